@@ -1,0 +1,31 @@
+"""How a door starts and how it fails: one clear line for a mistake of the user's, a traceback for one of ours."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+
+class UserError(ValueError):
+    """Something the user can mend. Its text says what was found, where (file:line, field), and what to do."""
+
+
+def run(main: Callable[[Sequence[str]], object]) -> None:
+    """Runs a door's `main(argv)`: a `UserError` becomes `error: …` on stderr and exit code 1, without a traceback.
+
+    Flag parsing is inside: an unknown field of `--config` (a KeyError of ml_collections') is a user's mistake too.
+    """
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(f"{error}; see --help") from None
+    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
+        raise UserError(f"in the command line or its --config: {error}") from error

@@ -1,0 +1,1 @@
+"""Is a difference real? Statistics and the page that shows them."""

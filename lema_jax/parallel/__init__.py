@@ -1,0 +1,1 @@
+"""Mesh, the sharding table, start-up of several processes."""

@@ -1,0 +1,224 @@
+"""The rows of every jsonl file, and the crash-safe file that holds them.
+
+A row carries whatever the next stage needs (a `Correction` holds its `Attempt`, which holds its `Problem`), so a stage
+takes one file. A row's `id` is a hash of everything that shaped it; a stage asks for ids it does not yet find, which is
+all that "resume" means here.
+"""
+
+import enum
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
+
+import pydantic
+
+from lema_jax.errors import UserError
+
+
+class Row(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """What every row has. Unknown and missing fields are errors; rows are immutable."""
+
+    id: str
+
+
+class Problem(Row):
+    """A question with its gold answer, in a task's common form."""
+
+    task: str
+    split: str
+    question: str
+    gold: str
+    rationale: str = ""  # gold solution as published; GSM8K's `<<a=b>>` marks are kept, for the reference teacher
+    choices: tuple[str, ...] = ()
+    meta: dict[str, Any] = {}  # what a task knows besides: subject, level, template, number of steps
+
+
+class Verdict(enum.StrEnum):
+    """What grading says of a text. Only WRONG is a mistake to learn from."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNPARSED = "unparsed"  # finished, but no answer could be read
+    TRUNCATED = "truncated"  # cut off by the token limit before a right answer was read
+
+
+class Attempt(Row):
+    """A sampled reasoning path of a student."""
+
+    problem: Problem
+    student: str  # checkpoint identity or model name
+    sampling: dict[str, Any]  # temperature, top_p, seed, index of the sample, …
+    prompt: str
+    text: str
+    answer: str | None
+    verdict: Verdict
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Correction(Row):
+    """A teacher's answer to a wrong attempt: the wrong step, why, and the solution from that step on."""
+
+    attempt: Attempt
+    teacher: str
+    text: str  # the reply as it came
+    step: int | None = None  # 1-based number of the first wrong step; None for tasks that ask for none
+    explanation: str = ""
+    steps: tuple[str, ...] = ()  # the corrected steps, from `step` on
+    answer: str | None = None
+    rejected: str = ""  # the keep rule that it failed; empty when kept
+    usage: dict[str, Any] = {}  # tokens, cost, finish reason, when the teacher is paid
+
+
+class Example(Row):
+    """One training example: loss on `completion` alone."""
+
+    kind: str  # "cot" or "correction"
+    problem_id: str
+    source: str  # who wrote the completion: "gold", a student, a teacher
+    prompt: str
+    completion: str
+
+
+class Prediction(Row):
+    """A checkpoint's greedy answer to a test question."""
+
+    problem: Problem
+    checkpoint: str
+    prompt: str
+    text: str
+    answer: str | None
+    verdict: Verdict
+    prompt_tokens: int
+    completion_tokens: int
+
+
+R = TypeVar("R", bound=Row)
+
+
+def row_id(**shaping: Any) -> str:
+    """16 hex digits that name a row by everything that shapes it; equal inputs, equal id, in any process."""
+    text = json.dumps(shaping, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read(path: str | Path, row: type[R]) -> Iterator[R]:
+    """Yields the rows of a jsonl file.
+
+    Raises:
+      UserError: a missing file, a malformed line (`file:line: field: reason`), or an id that occurs twice.
+    """
+    seen: dict[str, int] = {}
+    for number, line in _lines(Path(path)):
+        parsed = _parse(path, number, line, row)
+        if (first := seen.setdefault(parsed.id, number)) != number:
+            raise UserError(f"{path}:{number}: id {parsed.id!r} stands on line {first} already; remove one of them")
+        yield parsed
+
+
+def write(path: str | Path, rows: Iterable[Row]) -> int:
+    """Writes a whole file in one atomic step (beside, then renamed); returns the number of rows."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    count = 0
+    with open(beside, "w", encoding="utf-8") as file:
+        for count, row in enumerate(rows, start=1):  # noqa: B007 (the count is what is wanted)
+            file.write(row.model_dump_json() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    return count
+
+
+class Appender(Generic[R]):
+    """A jsonl file that grows durably: a row that `append` returned from survives kill -9.
+
+    Opening it reads what is there into `rows` (id -> row). A torn last line (the trace of a kill while writing) is
+    dropped, so its row is done again; any other malformed line is an error and the file is left as it was found. A lock
+    keeps a second process from writing the same file.
+    """
+
+    def __init__(self, path: str | Path, row: type[R]):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "ab+")  # noqa: SIM115 (held open for the life of the object)
+        try:
+            _lock(self._file, self.path)
+            _mend_last_line(self._file)
+            self.rows: dict[str, R] = {parsed.id: parsed for parsed in read(self.path, row)}
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, *rows: R) -> None:
+        """Writes rows whose ids are new and forces them to the disk before it returns (one fsync a call)."""
+        for row in rows:
+            if row.id in self.rows:
+                raise ValueError(f"row {row.id} is in {self.path} already")
+            self.rows[row.id] = row
+        self._file.write("".join(row.model_dump_json() + "\n" for row in rows).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+
+def _lock(file: Any, path: Path) -> None:
+    import fcntl  # not on Windows, where nothing else here runs either
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(f"{path} is being written by another process; wait for it or stop it") from None
+
+
+def _mend_last_line(file: Any) -> None:
+    """Ends the file at a newline: a whole last row gets the newline it lacks, a torn one is dropped."""
+    end = keep = file.seek(0, os.SEEK_END)
+    block = 1 << 16
+    while keep:  # walk back to the last newline
+        start = max(0, keep - block)
+        file.seek(start)
+        found = file.read(keep - start).rfind(b"\n")
+        if found >= 0:
+            keep = start + found + 1
+            break
+        keep = start
+    if keep == end:
+        return
+    file.seek(keep)
+    try:
+        json.loads(file.read())
+    except ValueError:
+        file.truncate(keep)
+    else:
+        file.write(b"\n")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        file = open(path, encoding="utf-8")  # noqa: SIM115 (closed by the with below)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    with file:
+        try:
+            yield from ((n, line) for n, line in enumerate(file, start=1) if line.strip())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 text ({error}); was it cut or compressed?") from None
+
+
+def _parse(path: str | Path, number: int, line: str, row: type[R]) -> R:
+    try:
+        return row.model_validate_json(line)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the line"
+        raise UserError(f"{path}:{number}: {field}: {first['msg']} (expected a {row.__name__})") from None

@@ -1,0 +1,61 @@
+"""The benchmarks, one file each. `get(name)` gives a task: a module with the functions of `Task`.
+
+No JAX here: a task serves anyone as a loader, a prompt and a grader.
+"""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+from lema_jax.errors import UserError
+from lema_jax.records import Problem, Verdict
+
+NAMES = ("arithmetic", "gsm8k")
+
+
+class Task(Protocol):
+    """What a task module offers."""
+
+    SPLITS: Sequence[str]
+
+    def load(self, split: str, data_dir: Path | None = None) -> list[Problem]:
+        """The problems of a split, in the publisher's order, each with a stable id `task/split/number`."""
+
+    def prompt(self, problem: Problem) -> str:
+        """The zero-shot chain-of-thought prompt (the paper's, byte for byte)."""
+
+    def completion(self, problem: Problem) -> str:
+        """The gold rationale as a chain of thought: one step a line, the last `The answer is {gold}.`"""
+
+    def extract(self, text: str) -> str | None:
+        """The final answer that a reasoning path states, or None when none can be read."""
+
+    def same(self, answer: str, gold: str) -> bool:
+        """Whether an extracted answer equals the gold one."""
+
+
+def get(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+      UserError: no such task; the message lists those there are.
+    """
+    if name not in NAMES:
+        raise UserError(f"no task {name!r}; there are: {', '.join(NAMES)}")
+    return cast(Task, importlib.import_module(f"lema_jax.tasks.{name}"))
+
+
+def grade(problem: Problem, text: str, *, truncated: bool) -> tuple[str | None, Verdict]:
+    """The extracted answer of `text` and its verdict. `truncated`: the token limit cut the text off.
+
+    A cut text that states a right answer is right; any other cut text is TRUNCATED, never WRONG: it is no mistake to
+    learn from.
+    """
+    task = get(problem.task)
+    answer = task.extract(text)
+    if answer is not None and task.same(answer, problem.gold):
+        return answer, Verdict.RIGHT
+    if truncated:
+        return answer, Verdict.TRUNCATED
+    return answer, Verdict.UNPARSED if answer is None else Verdict.WRONG
