@@ -1,0 +1,205 @@
+"""The statistics against independent formulas, published examples and their own definitions."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from lema_jax.errors import UserError
+from lema_jax.evidence import stats
+from lema_jax.records import Prediction, Problem, Verdict
+
+Z = 1.959963984540054
+COUNTS = st.tuples(*[st.integers(0, 400)] * 4).filter(lambda counts: sum(counts) > 0).map(lambda c: stats.Paired(*c))
+
+
+def predictions(verdicts):
+    problem = Problem(id="t/test/0", task="t", split="test", question="q", gold="1")
+    for number, verdict in enumerate(verdicts):
+        yield Prediction(
+            id=str(number), problem=problem, checkpoint="c", prompt="p", text="x", answer=None, verdict=verdict,
+            prompt_tokens=1, completion_tokens=1,
+        )  # fmt: skip
+
+
+def test_summary_counts_every_verdict_apart():
+    summary = stats.summarize(
+        predictions([Verdict.RIGHT] * 3 + [Verdict.WRONG] * 4 + [Verdict.UNPARSED, Verdict.TRUNCATED])
+    )
+    assert (summary.right, summary.wrong, summary.unparsed, summary.truncated, summary.n) == (3, 4, 1, 1, 9)
+    assert summary.accuracy == pytest.approx(1 / 3)
+    assert summary.interval == stats.wilson(3, 9)
+
+
+def test_summary_of_nothing_is_an_error_and_not_zero():
+    with pytest.raises(UserError, match="no predictions"):
+        stats.summarize([])
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [  # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3 (score, no continuity correction)
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_equals_the_published_examples(k, n, low, high):
+    assert stats.wilson(k, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_ends_are_where_the_score_test_turns(kn):
+    k, n = kn
+    low, high = stats.wilson(k, n)
+    assert 0 <= low <= k / n <= high <= 1
+    assert low < high
+    for end in (low, high):
+        if 1e-9 < end < 1 - 1e-9:
+            assert abs(k / n - end) / math.sqrt(end * (1 - end) / n) == pytest.approx(Z, rel=1e-6)
+
+
+def test_mcnemar_equals_the_textbook_sum():
+    # Agresti, Categorical Data Analysis, approval of the prime minister: 86 against 150.
+    paired = stats.Paired(both_right=794, fixed=86, broken=150, both_wrong=570)
+    tail = sum(math.comb(236, i) for i in range(87)) / 2**236
+    assert stats.mcnemar(paired) == pytest.approx(2 * tail, rel=1e-9)
+
+
+@given(COUNTS)
+def test_mcnemar_is_symmetric_and_blind_to_agreement(paired):
+    p = stats.mcnemar(paired)
+    assert 0 < p <= 1
+    mirrored = stats.Paired(both_right=7, fixed=paired.broken, broken=paired.fixed, both_wrong=0)
+    assert stats.mcnemar(mirrored) == pytest.approx(p)
+    assert paired.discordant >= 6 or p > 0.05  # five disagreements can show nothing at 5 %
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
+def test_pair_counts_add_up(answers):
+    baseline, other = (np.array(column) for column in zip(*answers))
+    paired = stats.pair(baseline, other)
+    assert paired.n == len(answers)
+    assert paired.difference == pytest.approx(other.mean() - baseline.mean())
+    assert paired.both_right + paired.broken == baseline.sum()
+
+
+def test_pair_refuses_runs_of_different_length():
+    with pytest.raises(ValueError, match="same questions"):
+        stats.pair(np.ones(3, bool), np.ones(4, bool))
+
+
+@given(COUNTS)
+@settings(max_examples=30)
+def test_paired_bootstrap_is_seeded_and_holds_the_difference(paired):
+    interval = stats.paired_bootstrap(paired, seed=3)
+    assert interval == stats.paired_bootstrap(paired, seed=3)
+    assert -1 <= interval.low <= interval.high <= 1
+    slack = 4 / paired.n  # the distribution is discrete
+    assert interval.low - slack <= paired.difference <= interval.high + slack
+
+
+def test_paired_bootstrap_equals_resampling_the_questions_themselves():
+    paired = stats.Paired(both_right=300, fixed=60, broken=40, both_wrong=100)
+    differences = np.repeat([0.0, 1.0, -1.0], [400, 60, 40])
+    rng = np.random.default_rng(1)
+    means = [rng.choice(differences, size=500).mean() for _ in range(4000)]
+    assert stats.paired_bootstrap(paired) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.004)
+
+
+def test_hierarchical_bootstrap_with_one_seed_is_the_paired_one():
+    rng = np.random.default_rng(0)
+    baseline, other = rng.random((1, 600)) < 0.5, rng.random((1, 600)) < 0.55
+    paired = stats.pair(baseline[0], other[0])
+    assert stats.hierarchical_bootstrap(baseline, other) == pytest.approx(stats.paired_bootstrap(paired), abs=0.006)
+
+
+def test_hierarchical_bootstrap_sees_the_variance_between_seeds():
+    questions = 500
+    steady = np.zeros((4, questions), bool)
+    steady[:, :250] = True
+    wild = np.zeros((4, questions), bool)
+    for row, right in enumerate((150, 200, 300, 350)):  # the same mean, far apart
+        wild[row, :right] = True
+    narrow, wide = stats.hierarchical_bootstrap(steady, steady), stats.hierarchical_bootstrap(steady, wild)
+    assert narrow == (0, 0)  # not one question differs
+    assert wide.low < -0.1
+    assert wide.high > 0.1
+
+
+def test_hierarchical_bootstrap_does_not_average_the_questions_away():
+    """Seeds that answer alike are no new questions: ten copies of a run leave the interval of one."""
+    rng = np.random.default_rng(5)
+    baseline, other = rng.random((1, 400)) < 0.5, rng.random((1, 400)) < 0.5
+    one = stats.hierarchical_bootstrap(baseline, other)
+    ten = stats.hierarchical_bootstrap(np.repeat(baseline, 10, axis=0), np.repeat(other, 10, axis=0))
+    assert ten.high - ten.low == pytest.approx(one.high - one.low, rel=0.05)
+
+
+def test_hierarchical_bootstrap_covers_the_truth():
+    """Over 120 simulated studies (3 seeds each, effects of seed and of question) about 95 % of intervals hold it."""
+    rng = np.random.default_rng(11)
+    hits = 0
+    for study in range(120):
+        difficulty = rng.normal(0, 0.15, size=150)
+        arms = [
+            rng.random((3, 150)) < np.clip(0.5 + shift + difficulty + rng.normal(0, 0.02, size=(3, 1)), 0, 1)
+            for shift in (0.0, 0.05)
+        ]
+        low, high = stats.hierarchical_bootstrap(*arms, seed=study)
+        hits += low <= 0.05 <= high
+    assert 0.88 <= hits / 120 <= 1
+
+
+def test_hierarchical_bootstrap_refuses_other_questions():
+    with pytest.raises(ValueError, match="same questions"):
+        stats.hierarchical_bootstrap(np.ones((2, 3), bool), np.ones((2, 4), bool))
+
+
+@given(st.integers(50, 20_000), st.floats(0.02, 0.8))
+def test_detectable_paired_solves_connors_formula(n, discordance):
+    difference = stats.detectable_paired(n, discordance)
+    if math.isinf(difference):
+        return
+    needed = (
+        Z * math.sqrt(discordance) + 0.8416212335729143 * math.sqrt(discordance - difference**2)
+    ) ** 2 / difference**2
+    assert needed == pytest.approx(n, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "discordance"), [(1319, 0.2), (1000, 0.4), (5000, 0.1), (300, 0.3)])
+def test_the_exact_test_has_the_stated_power_at_the_detectable_difference(n, discordance):
+    difference = stats.detectable_paired(n, discordance)
+    draws = np.random.default_rng(0).multinomial(
+        n, [(discordance + difference) / 2, (discordance - difference) / 2, 1 - discordance], size=2000
+    )
+    significant = [scipy_stats.binomtest(int(f), int(f + b)).pvalue < 0.05 for f, b, _ in draws if f + b]
+    assert np.mean(significant) == pytest.approx(0.8, abs=0.05)
+
+
+def test_what_cannot_be_detected_is_infinite():
+    assert math.isinf(stats.detectable_paired(20, 0.05))  # one question of 20
+    assert math.isinf(stats.detectable_unpaired(3, 0.9))
+    assert math.isinf(stats.detectable_unpaired(1000, 1.0))
+
+
+@given(st.integers(100, 20_000), st.floats(0.0, 0.9))
+def test_detectable_unpaired_solves_its_formula(n, accuracy):
+    difference = stats.detectable_unpaired(n, accuracy)
+    if math.isinf(difference):
+        return
+    q, mean = accuracy + difference, accuracy + difference / 2
+    spread = Z * math.sqrt(2 * mean * (1 - mean)) + 0.8416212335729143 * math.sqrt(
+        accuracy * (1 - accuracy) + q * (1 - q)
+    )
+    assert spread**2 / difference**2 == pytest.approx(n, rel=1e-4)
+
+
+def test_the_papers_gain_is_below_what_one_run_of_gsm8k_can_show():
+    """method.md: 1-2 points on 1,319 questions cannot be told from noise without pairing and several seeds."""
+    assert stats.detectable_unpaired(1319, 0.814) > 0.035
+    assert 0.02 < stats.detectable_paired(1319, 0.15) < 0.04
