@@ -3,7 +3,7 @@
 import dataclasses
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(unsafe_hash=True)
 class LlamaConfig:
     """The architecture: everything that the numbers of a forward pass depend on, and nothing of how it is run.
 
@@ -37,7 +37,7 @@ class LlamaConfig:
         return found
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(unsafe_hash=True)
 class LoraConfig:
     """Low-rank adapters on all linear layers but the head (LoRA, eq. 3): y = x W + (alpha / rank) · dropout(x) A B."""
 
@@ -52,4 +52,36 @@ class LoraConfig:
             found.append(f"rank={self.rank} must be positive; leave lora unset to train all weights")
         if not 0 <= self.dropout < 1:
             found.append(f"dropout={self.dropout} must be in [0, 1)")
+        return found
+
+
+REMAT = ("none", "dots", "full")  # what the backward pass recomputes: nothing, all but matmuls, each whole layer
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class Compute:
+    """How the numbers are computed: it changes speed, memory and rounding, not the model.
+
+    Attributes:
+      dtype: of activations, "float32" or "bfloat16".
+      param_dtype: of the base kernels in memory, likewise. Weights in training are kept in float32.
+      scan_layers: one compiled layer looped over stacked weights (compiles fast; for TPU), or every layer in line with
+        leaves of its own (faster on CPU). On disk the weights are stacked either way; see `layout`.
+      remat: one of REMAT.
+    """
+
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    scan_layers: bool = True
+    remat: str = "none"
+
+    def problems(self) -> list[str]:
+        """Every rule that the fields break."""
+        found = [
+            f"{name}={getattr(self, name)!r} must be 'float32' or 'bfloat16'"
+            for name in ("dtype", "param_dtype")
+            if getattr(self, name) not in ("float32", "bfloat16")
+        ]
+        if self.remat not in REMAT:
+            found.append(f"remat={self.remat!r} must be one of {', '.join(REMAT)}")
         return found

@@ -1,0 +1,228 @@
+"""LLaMA in Flax Linen: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+
+Shapes stand in names: B batch, T time, S cache slots, D width, N query heads, K key/value heads, H head width,
+F feed-forward width, V vocabulary, L layers. Logical axis names say what an axis means; `parallel` says where it goes.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lema_jax.model import attention, rope
+from lema_jax.model.attention import Cache
+from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
+from lema_jax.model.linear import Linear
+
+WIDTH = ("batch", "length", "width")  # logical axes of activations: x_BTD,
+HEADS = ("batch", "length", "heads", "head_dim")  # q_BTNH,
+KV_HEADS = ("batch", "length", "kv_heads", "head_dim")  # k_BTKH and v_BTKH,
+HIDDEN = ("batch", "length", "mlp")  # and h_BTF
+
+
+def shard(x: jax.Array, *axes: str) -> jax.Array:
+    """Pins an activation to its logical axes under a mesh; without one, nothing. An unknown name is an error."""
+    return nn.with_logical_constraint(x, axes, fallback=nn.spmd.RulesFallback.RAISE_ERROR)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · scale, computed in float32."""
+
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        scale_D = self.param("scale", init, (x.shape[-1],), jnp.float32)
+        x = x.astype(jnp.float32)
+        normed = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
+        return (normed * jnp.broadcast_to(scale_D, x.shape)).astype(self.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention with rotary positions, over the sequence itself or over a cache."""
+
+    config: LlamaConfig
+    compute: Compute
+    lora: LoraConfig | None
+    deterministic: bool
+
+    def setup(self) -> None:
+        c = self.config
+        self.q = self._linear(c.num_heads * c.head_dim, ("embed", "heads"))
+        self.k = self._linear(c.num_kv_heads * c.head_dim, ("embed", "kv_heads"))
+        self.v = self._linear(c.num_kv_heads * c.head_dim, ("embed", "kv_heads"))
+        self.o = self._linear(c.hidden_size, ("heads", "embed"))
+
+    def _linear(self, features: int, axes: tuple[str, str]) -> Linear:
+        return Linear(features, axes, self.lora, self.compute.dtype, self.compute.param_dtype)
+
+    def __call__(self, x_BTD, cache, layer, sin_cos, mask_BTS, start_B):
+        c, det = self.config, self.deterministic
+
+        def heads(y: jax.Array, count: int) -> jax.Array:
+            return y.reshape(*y.shape[:2], count, c.head_dim)
+
+        q_BTNH = shard(rope.rotate(heads(self.q(x_BTD, det), c.num_heads), sin_cos), *HEADS)
+        k_BTKH = shard(rope.rotate(heads(self.k(x_BTD, det), c.num_kv_heads), sin_cos), *KV_HEADS)
+        v_BTKH = shard(heads(self.v(x_BTD, det), c.num_kv_heads), *KV_HEADS)
+        if cache is None:
+            k_BKSH, v_BKSH = jnp.swapaxes(k_BTKH, 1, 2), jnp.swapaxes(v_BTKH, 1, 2)
+        else:
+            cache = cache.write(layer, k_BTKH, v_BTKH, start_B)
+            k_BKSH, v_BKSH = cache.read(layer)
+        out_BTNH = shard(attention.attend(q_BTNH, k_BKSH, v_BKSH, mask_BTS), *HEADS)
+        return self.o(out_BTNH.reshape(*x_BTD.shape[:2], -1), det), cache
+
+
+class MLP(nn.Module):
+    """SwiGLU: (silu(x G) · x U) W."""
+
+    config: LlamaConfig
+    compute: Compute
+    lora: LoraConfig | None
+    deterministic: bool
+
+    def setup(self) -> None:
+        self.gate = self._linear(self.config.intermediate_size, ("embed", "mlp"))
+        self.up = self._linear(self.config.intermediate_size, ("embed", "mlp"))
+        self.down = self._linear(self.config.hidden_size, ("mlp", "embed"))
+
+    def _linear(self, features: int, axes: tuple[str, str]) -> Linear:
+        return Linear(features, axes, self.lora, self.compute.dtype, self.compute.param_dtype)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        det = self.deterministic
+        h_BTF = shard(nn.silu(self.gate(x_BTD, det)) * self.up(x_BTD, det), *HIDDEN)
+        return self.down(h_BTF, det)
+
+
+class Layer(nn.Module):
+    """One transformer layer. The cache passes through as a carry, so that it can be updated in place."""
+
+    config: LlamaConfig
+    compute: Compute
+    lora: LoraConfig | None
+    deterministic: bool
+
+    def setup(self) -> None:
+        shared = (self.config, self.compute, self.lora, self.deterministic)
+        self.attn_norm = RMSNorm(self.config.norm_eps, self.compute.dtype)
+        self.attn = Attention(*shared)
+        self.mlp_norm = RMSNorm(self.config.norm_eps, self.compute.dtype)
+        self.mlp = MLP(*shared)
+
+    def __call__(self, carry, layer, sin_cos, mask_BTS, start_B):
+        """(x [B, T, D], cache) -> the same. `layer`: its index in the cache; `start_B`: the slot of its first token."""
+        x_BTD, cache = carry
+        attended_BTD, cache = self.attn(self.attn_norm(x_BTD), cache, layer, sin_cos, mask_BTS, start_B)
+        x_BTD = shard(x_BTD + attended_BTD, *WIDTH)
+        x_BTD = shard(x_BTD + self.mlp(self.mlp_norm(x_BTD)), *WIDTH)
+        return (x_BTD, cache), None
+
+
+class Llama(nn.Module):
+    """A causal language model.
+
+    Collections: `params` (the base weights) and, with `lora`, `lora` (the adapters).
+
+    Attributes:
+      config: the architecture.
+      compute: dtypes, layer layout, rematerialisation.
+      lora: adapter shape, or None.
+      deterministic: False turns adapter dropout on; `apply` then needs the rng `dropout`.
+    """
+
+    config: LlamaConfig
+    compute: Compute = Compute()
+    lora: LoraConfig | None = None
+    deterministic: bool = True
+
+    def setup(self) -> None:
+        c, run = self.config, self.compute
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        self.embed = nn.Embed(c.vocab_size, c.hidden_size, run.dtype, run.param_dtype, init)
+        shared = (c, run, self.lora, self.deterministic)
+        layer = Layer
+        if run.remat != "none":
+            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if run.remat == "dots" else None
+            layer = nn.remat(Layer, policy=policy, prevent_cse=not run.scan_layers)
+        if run.scan_layers:
+            self.layers = nn.scan(
+                layer,
+                variable_axes={"params": 0, "lora": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                length=c.num_layers,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )(*shared)
+        else:
+            self.layers = [layer(*shared) for _ in range(c.num_layers)]
+        self.norm = RMSNorm(c.norm_eps, run.dtype)
+        if not c.tie_embeddings:
+            self.head = Linear(c.vocab_size, ("embed", "vocab"), None, run.dtype, run.param_dtype)
+
+    def __call__(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array | None = None, segment_ids_BT: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits [B, T, V] in float32 of next tokens.
+
+        `positions_BT` counts within a segment and a token sees only its own segment; left out, a row is one segment.
+        """
+        return self.logits(self.trunk(tokens_BT, positions_BT, segment_ids_BT))
+
+    def trunk(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array | None = None, segment_ids_BT: jax.Array | None = None
+    ) -> jax.Array:
+        """The normed output of the last layer, [B, T, D]: what `logits` takes."""
+        if positions_BT is None:
+            positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        if segment_ids_BT is None:
+            segment_ids_BT = jnp.zeros_like(tokens_BT)
+        x_BTD, _ = self._run(tokens_BT, positions_BT, attention.segment_mask(segment_ids_BT), None, None)
+        return self.norm(x_BTD)
+
+    def extend(self, tokens_BT: jax.Array, start_B: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+        """Continues rows whose first `start_B` tokens are in the cache: (trunk output [B, T, D], cache with T more)."""
+        positions_BT = start_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
+        slots = jax.tree.leaves(cache)[0].shape[3]
+        x_BTD, cache = self._run(tokens_BT, positions_BT, attention.cache_mask(positions_BT, slots), cache, start_B)
+        return self.norm(x_BTD), cache
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """[…, D] -> […, V] in float32."""
+        if self.config.tie_embeddings:
+            return self.embed.attend(x).astype(jnp.float32)
+        return self.head(x).astype(jnp.float32)
+
+    def _run(self, tokens_BT, positions_BT, mask_BTS, cache, start_B):
+        sin_cos = rope.sin_cos(self.config, positions_BT)
+        # The table is gathered whole along D, as any cut kernel is at use; a lookup in a cut table would cost more.
+        table_VD = shard(self.embed.embedding.astype(self.compute.dtype), "vocab", "width")
+        x_BTD = shard(jnp.take(table_VD, tokens_BT, axis=0), *WIDTH)
+        if self.compute.scan_layers:
+            index_L = jnp.arange(self.config.num_layers)
+            (x_BTD, cache), _ = self.layers((x_BTD, cache), index_L, sin_cos, mask_BTS, start_B)
+            return x_BTD, cache
+        caches = cache if cache is not None else [None] * self.config.num_layers
+        written = []
+        for layer, own in zip(self.layers, caches):
+            (x_BTD, own), _ = layer((x_BTD, own), 0, sin_cos, mask_BTS, start_B)
+            written.append(own)
+        return x_BTD, None if cache is None else tuple(written)
+
+
+def empty_cache(config: LlamaConfig, compute: Compute, rows: int, slots: int) -> Any:
+    """Zeroed keys and values for `rows` sequences of up to `slots` tokens, in the layout that `compute` asks for.
+
+    Bytes: 2 · L · rows · K · slots · H · (bytes of dtype).
+    """
+    layers = config.num_layers if compute.scan_layers else 1
+    shape = (layers, rows, config.num_kv_heads, slots, config.head_dim)
+    caches = tuple(
+        Cache(jnp.zeros(shape, compute.dtype), jnp.zeros(shape, compute.dtype))
+        for _ in range(config.num_layers // layers)
+    )
+    return caches[0] if compute.scan_layers else caches
