@@ -28,7 +28,7 @@ class Task(Protocol):
     def completion(self, problem: Problem) -> str:
         """The gold rationale as a chain of thought: one step a line, the last `The answer is {gold}.`"""
 
-    def extract(self, text: str) -> str | None:
+    def extract(self, text: str, problem: Problem) -> str | None:
         """The final answer that a reasoning path states, or None when none can be read."""
 
     def same(self, answer: str, gold: str) -> bool:
@@ -53,7 +53,7 @@ def grade(problem: Problem, text: str, *, truncated: bool) -> tuple[str | None, 
     learn from.
     """
     task = get(problem.task)
-    answer = task.extract(text)
+    answer = task.extract(text, problem)
     if answer is not None and task.same(answer, problem.gold):
         return answer, Verdict.RIGHT
     if truncated:
