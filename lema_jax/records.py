@@ -18,8 +18,10 @@ import pydantic
 from lema_jax.errors import UserError
 
 
-class Row(pydantic.BaseModel, frozen=True, extra="forbid"):
+class Row(pydantic.BaseModel):
     """What every row has. Unknown and missing fields are errors; rows are immutable."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     id: str
 

@@ -137,7 +137,8 @@ def hierarchical_bootstrap(
     Each resample draws seeds of either arm with replacement, and questions with replacement, the same questions for
     all of them: every seed answers one test set, so seeds and questions are crossed, and drawing questions anew for
     each seed would average their variance away (Owen 2007, "The pigeonhole bootstrap", Ann. Appl. Stat. 1:386).
-    With one seed an arm it is the paired bootstrap, blind to the variance between seeds.
+    With one seed an arm it is the paired bootstrap, blind to the variance between seeds; with k seeds their variance
+    is taken (k - 1) / k too small, so that fewer than about five make the interval too narrow.
 
     Args:
       baseline: right or wrong, [seeds, questions].
@@ -182,7 +183,7 @@ def detectable_paired(n: int, discordance: float, *, alpha: float = ALPHA, power
     if inside < 0:
         return math.inf
     difference = math.sqrt(discordance) * (math.sqrt(n) * a + b * math.sqrt(inside)) / (n + b * b)
-    return difference if difference <= discordance else math.inf
+    return difference if 0 < difference <= discordance else math.inf
 
 
 def detectable_unpaired(n: int, accuracy: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
@@ -205,6 +206,15 @@ def detectable_unpaired(n: int, accuracy: float, *, alpha: float = ALPHA, power:
     if accuracy == 1 or shortfall(1 - accuracy) < 0:
         return math.inf
     return float(optimize.brentq(shortfall, 1e-9, 1 - accuracy))  # from above 0, which is a root where accuracy is 0
+
+
+def detectable_from(interval: Interval, *, alpha: float = ALPHA, power: float = POWER) -> float:
+    """Smallest difference shown with that power, from the 95 % interval of a difference: (z_{1-α/2} + z_power) · se.
+
+    The normal approximation, with the standard error read off the interval's width; for arms with several seeds.
+    """
+    standard_error = (interval.high - interval.low) / (2 * _normal((1 + CONFIDENCE) / 2))
+    return (_normal(1 - alpha / 2) + _normal(power)) * standard_error
 
 
 def _normal(probability: float) -> float:

@@ -1,0 +1,131 @@
+"""Arms and their comparison: what the statistics say of runs that answered the same questions."""
+
+import enum
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lema_jax.evidence import stats
+from lema_jax.evidence.runs import Run
+from lema_jax.records import Prediction, Verdict
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One recipe: a run, or several that differ in the training seed. Counts are sums over its runs.
+
+    `right` is [runs, questions]; `accuracy` the mean over both. The interval is Wilson's for one run; for several, the
+    crossed bootstrap of seeds and questions.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    right: np.ndarray
+    accuracy: float
+    interval: stats.Interval
+    wrong: int
+    unparsed: int
+    truncated: int
+
+    @property
+    def questions(self) -> int:
+        return self.right.shape[1]
+
+
+def arms(runs: Sequence[Run]) -> list[Arm]:
+    """Aligned runs gathered by name, in the order in which the names first occur."""
+    return [arm([run for run in runs if run.name == name]) for name in dict.fromkeys(run.name for run in runs)]
+
+
+def arm(runs: Sequence[Run]) -> Arm:
+    """The arm that aligned runs of one name are seeds of."""
+    right = np.array([[p.verdict is Verdict.RIGHT for p in run.predictions] for run in runs])
+    counts = Counter(p.verdict for run in runs for p in run.predictions)
+    if len(runs) == 1:
+        interval = stats.wilson(int(right.sum()), right.size)
+    else:
+        interval = stats.hierarchical_bootstrap(np.zeros((1, right.shape[1]), bool), right)
+    return Arm(
+        name=runs[0].name,
+        runs=tuple(runs),
+        right=right,
+        accuracy=float(right.mean()),
+        interval=interval,
+        wrong=counts[Verdict.WRONG],
+        unparsed=counts[Verdict.UNPARSED],
+        truncated=counts[Verdict.TRUNCATED],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """An arm against the baseline, as other - baseline. `p` and `paired` are for single runs; None with seeds."""
+
+    baseline: Arm
+    other: Arm
+    difference: float
+    interval: stats.Interval
+    detectable: float
+    paired: stats.Paired | None
+    p: float | None
+
+    @property
+    def significant(self) -> bool:
+        """At 5 %: by the exact McNemar test; across seeds, by an interval that leaves 0 out."""
+        if self.p is not None:
+            return self.p < stats.ALPHA
+        return self.interval.low > 0 or self.interval.high < 0
+
+
+def compare(baseline: Arm, other: Arm) -> Comparison:
+    """Both arms' runs must be aligned with one another."""
+    difference = other.accuracy - baseline.accuracy
+    if len(baseline.runs) == len(other.runs) == 1:
+        paired = stats.pair(baseline.right[0], other.right[0])
+        return Comparison(
+            baseline,
+            other,
+            difference,
+            interval=stats.paired_bootstrap(paired),
+            detectable=stats.detectable_paired(paired.n, paired.discordant / paired.n),
+            paired=paired,
+            p=stats.mcnemar(paired),
+        )
+    interval = stats.hierarchical_bootstrap(baseline.right, other.right)
+    return Comparison(baseline, other, difference, interval, stats.detectable_from(interval), paired=None, p=None)
+
+
+class Change(enum.StrEnum):
+    """What became of a question between the baseline and another run."""
+
+    FIXED = "fixed"
+    BROKEN = "broken"
+    BOTH_WRONG = "both wrong"
+    BOTH_RIGHT = "both right"
+
+
+def change(baseline: Prediction, other: Prediction) -> Change:
+    """Anything but RIGHT counts as wrong here: unparsed and truncated answers too."""
+    match baseline.verdict is Verdict.RIGHT, other.verdict is Verdict.RIGHT:
+        case False, True:
+            return Change.FIXED
+        case True, False:
+            return Change.BROKEN
+        case False, False:
+            return Change.BOTH_WRONG
+    return Change.BOTH_RIGHT
+
+
+def to_read(baseline: Run, other: Run, count: int, *, seed: int = 0) -> list[tuple[Prediction, Prediction]]:
+    """Up to `count` pairs of answers worth reading: fixed ones first, then broken, then wrong ones that changed.
+
+    Within a kind they are drawn at random (seeded): the first of a file are no fair sample, nor are the best.
+    """
+    pairs = list(zip(baseline.predictions, other.predictions))
+    random.Random(seed).shuffle(pairs)
+    order = (Change.FIXED, Change.BROKEN, Change.BOTH_WRONG)
+    worth = [(b, o) for b, o in pairs if change(b, o) in order and b.text != o.text]
+    return sorted(worth, key=lambda pair: order.index(change(*pair)))[:count]

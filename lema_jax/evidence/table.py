@@ -1,0 +1,159 @@
+"""What was measured, in words and columns: the terminal's table, and the sentences that the page says too."""
+
+import math
+from collections.abc import Sequence
+
+from lema_jax.evidence import stats
+from lema_jax.evidence.compare import Arm, Comparison, change, to_read
+from lema_jax.evidence.runs import Choice
+from lema_jax.records import Prediction
+
+_LONGEST = 1500  # characters of an answer that are shown in the terminal
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def span(interval: stats.Interval) -> str:
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of accuracies in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def points_span(interval: stats.Interval) -> str:
+    return f"{points(interval.low)} to {points(interval.high)}"
+
+
+def p_value(p: float) -> str:
+    return f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
+
+
+HEADER = (
+    *("run", "accuracy", "n", "95 % interval", "wrong", "unparsed", "truncated"),
+    *("Δ points", "95 % interval", "McNemar p"),
+)
+
+
+def row(arm: Arm, comparison: Comparison | None) -> tuple[str, ...]:
+    """The cells under HEADER; the baseline is compared with nothing."""
+    seeds = f" × {len(arm.runs)} seeds" if len(arm.runs) > 1 else ""
+    against = ("baseline", "", "")
+    if comparison is not None:
+        p = "by seeds" if comparison.p is None else p_value(comparison.p)
+        against = (points(comparison.difference), points_span(comparison.interval), p)
+    counts = (str(arm.wrong), str(arm.unparsed), str(arm.truncated))
+    return (arm.name, percent(arm.accuracy), f"{arm.questions:,}{seeds}", span(arm.interval), *counts, *against)
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    rule = ["─" * width for width in widths]
+    return "\n".join(
+        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths)))
+        for line in (header, rule, *rows)
+    )
+
+
+def sentence(comparison: Comparison) -> str:
+    """One comparison in plain words, the same way whichever way it falls."""
+    baseline, other = comparison.baseline, comparison.other
+    n = f"{other.questions:,} questions"
+    if comparison.paired is not None and not comparison.paired.discordant:
+        return f"{other.name} and {baseline.name} get the very same of the {n} right: nothing tells them apart."
+    size = f"{100 * abs(comparison.difference):.1f} points"
+    if abs(comparison.difference) >= 0.0005:
+        direction = "more" if comparison.difference > 0 else "fewer"
+        what = f"{other.name} answers {size} {direction} of the {n} right than {baseline.name}"
+    else:
+        what = f"{other.name} answers as many of the {n} right as {baseline.name}, to the tenth of a point"
+    how = f"{percent(other.accuracy)} against {percent(baseline.accuracy)}"
+    how += f"; 95 % interval of the difference {points_span(comparison.interval)}"
+    if comparison.p is not None:
+        how += f"; exact McNemar test p = {p_value(comparison.p)}".replace("= <", "<")
+    return f"{what} ({how}). {_judgement(comparison)}"
+
+
+def _judgement(comparison: Comparison) -> str:
+    if comparison.significant:
+        return f"Significant at the 5 % level. {_seeds(comparison)}"
+    seen = "Not significant at the 5 % level"
+    if math.isinf(comparison.detectable):
+        return f"{seen}: the runs disagree on too few questions for any difference to show."
+    return (
+        f"{seen}: on this many questions, answered differently as often as here, only a difference of "
+        f"{100 * comparison.detectable:.1f} points or more is found 4 times in 5."
+    )
+
+
+def _seeds(comparison: Comparison) -> str:
+    if comparison.p is not None:
+        return "It is one training run each: how far another seed would move it, this does not say."
+    fewest = min(len(comparison.baseline.runs), len(comparison.other.runs))
+    few = "; so few seeds make the interval too narrow" if fewest < 5 else ""
+    return f"The interval covers questions and training seeds ({fewest} or more an arm{few})."
+
+
+def before_a_run(n: int) -> str:
+    """What n questions can show, said before any is answered: the discordance is supposed, not measured."""
+    sizes = [(share, stats.detectable_paired(n, share)) for share in (0.1, 0.3)]
+    said = " and ".join(
+        f"{'none' if math.isinf(size) else f'{100 * size:.1f} points'} (if the answers to {percent(share)} of them differ)"
+        for share, size in sizes
+    )
+    return (
+        f"The smallest difference between two runs that {n:,} questions show 4 times in 5 is {said}; "
+        "to see a smaller one, take more questions or several seeds."
+    )
+
+
+def choice(chosen: Choice) -> str:
+    """The checkpoint that dev chooses, and beside it what choosing on test would have claimed."""
+    dev, test, best = chosen.on_dev, chosen.on_test, chosen.best_test
+    return (
+        f"Chosen on dev: {chosen.chosen.name} ({percent(dev.accuracy)} of {dev.n:,} dev questions), on test "
+        f"{percent(test.accuracy)}, 95 % interval {span(test.interval)}.\n"
+        f"Best on test: {chosen.best_on_test.name}, {percent(best.accuracy)} — the paper's rule, optimistic: "
+        "it chooses by the questions it reports."
+    )
+
+
+def examples(comparison: Comparison, count: int, *, seed: int = 0) -> str:
+    """Up to `count` questions with both answers to read, of the first run of each arm."""
+    before, after = comparison.baseline, comparison.other
+    pairs = to_read(before.runs[0], after.runs[0], count, seed=seed)
+    return "\n\n".join(
+        "\n".join(
+            (
+                f"── {change(b, o)}: {printable(b.problem.id)}  (gold {printable(b.problem.gold)})",
+                quote(b.problem.question),
+                _label(before.name, b),
+                quote(b.text),
+                _label(after.name, o),
+                quote(o.text),
+            )
+        )
+        for b, o in pairs
+    )
+
+
+def _label(name: str, prediction: Prediction) -> str:
+    answer = "" if prediction.answer is None else f", answer {printable(prediction.answer)}"
+    return f"{name} — {prediction.verdict}{answer}:"
+
+
+def quote(text: str) -> str:
+    """Text of a model's, marked as such line by line, cut when very long, safe for a terminal."""
+    cut = text.strip()
+    if len(cut) > _LONGEST:
+        cut = f"{cut[:_LONGEST]} … ({len(cut) - _LONGEST:,} more characters)"
+    return "\n".join(f"  │ {printable(line)}" for line in cut.splitlines()) or "  │"
+
+
+def printable(line: str) -> str:
+    """Control characters written out: an answer must not move the cursor or colour the screen."""
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in line)

@@ -1,0 +1,73 @@
+"""Compares runs on the same questions: one table in the terminal, and one HTML page that opens from disk.
+
+Reads   folders that `evaluate` made (`predictions.jsonl`, `summary.json`).
+Writes  the table, what it means, and a few answers to read, to the terminal; with --out, the page.
+
+  python -m lema_jax.report --runs=runs/cot/test,runs/lema/test --names=cot,lema --out=report.html
+
+Runs that share a name are training seeds of one arm: --names=cot,cot,lema,lema.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from lema_jax import errors
+from lema_jax.errors import UserError
+from lema_jax.evidence import compare, runs, table
+
+_RUNS = flags.DEFINE_list("runs", [], "folders made by evaluate, all on the same questions")
+_NAMES = flags.DEFINE_list(
+    "names", [], "a name for each run (its folder's name if none are given); equal names are seeds of one arm"
+)
+_BASELINE = flags.DEFINE_string("baseline", None, "the name to compare the others with (the first if not given)")
+_DEV = flags.DEFINE_list(
+    "dev", [], "the same checkpoints evaluated on dev, in the order of --runs: chooses one of them"
+)
+_SHOW = flags.DEFINE_integer(
+    "show", 3, "how many questions to show with both answers, for each comparison", lower_bound=0
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
+    if not _RUNS.value:
+        raise UserError("nothing to report: give --runs=folder,folder")
+    names = _names(_RUNS.value, _NAMES.value)
+    loaded = runs.align([runs.load(Path(folder), name) for folder, name in zip(_RUNS.value, names)])
+    arms = compare.arms(loaded)
+    baseline = _find(arms, _BASELINE.value)
+    comparisons = {arm.name: compare.compare(baseline, arm) for arm in arms if arm is not baseline}
+    print(table.text_table(table.HEADER, [table.row(arm, comparisons.get(arm.name)) for arm in arms]))
+    for comparison in comparisons.values():
+        print(f"\n{table.sentence(comparison)}")
+    if _DEV.value:
+        devs = [runs.load(Path(folder), name) for folder, name in zip(_DEV.value, names)]
+        print(f"\n{table.choice(runs.choose(loaded, devs))}")
+    for comparison in comparisons.values():
+        if shown := table.examples(comparison, _SHOW.value):
+            print(f"\n{shown}")
+
+
+def _names(folders: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    if not names:
+        bare = [Path(folder).name for folder in folders]
+        return bare if len(set(bare)) == len(bare) else folders
+    if len(names) != len(folders):
+        raise UserError(f"--names has {len(names)} names for {len(folders)} --runs; give one for each")
+    return names
+
+
+def _find(arms: Sequence[compare.Arm], name: str | None) -> compare.Arm:
+    if name is None:
+        return arms[0]
+    for arm in arms:
+        if arm.name == name:
+            return arm
+    raise UserError(f"--baseline={name} is none of the runs: {', '.join(arm.name for arm in arms)}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,60 @@
+"""Arms, comparisons and the answers picked for reading."""
+
+import made_runs
+import pytest
+
+from lema_jax.evidence import compare, stats
+from lema_jax.evidence.compare import Change
+from lema_jax.evidence.runs import Run
+
+
+def run(name, letters):
+    return Run(name, name, tuple(made_runs.predictions(letters, name)))
+
+
+def test_one_run_is_an_arm_with_wilsons_interval():
+    arm = compare.arm([run("a", "rrwut")])
+    assert arm.accuracy == pytest.approx(0.4)
+    assert arm.interval == stats.wilson(2, 5)
+    assert (arm.wrong, arm.unparsed, arm.truncated) == (1, 1, 1)
+
+
+def test_runs_of_one_name_are_seeds_of_one_arm():
+    one, two = compare.arms([run("cot", "rrww"), run("lema", "rrrw"), run("cot", "rwww")])
+    assert (one.name, one.right.shape, two.right.shape) == ("cot", (2, 4), (1, 4))
+    assert one.accuracy == pytest.approx(3 / 8)
+    assert one.interval.low <= 3 / 8 <= one.interval.high
+    comparison = compare.compare(one, two)
+    assert comparison.difference == pytest.approx(3 / 8)
+    assert comparison.p is None
+    assert comparison.paired is None
+
+
+def test_comparison_of_single_runs_is_the_paired_one():
+    baseline, other = compare.arms([run("a", "r" * 60 + "w" * 40), run("b", "w" * 2 + "r" * 78 + "w" * 20)])
+    comparison = compare.compare(baseline, other)
+    assert comparison.paired == stats.Paired(both_right=58, fixed=20, broken=2, both_wrong=20)
+    assert comparison.difference == pytest.approx(0.18)
+    assert comparison.significant
+    assert not compare.compare(baseline, baseline).significant
+
+
+def test_unparsed_and_truncated_are_not_right_when_paired():
+    kinds = [
+        compare.change(b, o) for b, o in zip(made_runs.predictions("rrwut", "a"), made_runs.predictions("rtruw", "b"))
+    ]
+    assert kinds == [Change.BOTH_RIGHT, Change.BROKEN, Change.FIXED, Change.BOTH_WRONG, Change.BOTH_WRONG]
+
+
+def test_fixed_answers_are_shown_first_and_unchanged_ones_never():
+    baseline, other = run("a", "wwrwr"), run("b", "rrwwr")
+    kinds = [compare.change(*pair) for pair in compare.to_read(baseline, other, 10)]
+    assert kinds == [Change.FIXED, Change.FIXED, Change.BROKEN, Change.BOTH_WRONG]
+    assert len(compare.to_read(baseline, other, 1)) == 1
+    assert compare.to_read(baseline, baseline, 10) == []
+
+
+def test_answers_to_read_are_drawn_by_the_seed():
+    baseline, other = run("a", "w" * 50), run("b", "r" * 50)
+    assert compare.to_read(baseline, other, 3, seed=1) == compare.to_read(baseline, other, 3, seed=1)
+    assert compare.to_read(baseline, other, 3, seed=1) != compare.to_read(baseline, other, 3, seed=2)

@@ -1,0 +1,83 @@
+"""The words and columns say what the numbers say, whichever way they fall."""
+
+import made_runs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lema_jax.evidence import compare, stats, table
+from lema_jax.evidence.runs import Run
+
+
+def comparison(baseline, other):
+    arms = compare.arms(
+        [Run(n, n, tuple(made_runs.predictions(v, n))) for n, v in (("cot", baseline), ("lema", other))]
+    )
+    return compare.compare(*arms)
+
+
+def test_sentence_of_a_gain_and_of_the_same_loss():
+    gain = table.sentence(comparison("r" * 60 + "w" * 40, "r" * 80 + "w" * 20))
+    loss = table.sentence(comparison("r" * 80 + "w" * 20, "r" * 60 + "w" * 40))
+    assert gain.startswith("lema answers 20.0 points more of the 100 questions right than cot (80.0 % against 60.0 %")
+    assert loss.startswith("lema answers 20.0 points fewer of the 100 questions right than cot (60.0 % against 80.0 %")
+    for said in (gain, loss):
+        assert "p < 0.0001" in said
+        assert "Significant at the 5 % level." in said
+        assert "another seed" in said
+
+
+def test_sentence_of_noise_names_what_could_have_been_seen():
+    noise = comparison("rw" * 50 + "rrrwww", "wr" * 50 + "rrrrww")
+    said = table.sentence(noise)
+    assert "Not significant" in said
+    assert f"{100 * noise.detectable:.1f} points or more" in said
+
+
+def test_sentence_where_nothing_or_too_little_differs():
+    assert "very same" in table.sentence(comparison("rwr", "rwr"))
+    assert "too few questions" in table.sentence(comparison("rw" * 20, "rw" * 19 + "rr"))
+    assert "as many of the 40 questions right" in table.sentence(comparison("rw" * 20, "wr" * 20))
+
+
+def test_sentence_across_seeds_says_so():
+    runs = [
+        Run(n, n, tuple(made_runs.predictions(v, n))) for n, v in (("a", "w" * 30), ("b", "r" * 30), ("b", "r" * 30))
+    ]
+    said = table.sentence(compare.compare(*compare.arms(runs)))
+    assert "McNemar" not in said
+    assert "seeds make the interval too narrow" in said
+
+
+def test_table_lines_up_and_holds_the_counts():
+    case = comparison("rrwut" * 10, "rrrrr" * 10)
+    rows = [table.row(case.baseline, None), table.row(case.other, case)]
+    lines = table.text_table(table.HEADER, rows).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert rows[0] == ("cot", "40.0 %", "50", table.span(stats.wilson(20, 50)), "10", "10", "10", "baseline", "", "")
+    assert rows[1][7] == "+60.0"
+    assert rows[1][9] == "< 0.0001"
+
+
+@pytest.mark.parametrize(("p", "said"), [(1.0, "1"), (0.0312, "0.031"), (0.00012, "0.00012"), (9e-6, "< 0.0001")])
+def test_p_values_keep_two_digits(p, said):
+    assert table.p_value(p) == said
+
+
+def test_before_a_run_says_what_that_many_questions_show():
+    size = 100 * stats.detectable_paired(200, 0.1)
+    assert f"200 questions show 4 times in 5 is {size:.1f} points (if the answers to 10.0 %" in table.before_a_run(200)
+    assert "is none (if" in table.before_a_run(5)
+
+
+@given(st.text(max_size=3000))
+def test_quoted_text_cannot_drive_the_terminal(text):
+    quoted = table.quote(text)
+    assert all(line.startswith("  │") for line in quoted.split("\n"))
+    assert all(c.isprintable() or c in "\n\t" for c in quoted)
+    assert len(quoted) < 60_000
+
+
+def test_escape_sequences_are_written_out_and_long_texts_cut():
+    assert table.quote("\x1b[31mred\r") == "  │ \\x1b[31mred"
+    assert table.quote("x" * 5000).endswith("(3,500 more characters)")
