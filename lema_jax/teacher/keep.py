@@ -1,0 +1,121 @@
+"""The keep rules: which corrections are good enough to learn from.
+
+A rule is a named pure function of the attempt and of the reply's parts; it says whether the correction passes. The
+paper kept a correction when its final answer equals gold (section 2.1); the other rules catch what that one lets
+through: a reply that names no step of the attempt, rewrites what it claimed to keep, or was told the answer.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+
+from lema_jax import tasks
+from lema_jax.records import Attempt, Verdict
+from lema_jax.tasks.steps import split_steps
+from lema_jax.teacher.parse import Parts
+
+
+def first_broken(attempt: Attempt, parts: Parts) -> str:
+    """The name of the first rule that the correction breaks; empty when it passes all of them."""
+    return next((name for name, passes in RULES.items() if not passes(attempt, parts)), "")
+
+
+def align(attempt: Attempt, parts: Parts) -> Parts:
+    """Leaves out the kept steps where the reply restates them, and numbers an unnumbered solution from its step.
+
+    A restatement that differs from the attempt stays, for `keeps_prefix` to find.
+    """
+    if not parts.named:
+        return parts
+    step = min(parts.named)
+    start = parts.first or 1
+    restated = split_steps(attempt.text)[start - 1 : step - 1]
+    if restated and len(parts.steps) > len(restated) and _same(parts.steps[: len(restated)], restated):
+        return dataclasses.replace(parts, first=step, steps=parts.steps[len(restated) :])
+    return dataclasses.replace(parts, first=parts.first or step)
+
+
+def answer_is_gold(attempt: Attempt, parts: Parts) -> bool:
+    """The corrected solution ends in the gold answer (the paper's only rule)."""
+    return tasks.grade(attempt.problem, "\n".join(parts.steps), truncated=False)[1] is Verdict.RIGHT
+
+
+def step_exists(attempt: Attempt, parts: Parts) -> bool:
+    """Every step that is called wrong is one of the attempt's."""
+    return all(1 <= step <= len(split_steps(attempt.text)) for step in parts.named)
+
+
+def keeps_prefix(attempt: Attempt, parts: Parts) -> bool:
+    """The steps before the wrong one stand: not rewritten, and none of their sums given another value.
+
+    Values may differ by 1 %, which is rounding.
+    """
+    if not parts.named:
+        return True
+    step = min(parts.named)
+    kept = _sums(split_steps(attempt.text)[: step - 1])
+    corrected = _sums(parts.steps)
+    return (parts.first or step) >= step and all(
+        math.isclose(corrected.get(sum_, value), value, rel_tol=0.01) for sum_, value in kept.items()
+    )
+
+
+def starts_at_step(attempt: Attempt, parts: Parts) -> bool:
+    """The corrected solution begins at the first step that is called wrong."""
+    return not parts.named or (parts.first or 0) == min(parts.named)
+
+
+def changes_step(attempt: Attempt, parts: Parts) -> bool:
+    """The first corrected step says something else than the one it corrects (all of them, where no step is named)."""
+    original = split_steps(attempt.text)
+    if not parts.named:
+        return not _same(parts.steps, original)
+    at = min(parts.named) - 1
+    return not _same(parts.steps[:1], original[at : at + 1])
+
+
+def explained(attempt: Attempt, parts: Parts) -> bool:
+    """The explanation has words."""
+    return bool(re.search(r"\w", parts.explanation))
+
+
+def no_leak(attempt: Attempt, parts: Parts) -> bool:
+    """Nothing points at an answer that the student cannot know (`gold`, unless the question is about gold)."""
+    text = "\n".join([parts.explanation, *parts.steps])
+    told = _TOLD.search(text)
+    gold = _GOLD.search(text) and not _GOLD.search(attempt.problem.question)
+    return not told and not gold
+
+
+RULES: dict[str, Callable[[Attempt, Parts], bool]] = {
+    rule.__name__: rule
+    for rule in (answer_is_gold, step_exists, keeps_prefix, starts_at_step, changes_step, explained, no_leak)
+}
+
+_GOLD = re.compile(r"\bgold", re.IGNORECASE)
+_TOLD = re.compile(
+    r"\bground[- ]truth|\banswer key|\b(?:given|expected|provided|reference) (?:final |correct )?answer"
+    r"|\breference solution|\bgold(?:en)? (?:standard |final )?(?:answer|solution|label)",
+    re.IGNORECASE,
+)
+# A whole left side: nothing that calculates stands before it. Numbers are bounded, so that matching stays linear.
+_NUMBER = r"\d[\d.,]{0,15}"
+_SUM = re.compile(
+    rf"(?<![-+*/x×÷(.,\d])(?<![-+*/x×÷(] )({_NUMBER}(?: ?[-+*/x×÷] ?\$?{_NUMBER})+) ?= ?\$?(\d[\d,]{{0,15}}(?:\.\d+)?)"
+)
+
+
+def _sums(steps: Sequence[str]) -> dict[str, float]:
+    """`3+4` -> 7 for each `3 + 4 = 7` in the steps, however they are spaced."""
+    found = (match.groups() for step in steps for match in _SUM.finditer(step))
+    return {re.sub(r"[ $,]", "", sum_): float(value.replace(",", "")) for sum_, value in found}
+
+
+def _same(these: Sequence[str], those: Sequence[str]) -> bool:
+    """Equal but for white space, case and final full stops."""
+    return [_norm(step) for step in these] == [_norm(step) for step in those]
+
+
+def _norm(step: str) -> str:
+    return "".join(step.split()).casefold().rstrip(".")
