@@ -1,0 +1,61 @@
+"""Text to token ids and loss weights."""
+
+import dataclasses
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from lema_jax.records import Example
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How long an example may be, in tokens. BOS counts to the prompt, EOS to the completion; None is no limit."""
+
+    prompt: int | None = 512  # the paper's lengths for GSM8K; 768 and 768 for MATH
+    completion: int | None = 512
+    tokens: int | None = None  # prompt and completion together
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """An example as the trainer reads it."""
+
+    tokens: np.ndarray  # [T] int32: prompt, completion, EOS
+    weights: np.ndarray  # [T] uint8: 0 on the prompt, 1 on the completion and EOS
+
+
+def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The ids a model is asked with: BOS where this tokenizer puts one (LLaMA's does, SmolLM2's does not), the prompt.
+
+    What else a tokenizer would add at the end (an EOS) is not wanted before a completion.
+    """
+    bare = _ids(prompt, tokenizer)
+    return [tokenizer.bos_token_id, *bare] if adds_bos(tokenizer) else bare
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer begins a text with BOS: asked of it, as not every config says so (LLaMA 3's does not)."""
+    return tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+
+
+def encode(example: Example, tokenizer: PreTrainedTokenizerFast, limits: Limits) -> Encoded | None:
+    """Ids and loss weights of an example, or None when it is over a limit.
+
+    Prompt and completion are tokenised apart and joined (the authors' way), so the prompt has at test time the very ids
+    it was trained with. Nothing is ever cut: a cut prompt loses its cue, a cut completion its answer and EOS.
+    """
+    prompt = prompt_ids(example.prompt, tokenizer)
+    completion = [*_ids(example.completion, tokenizer), tokenizer.eos_token_id]
+    sizes = (len(prompt), len(completion), len(prompt) + len(completion))
+    allowed = (limits.prompt, limits.completion, limits.tokens)
+    if any(limit is not None and size > limit for size, limit in zip(sizes, allowed)):
+        return None
+    return Encoded(
+        tokens=np.array(prompt + completion, np.int32),
+        weights=np.repeat(np.array([0, 1], np.uint8), sizes[:2]),
+    )
+
+
+def _ids(text: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    return tokenizer(text, add_special_tokens=False).input_ids

@@ -1,0 +1,85 @@
+"""Training examples in the paper's formats (arXiv 2310.20689, section 2; the instruction is the authors' own line).
+
+A chain-of-thought example is a task's own prompt and a solution. A correction example shows a wrong solution and asks
+for the mistake in it; its completion names the step, explains it, and solves from there on.
+"""
+
+import enum
+
+from lema_jax import tasks
+from lema_jax.records import Correction, Example, Problem, row_id
+from lema_jax.tasks.steps import number_steps, original_solution, split_steps
+
+
+class Part(enum.StrEnum):
+    """What a correction tells. An ablation leaves one part out."""
+
+    STEP = "step"
+    EXPLANATION = "explanation"
+    SOLUTION = "solution"
+
+
+_OPENING = "For the following math word problems, the original solutions may contain errors. Please "
+# The paper does not print its ablations' prompts: ours ask for the parts that are given, no more.
+_REQUESTS = {
+    None: "identify the incorrect step in each solution, explain why it is incorrect, and provide the correct solution "
+    "starting from that step.",
+    Part.STEP: "explain why each solution is incorrect, and provide the correct solution.",
+    Part.EXPLANATION: "identify the incorrect step in each solution, and provide the correct solution starting from "
+    "that step.",
+    Part.SOLUTION: "identify the incorrect step in each solution, and explain why it is incorrect.",
+}
+
+
+def cot(problem: Problem, completion: str, source: str) -> Example:
+    """A chain-of-thought example: the task's prompt, a solution that ends with `The answer is {a}.`"""
+    prompt = tasks.get(problem.task).prompt(problem)
+    return _example("cot", problem, source, prompt, completion.strip())
+
+
+def correction(row: Correction, without: Part | None = None) -> Example:
+    """A correction example; `without` is the part that an ablation leaves out.
+
+    The row must name a step of its attempt (`names_a_step`). Without the step, the prompt's cue is the explanation's.
+    """
+    assert names_a_step(row), row.id
+    problem, wrong = row.attempt.problem, split_steps(row.attempt.text)
+    block = original_solution(problem.question, wrong)
+    step, explanation = f"Step {row.step}.", f"Explanation: {row.explanation}"
+    if without is Part.STEP:
+        block = block.removesuffix("Incorrect Step:") + "Explanation:"
+        step, explanation = "", row.explanation
+    elif without is Part.EXPLANATION:
+        explanation = ""
+    solution = "" if without is Part.SOLUTION else _solution(row)
+    prompt = f"{_OPENING}{_REQUESTS[without]}\n\n{block}"
+    completion = "\n".join(part for part in (step, explanation, solution) if part)
+    return _example("correction", problem, row.teacher, prompt, completion)
+
+
+def extracted(row: Correction) -> Example:
+    """The chain of thought inside a correction: the attempt's steps before the mistake, then the corrected ones."""
+    assert row.step is not None, row.id
+    kept = split_steps(row.attempt.text)[: row.step - 1]
+    return cot(row.attempt.problem, "\n".join([*kept, *_corrected_steps(row)]), row.teacher)
+
+
+def names_a_step(row: Correction) -> bool:
+    """Whether the correction names a step that its attempt has, and gives corrected ones."""
+    return row.step is not None and 1 <= row.step <= len(split_steps(row.attempt.text)) and bool(row.steps)
+
+
+def _solution(row: Correction) -> str:
+    assert row.step is not None
+    unchanged = "...\n" if row.step > 1 else ""  # stands for the steps before the wrong one
+    return f"Correct Solution:\n{{\n{unchanged}{number_steps(_corrected_steps(row), row.step)}\n}}"
+
+
+def _corrected_steps(row: Correction) -> list[str]:
+    stated = "The answer is" in row.steps[-1]
+    return [*row.steps] if stated else [*row.steps, f"The answer is {row.answer}."]
+
+
+def _example(kind: str, problem: Problem, source: str, prompt: str, completion: str) -> Example:
+    id = row_id(kind=kind, prompt=prompt, completion=completion)
+    return Example(id=id, kind=kind, problem_id=problem.id, source=source, prompt=prompt, completion=completion)
