@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 class UserError(ValueError):
@@ -15,8 +15,13 @@ def run(main: Callable[[Sequence[str]], object]) -> None:
 
     Flag parsing is inside: an unknown field of `--config` (a KeyError of ml_collections') is a user's mistake too.
     """
+
+    def quietly(argv: Sequence[str]) -> object:
+        logging.set_verbosity(logging.WARNING)  # libraries log every file they write; a door prints its own progress
+        return main(argv)
+
     try:
-        app.run(main, flags_parser=_parse_flags)
+        app.run(quietly, flags_parser=_parse_flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -42,10 +42,10 @@ def use(mesh: Mesh) -> Iterator[None]:
         yield
 
 
-def shardings(abstract: Any, mesh: Mesh) -> Any:
-    """A NamedSharding for each array of an abstract tree whose leaves carry logical names (Linen's boxes).
+def abstract(boxed: Any, mesh: Mesh) -> Any:
+    """The arrays that a tree of Linen's boxes (`jax.eval_shape(model.init, …)`) stands for: shape, dtype and sharding.
 
-    A leaf without a box (a step counter, an optimizer's count) is a scalar and is replicated.
+    A leaf without a box (a step counter, an optimizer's count) is a scalar and lies on every device.
 
     Raises:
       UserError: an axis name without a rule, a dimension that does not divide by its mesh axis, or an unnamed array;
@@ -53,20 +53,24 @@ def shardings(abstract: Any, mesh: Mesh) -> Any:
     """
     problems: list[str] = []
 
-    def one(path: Any, leaf: Any) -> NamedSharding:
+    def one(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if not _is_boxed(leaf):
-            if leaf.ndim:
-                problems.append(f"{name}: shape {leaf.shape} has no axis names")
-            return NamedSharding(mesh, PartitionSpec())
-        return NamedSharding(mesh, _spec(name, leaf, mesh, problems))
+        spec = PartitionSpec()
+        if _is_boxed(leaf):
+            spec, leaf = _spec(name, leaf, mesh, problems), leaf.value
+        elif leaf.ndim:
+            problems.append(f"{name}: shape {leaf.shape} has no axis names")
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
-    tree = jax.tree_util.tree_map_with_path(
-        one, abstract, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)
-    )
+    tree = jax.tree_util.tree_map_with_path(one, boxed, is_leaf=_is_boxed)
     if problems:
         raise UserError("cannot lay the model out on the mesh:\n  " + "\n  ".join(problems))
     return tree
+
+
+def of(tree: Any) -> Any:
+    """The shardings of a tree of arrays, abstract or not."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
 def _is_boxed(leaf: Any) -> bool:

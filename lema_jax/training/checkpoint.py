@@ -1,0 +1,188 @@
+"""A model on disk: one folder that every later command takes by its name alone.
+
+    folder/model.json             what it is: architecture, adapter, where its frozen base lies, lineage (a `Card`)
+    folder/tokenizer/             its tokenizer, in Hugging Face's files
+    folder/checkpoints/<step>/    Orbax: `weights` ({params: …} or {lora: …}), and of a trainer `optimizer` and `data`
+
+Weights lie stacked over layers, whatever layout they were trained in, and are read straight into the shardings of the
+mesh at hand. Orbax commits a step by renaming its folder, so a step is there whole or not at all.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint.experimental.v1 as ocp
+import pydantic
+from jax.sharding import Mesh
+
+from lema_jax.errors import UserError
+from lema_jax.model import layout
+from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
+from lema_jax.model.llama import Llama
+from lema_jax.parallel import sharding
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """`model.json`.
+
+    Attributes:
+      config: the architecture.
+      lora: shape of the adapters that `weights` holds; None when it holds whole weights.
+      base: folder of the frozen base weights, relative to this folder; empty when `weights` is whole.
+      lineage: hash of all that shaped the weights but the step: sources, data, configuration.
+      base_lineage: the lineage and step that the base had when training began.
+    """
+
+    config: LlamaConfig
+    lineage: str
+    lora: LoraConfig | None = None
+    base: str = ""
+    base_lineage: str = ""
+
+
+def lineage(**shaping: Any) -> str:
+    """16 hex digits that name weights by everything that shaped them."""
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True, default=dataclasses.asdict).encode()).hexdigest()[:16]
+
+
+def read_card(folder: str | Path) -> Card:
+    """The card of a model folder.
+
+    Raises:
+      UserError: no such folder, or a card that cannot be read.
+    """
+    path = Path(folder) / "model.json"
+    try:
+        return pydantic.TypeAdapter(Card).validate_json(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no model folder: it has no model.json; make one with convert or train") from None
+    except pydantic.ValidationError as error:
+        raise UserError(f"{path} is not readable: {error}") from None
+
+
+def write_card(folder: str | Path, card: Card) -> None:
+    """Writes `model.json` in one atomic step."""
+    path = Path(folder) / "model.json"
+    beside = path.with_suffix(".tmp")
+    beside.write_bytes(pydantic.TypeAdapter(Card).dump_json(card, indent=2))
+    os.replace(beside, path)
+
+
+def steps(folder: str | Path) -> list[int]:
+    """The steps that the folder has committed, ascending."""
+    return sorted(int(p.name) for p in (Path(folder) / "checkpoints").glob("*") if p.name.isdigit())
+
+
+def latest_step(folder: str | Path) -> int:
+    """Raises a UserError when there is none."""
+    found = steps(folder)
+    if not found:
+        raise UserError(f"{folder} has no checkpoint yet (its folder `checkpoints` is empty)")
+    return found[-1]
+
+
+def identity(folder: str | Path, step: int | None = None) -> str:
+    """`lineage@step`: the name that predictions carry, the same wherever the folder lies."""
+    return f"{read_card(folder).lineage}@{latest_step(folder) if step is None else step}"
+
+
+def save_model(folder: str | Path, card: Card, params: Any, tokenizer: str | Path) -> None:
+    """Writes whole weights as step 0 of a new model folder: beside it first, then renamed.
+
+    Args:
+      folder: must not exist.
+      card: its card; `lora` is None.
+      params: stacked over layers, arrays of any dtype.
+      tokenizer: a folder with the tokenizer's files, copied.
+
+    Raises:
+      UserError: `folder` exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise UserError(f"{folder} exists already; remove it or choose another")
+    beside = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    write_card(beside, card)
+    shutil.copytree(tokenizer, beside / "tokenizer")
+    with ocp.training.Checkpointer((beside / "checkpoints").absolute()) as checkpointer:
+        checkpointer.save_checkpointables(0, {"weights": {"params": params}}, force=True)
+    os.replace(beside, folder)
+
+
+def load_weights(
+    folder: str | Path, mesh: Mesh, compute: Compute, step: int | None = None
+) -> tuple[Card, dict[str, Any]]:
+    """The variables of a model folder, {params, lora?}, on the mesh, in the layout and dtype of `compute`.
+
+    A folder with adapters brings its frozen base along. Every process reads only its own shards.
+
+    Raises:
+      UserError: no such folder or step, a base that is missing or is another than was trained on, or arrays that do
+        not have the shapes the card says.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    step = latest_step(folder) if step is None else step
+    variables: dict[str, Any] = {}
+    if card.base:
+        base = folder / card.base
+        found = identity(base) if (base / "model.json").exists() else "nothing"
+        if found != card.base_lineage:
+            raise UserError(
+                f"{folder} holds adapters of the base weights {card.base_lineage} at {base}, but there is {found}; "
+                "put the base back where it was when training began"
+            )
+        variables |= load_weights(base, mesh, compute)[1]
+    model = Llama(card.config, dataclasses.replace(compute, scan_layers=True), card.lora)
+    abstract = abstract_variables(model, mesh)
+    collection = "lora" if card.lora else "params"
+    variables |= restore(folder, step, {"weights": {collection: abstract[collection]}})["weights"]
+    return card, variables if compute.scan_layers else unstacked(variables, card, mesh, compute)
+
+
+def abstract_variables(model: Llama, mesh: Mesh) -> Any:
+    """Every collection of the model as ShapeDtypeStructs that carry their shardings."""
+    boxed = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    return sharding.abstract(boxed, mesh)
+
+
+def unstacked(variables: Any, card: Card, mesh: Mesh, compute: Compute) -> Any:
+    """Stacked variables with a leaf set for each layer instead, each where the table puts it."""
+    model = Llama(card.config, compute, card.lora)
+    wanted = abstract_variables(model, mesh)
+    where = sharding.of({name: wanted[name] for name in variables})
+    return jax.jit(layout.unstack_layers, out_shardings=where)(variables)
+
+
+def restore(folder: str | Path, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+    """The named items of a step; arrays into the shapes, dtypes and shardings of `abstract`.
+
+    Raises:
+      UserError: no such step, or arrays of other names or shapes than asked for; every difference is listed.
+    """
+    path = (Path(folder) / "checkpoints" / str(step)).absolute()
+    if not path.exists():
+        raise UserError(f"{folder} has no checkpoint at step {step}; it has {steps(folder)}")
+    arrays = {name: tree for name, tree in abstract.items() if name in ("weights", "optimizer")}
+    stored = {name: ocp.metadata(path, checkpointable_name=name).metadata for name in arrays}
+    wanted, found = _shapes(arrays), _shapes(stored)
+    if wanted != found:
+        differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        lines = [f"{n}: {found.get(n, 'missing')} where {wanted.get(n, 'nothing')} is expected" for n in differing]
+        raise UserError(f"{path} does not fit:\n  " + "\n  ".join(lines))
+    return ocp.load_checkpointables(path, abstract)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}

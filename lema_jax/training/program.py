@@ -1,0 +1,100 @@
+"""The compiled program of a run, described before any array exists: state, shardings and step from a configuration.
+
+The trainer fills it with arrays, a checkpoint restores into it, an ahead-of-time compiler lowers it as it is.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from lema_jax.model import layout
+from lema_jax.model.config import LlamaConfig
+from lema_jax.model.llama import Llama
+from lema_jax.parallel import sharding
+from lema_jax.training.config import TrainConfig
+from lema_jax.training.optimizer import learning_rate, make_optimizer
+from lema_jax.training.step import State, train_step
+
+
+class Program:
+    """What a run on a mesh is made of.
+
+    Attributes:
+      collection: the one that is trained, "params" or "lora".
+      state: the abstract State, leaves with shape, dtype and sharding, in the layout that the run computes in.
+      stored: the same, stacked over layers, as it lies on disk.
+      frozen: the abstract collections beside it.
+      batch: the abstract batch, [B, T] each.
+      step: the jitted `train_step(state, frozen, batch)`; the state is donated.
+    """
+
+    def __init__(self, config: TrainConfig, llama: LlamaConfig, mesh: Mesh):
+        self.collection = "lora" if config.lora else "params"
+        self.optimizer = make_optimizer(config.optimizer, config.steps)
+        self.mesh = mesh
+        self._model = Llama(llama, config.compute, config.lora, deterministic=False)
+        self._stacked = Llama(llama, dataclasses.replace(config.compute, scan_layers=True), config.lora)
+        self.state = self._abstract(self._state, self._model)
+        self.stored = self._abstract(self._state, self._stacked)
+        variables = self._abstract(_variables, self._model)
+        self.frozen = {name: tree for name, tree in variables.items() if name != self.collection}
+        rows = NamedSharding(mesh, sharding.BATCH)
+        shape = (config.data.batch_size, config.data.seq_len)
+        self.batch = {
+            name: jax.ShapeDtypeStruct(shape, jnp.float32 if name == "weights" else jnp.int32, sharding=rows)
+            for name in ("tokens", "weights", "segment_ids", "positions")
+        }
+        self.step = jax.jit(
+            functools.partial(
+                train_step,
+                model=self._model,
+                collection=self.collection,
+                optimizer=self.optimizer,
+                schedule=learning_rate(config.optimizer, config.steps),
+                accumulation=config.accumulation,
+                seed=config.seed,
+            ),
+            donate_argnums=0,
+            out_shardings=(sharding.of(self.state), None),
+        )
+
+    def random(self, seed: int) -> Any:
+        """The trained collection from random numbers, the same in every layout and on every mesh."""
+
+        def init() -> Any:
+            trained = nn.unbox(_variables(self._stacked, jax.random.key(seed)))[self.collection]
+            return trained if self._model.compute.scan_layers else layout.unstack_layers(trained)
+
+        return jax.jit(init, out_shardings=sharding.of(self.state.trained))()
+
+    def begin(self, trained: Any) -> State:
+        """The state at step 0 with these weights (donated)."""
+        make = lambda trained: State(jnp.int32(0), trained, self.optimizer.init(trained))
+        return jax.jit(make, out_shardings=sharding.of(self.state), donate_argnums=0)(trained)
+
+    def to_disk(self, state: State) -> State:
+        """A copy of the state in the layout on disk; the original may be donated right after."""
+        copy = lambda state: jax.tree.map(jnp.copy, layout.stack_layers(state))
+        return jax.jit(copy, out_shardings=sharding.of(self.stored))(state)
+
+    def from_disk(self, stored: State) -> State:
+        """The inverse of `to_disk`."""
+        if self._model.compute.scan_layers:
+            return stored
+        return jax.jit(layout.unstack_layers, out_shardings=sharding.of(self.state))(stored)
+
+    def _state(self, model: Llama) -> State:
+        trained = _variables(model)[self.collection]
+        return State(jnp.int32(0), trained, self.optimizer.init(trained))
+
+    def _abstract(self, make: Any, model: Llama) -> Any:
+        return sharding.abstract(jax.eval_shape(functools.partial(make, model)), self.mesh)
+
+
+def _variables(model: Llama, key: jax.Array | None = None) -> Any:
+    return model.init(jax.random.key(0) if key is None else key, jnp.zeros((1, 1), jnp.int32))

@@ -1,0 +1,128 @@
+"""The training step: one pure function, called by the trainer and by every compiler of it.
+
+Shapes: B rows of the global batch, A micro-batches, T time, C a chunk of it, D width, V vocabulary.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from lema_jax.model.llama import Llama
+
+CHUNK = 128  # positions of a row whose logits exist at a time
+
+
+@flax.struct.dataclass
+class State:
+    """What a step changes: `trained` is one whole collection of the model, `params` or `lora`."""
+
+    step: jax.Array  # int32 []
+    trained: Any
+    optimizer: Any
+
+
+def completion_nll(
+    logits_of: Callable[[jax.Array], jax.Array], x_BTD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array
+) -> jax.Array:
+    """Σ weight · −log p(target), with logits only where there is loss and never more than [B, CHUNK, V] of them.
+
+    Row by row the positions that carry loss come first; chunks in which no row has one are skipped, and the backward
+    pass computes a chunk's logits anew instead of keeping them.
+    """
+    order_BT = jnp.argsort(weights_BT == 0, axis=1, stable=True)
+    pad = -order_BT.shape[1] % min(CHUNK, order_BT.shape[1])
+
+    def chunks(array: jax.Array) -> jax.Array:  # [B, T, …] -> [T / C, B, C, …], loss-bearing positions first
+        array = jnp.take_along_axis(array, order_BT.reshape(order_BT.shape + (1,) * (array.ndim - 2)), axis=1)
+        array = jnp.pad(array, [(0, 0), (0, pad)] + [(0, 0)] * (array.ndim - 2))
+        split = array.reshape(array.shape[0], -1, min(CHUNK, array.shape[1]), *array.shape[2:])
+        return jnp.swapaxes(split, 0, 1)
+
+    @jax.checkpoint
+    def nll(x_BCD: jax.Array, targets_BC: jax.Array, weights_BC: jax.Array) -> jax.Array:
+        losses_BC = optax.softmax_cross_entropy_with_integer_labels(logits_of(x_BCD), targets_BC)
+        return jnp.sum(losses_BC * weights_BC)
+
+    def add(total: jax.Array, chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        return total + jax.lax.cond(jnp.any(chunk[2] > 0), nll, lambda *_: jnp.float32(0), *chunk), None
+
+    total, _ = jax.lax.scan(add, jnp.float32(0), tuple(map(chunks, (x_BTD, targets_BT, weights_BT))))
+    return total
+
+
+def loss_fn(
+    trained: Any, frozen: Any, batch: dict[str, jax.Array], key: jax.Array, *, model: Llama, collection: str
+) -> tuple[jax.Array, jax.Array]:
+    """(Σ weight · nll, Σ weight) of a batch of packed rows; their quotient is the loss.
+
+    A token is predicted from those before it in its own segment, so the first token of a segment carries no loss.
+    """
+    variables = {**frozen, collection: trained}
+    segments_BT = batch["segment_ids"]
+    x_BTD = model.apply(
+        variables, batch["tokens"], batch["positions"], segments_BT, method="trunk", rngs={"dropout": key}
+    )
+    within_BT = segments_BT[:, 1:] == segments_BT[:, :-1]
+    weights_BT = batch["weights"][:, 1:] * within_BT
+    logits_of = functools.partial(model.apply, variables, method="logits")
+    return completion_nll(logits_of, x_BTD[:, :-1], batch["tokens"][:, 1:], weights_BT), jnp.sum(weights_BT)
+
+
+def train_step(
+    state: State,
+    frozen: Any,
+    batch: dict[str, jax.Array],
+    *,
+    model: Llama,
+    collection: str,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    accumulation: int,
+    seed: int,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One optimizer step on Σ(weight · nll) / Σ(weight) of the global batch.
+
+    Args:
+      state: donated.
+      frozen: collections that the model needs beside the trained one.
+      batch: `tokens, weights, segment_ids, positions`, each [B, T].
+      accumulation: A; the batch is taken in A parts of B / A rows whose sums are added, so the result does not depend
+        on A. A batch without any loss gives loss 0 and a zero gradient.
+
+    Returns:
+      The next state, and scalars: loss, grad_norm (before clipping), learning_rate, loss_tokens, tokens (all but
+      padding).
+    """
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def micro(sums: Any, part: tuple[jax.Array, dict[str, jax.Array]]) -> tuple[Any, None]:
+        index, rows = part
+        (nll, weight), grads = grad_fn(
+            state.trained, frozen, rows, jax.random.fold_in(key, index), model=model, collection=collection
+        )
+        return jax.tree.map(jnp.add, sums, (grads, nll, weight)), None
+
+    zeros = (jax.tree.map(jnp.zeros_like, state.trained), jnp.float32(0), jnp.float32(0))
+    if accumulation == 1:
+        (grads, nll, weight), _ = micro(zeros, (jnp.int32(0), batch))
+    else:
+        # Row r goes to part r mod A: every device keeps the rows it has.
+        parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, accumulation, *x.shape[1:]), 0, 1), batch)
+        (grads, nll, weight), _ = jax.lax.scan(micro, zeros, (jnp.arange(accumulation), parts))
+    total = jnp.where(weight > 0, weight, 1.0)
+    grads = jax.tree.map(lambda g: g / total, grads)
+    updates, optimizer_state = optimizer.update(grads, state.optimizer, state.trained)
+    metrics = {
+        "loss": nll / total,
+        "grad_norm": optax.global_norm(grads),
+        "learning_rate": schedule(state.step),
+        "loss_tokens": weight,
+        "tokens": jnp.sum(batch["segment_ids"] > 0),
+    }
+    return State(state.step + 1, optax.apply_updates(state.trained, updates), optimizer_state), metrics
