@@ -2,6 +2,49 @@
 
 import dataclasses
 
+ROPE_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the context a model was first trained on; see `model.rope`.
+
+    Attributes:
+      kind: one of ROPE_KINDS. A field that a kind does not name is not read.
+      factor: all kinds but default; how many times longer the context becomes.
+      original_positions: llama3, yarn; the context, in tokens, before stretching.
+      low_freq_factor, high_freq_factor: llama3.
+      beta_fast, beta_slow, truncate: yarn.
+      attention_factor: yarn; on sine and cosine. None for the paper's 0.1 ln(factor) + 1.
+    """
+
+    kind: str = "default"
+    factor: float = 1.0
+    original_positions: int = 8192
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    attention_factor: float | None = None
+
+    def problems(self) -> list[str]:
+        """Every rule that the fields break."""
+        found = []
+        if self.kind not in ROPE_KINDS:
+            found.append(f"kind={self.kind!r} must be one of {', '.join(ROPE_KINDS)}")
+        if self.factor <= 0:
+            found.append(f"factor={self.factor} must be positive")
+        if self.original_positions <= 0:
+            found.append(f"original_positions={self.original_positions} must be positive")
+        if self.kind == "llama3" and self.low_freq_factor >= self.high_freq_factor:
+            found.append(
+                f"low_freq_factor={self.low_freq_factor} must be below high_freq_factor={self.high_freq_factor}"
+            )
+        if self.kind == "yarn" and self.beta_slow >= self.beta_fast:
+            found.append(f"beta_slow={self.beta_slow} must be below beta_fast={self.beta_fast}")
+        return found
+
 
 @dataclasses.dataclass(unsafe_hash=True)
 class LlamaConfig:
@@ -20,7 +63,10 @@ class LlamaConfig:
     head_dim: int = 128  # H
     max_positions: int = 4096  # trained context length, in tokens
     rope_theta: float = 10000.0
+    rope_scaling: RopeScaling = dataclasses.field(default_factory=RopeScaling)
     norm_eps: float = 1e-5
+    attention_bias: bool = False  # on q, k, v and o
+    mlp_bias: bool = False  # on gate, up and down
     tie_embeddings: bool = False
 
     def problems(self) -> list[str]:
@@ -34,7 +80,9 @@ class LlamaConfig:
             found.append(f"num_heads={self.num_heads} must divide by num_kv_heads={self.num_kv_heads}")
         if self.head_dim % 2:
             found.append(f"head_dim={self.head_dim} must be even (rotary embedding turns pairs)")
-        return found
+        if self.rope_scaling.kind == "dynamic" and self.head_dim == 2:
+            found.append("head_dim=2 has no dynamic rope; its frequencies cannot be stretched")
+        return found + [f"rope_scaling.{problem}" for problem in self.rope_scaling.problems()]
 
 
 @dataclasses.dataclass(unsafe_hash=True)

@@ -10,7 +10,7 @@ from lema_jax.model.config import LoraConfig
 
 
 class Linear(nn.Module):
-    """y_…O = x_…I W_IO + (alpha / R) · dropout(x_…I) A_IR B_RO.
+    """y_…O = x_…I W_IO + (alpha / R) · dropout(x_…I) A_IR B_RO, plus a bias_O where the model has one.
 
     W is in the collection `params`, A and B in `lora`: what is trained is nothing but the collection whose gradient is
     taken. A starts uniform in ±sqrt(1 / I), B at zero, so a fresh adapter changes nothing (LoRA, section 4.1).
@@ -19,6 +19,7 @@ class Linear(nn.Module):
       features: O.
       axes: the logical names of (I, O), for the sharding table.
       lora: adapter shape, or None for none.
+      bias: whether there is one.
       dtype: of the computation; kernels are cast to it at use.
       param_dtype: of the stored kernel (adapters are always stored in float32).
     """
@@ -26,6 +27,7 @@ class Linear(nn.Module):
     features: int
     axes: tuple[str, str]
     lora: LoraConfig | None = None
+    bias: bool = False
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
 
@@ -37,6 +39,10 @@ class Linear(nn.Module):
         kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape, self.param_dtype)
         x = x.astype(self.dtype)
         y = x @ kernel.astype(self.dtype)
+        if self.bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
+            bias = self.param("bias", zeros, shape[1:], self.param_dtype)
+            y = y + jnp.broadcast_to(bias.astype(self.dtype), y.shape)
         if self.lora is None:
             return y
         a, b = self._adapter(self.lora.rank, shape)

@@ -57,7 +57,8 @@ class Attention(nn.Module):
         self.o = self._linear(c.hidden_size, ("heads", "embed"))
 
     def _linear(self, features: int, axes: tuple[str, str]) -> Linear:
-        return Linear(features, axes, self.lora, self.compute.dtype, self.compute.param_dtype)
+        bias = self.config.attention_bias
+        return Linear(features, axes, self.lora, bias, self.compute.dtype, self.compute.param_dtype)
 
     def __call__(self, x_BTD, cache, layer, sin_cos, mask_BTS, start_B):
         c, det = self.config, self.deterministic
@@ -91,7 +92,8 @@ class MLP(nn.Module):
         self.down = self._linear(self.config.hidden_size, ("mlp", "embed"))
 
     def _linear(self, features: int, axes: tuple[str, str]) -> Linear:
-        return Linear(features, axes, self.lora, self.compute.dtype, self.compute.param_dtype)
+        bias = self.config.mlp_bias
+        return Linear(features, axes, self.lora, bias, self.compute.dtype, self.compute.param_dtype)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         det = self.deterministic
@@ -162,7 +164,7 @@ class Llama(nn.Module):
             self.layers = [layer(*shared) for _ in range(c.num_layers)]
         self.norm = RMSNorm(c.norm_eps, run.dtype)
         if not c.tie_embeddings:
-            self.head = Linear(c.vocab_size, ("embed", "vocab"), None, run.dtype, run.param_dtype)
+            self.head = Linear(c.vocab_size, ("embed", "vocab"), None, False, run.dtype, run.param_dtype)
 
     def __call__(
         self, tokens_BT: jax.Array, positions_BT: jax.Array | None = None, segment_ids_BT: jax.Array | None = None

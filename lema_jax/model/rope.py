@@ -1,4 +1,9 @@
-"""Rotary position embedding, in Hugging Face's convention: a head's first half turns with its second half."""
+"""Rotary position embedding, in Hugging Face's convention: a head's first half turns with its second half.
+
+Shapes: B batch, T time, N heads, H head width, P = H / 2 pairs.
+"""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,19 +13,66 @@ from lema_jax.model.config import LlamaConfig
 
 
 def frequencies(config: LlamaConfig) -> tuple[np.ndarray, float]:
-    """The angle per position of each pair, [H/2] float32, and the factor on sine and cosine.
+    """Radians per position of each pair, [P] float32, and the factor on sine and cosine.
 
-    Pair i turns by theta^(-2i/H) radians a token (RoFormer, arXiv 2104.09864, section 3.3).
+    Pair i turns by f = theta^(-2i/H) (RoFormer, arXiv 2104.09864, section 3.3); stretching takes it to
+    f · (kept + (1 - kept) / factor). The kind `dynamic` stretches by length, in `sin_cos`.
     """
-    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim
-    return (1.0 / np.float32(config.rope_theta) ** exponents).astype(np.float32), 1.0
+    scaling = config.rope_scaling
+    turns_P = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    kept_P = _kept(config, turns_P)
+    stretched_P = (turns_P * (kept_P + (1 - kept_P) / scaling.factor)).astype(np.float32)
+    if scaling.kind != "yarn":
+        return stretched_P, 1.0
+    if scaling.attention_factor is not None:
+        return stretched_P, scaling.attention_factor
+    return stretched_P, 0.1 * math.log(max(1.0, scaling.factor)) + 1.0
+
+
+def _kept(config: LlamaConfig, turns_P: np.ndarray) -> np.ndarray:
+    """The share, 0 to 1, of each pair that is not stretched, [P]."""
+    scaling = config.rope_scaling
+    if scaling.kind == "linear":  # position interpolation, arXiv 2306.15595
+        return np.zeros_like(turns_P)
+    if scaling.kind == "llama3":  # Llama 3.1: by how many turns a pair makes in the original context
+        turns = scaling.original_positions * turns_P / (2 * math.pi)
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        return np.clip((turns - low) / (high - low), 0, 1)
+    if scaling.kind == "yarn":  # YaRN, arXiv 2309.00071, section 3.2: likewise, but a ramp over the pair's index
+        first, last = _pair(config, scaling.beta_fast), _pair(config, scaling.beta_slow)
+        if scaling.truncate:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, config.head_dim - 1)
+        return 1 - np.clip((np.arange(turns_P.size) - first) / (last - first or 0.001), 0, 1)
+    return np.ones_like(turns_P)
+
+
+def _pair(config: LlamaConfig, turns: float) -> float:
+    """The (fractional) index of the pair that makes so many turns in the original context."""
+    ratio = config.rope_scaling.original_positions / (turns * 2 * math.pi)
+    return config.head_dim * math.log(ratio) / (2 * math.log(config.rope_theta))
 
 
 def sin_cos(config: LlamaConfig, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sine and cosine of every pair at every position, each [B, T, H/2] float32."""
-    inv_freq, scaling = frequencies(config)
-    angles = positions_BT[..., None].astype(jnp.float32) * inv_freq[None, None]
-    return jnp.sin(angles) * scaling, jnp.cos(angles) * scaling
+    """Sine and cosine of every pair at every position, each [B, T, P] float32."""
+    turns_P, factor = frequencies(config)
+    turns_BTP = jnp.asarray(turns_P)[None, None]
+    if config.rope_scaling.kind == "dynamic":
+        turns_BTP = turns_BTP * _dynamic(config, jnp.max(positions_BT, axis=1) + 1)[:, None]
+    angles_BTP = positions_BT[..., None].astype(jnp.float32) * turns_BTP
+    return jnp.sin(angles_BTP) * factor, jnp.cos(angles_BTP) * factor
+
+
+def _dynamic(config: LlamaConfig, length_B: jax.Array) -> jax.Array:
+    """What the frequencies are multiplied by in a row of that length, [B, P] ("dynamic NTK").
+
+    Beyond the trained context theta grows by (factor · length / trained - (factor - 1))^(H / (H - 2)). Keys stay in a
+    cache as they were turned when the row was shorter, as in transformers.
+    """
+    h, factor = config.head_dim, config.rope_scaling.factor
+    beyond_B = factor * jnp.maximum(length_B / config.max_positions, 1.0) - (factor - 1)
+    exponents_P = -np.arange(0, h, 2, dtype=np.float32) / (h - 2)
+    return beyond_B[:, None] ** exponents_P[None]
 
 
 def rotate(x_BTNH: jax.Array, sin_cos: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -1,0 +1,232 @@
+"""The table between Hugging Face's names and our tree, and what reads and writes by it.
+
+Both directions are strict: a tensor that is missing, unexpected or misshapen is an error; all of them are one error.
+Shape letters are `LlamaConfig`'s. A kernel of ours is [in, out], layers stacked on a leading L; theirs is [out, in].
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lema_jax.errors import UserError
+from lema_jax.model.config import LlamaConfig
+
+Index = tuple[slice, ...]
+
+# The linear layers: theirs, ours, and the letters of (in, out).
+LINEARS = (
+    ("self_attn.q_proj", "attn/q", ("D", "NH")),
+    ("self_attn.k_proj", "attn/k", ("D", "KH")),
+    ("self_attn.v_proj", "attn/v", ("D", "KH")),
+    ("self_attn.o_proj", "attn/o", ("NH", "D")),
+    ("mlp.gate_proj", "mlp/gate", ("D", "F")),
+    ("mlp.up_proj", "mlp/up", ("D", "F")),
+    ("mlp.down_proj", "mlp/down", ("F", "D")),
+)
+
+# What old checkpoints carry and every reader computes instead.
+_COMPUTED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One array of ours and where its parts stand in a Hugging Face checkpoint.
+
+    Attributes:
+      hf: their name; `{layer}` stands for the layer's number where ours is stacked.
+      path: ours, with slashes.
+      shape: of ours, without the leading L of a stacked one.
+      transposed: theirs has its two axes the other way round.
+    """
+
+    hf: str
+    path: str
+    shape: tuple[int, ...]
+    transposed: bool = False
+
+    @property
+    def stacked(self) -> bool:
+        return "{layer}" in self.hf
+
+    @property
+    def hf_shape(self) -> tuple[int, ...]:
+        """Of each of their tensors."""
+        return self.shape[::-1] if self.transposed else self.shape
+
+    def names(self, config: LlamaConfig) -> list[str]:
+        """Their names, by layer."""
+        return [self.hf.format(layer=i) for i in range(config.num_layers)] if self.stacked else [self.hf]
+
+    def full_shape(self, config: LlamaConfig) -> tuple[int, ...]:
+        """Of our array."""
+        return (config.num_layers, *self.shape) if self.stacked else self.shape
+
+
+class Source(Protocol):
+    """Tensors under Hugging Face's names, in Hugging Face's orientation, read one at a time."""
+
+    where: str  # for error messages: a file or folder
+
+    def names(self) -> Collection[str]: ...
+    def shape(self, name: str) -> tuple[int, ...]: ...
+    def dtype(self, name: str) -> np.dtype: ...
+    def read(self, name: str, index: Index) -> np.ndarray: ...
+
+
+def sizes(config: LlamaConfig) -> dict[str, int]:
+    """What each shape letter stands for."""
+    return {
+        "V": config.vocab_size,
+        "D": config.hidden_size,
+        "F": config.intermediate_size,
+        "NH": config.num_heads * config.head_dim,
+        "KH": config.num_kv_heads * config.head_dim,
+    }
+
+
+def table(config: LlamaConfig) -> tuple[Entry, ...]:
+    """Every array of a model of that config."""
+    size = sizes(config)
+    V, D = size["V"], size["D"]
+    layer = "model.layers.{layer}."
+    entries = [
+        Entry("model.embed_tokens.weight", "embed/embedding", (V, D)),
+        Entry("model.norm.weight", "norm/scale", (D,)),
+        Entry(layer + "input_layernorm.weight", "layers/attn_norm/scale", (D,)),
+        Entry(layer + "post_attention_layernorm.weight", "layers/mlp_norm/scale", (D,)),
+    ]
+    if not config.tie_embeddings:
+        entries.append(Entry("lm_head.weight", "head/kernel", (D, V), transposed=True))
+    for hf, path, (inputs, outputs) in LINEARS:
+        shape = (size[inputs], size[outputs])
+        entries.append(Entry(f"{layer}{hf}.weight", f"layers/{path}/kernel", shape, transposed=True))
+        if config.attention_bias if path.startswith("attn/") else config.mlp_bias:
+            entries.append(Entry(f"{layer}{hf}.bias", f"layers/{path}/bias", shape[1:]))
+    return tuple(entries)
+
+
+def check(source: Source, config: LlamaConfig) -> None:
+    """Compares what a source has with what a config asks for, both ways.
+
+    Raises:
+      UserError: naming every tensor that is missing, unexpected or of another shape.
+    """
+    found = set(source.names())
+    expected = {name: entry.hf_shape for entry in table(config) for name in entry.names(config)}
+    problems = [f"missing: {name} {list(expected[name])}" for name in expected if name not in found]
+    for name in sorted(found):
+        if name in expected:
+            if source.shape(name) != expected[name]:
+                problems.append(f"shape of {name}: {list(source.shape(name))}, not {list(expected[name])}")
+        elif config.tie_embeddings and name == "lm_head.weight":
+            if not _equal(source, name, "model.embed_tokens.weight"):
+                problems.append(f"{name} differs from the embedding, though the config ties them")
+        elif not _COMPUTED.fullmatch(name):
+            problems.append(f"unexpected: {name} {list(source.shape(name))}")
+    if problems:
+        raise UserError(f"the tensors of {source.where} are not those of its config:\n  " + "\n  ".join(problems))
+
+
+def _equal(source: Source, one: str, other: str) -> bool:
+    if source.shape(one) != source.shape(other):
+        return False
+    everything = tuple(slice(0, size) for size in source.shape(one))
+    return np.array_equal(source.read(one, everything), source.read(other, everything))
+
+
+def load(
+    source: Source, config: LlamaConfig, dtype: np.dtype | None = None, shardings: Any | None = None
+) -> dict[str, Any]:
+    """Reads a checkpoint into our tree.
+
+    Args:
+      dtype: of every array, or None to keep what is stored (layers of unlike types are promoted to a common one).
+      shardings: a tree of shardings like ours. Given, the arrays are jax.Arrays, of which each process reads only the
+        slices that its devices hold; left out, they are whole numpy arrays. Either way no more is in memory than the
+        result and one tensor.
+
+    Raises:
+      UserError: see `check`.
+    """
+    check(source, config)
+    tree: dict[str, Any] = {}
+    for entry in table(config):
+        shape = entry.full_shape(config)
+        kind = dtype or jnp.result_type(*{source.dtype(name) for name in entry.names(config)})
+        read = functools.partial(_read, source, config, entry, kind)
+        if shardings is None:
+            put(tree, entry.path, read(tuple(slice(0, size) for size in shape)))
+        else:
+            put(tree, entry.path, jax.make_array_from_callback(shape, get(shardings, entry.path), read))
+    return tree
+
+
+def _read(source: Source, config: LlamaConfig, entry: Entry, dtype: np.dtype, index: Any) -> np.ndarray:
+    """The part `index` of our array, each of their tensors read, turned and cast by itself."""
+    ranges = [range(size)[part] for size, part in zip(entry.full_shape(config), index)]
+    names = entry.names(config)
+    within = tuple(slice(part.start, part.stop) for part in (ranges[1:] if entry.stacked else ranges))
+    theirs = within[::-1] if entry.transposed else within
+    out = np.empty([len(part) for part in ranges], dtype)
+    if not entry.stacked:
+        out[...] = _turn(source.read(names[0], theirs), entry)
+        return out
+    for row, layer in enumerate(ranges[0]):
+        out[row] = _turn(source.read(names[layer], theirs), entry)
+    return out
+
+
+def _turn(array: np.ndarray, entry: Entry) -> np.ndarray:
+    return array.T if entry.transposed else array
+
+
+def dump(params: dict[str, Any], config: LlamaConfig) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    """Their names with a function that gives the tensor, in their orientation; the inverse of `load`.
+
+    Raises:
+      UserError: arrays of `params` are missing, unexpected or of another shape; all are named.
+    """
+    expected = {entry.path: entry.full_shape(config) for entry in table(config)}
+    found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in _leaves(params)}
+    problems = [f"missing: {path}" for path in expected.keys() - found.keys()]
+    problems += [f"unexpected: {path}" for path in found.keys() - expected.keys()]
+    problems += [
+        f"shape of {path}: {list(found[path])}, not {list(expected[path])}"
+        for path in expected.keys() & found.keys()
+        if found[path] != expected[path]
+    ]
+    if problems:
+        raise UserError("the arrays are not those of the config:\n  " + "\n  ".join(sorted(problems)))
+    for entry in table(config):
+        array = get(params, entry.path)
+        for layer, name in enumerate(entry.names(config)):
+            yield name, functools.partial(_part, array, entry, layer)
+
+
+def _part(array: Any, entry: Entry, layer: int) -> np.ndarray:
+    return _turn(np.asarray(array[layer] if entry.stacked else array), entry)
+
+
+def _leaves(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def get(tree: dict[str, Any], path: str) -> Any:
+    """What stands at a path with slashes in nested dicts."""
+    for key in path.split("/"):
+        tree = tree[key]
+    return tree
+
+
+def put(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Puts a value at a path with slashes, making the dicts on the way."""
+    *parents, last = path.split("/")
+    for key in parents:
+        tree = tree.setdefault(key, {})
+    tree[last] = value
