@@ -1,0 +1,159 @@
+"""The worked examples are what they claim: right where they are corrected, wrong where they say so, and readable."""
+
+import itertools
+import re
+
+import pytest
+
+from lema_jax.errors import UserError
+from lema_jax.records import Attempt, Problem, Verdict
+from lema_jax.tasks import expressions
+from lema_jax.tasks.steps import split_steps
+from lema_jax.teacher import keep, prompting
+from lema_jax.teacher.parse import parse
+
+QUESTION = re.compile(r"^Question: ", re.MULTILINE)
+LATEX = ((r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r"(\1/\2)"), (r"\\cdot|x(?= ?[\d$])", "*"), (r"\\boxed\{(.*)\}", r"\1"))
+NUMERIC = re.compile(r"[\d\s.+*/()^-]+\Z")
+
+
+def problem(task="gsm8k", choices=(), question="How many?", gold="7") -> Problem:
+    return Problem(id=f"{task}/train/0", task=task, split="train", question=question, gold=gold, choices=choices)
+
+
+def attempt(of: Problem, text: str) -> Attempt:
+    return Attempt(
+        id="a", problem=of, student="s", sampling={}, prompt="p", text=text, answer=None,
+        verdict=Verdict.WRONG, prompt_tokens=1, completion_tokens=1,
+    )  # fmt: skip
+
+
+def examples(text: str) -> list[str]:
+    return QUESTION.split(text)[1:]
+
+
+def halves(example: str) -> tuple[str, str]:
+    """The original solution, and the reply that corrects it."""
+    original, _, reply = example.partition("Incorrect Step:")
+    return original.partition("Original Solution:\n{\n")[2].strip().removesuffix("}").strip(), reply
+
+
+def false_equations(text: str) -> list[str]:
+    """The equations between numbers that do not hold: `3 + 4 = 8`, `\\frac{4}{2} = 3`, each link of `a = b = c`."""
+    plain = text.replace("$", "").replace(",", "")
+    for pattern, new in LATEX:
+        plain = re.sub(pattern, new, plain)
+    wrong = []
+    for chain in re.findall(r"[\d\s.+*/()^x-]+(?:=[\d\s.+*/()^-]+)+", plain):
+        sides = [side.strip(" .\n") for side in chain.split("=")]
+        values = [expressions.exact(s.replace("^", "**")) for s in sides if NUMERIC.match(s)]
+        wrong += [chain.strip() for a, b in itertools.pairwise(values) if None not in (a, b) and a != b]
+    return wrong
+
+
+@pytest.mark.parametrize("family", ["gsm8k", "math"])
+class TestWorkedExamplesOfMathematics:
+    def test_there_are_four_with_distinct_questions(self, family):
+        questions = [example.partition("\n")[0] for example in examples(prompting.packaged(family))]
+        assert len(set(questions)) == 4
+
+    def test_each_correction_is_one_that_we_would_keep(self, family):
+        for example in examples(prompting.packaged(family)):
+            original, reply = halves(example)
+            parts = parse(reply)
+            assert not parts.flaw
+            wrong = attempt(problem(gold=answer(parts.steps)), original)
+            assert {name for name, passes in keep.RULES.items() if not passes(wrong, keep.align(wrong, parts))} <= (
+                {"answer_is_gold"} if family == "math" else set()  # whose grader is another
+            )
+            assert answer(split_steps(original)) != answer(parts.steps)
+
+    def test_corrected_and_kept_steps_calculate_right(self, family):
+        for example in examples(prompting.packaged(family)):
+            original, reply = halves(example)
+            parts = parse(reply)
+            kept = split_steps(original)[: parts.named[0] - 1]
+            assert false_equations("\n".join([*kept, *parts.steps])) == []
+
+    def test_explanations_speak_of_their_own_question(self, family):
+        """Each has words that only its own example has; in the authors' file for MATH the second has none."""
+        split = [example.partition("Explanation:") for example in examples(prompting.packaged(family))]
+        explanations = [words(after.partition("Correct Solution:")[0]) for _, _, after in split]
+        cases = [words(before) for before, _, _ in split]
+        for own, explanation in enumerate(explanations):
+            elsewhere = set().union(*cases[:own], *cases[own + 1 :])
+            assert explanation & (cases[own] - elsewhere)
+
+
+def answer(steps) -> str:
+    return steps[-1].removeprefix("The answer is ").removesuffix(".")
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
+
+
+def test_the_check_of_equations_finds_a_false_one():
+    assert false_equations("He pays $3 + $4 = $7, then 2 * 7 = 15.") == ["2 * 7 = 15."]
+    assert false_equations(r"so $\frac{15}{36} = \frac{3}{12}$") != []
+    assert false_equations("$5 * 12 + 2 * 24 = 60 + 48 = 108 pages") == []
+
+
+def test_the_commonsense_examples():
+    for example in (found := examples(prompting.packaged("csqa"))):
+        head, _, rest = example.partition("Original Answer:\n{\n")
+        original, _, reply = rest.partition("}\nMistakes:")
+        choices = head.partition("Candidate Answers: ")[2].strip().removesuffix(".").split(", ")
+        parts = parse(reply, asks_step=False)
+        assert (parts.flaw, bool(parts.explanation), len(set(choices))) == ("", True, 5)
+        chosen = [
+            text.strip().rpartition("The answer is ")[2].removesuffix(".") for text in (original, parts.steps[-1])
+        ]
+        assert chosen[0] != chosen[1]
+        assert set(chosen) <= set(choices)
+        for text in (original, "\n".join(parts.steps)):  # every candidate is explained, in order
+            explained = re.findall(r"^(.+?) - ", text, re.MULTILINE)
+            assert [name.casefold() for name in explained] == choices
+    assert len(found) == 4
+
+
+def test_a_prompt_ends_in_its_case_and_cue():
+    case = attempt(problem(question="How many pens?"), "Step 1: 3 + 4 = 8.\nThe answer is 8.")
+    prompt = prompting.correction(prompting.worked_examples(case.problem), case)
+    assert prompt.startswith(prompting.packaged("gsm8k") + "\n\nQuestion: How many pens?\nOriginal Solution:\n{\n")
+    assert prompt.endswith("Step 1: 3 + 4 = 8.\nStep 2: The answer is 8.\n}\nIncorrect Step:")
+
+
+def test_a_commonsense_prompt():
+    case = attempt(problem("csqa", ("bank", "mall"), "Where?"), "Explanations:\nThe answer is mall.")
+    prompt = prompting.correction(prompting.worked_examples(case.problem), case)
+    assert prompt.endswith(
+        "\n\nQuestion: Where?\nCandidate Answers: bank, mall.\nOriginal Answer:\n{\n"
+        "Explanations:\nThe answer is mall.\n}\nMistakes:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "choices"), [("gsm8k", "gsm8k", ()), ("math", "math", ()), ("csqa", "csqa", "ab")]
+)
+def test_the_authors_files_serve_unchanged(data_dir, name, task, choices):
+    file = data_dir / "lema" / f"prompt_correction_{name}.txt"
+    examples = prompting.worked_examples(problem(task, tuple(choices)), file)
+    assert examples == file.read_text().strip()
+
+
+def test_a_file_that_cannot_serve(tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        prompting.worked_examples(problem(), tmp_path / "none.txt")
+    (tmp_path / "other.txt").write_text("Mistakes: none")
+    with pytest.raises(UserError, match="never says 'Incorrect Step:'"):
+        prompting.worked_examples(problem(), tmp_path / "other.txt")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="cannot read"):
+        prompting.worked_examples(problem(), tmp_path / "bytes.txt")
+
+
+def test_an_evolution_prompt_shows_the_seed_alone():
+    assert prompting.evolution(problem(question="How many pens?")).endswith(
+        "\n\nQuestion: How many pens?\nNew Question:"
+    )
