@@ -15,7 +15,7 @@ from absl import flags
 
 from lema_jax import errors
 from lema_jax.errors import UserError
-from lema_jax.evidence import compare, runs, table
+from lema_jax.evidence import compare, curves, page, runs, table
 
 _RUNS = flags.DEFINE_list("runs", [], "folders made by evaluate, all on the same questions")
 _NAMES = flags.DEFINE_list(
@@ -25,6 +25,8 @@ _BASELINE = flags.DEFINE_string("baseline", None, "the name to compare the other
 _DEV = flags.DEFINE_list(
     "dev", [], "the same checkpoints evaluated on dev, in the order of --runs: chooses one of them"
 )
+_TRAINING = flags.DEFINE_list("training", [], "folders made by train, whose curves the page shall show")
+_OUT = flags.DEFINE_string("out", None, "where to write the HTML page")
 _SHOW = flags.DEFINE_integer(
     "show", 3, "how many questions to show with both answers, for each comparison", lower_bound=0
 )
@@ -43,21 +45,40 @@ def main(argv: Sequence[str]) -> None:
     print(table.text_table(table.HEADER, [table.row(arm, comparisons.get(arm.name)) for arm in arms]))
     for comparison in comparisons.values():
         print(f"\n{table.sentence(comparison)}")
+    choice = ""
     if _DEV.value:
         devs = [runs.load(Path(folder), name) for folder, name in zip(_DEV.value, names)]
-        print(f"\n{table.choice(runs.choose(loaded, devs))}")
+        choice = table.choice(runs.choose(loaded, devs))
+        print(f"\n{choice}")
     for comparison in comparisons.values():
         if shown := table.examples(comparison, _SHOW.value):
             print(f"\n{shown}")
+    if _OUT.value:
+        training = {name: curves.read(Path(f)) for name, f in zip(_bare_names(_TRAINING.value), _TRAINING.value)}
+        _write(Path(_OUT.value), page.runs_page(arms, comparisons, baseline=baseline, choice=choice, training=training))
 
 
 def _names(folders: Sequence[str], names: Sequence[str]) -> Sequence[str]:
     if not names:
-        bare = [Path(folder).name for folder in folders]
-        return bare if len(set(bare)) == len(bare) else folders
+        return _bare_names(folders)
     if len(names) != len(folders):
         raise UserError(f"--names has {len(names)} names for {len(folders)} --runs; give one for each")
     return names
+
+
+def _bare_names(folders: Sequence[str]) -> Sequence[str]:
+    """The folders' last parts where they tell them apart, otherwise their whole paths."""
+    bare = [Path(folder).name for folder in folders]
+    return bare if len(set(bare)) == len(bare) else folders
+
+
+def _write(path: Path, html: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+    print(f"\nThe page is at {path}")
 
 
 def _find(arms: Sequence[compare.Arm], name: str | None) -> compare.Arm:

@@ -1,5 +1,6 @@
 """The report door, run as a user runs it."""
 
+import json
 import subprocess
 import sys
 
@@ -9,15 +10,6 @@ import pytest
 
 def report(*flags):
     return subprocess.run([sys.executable, "-m", "lema_jax.report", *flags], capture_output=True, text=True)
-
-
-def fails(*flags):
-    done = report(*flags)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr
-    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +35,71 @@ def test_baseline_and_names_turn_the_comparison_round(folders):
     assert "fixed" not in done.stdout
 
 
-def test_user_mistakes_get_one_clear_line(folders, tmp_path):
-    assert "--runs=folder" in fails()
-    assert "for 2 --runs" in fails(f"--runs={folders[0]},{folders[1]}", "--names=a")
-    assert "none of the runs: cot" in fails(f"--runs={folders[0]}", "--baseline=x")
-    assert "cannot read" in fails(f"--runs={tmp_path / 'nowhere'}")
-    assert "unexpected argument" in fails(f"--runs={folders[0]},", str(folders[1]))
+def test_user_mistakes_get_one_clear_line_and_an_exit_code(folders):
+    done = report(f"--runs={folders[0]}", "--baseline=x")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "error: --baseline=x is none of the runs: cot\n"
+
+
+def test_what_each_mistake_is_told(folders, tmp_path):
+    cot, lema = folders
     other = made_runs.write_letters(tmp_path / "other", "rrr")
-    assert "97 only in" in fails(f"--runs={folders[0]},{other}")
+    told = errors_of(
+        [],
+        [f"--runs={cot},{lema}", "--names=a"],
+        [f"--runs={tmp_path / 'nowhere'}"],
+        [f"--runs={cot},", str(lema)],
+        [f"--runs={cot},{other}"],
+        [f"--runs={cot}", f"--out={cot}", "--show=0"],
+    )
+    expected = ("--runs=folder", "for 2 --runs", "cannot read", "unexpected argument", "97 only in", "cannot write")
+    assert all(words in error for words, error in zip(expected, told, strict=True))
+
+
+def errors_of(*command_lines):
+    """The UserError of each command line; one process for all, and not this one: flags are global."""
+    script = """
+import json, sys
+from absl import flags
+from absl.testing import flagsaver
+from lema_jax import errors, report
+for arguments in json.loads(sys.argv[1]):
+    with flagsaver.flagsaver():
+        try:
+            report.main(flags.FLAGS(["report", *arguments]))
+        except errors.UserError as error:
+            print("told: " + json.dumps(str(error)))
+"""
+    done = subprocess.run([sys.executable, "-c", script, json.dumps(command_lines)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("told: ")]
+
+
+def test_the_page_is_written_and_training_curves_are_asked_for_by_folder(folders, tmp_path):
+    training = tmp_path / "train"
+    training.mkdir()
+    (training / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
+    out = tmp_path / "new" / "report.html"
+    done = report(f"--runs={folders[0]},{folders[1]}", f"--training={training}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert str(out) in done.stdout
+    text = out.read_text()
+    assert "Training" in text
+    assert "lema answers 20.0 points more" in text
+
+
+def test_checkpoints_are_chosen_on_dev(folders, tmp_path):
+    devs = [
+        made_runs.write(
+            tmp_path / name,
+            [
+                made_runs.prediction(made_runs.problem(500 + i), made_runs.LETTERS[letter], name)
+                for i, letter in enumerate(letters)
+            ],
+        )
+        for name, letters in (("cot", "rrw"), ("lema", "rww"))
+    ]
+    done = report(f"--runs={folders[0]},{folders[1]}", f"--dev={devs[0]},{devs[1]}", "--show=0")
+    assert "Chosen on dev: cot (66.7 % of 3 dev questions), on test 20.0 %" in done.stdout
+    assert "Best on test: lema, 40.0 %" in done.stdout

@@ -44,20 +44,26 @@ def arm(runs: Sequence[Run]) -> Arm:
     """The arm that aligned runs of one name are seeds of."""
     right = np.array([[p.verdict is Verdict.RIGHT for p in run.predictions] for run in runs])
     counts = Counter(p.verdict for run in runs for p in run.predictions)
-    if len(runs) == 1:
-        interval = stats.wilson(int(right.sum()), right.size)
-    else:
-        interval = stats.hierarchical_bootstrap(np.zeros((1, right.shape[1]), bool), right)
     return Arm(
         name=runs[0].name,
         runs=tuple(runs),
         right=right,
         accuracy=float(right.mean()),
-        interval=interval,
+        interval=interval(right),
         wrong=counts[Verdict.WRONG],
         unparsed=counts[Verdict.UNPARSED],
         truncated=counts[Verdict.TRUNCATED],
     )
+
+
+def interval(right: np.ndarray) -> stats.Interval:
+    """The 95 % interval of the mean of [runs, questions] right or wrong.
+
+    Where seeds agree that every question is right, or none, resampling them is blind: Wilson's on the questions then.
+    """
+    if len(right) == 1 or right.all() or not right.any():
+        return stats.wilson(int(right[0].sum()), right.shape[1])
+    return stats.hierarchical_bootstrap(np.zeros((1, right.shape[1]), bool), right)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +100,8 @@ def compare(baseline: Arm, other: Arm) -> Comparison:
             paired=paired,
             p=stats.mcnemar(paired),
         )
-    interval = stats.hierarchical_bootstrap(baseline.right, other.right)
-    return Comparison(baseline, other, difference, interval, stats.detectable_from(interval), paired=None, p=None)
+    across = stats.hierarchical_bootstrap(baseline.right, other.right)
+    return Comparison(baseline, other, difference, across, stats.detectable_from(across), paired=None, p=None)
 
 
 class Change(enum.StrEnum):

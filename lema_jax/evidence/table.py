@@ -34,7 +34,7 @@ def p_value(p: float) -> str:
 
 HEADER = (
     *("run", "accuracy", "n", "95 % interval", "wrong", "unparsed", "truncated"),
-    *("Δ points", "95 % interval", "McNemar p"),
+    *("Δ points", "its 95 % interval", "McNemar p"),
 )
 
 
@@ -45,7 +45,7 @@ def row(arm: Arm, comparison: Comparison | None) -> tuple[str, ...]:
     if comparison is not None:
         p = "by seeds" if comparison.p is None else p_value(comparison.p)
         against = (points(comparison.difference), points_span(comparison.interval), p)
-    counts = (str(arm.wrong), str(arm.unparsed), str(arm.truncated))
+    counts = (f"{arm.wrong:,}", f"{arm.unparsed:,}", f"{arm.truncated:,}")
     return (arm.name, percent(arm.accuracy), f"{arm.questions:,}{seeds}", span(arm.interval), *counts, *against)
 
 
@@ -102,7 +102,7 @@ def before_a_run(n: int) -> str:
     """What n questions can show, said before any is answered: the discordance is supposed, not measured."""
     sizes = [(share, stats.detectable_paired(n, share)) for share in (0.1, 0.3)]
     said = " and ".join(
-        f"{'none' if math.isinf(size) else f'{100 * size:.1f} points'} (if the answers to {percent(share)} of them differ)"
+        f"{'none' if math.isinf(size) else f'{100 * size:.1f} points'} (if {percent(share)} of the answers differ)"
         for share, size in sizes
     )
     return (

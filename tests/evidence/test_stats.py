@@ -140,6 +140,7 @@ def test_hierarchical_bootstrap_does_not_average_the_questions_away():
     assert ten.high - ten.low == pytest.approx(one.high - one.low, rel=0.05)
 
 
+@pytest.mark.slow
 def test_hierarchical_bootstrap_covers_the_truth():
     """Over 120 simulated studies (3 seeds each, effects of seed and of question) about 95 % of intervals hold it."""
     rng = np.random.default_rng(11)

@@ -66,7 +66,7 @@ def test_p_values_keep_two_digits(p, said):
 
 def test_before_a_run_says_what_that_many_questions_show():
     size = 100 * stats.detectable_paired(200, 0.1)
-    assert f"200 questions show 4 times in 5 is {size:.1f} points (if the answers to 10.0 %" in table.before_a_run(200)
+    assert f"200 questions show 4 times in 5 is {size:.1f} points (if 10.0 %" in table.before_a_run(200)
     assert "is none (if" in table.before_a_run(5)
 
 

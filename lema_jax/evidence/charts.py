@@ -1,0 +1,161 @@
+"""Plots as SVG text to stand inside a page, drawn by matplotlib in colours that the page's style sheet decides.
+
+Every colour drawn is a placeholder that becomes a CSS variable, so one plot serves light and dark.
+"""
+
+import io
+import itertools
+import re
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from lema_jax.evidence.stats import Interval
+
+SERIES = 8  # colours in the style sheet, --series-0 … --series-7; 0 is the baseline's
+_INK, _MUTED, _LINE = "#010101", "#010102", "#010103"
+_SERIES = [f"#0102{i:02x}" for i in range(SERIES)]
+_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _LINE: "--line"} | {c: f"--series-{i}" for i, c in enumerate(_SERIES)}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lema",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": _INK,
+    "text.parse_math": False,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": _MUTED,
+    "ytick.color": _INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+_WIDTH = 4.4  # inches: as wide as a phone, so that its text keeps its size there
+_POINT: Any = {"fmt": "o", "markersize": 6, "elinewidth": 1.8, "capsize": 0}
+
+
+def intervals(rows: Sequence[tuple[str, float, Interval]], label: str, *, zero: bool = False) -> Markup:
+    """One dot with its interval a row, fractions shown in percent; `zero` marks the line of no difference."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(0.62 + 0.34 * len(rows))
+        for i, (_, value, interval) in enumerate(rows):
+            _dot(axes, i, value, interval, _SERIES[(i + zero) % SERIES])
+        _rows(axes, [name for name, _, _ in rows])
+        unit = "" if zero else " %"
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}{unit}".replace("-", "−"))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.set_xlabel(_short(label))
+        if zero:
+            axes.axvline(0, color=_INK, linewidth=1)
+        return _svg(figure, label)
+
+
+def grouped(groups: Sequence[str], arms: Mapping[str, Sequence[tuple[float, Interval]]], label: str) -> Markup:
+    """For each group one dot with its interval per arm, fractions in percent; `arms[name][i]` is of `groups[i]`."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(0.9 + len(groups) * (0.18 + 0.15 * len(arms)))
+        for j, (name, values) in enumerate(arms.items()):
+            offset = (j - (len(arms) - 1) / 2) * 0.7 / len(arms)
+            for i, (value, interval) in enumerate(values):
+                _dot(axes, i + offset, value, interval, _SERIES[j % SERIES], _short(name) if i == 0 else None)
+        _rows(axes, groups)
+        axes.set_xlim(-0.02, 1.02)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.set_xlabel(_short(label))
+        figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.2)
+        return _svg(figure, label)
+
+
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str) -> Markup:
+    """Lines over training steps: name -> (steps, values)."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(2.6)
+        for (name, (steps, values)), colour in zip(series.items(), itertools.cycle(_SERIES)):
+            axes.plot(
+                steps, values, color=colour, label=_short(name), marker="o" if len(steps) < 12 else "", markersize=4
+            )
+        axes.set_xlabel("step")
+        axes.yaxis.set_major_formatter("{x:.4g}")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if len(series) > 1:
+            figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2)
+        return _svg(figure, f"{label} by step")
+
+
+def bars(counts: Mapping[str, int], label: str) -> Markup:
+    """One horizontal bar a count, its number beside it, in the order given."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(0.5 + 0.3 * len(counts))
+        drawn = axes.barh(range(len(counts)), list(counts.values()), color=_SERIES[1], height=0.62)
+        axes.bar_label(drawn, [f"{count:,}" for count in counts.values()], color=_INK, padding=4)
+        _rows(axes, list(counts))
+        axes.margins(x=0.2)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xlabel(_short(label))
+        return _svg(figure, label)
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _dot(axes: Axes, y: float, value: float, interval: Interval, colour: str, name: str | None = None) -> None:
+    reach = [[max(0.0, value - interval.low)], [max(0.0, interval.high - value)]]
+    axes.errorbar([value], [y], xerr=reach, color=colour, label=name, **_POINT)
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names down the left side, the first on top."""
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def _short(name: str) -> str:
+    """A name as a label: SVG has no room for long ones, and no control characters."""
+    clean = "".join(c if c.isprintable() else "\ufffd" for c in name)
+    return clean if len(clean) <= 28 else f"{clean[:27]}…"
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts count, not those on this machine
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return Markup(_named(svg, label))
+
+
+def _named(svg: str, label: str) -> str:
+    """Ids made unique in a page that holds several plots, sizes left to the style sheet, a label for screen readers."""
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # it would style the whole page
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
+    prefix = f"c{zlib.crc32(svg.encode()):x}-"
+    svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(_short(label))}" class="plot"', 1)

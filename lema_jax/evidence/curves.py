@@ -1,0 +1,42 @@
+"""Training curves: the numbers of a run's metrics.jsonl."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from lema_jax.errors import UserError
+
+Curve = tuple[list[int], list[float]]
+
+
+def read(folder: Path) -> dict[str, Curve]:
+    """Every number of a training run's `metrics.jsonl`, by name: (steps, values), steps ascending.
+
+    A step that stands twice was done again after a resume: its last line counts. A torn last line is left out; the run
+    may still be writing it.
+
+    Raises:
+      UserError: no such file, or a line that is no JSON object with a number `step`.
+    """
+    path = folder / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; is {folder} a folder that train made?") from None
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    by_step: dict[int, Mapping[str, object]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+            by_step[int(values["step"])] = values
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f'{path}:{number}: not a JSON object with a number "step"') from None
+    curves: dict[str, Curve] = {}
+    for step in sorted(by_step):
+        for name, value in by_step[step].items():
+            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(step)
+                values.append(float(value))
+    return curves

@@ -1,0 +1,155 @@
+"""The page of a report: one HTML file that opens from disk, asks no network, and shows all that was measured."""
+
+import base64
+import datetime
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import jinja2
+from markupsafe import Markup
+
+from lema_jax.evidence import charts, groups, table
+from lema_jax.evidence.compare import Arm, Change, Comparison, change
+from lema_jax.evidence.curves import Curve
+from lema_jax.evidence.runs import Run
+
+METHOD = (
+    "An interval of one run's accuracy is Wilson's; of a difference on the same questions, the paired bootstrap's; of "
+    "arms with several training seeds, a bootstrap that draws seeds and questions both.",
+    "McNemar's exact test asks how often a fair coin would split the questions on which two runs differ as unevenly as "
+    "they did. It speaks of questions like these and of these two checkpoints, not of the recipe: that takes seeds.",
+    "“Unparsed” is a finished answer in which no result could be read, “truncated” one that the token limit cut off; "
+    "neither is “wrong”, and none of the three is right.",
+)
+
+
+def render(template: str, **values: object) -> str:
+    """A template of the package, filled in; every text is escaped unless it is Markup."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lema_jax.evidence"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = (_source(environment, name) for name in ("style.css", "filter.js"))
+    # The page allows this one script by its hash: a script that came in with a model's text would not run.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(style=style, script=script, script_hash=digest, **values)
+
+
+def _source(environment: jinja2.Environment, name: str) -> Markup:
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, name)[0])
+
+
+def runs_page(
+    arms: Sequence[Arm],
+    comparisons: Mapping[str, Comparison],
+    *,
+    baseline: Arm,
+    choice: str = "",
+    training: Mapping[str, Mapping[str, Curve]] | None = None,
+    funnels: Mapping[str, Mapping[str, int]] | None = None,
+) -> str:
+    """The page of arms that answered the same questions.
+
+    Args:
+      arms: in the order to show; their runs are aligned with one another.
+      comparisons: by the arm's name; the baseline has none.
+      baseline: the arm that the others are compared with.
+      choice: what `table.choice` says, where checkpoints were chosen on dev.
+      training: curves (`curves.read`) by the name of a training run.
+      funnels: counts at each filter, by the name of a data set.
+    """
+    problems = [prediction.problem for prediction in baseline.runs[0].predictions]
+    keys = groups.keys(problems)
+    first = problems[0]
+    others = [(label, run) for arm in arms for label, run in labelled(arm) if run is not baseline.runs[0]]
+    kinds = [
+        [change(b, o) for b, o in zip(baseline.runs[0].predictions, run.predictions)] for _, run in others
+    ]  # [other run][question]
+    everyone = [*((label, run) for label, run in labelled(baseline)[:1]), *others]
+    return render(
+        "runs.html",
+        title=f"{' · '.join(arm.name for arm in arms)} on {first.task}",
+        lead=f"{len(problems):,} questions of {first.task}, split {first.split}",
+        findings=[_finding(comparison) for comparison in comparisons.values()],
+        choice=choice,
+        header=table.HEADER,
+        rows=[table.row(arm, comparisons.get(arm.name)) for arm in arms],
+        baseline=baseline.name,
+        accuracy_plot=charts.intervals([(a.name, a.accuracy, a.interval) for a in arms], "accuracy"),
+        difference_plot=_differences(comparisons),
+        groups=[{"key": key, "plot": _group_plot(groups.by(key, arms))} for key in keys],
+        comparisons=[label for label, _ in others],
+        baseline_run=everyone[0][0],
+        changes=[(label, *(f"{of.count(kind):,}" for kind in Change)) for (label, _), of in zip(others, kinds)],
+        filters=[{"key": key, "groups": groups.by(key, arms).groups} for key in keys],
+        questions=[
+            {
+                "problem": problem,
+                "kinds": [of[i].value for of in kinds],
+                "fields": [groups.value(problem, key) for key in keys],
+                "answers": [(label, run.predictions[i]) for label, run in everyone],
+            }
+            for i, problem in enumerate(problems)
+            if any(of[i] is not Change.BOTH_RIGHT for of in kinds)
+        ],
+        curves=_curve_plots(training or {}),
+        funnels=[{"name": name, "plot": charts.bars(counts, "examples")} for name, counts in (funnels or {}).items()],
+        cost=[_cost(label, run) for label, run in everyone],
+        training=[_training_cost(name, curves) for name, curves in (training or {}).items()],
+        method=METHOD,
+    )
+
+
+def labelled(arm: Arm) -> list[tuple[str, Run]]:
+    """An arm's runs with a name each: the arm's own, numbered where it has several seeds."""
+    if len(arm.runs) == 1:
+        return [(arm.name, arm.runs[0])]
+    return [(f"{arm.name} #{number}", run) for number, run in enumerate(arm.runs, start=1)]
+
+
+def _finding(comparison: Comparison) -> dict[str, str]:
+    direction = "gain" if comparison.difference > 0 else "loss"
+    return {"text": table.sentence(comparison), "kind": direction if comparison.significant else "none"}
+
+
+def _differences(comparisons: Mapping[str, Comparison]) -> Markup | None:
+    rows = [(name, comparison.difference, comparison.interval) for name, comparison in comparisons.items()]
+    return charts.intervals(rows, "points more than the baseline", zero=True) if rows else None
+
+
+def _group_plot(grouped: groups.Grouped) -> Markup:
+    names = [f"{group} (n={n:,})" for group, n in zip(grouped.groups, grouped.n)]
+    return charts.grouped(names, grouped.accuracy, f"accuracy by {grouped.key}")
+
+
+def _curve_plots(training: Mapping[str, Mapping[str, Curve]]) -> list[tuple[str, Markup]]:
+    """One plot a measure, a line a training run; measures that never change are left out."""
+    measures = dict.fromkeys(chain.from_iterable(training.values()))
+    plots = []
+    for measure in measures:
+        lines = {name: curves[measure] for name, curves in training.items() if measure in curves}
+        if len(set(chain.from_iterable(values for _, values in lines.values()))) > 1:
+            plots.append((measure.replace("_", " "), charts.curves(lines, measure)))
+    return plots
+
+
+def _cost(label: str, run: Run) -> tuple[str, ...]:
+    prompts = sum(prediction.prompt_tokens for prediction in run.predictions)
+    answers = [prediction.completion_tokens for prediction in run.predictions]
+    total = sum(answers)
+    return (label, f"{prompts:,}", f"{total:,}", f"{total / len(answers):.1f}", f"{max(answers):,}")
+
+
+def _training_cost(name: str, curves: Mapping[str, Curve]) -> tuple[str, ...]:
+    """Steps, tokens and time of a training run, of those that its metrics tell."""
+    steps = max((steps[-1] for steps, _ in curves.values()), default=0)
+    if not {"tokens", "tokens_per_second"} <= curves.keys():
+        return (name, f"{steps:,}", "", "")
+    tokens, speeds = curves["tokens"][1], curves["tokens_per_second"][1]
+    seconds = sum(read / speed for read, speed in zip(tokens, speeds) if speed)
+    return (name, f"{steps:,}", f"{sum(tokens):,.0f}", str(datetime.timedelta(seconds=round(seconds))))

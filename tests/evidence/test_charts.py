@@ -1,0 +1,69 @@
+"""Plots are well-formed SVG in the page's own colours, whatever the names in them."""
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lema_jax.evidence import charts
+from lema_jax.evidence.stats import Interval, wilson
+
+NASTY = "<script>alert(1)</script> & $x^{2}$ \"'"
+
+
+def texts(svg):
+    return {element.text for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
+
+
+def plots(name):
+    return {
+        "intervals": charts.intervals([(name, 0.5, wilson(5, 10)), ("b", 0.6, wilson(6, 10))], name),
+        "differences": charts.intervals([(name, -0.01, Interval(-0.03, 0.01))], name, zero=True),
+        "grouped": charts.grouped([name, "y"], {name: [(0.5, wilson(5, 10)), (0.0, wilson(0, 3))]}, name),
+        "curves": charts.curves({name: ([1, 2], [3.0, 2.0]), "b": ([1], [float("nan")])}, name),
+        "bars": charts.bars({name: 1234, "b": 0}, name),
+    }
+
+
+@pytest.mark.parametrize("kind", plots("a"))
+def test_plots_are_self_contained_and_coloured_by_the_style_sheet(kind):
+    svg = plots("a")[kind]
+    assert "var(--series-" in svg
+    assert "#0101" not in svg
+    assert "#0102" not in svg
+    assert "<style" not in svg  # a style inside would reach the whole page
+    assert "<!--" not in svg
+    root = ET.fromstring(svg)
+    assert {"width", "height"}.isdisjoint(root.attrib)
+    assert root.attrib["role"] == "img"
+
+
+@pytest.mark.parametrize("kind", plots("a"))
+def test_names_are_text_and_never_markup(kind):
+    svg = plots(NASTY)[kind]
+    assert "<script" not in svg
+    assert any(text and text.startswith("<script>alert(1)</script>") for text in texts(svg))
+
+
+def test_dollars_are_not_read_as_mathematics():
+    assert "costs $x^{2}$" in texts(charts.bars({"costs $x^{2}$": 1}, "n"))
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=30))
+@settings(max_examples=20, deadline=None)
+def test_any_name_gives_well_formed_svg(name):
+    ET.fromstring(charts.bars({name: 1}, name))
+    ET.fromstring(charts.curves({name: ([1, 2], [3.0, 2.0]), "b": ([1], [1.0])}, name))
+
+
+def test_ids_of_different_plots_do_not_collide_and_equal_plots_are_equal():
+    first, second = plots("a")["bars"], plots("a")["intervals"]
+    ids = [{e.attrib["id"] for e in ET.fromstring(svg).iter() if "id" in e.attrib} for svg in (first, second)]
+    assert ids[0]
+    assert ids[0].isdisjoint(ids[1])
+    assert plots("a")["bars"] == first
+
+
+def test_counts_stand_beside_their_bars():
+    assert {"1,234", "wrong"} <= texts(charts.bars({"wrong": 1234, "kept": 5}, "rows"))

@@ -1,0 +1,135 @@
+"""The page holds what was measured, asks no network, and shows any text of a model's as text."""
+
+import html.parser
+import re
+
+import made_runs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lema_jax.evidence import compare, page
+from lema_jax.evidence.runs import Run
+from lema_jax.records import Verdict
+
+VOID = {"meta", "input", "br", "img", "hr", "link"}
+
+
+class Parsed(html.parser.HTMLParser):
+    """Tags with their attributes, scripts, and text; fails on tags that do not nest."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.scripts, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        (self.scripts if self.open[-1:] == ["script"] else self.text).append(data)
+
+    def items(self):
+        return [attributes for tag, attributes in self.tags if attributes.get("class") == "item"]
+
+
+def made(*verdicts_by_name, text=None, **given):
+    runs = [
+        Run(
+            name,
+            name,
+            tuple(
+                made_runs.prediction(
+                    made_runs.problem(i, meta={"steps": i % 2}), made_runs.LETTERS[letter], f"{name}{seed}", text
+                )
+                for i, letter in enumerate(letters)
+            ),
+        )
+        for seed, (name, letters) in enumerate(verdicts_by_name)
+    ]
+    arms = compare.arms(runs)
+    comparisons = {arm.name: compare.compare(arms[0], arm) for arm in arms[1:]}
+    return page.runs_page(arms, comparisons, baseline=arms[0], **given)
+
+
+def test_page_shows_table_findings_groups_and_changes():
+    parsed = Parsed(made(("cot", "rrwwut" * 10), ("lema", "rwrwwr" * 10)))
+    said = " ".join(parsed.text)
+    assert "lema answers 16.7 points more of the 60 questions right than cot" in said
+    assert "cot · lema on arithmetic" in said
+    assert "Steps" in said
+    kinds = [item["data-kinds"] for item in parsed.items()]
+    assert (kinds.count("fixed"), kinds.count("broken"), kinds.count("both wrong")) == (20, 10, 20)
+    assert len(kinds) == 50  # those that both got right are counted in the table, not listed
+    assert {item["data-field-0"] for item in parsed.items()} == {"0", "1"}
+
+
+def test_each_question_knows_its_change_against_every_run():
+    parsed = Parsed(made(("cot", "rw"), ("lema", "wr"), ("lema", "rw")))
+    assert [item["data-kinds"] for item in parsed.items()] == ["broken|both right", "fixed|both wrong"]
+    assert "lema #2" in " ".join(parsed.text)
+
+
+def test_a_single_run_needs_no_comparison():
+    parsed = Parsed(made(("cot", "rrw")))
+    assert not parsed.items()
+    assert "What changed" not in " ".join(parsed.text)
+
+
+def test_nothing_is_fetched_and_only_our_script_may_run():
+    text = made(("cot", "rrw"), ("lema", "rwr"))
+    parsed = Parsed(text)
+    links = [v for _, attributes in parsed.tags for k, v in attributes.items() if k in ("src", "href", "xlink:href")]
+    assert all(link.startswith("#") for link in links)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    policy = next(a["content"] for _, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    assert "script-src 'sha256-" in policy
+    assert len([tag for tag, _ in parsed.tags if tag == "script"]) == 1
+    assert "color-scheme" in text
+    assert any(attributes.get("name") == "viewport" for _, attributes in parsed.tags)
+
+
+def test_markup_in_a_models_text_stays_text():
+    evil = "</p></details><script>alert('x')</script><img src=x onerror=alert(1)><!-- {{ 7*7 }} {% raw %}"
+    parsed = Parsed(made(("cot", "rw"), ("lema<b>", "wr"), text=evil))
+    assert len([tag for tag, _ in parsed.tags if tag == "script"]) == 1
+    assert not [tag for tag, _ in parsed.tags if tag in ("img", "b")]
+    assert sum(evil in text for text in parsed.text) == 4  # two questions, two answers each
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=80))
+@settings(max_examples=10, deadline=None)
+def test_any_text_leaves_the_page_whole(text):
+    tags = Parsed(made(("cot", "rw"), ("lema", "wr"), text=text)).tags
+    assert len(tags) == len(Parsed(made(("cot", "rw"), ("lema", "wr"), text="plain")).tags)
+
+
+def test_training_curves_funnel_and_cost_are_shown_where_given():
+    curve = {"loss": ([1, 2], [3.0, 2.0]), "tokens": ([1, 2], [10.0, 50.0]), "tokens_per_second": ([1, 2], [5.0, 5.0])}
+    given = {"training": {"run one": curve | {"same": ([1, 2], [1.0, 1.0])}}, "funnels": {"corrections": {"kept": 31}}}
+    said = Parsed(made(("cot", "rw"), ("lema", "wr"), **given)).text
+    assert "Loss" in said
+    assert "Same" not in said  # a line that never moves says nothing
+    assert {"run one", "60", "0:00:12"} <= set(said)
+    assert {"corrections", "31"} <= {text.strip() for text in said}
+
+
+def test_choice_of_a_checkpoint_is_said():
+    assert "Chosen on dev: late" in " ".join(Parsed(made(("cot", "rw"), choice="Chosen on dev: late")).text)
+
+
+def test_verdicts_are_named_beside_each_answer():
+    parsed = Parsed(made(("cot", "ut"), ("lema", "rr")))
+    badges = [a["class"] for tag, a in parsed.tags if tag == "span" and "badge" in a.get("class", "")]
+    assert [badges.count(f"badge {verdict}") for verdict in (Verdict.UNPARSED, Verdict.TRUNCATED)] == [1, 1]
