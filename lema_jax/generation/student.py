@@ -1,0 +1,91 @@
+"""A student at work: a model folder answers questions into a file, each answer on the disk before it counts."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+
+from lema_jax import checkpoint, tasks
+from lema_jax.data import tokenizer
+from lema_jax.generation.engine import Engine
+from lema_jax.model.config import Compute
+from lema_jax.model.decode import Sampling
+from lema_jax.model.llama import Llama
+from lema_jax.parallel.mesh import MeshConfig, make_mesh
+from lema_jax.records import Appender, Attempt, Prediction, Problem, Verdict
+
+Answer = TypeVar("Answer", Attempt, Prediction)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """One answer that is wanted: the row it becomes has this `id`, which also seeds it when sampling."""
+
+    id: str
+    problem: Problem
+    prompt: str
+
+
+def load(folder: str | Path, step: int, *, rows: int, sampling: Sampling, max_new_tokens: int, dtype: str) -> Engine:
+    """The decoding engine of a model folder's step, its rows spread over all devices.
+
+    Raises:
+      UserError: what `checkpoint.load_weights` and `tokenizer.load` raise.
+    """
+    compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=jax.default_backend() != "cpu")
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=1))
+    card, variables = checkpoint.load_weights(folder, mesh, compute, step)
+    return Engine(
+        Llama(card.config, compute, card.lora),
+        variables,
+        tokenizer.load(folder),
+        mesh,
+        rows=rows,
+        sampling=sampling,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def answer(
+    asked: Sequence[Asked], file: Appender[Answer], engine: Callable[[int], Engine], row: Callable[..., Answer]
+) -> list[Answer]:
+    """Answers what `file` lacks, and returns all rows in the order asked.
+
+    Args:
+      asked: every answer that the file shall hold in the end.
+      file: what is there already, and where new rows go as they end.
+      engine: makes the engine for that many answers; called only when something is missing.
+      row: makes a row; called with id, problem, prompt, text, answer, verdict, prompt_tokens and completion_tokens.
+    """
+    missing = [one for one in asked if one.id not in file.rows]
+    if missing:
+        seeds = [int(one.id[:8], 16) for one in missing]
+        progress = _Progress(len(asked))
+        for done in engine(len(missing)).complete([one.prompt for one in missing], seeds):
+            one = missing[done.index]
+            said, verdict = tasks.grade(one.problem, done.text, truncated=done.truncated)
+            counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
+            shared: dict[str, Any] = {"id": one.id, "problem": one.problem, "prompt": one.prompt}
+            file.append(row(**shared, text=done.text, answer=said, verdict=verdict, **counts))
+            progress.show(file, done.completion_tokens)
+    return [file.rows[one.id] for one in asked]
+
+
+class _Progress:
+    """One line that is written over: how many, how many right, how fast."""
+
+    def __init__(self, total: int):
+        self._total, self._tokens, self._began = total, 0, time.monotonic()
+
+    def show(self, file: Appender[Any], tokens: int) -> None:
+        self._tokens += tokens
+        done = len(file.rows)
+        if done % 16 and done != self._total:
+            return
+        right = sum(row.verdict is Verdict.RIGHT for row in file.rows.values()) / done
+        speed = self._tokens / (time.monotonic() - self._began)
+        end = "\n" if done == self._total else ""
+        print(f"\r{done}/{self._total} answered, {right:.1%} right, {speed:,.0f} tokens/s", end=end, flush=True)
