@@ -1,6 +1,7 @@
 """Text to token ids and loss weights."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -30,7 +31,7 @@ def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
 
     What else a tokenizer would add at the end (an EOS) is not wanted before a completion.
     """
-    bare = _ids(prompt, tokenizer)
+    bare = tokenizer(prompt, add_special_tokens=False).input_ids
     return [tokenizer.bos_token_id, *bare] if adds_bos(tokenizer) else bare
 
 
@@ -39,14 +40,22 @@ def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
     return tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
 
 
-def encode(example: Example, tokenizer: PreTrainedTokenizerFast, limits: Limits) -> Encoded | None:
-    """Ids and loss weights of an example, or None when it is over a limit.
+def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limits: Limits) -> list[Encoded | None]:
+    """Ids and loss weights of each example, None for one that is over a limit.
 
     Prompt and completion are tokenised apart and joined (the authors' way), so the prompt has at test time the very ids
     it was trained with. Nothing is ever cut: a cut prompt loses its cue, a cut completion its answer and EOS.
     """
-    prompt = prompt_ids(example.prompt, tokenizer)
-    completion = [*_ids(example.completion, tokenizer), tokenizer.eos_token_id]
+    if not examples:
+        return []
+    bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+    prompts = tokenizer([example.prompt for example in examples], add_special_tokens=False).input_ids
+    completions = tokenizer([example.completion for example in examples], add_special_tokens=False).input_ids
+    eos = [tokenizer.eos_token_id]
+    return [_join(bos + prompt, completion + eos, limits) for prompt, completion in zip(prompts, completions)]
+
+
+def _join(prompt: list[int], completion: list[int], limits: Limits) -> Encoded | None:
     sizes = (len(prompt), len(completion), len(prompt) + len(completion))
     allowed = (limits.prompt, limits.completion, limits.tokens)
     if any(limit is not None and size > limit for size, limit in zip(sizes, allowed)):
@@ -55,7 +64,3 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast, limits: Limits)
         tokens=np.array(prompt + completion, np.int32),
         weights=np.repeat(np.array([0, 1], np.uint8), sizes[:2]),
     )
-
-
-def _ids(text: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    return tokenizer(text, add_special_tokens=False).input_ids

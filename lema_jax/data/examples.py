@@ -5,6 +5,8 @@ for the mistake in it; its completion names the step, explains it, and solves fr
 """
 
 import enum
+import functools
+from collections.abc import Callable
 
 from lema_jax import tasks
 from lema_jax.records import Correction, Example, Problem, row_id
@@ -61,7 +63,24 @@ def extracted(row: Correction) -> Example:
     """The chain of thought inside a correction: the attempt's steps before the mistake, then the corrected ones."""
     assert row.step is not None, row.id
     kept = split_steps(row.attempt.text)[: row.step - 1]
-    return cot(row.attempt.problem, "\n".join([*kept, *_corrected_steps(row)]), row.teacher)
+    return cot(row.attempt.problem, "\n".join([*kept, *corrected_steps(row)]), row.teacher)
+
+
+# The arms of the paper's tables: what each makes of a correction. `cot` takes none.
+ARMS: dict[str, Callable[[Correction], Example] | None] = {
+    "cot": None,
+    "cot_plus_extracted": extracted,
+    "lema": correction,
+    "lema_no_step": functools.partial(correction, without=Part.STEP),
+    "lema_no_explanation": functools.partial(correction, without=Part.EXPLANATION),
+    "lema_no_solution": functools.partial(correction, without=Part.SOLUTION),
+}
+
+
+def interface() -> list[str]:
+    """The fixed words of a correction example, for a tokenizer that is trained before there are corrections."""
+    cues = "Question:\nOriginal Solution:\n{\nStep 1: \n}\nIncorrect Step:"
+    return [f"{_OPENING}{_REQUESTS[None]}\n\n{cues}", "Explanation: \nCorrect Solution:\n{\n...\nStep 1: \n}"]
 
 
 def names_a_step(row: Correction) -> bool:
@@ -72,10 +91,10 @@ def names_a_step(row: Correction) -> bool:
 def _solution(row: Correction) -> str:
     assert row.step is not None
     unchanged = "...\n" if row.step > 1 else ""  # stands for the steps before the wrong one
-    return f"Correct Solution:\n{{\n{unchanged}{number_steps(_corrected_steps(row), row.step)}\n}}"
+    return f"Correct Solution:\n{{\n{unchanged}{number_steps(corrected_steps(row), row.step)}\n}}"
 
 
-def _corrected_steps(row: Correction) -> list[str]:
+def corrected_steps(row: Correction) -> list[str]:
     stated = "The answer is" in row.steps[-1]
     return [*row.steps] if stated else [*row.steps, f"The answer is {row.answer}."]
 

@@ -1,0 +1,265 @@
+"""From rows to a data set: gather, filter, tokenise, mix, write. A `Recipe` says how; every filter is counted."""
+
+import dataclasses
+import hashlib
+import itertools
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from lema_jax import records, tasks
+from lema_jax.data import card, curate, dataset, examples, exports, gather, tokenizer
+from lema_jax.data.card import Card
+from lema_jax.data.curate import Candidate, Pool
+from lema_jax.data.encode import Encoded, Limits, encode
+from lema_jax.errors import UserError
+from lema_jax.records import Example, Problem
+from lema_jax.tasks import sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a data set is made of and how. Equal recipes over equal inputs give equal bytes."""
+
+    task: str
+    arm: str = "cot"  # one of examples.ARMS
+    attempts: tuple[Path, ...] = ()  # right ones become chain of thought
+    corrections: tuple[Path, ...] = ()  # kept ones become correction examples
+    data_dir: Path | None = None  # the publishers' files
+    gold_rationales: bool = True
+    max_questions: int | None = None  # gold rationales of the first so many training questions only
+    tokenizer: Path | None = None  # a folder to load one from, or …
+    train_tokenizer: int | None = None  # … the vocabulary of one to train on the examples
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    equal_examples: int | None = None
+    equal_tokens: int | None = None
+    correction_share: float = 0.28  # of an equalised mix; that of the paper's GSM8K data (12,523 of 44,944)
+    dev_questions: int = 0
+    overlap: str = "refuse"  # with test questions: "refuse", "drop" or "keep"
+    export: tuple[str, ...] = ()  # of exports.FORMS
+    seed: int = 0
+
+    def problems(self) -> list[str]:
+        """Every rule that the fields break."""
+        found = []
+        if self.arm not in examples.ARMS:
+            found.append(f"arm={self.arm} is none of {', '.join(examples.ARMS)}")
+        elif self.arm != "cot" and not self.corrections:
+            found.append(f"arm={self.arm} needs corrections")
+        elif self.arm == "cot" and self.corrections:
+            found.append("arm=cot takes no corrections; leave them out, or choose another arm")
+        if not (self.gold_rationales or self.attempts or self.corrections):
+            found.append("there is nothing to learn from: give gold_rationales, attempts or corrections")
+        if (self.tokenizer is None) == (self.train_tokenizer is None):
+            found.append("give either tokenizer (a folder that has one) or train_tokenizer (the size of a new one)")
+        if self.equal_examples is not None and self.equal_tokens is not None:
+            found.append("give equal_examples or equal_tokens, not both")
+        if not 0 < self.correction_share <= 1:
+            found.append(f"correction_share={self.correction_share} must be above 0 and at most 1")
+        if unknown := [name for name in self.export if name not in exports.FORMS]:
+            found.append(f"export={','.join(unknown)} is none of {', '.join(exports.FORMS)}")
+        elif "preference" in self.export and not self.corrections:
+            found.append("export=preference makes pairs from corrections; there are none")
+        return found
+
+
+def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
+    """Makes the data set `out`, or finds it made. Returns its card, and whether it was made now.
+
+    It is written beside and then renamed: a kill leaves nothing, or a whole data set.
+
+    Raises:
+      UserError: a recipe that contradicts itself, an unreadable input, overlap with test questions, nothing left after
+        a filter, or an `out` that holds something else.
+    """
+    if found := recipe.problems():
+        raise UserError("; ".join(found))
+    training = tasks.get(recipe.task).load("train", recipe.data_dir)
+    identity = _identity(recipe, training)
+    if (made := _made_already(out, identity)) is not None:
+        return made, False
+    beside = out.with_name(out.name + ".partial")
+    if beside.exists():
+        shutil.rmtree(beside)
+    beside.mkdir(parents=True)
+    made = _make(recipe, training, identity, beside)
+    beside.rename(out)
+    return made, True
+
+
+def _make(recipe: Recipe, training: Sequence[Problem], identity: dict[str, Any], folder: Path) -> Card:
+    pools = _gather(recipe, training)
+    dev = curate.hold_out(training, recipe.dev_questions, recipe.seed)
+    held_out = {curate.normal(problem.question) for problem in dev}
+    for pool in pools:
+        pool.keep(lambda row: curate.normal(row.problem.question) not in held_out, "of a dev question")
+    overlap = _leave_out_overlap(recipe, pools)
+    curate.leave_out_repeated(pools)
+    words = _tokenizer(recipe, pools)
+    encoded = _encode([row.example for pool in pools for row in pool.candidates], words, recipe.limits)
+    for pool in pools:
+        pool.keep(lambda row: row.example.id in encoded, "over-long")
+        curate.require_some(pool)
+    mixed = _mix(recipe, pools, encoded)
+
+    tokenizer.save(words, folder / "tokenizer")
+    _write_set(folder, [row.example for row in mixed], encoded)
+    if dev:
+        _write_dev(folder / "dev", dev, words, recipe.limits)
+    if recipe.export:
+        exports.write(recipe.export, mixed, folder / "exports")
+    made = Card(
+        recipe=identity,
+        left_out={pool.name: [[why, count] for why, count in pool.left_out] for pool in pools},
+        kinds=dict(Counter(row.example.kind for row in mixed)),
+        sources=dict(Counter(row.example.source for row in mixed).most_common()),
+        counts=dataclasses.asdict(dataset.counts(folder)),
+        questions=len({curate.normal(row.problem.question) for row in mixed}),
+        overlap=overlap,
+        tokenizer=tokenizer.fingerprint(words),
+        files={str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()},
+    )
+    card.write(made, folder)
+    return made
+
+
+def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
+    """The pools that the recipe asks for; chain of thought first."""
+    pools = []
+    if recipe.gold_rationales or recipe.attempts:
+        gold = [problem for problem in training[: recipe.max_questions] if problem.rationale]
+        if recipe.gold_rationales and not gold:
+            raise UserError(
+                f"the task {recipe.task} has no gold rationales; give --nogold_rationales, and right attempts by "
+                "--attempts"
+            )
+        pools.append(gather.chain_of_thought(recipe.task, gold if recipe.gold_rationales else [], recipe.attempts))
+    if (render := examples.ARMS[recipe.arm]) is not None:
+        pools.append(gather.corrections(recipe.task, recipe.corrections, render))
+    return pools
+
+
+def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
+    """Applies the overlap policy; returns what was checked and found."""
+    tests, unchecked = _test_questions(recipe)
+    overlap = curate.Overlap(itertools.chain.from_iterable(tests.values()))
+    questions = {row.problem.question: row.problem.id for pool in pools for row in pool.candidates}
+    found = {question: test for question in questions if (test := overlap.find(question)) is not None}
+    if found and recipe.overlap == "refuse":
+        pairs = ", ".join(f"{questions[question]} with {test}" for question, test in itertools.islice(found.items(), 3))
+        raise UserError(
+            f"{len(found)} training questions overlap with test questions ({pairs}); --overlap=drop leaves them out, "
+            "--overlap=keep trains on them"
+        )
+    if recipe.overlap == "drop":
+        for pool in pools:
+            pool.keep(lambda row: row.problem.question not in found, "of a test question")
+    checked = {name: len(problems) for name, problems in tests.items()}
+    return {"policy": recipe.overlap, "checked": checked, "unchecked": unchecked, "found": len(found)}
+
+
+def _test_questions(recipe: Recipe) -> tuple[dict[str, list[Problem]], list[str]]:
+    """All splits but `train` of every task, and the names of those that cannot be loaded here.
+
+    The recipe's own task must be among the first, unless the user has chosen to keep what overlaps.
+    """
+    tests: dict[str, list[Problem]] = {}
+    unchecked = []
+    for name in dict.fromkeys((recipe.task, *tasks.NAMES)):
+        task = tasks.get(name)
+        for split in task.SPLITS:
+            if split == "train":
+                continue
+            try:
+                tests[f"{name}/{split}"] = task.load(split, recipe.data_dir)
+            except UserError as error:
+                if name == recipe.task and recipe.overlap != "keep":
+                    raise UserError(f"overlap with {name}/{split} cannot be checked: {error}") from None
+                unchecked.append(f"{name}/{split}")
+    return tests, unchecked
+
+
+def _tokenizer(recipe: Recipe, pools: Sequence[Pool]) -> PreTrainedTokenizerFast:
+    if recipe.tokenizer is not None:
+        return tokenizer.load(recipe.tokenizer)
+    assert recipe.train_tokenizer is not None
+    rows = (row.example for pool in pools for row in pool.candidates)
+    texts = (text for example in rows for text in (example.prompt, example.completion))
+    return tokenizer.train_bpe(itertools.chain(texts, examples.interface()), recipe.train_tokenizer)
+
+
+def _encode(rows: Sequence[Example], words: PreTrainedTokenizerFast, limits: Limits) -> dict[str, Encoded]:
+    """Example id -> ids and weights, without those over a limit."""
+    return {row.id: ids for row, ids in zip(rows, encode(rows, words, limits)) if ids is not None}
+
+
+def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> list[Candidate]:
+    """The examples that are trained on, in their order in the file; the others are counted in their pools."""
+    special = [row for pool in pools for row in pool.candidates if row.correction is not None]
+    cot = [row for pool in pools for row in pool.candidates if row.correction is None]
+    equalised = recipe.equal_examples is not None or recipe.equal_tokens is not None
+    share = recipe.correction_share if equalised else None
+    stream = curate.mix(cot, special, lambda row: row.example.id, recipe.seed, share)
+    if recipe.equal_examples is not None:
+        mixed = curate.first_examples(stream, recipe.equal_examples)
+    elif recipe.equal_tokens is not None:
+        mixed = curate.first_tokens(stream, recipe.equal_tokens, lambda row: len(encoded[row.example.id].tokens))
+    else:
+        mixed = list(stream)
+    drawn = {row.example.id for row in mixed}
+    for pool in pools:
+        pool.keep(lambda row: row.example.id in drawn, "not drawn")
+    return mixed
+
+
+def _write_set(folder: Path, rows: Sequence[Example], encoded: dict[str, Encoded]) -> None:
+    records.write(folder / "examples.jsonl", rows)
+    dataset.write_records([encoded[row.id] for row in rows], folder)
+
+
+def _write_dev(folder: Path, dev: Sequence[Problem], words: PreTrainedTokenizerFast, limits: Limits) -> None:
+    """The held-out questions, and their gold rationales as a data set of their own: the same whatever the arm."""
+    records.write(folder / "problems.jsonl", dev)
+    rows = [examples.cot(row, tasks.get(row.task).completion(row), "gold") for row in dev if row.rationale]
+    encoded = _encode(rows, words, limits)
+    if encoded:
+        _write_set(folder, [row for row in rows if row.id in encoded], encoded)
+
+
+def _identity(recipe: Recipe, training: Sequence[Problem]) -> dict[str, Any]:
+    """All that shapes the data, as JSON: settings as they are, inputs by their content."""
+    settings = dataclasses.asdict(recipe)
+    del settings["data_dir"]
+    return settings | {
+        "attempts": [[path.name, _sha256(path)] for path in recipe.attempts],
+        "corrections": [[path.name, _sha256(path)] for path in recipe.corrections],
+        "tokenizer": recipe.tokenizer and tokenizer.fingerprint(tokenizer.load(recipe.tokenizer)),
+        "export": list(recipe.export),
+        "training_questions": sources.digest(training),
+    }
+
+
+def _made_already(out: Path, identity: dict[str, Any]) -> Card | None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    made = card.read(out)
+    if made is None:
+        raise UserError(f"{out} is there and is no data set of build_data's; choose another --out")
+    if made.recipe == identity:
+        return made
+    differs = [key for key in identity if identity[key] != made.recipe[key]]
+    raise UserError(
+        f"{out} was made with other settings or inputs ({', '.join(differs)}); delete it, or choose another --out"
+    )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None

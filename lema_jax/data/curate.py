@@ -1,0 +1,189 @@
+"""What goes into a data set and what stays out: duplicates, held-out questions, test questions, and the mix.
+
+Pure functions, with a count for whatever they leave out. Whatever is drawn is drawn by the rank that a hash of seed
+and text gives it, so two arms of a comparison share all that they can.
+"""
+
+import dataclasses
+import hashlib
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from lema_jax.errors import UserError
+from lema_jax.records import Correction, Example, Problem
+
+T = TypeVar("T")
+
+NGRAM = 8  # words
+COVERED = 0.8  # of a test question's n-grams, in one training question: the two are one question
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """An example that may be trained on, with the rows it came from."""
+
+    problem: Problem
+    example: Example
+    correction: Correction | None = None
+
+
+@dataclasses.dataclass
+class Pool:
+    """Candidates of one kind, and how many each filter left out."""
+
+    name: str
+    candidates: list[Candidate]
+    left_out: list[tuple[str, int]]  # (why, how many), in the order of the filters
+
+    def keep(self, test: Callable[[Candidate], bool], otherwise: str) -> None:
+        """Goes on with the candidates that pass; the others are counted as `otherwise`."""
+        kept = [candidate for candidate in self.candidates if test(candidate)]
+        self.left_out.append((otherwise, len(self.candidates) - len(kept)))
+        self.candidates = kept
+
+    def counts(self) -> str:
+        """One line: what came in, what was left out and why, what is left."""
+        came = len(self.candidates) + sum(count for _, count in self.left_out)
+        steps = "".join(f", {count:,} {why}" for why, count in self.left_out if count)
+        return f"{self.name}: {came:,} rows{steps}; {len(self.candidates):,} left"
+
+
+def require_some(pool: Pool) -> None:
+    """Raises a `UserError` with the counts of all filters, where they have left nothing of the pool."""
+    if not pool.candidates:
+        raise UserError(f"nothing is left to learn from ({pool.counts()})")
+
+
+def normal(text: str) -> str:
+    """Text as it is compared: case, white space and forms of the same character make no difference."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def words(text: str) -> list[str]:
+    """The words and numbers of a question, in lower case, without signs."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def leave_out_repeated(pools: Iterable[Pool]) -> None:
+    """Keeps the first of each text (prompt and completion) in all pools together."""
+    first: dict[tuple[str, str], Candidate] = {}
+
+    def is_first(row: Candidate) -> bool:
+        return first.setdefault((normal(row.example.prompt), normal(row.example.completion)), row) is row
+
+    for pool in pools:
+        pool.keep(is_first, "repeated")
+
+
+def hold_out(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
+    """`count` problems for a dev split, chosen by question and seed, in their order.
+
+    Raises:
+      UserError: there are not more questions than that.
+    """
+    ranked = sorted({normal(problem.question) for problem in problems}, key=lambda text: _rank(seed, text))
+    if count and count >= len(ranked):
+        raise UserError(f"dev_questions={count} must be below the {len(ranked)} distinct questions there are")
+    chosen, dev = set(ranked[:count]), []
+    for problem in problems:
+        if normal(problem.question) in chosen:
+            chosen.remove(normal(problem.question))
+            dev.append(problem)
+    return dev
+
+
+class Overlap:
+    """Finds training questions that give a test question away.
+
+    They do when they are the same words and numbers, or hold most (`COVERED`) of its n-grams of `NGRAM` words: the same
+    question with another name in it, or with a sentence more. A question that shares a phrase is left in peace.
+    """
+
+    def __init__(self, tests: Iterable[Problem]):
+        self._exact: dict[tuple[str, ...], str] = {}
+        self._having: dict[tuple[str, ...], list[str]] = defaultdict(list)  # n-gram -> ids of test questions
+        self._size: dict[str, int] = {}
+        for problem in tests:
+            text = words(problem.question)
+            self._exact[tuple(text)] = problem.id
+            grams = _ngrams(text)
+            self._size[problem.id] = len(grams)
+            for gram in grams:
+                self._having[gram].append(problem.id)
+
+    def find(self, question: str) -> str | None:
+        """The id of the test question that `question` gives away, or None."""
+        text = words(question)
+        if (exact := self._exact.get(tuple(text))) is not None:
+            return exact
+        shared = Counter(id for gram in _ngrams(text) for id in self._having.get(gram, ()))
+        return next((id for id, count in shared.most_common() if count >= COVERED * self._size[id]), None)
+
+
+def mix(cot: Iterable[T], other: Iterable[T], id: Callable[[T], str], seed: int, share: float | None) -> Iterator[T]:
+    """All of both in the order of their rank, or with a `share` of `other` in every beginning of the stream.
+
+    With a share the stream ends where a chain of thought is due and none is left. `other` may run out before; then
+    chain of thought goes on alone.
+    """
+
+    def ranked(rows: Iterable[T]) -> list[T]:
+        return sorted(rows, key=lambda row: _rank(seed, id(row)))
+
+    if share is None:
+        yield from ranked([*cot, *other])
+        return
+    plain, special = ranked(cot)[::-1], ranked(other)[::-1]
+    taken = taken_special = 0
+    while True:
+        due = taken_special + 1 <= share * (taken + 1)
+        if special and due:
+            yield special.pop()
+            taken_special += 1
+        elif plain:
+            yield plain.pop()
+        else:
+            return
+        taken += 1
+
+
+def first_examples(stream: Iterable[T], count: int) -> list[T]:
+    """The first `count` of a mix.
+
+    Raises:
+      UserError: there are not as many.
+    """
+    taken = [row for _, row in zip(range(count), stream)]
+    if len(taken) < count:
+        raise UserError(f"equal_examples={count}, but this mix ends after {len(taken)}; ask for fewer or add data")
+    return taken
+
+
+def first_tokens(stream: Iterable[T], count: int, size: Callable[[T], int]) -> list[T]:
+    """The longest beginning of a mix with no more than `count` tokens.
+
+    Raises:
+      UserError: the whole mix has fewer.
+    """
+    taken: list[T] = []
+    total = 0
+    for row in stream:
+        if total + size(row) > count:
+            return taken
+        total += size(row)
+        taken.append(row)
+    if total < count:
+        raise UserError(f"equal_tokens={count}, but this mix ends after {total}; ask for fewer or add data")
+    return taken
+
+
+def _rank(seed: int, text: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{text}".encode()).digest()
+
+
+def _ngrams(text: Sequence[str]) -> set[tuple[str, ...]]:
+    return {tuple(text[i : i + NGRAM]) for i in range(len(text) - NGRAM + 1)}
