@@ -68,7 +68,7 @@ def canonical(text: str) -> str | None:
     if pair := _PAIR.search(plain):
         return f"{int(pair[1])}:{pair[2]}"
     value = _number(plain)
-    return None if value is None else _written(value) + "%" * ("%" in plain)
+    return None if value is None else written(value) + "%" * ("%" in plain)
 
 
 def number(text: str) -> Fraction | None:
@@ -162,9 +162,9 @@ _ONES = (
     "|eighteen|nineteen"
 )
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
-_SMALL = {word: value for value, word in enumerate(_ONES.split("|"))}
-_SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split("|"), start=2)}
-_WORD = "|".join([*_SMALL, *_SCALES])
+SMALL = {word: value for value, word in enumerate(_ONES.split("|"))}
+SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split("|"), start=2)}
+_WORD = "|".join([*SMALL, *_SCALES])
 _WORDS = re.compile(
     rf"\W*(?:(?:the|a|an|about|only|exactly|approximately|minus)\W+)*"
     rf"(?P<words>(?:{_WORD})(?:[\s-]+(?:and\s+)?(?:{_WORD}))*)\b",
@@ -225,8 +225,8 @@ def _in_words(plain: str) -> Fraction | None:
         return None
     whole = group = 0
     for word in re.split(r"[\s-]+(?:and\s+)?", match["words"].lower()):
-        if word in _SMALL:
-            group += _SMALL[word]
+        if word in SMALL:
+            group += SMALL[word]
         elif word == "hundred":
             group = (group or 1) * 100
         else:
@@ -234,7 +234,7 @@ def _in_words(plain: str) -> Fraction | None:
     return Fraction(-(whole + group) if re.match(r"\W*minus\b", plain, re.IGNORECASE) else whole + group)
 
 
-def _written(value: Fraction) -> str:
+def written(value: Fraction) -> str:
     """`17`, `-2.5`, or `1/3` where the decimals do not end."""
     if value.denominator == 1:
         return str(value.numerator)

@@ -1,0 +1,217 @@
+"""The reference teacher: corrects offline, from the gold rationale, what a paid teacher would correct from knowledge.
+
+It stands in for a chat model on tasks whose rationale tells its arithmetic (GSM8K, our own word problems). A step is
+wrong when a sum it claims does not hold, or when it computes a value that the gold rationale has no use for and that
+leads to none of the rationale's values either. When every value is of use, the path stopped short: then the step after
+the last useful value is wrong. The corrected steps are the gold ones that the kept steps have not reached.
+"""
+
+import collections
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+from lema_jax.errors import UserError
+from lema_jax.records import Attempt, Problem
+from lema_jax.tasks import answers
+from lema_jax.tasks.steps import number_steps, split_steps
+from lema_jax.teacher.claims import Claim, claims, numbers
+
+TEACHER = "reference"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The first wrong step of a path, 1-based, and what is wrong with it."""
+
+    step: int
+    explanation: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _GoldStep:
+    text: str
+    value: Fraction | None  # None when it computes nothing
+    claim: Claim | None  # the sum that gives the value, where one is spelled out
+
+
+def reply(attempt: Attempt) -> str:
+    """The correction in the format of a chat teacher's reply (`Step k.`, `Explanation: …`, `Correct Solution:`).
+
+    Raises:
+      UserError: the problem has no rationale.
+    """
+    problem, steps = attempt.problem, split_steps(attempt.text)
+    finding = locate(problem, steps)
+    kept = steps[: finding.step - 1]
+    left = _left(_gold_steps(problem), problem.question, kept)
+    corrected = [*(step.text for step in left), f"The answer is {problem.gold}."]
+    unchanged = "...\n" if kept else ""
+    return (
+        f"Step {finding.step}.\nExplanation: {finding.explanation}\nCorrect Solution:\n{{\n"
+        f"{unchanged}{number_steps(corrected, first=finding.step)}\n}}"
+    )
+
+
+def locate(problem: Problem, steps: Sequence[str]) -> Finding:
+    """The first wrong step of a path whose answer is wrong.
+
+    Raises:
+      UserError: the problem has no rationale.
+    """
+    gold = _gold_steps(problem)
+    needed = _needed(problem, gold)
+    made = [claims(step) for step in steps]
+    # A value that a later true sum turns into a needed one was of use, though the rationale goes another way.
+    used = [{o for claim in step if claim.holds and claim.stated in needed for o in claim.operands} for step in made]
+    last_useful = 0
+    known = _stated(problem.question)
+    for i, step in enumerate(steps):
+        if i == len(steps) - 1 and answers.final_number(step) is not None:
+            break
+        if false := next((claim for claim in made[i] if not claim.holds), None):
+            return Finding(i + 1, _false(false))
+        values = [claim.stated for claim in made[i]] or [value for value in numbers(step) if value not in known]
+        useless = set(values) - needed - set().union(*used[i:])
+        if useless:
+            value = next(value for value in values if value in useless)
+            claim = next((claim for claim in made[i] if claim.stated == value), None)
+            return Finding(i + 1, _useless(problem, value, claim, _left(gold, problem.question, steps[:i])))
+        if needed.intersection(values):
+            last_useful = i + 1
+        known.update(numbers(step))
+    step_number = min(last_useful + 1, len(steps))
+    return Finding(step_number, _short(problem, _left(gold, problem.question, steps[: step_number - 1])))
+
+
+# --- what the gold rationale holds ------------------------------------------------------------------------------------
+
+_MARK = re.compile(r"<<([^<>]*)>>")
+
+
+def _gold_steps(problem: Problem) -> list[_GoldStep]:
+    if not problem.rationale.strip():
+        raise UserError(
+            f"problem {problem.id} has no rationale, which the reference teacher corrects from; use a chat teacher"
+        )
+    return [_gold_step(line) for line in problem.rationale.splitlines() if line.strip()]
+
+
+def _gold_step(line: str) -> _GoldStep:
+    marks = _MARK.findall(line)
+    sums = [*claims(line), *itertools.chain.from_iterable(claims(mark) for mark in marks)]
+    results = [answers.number(mark.rpartition("=")[2]) for mark in marks] or [claim.stated for claim in sums]
+    value = results[-1] if results else None
+    return _GoldStep(
+        text=_MARK.sub("", line).strip(),
+        value=value,
+        claim=next((claim for claim in sums if claim.stated == value), None),
+    )
+
+
+def _needed(problem: Problem, gold: Iterable[_GoldStep]) -> set[Fraction]:
+    """The values on the way to the answer: results of the rationale's sums, and of parts of those sums."""
+    needed = {answers.number(problem.gold)}
+    for line in problem.rationale.splitlines():
+        for text in (line, *_MARK.findall(line)):
+            for claim in claims(text):
+                needed |= {claim.stated, *_partial(claim)}
+    return {value for value in (*needed, *(step.value for step in gold)) if value is not None}
+
+
+def _partial(claim: Claim) -> Iterable[Fraction]:
+    """What another grouping of the same sum passes through: 24 - 4 - 2 may go by 4 + 2, and 3 * 4 * 5 by 4 * 5."""
+    signs = re.findall(r"(?<=[\d)] )[-+*/]", claim.expression)
+    if not 2 <= len(signs) == len(claim.operands) - 1 <= 7 or "(" in claim.expression:
+        return
+    for size in range(2, len(claim.operands)):
+        if set(signs) <= {"+", "-"}:
+            terms = [value * (-1) ** (sign == "-") for sign, value in zip(["+", *signs], claim.operands)]
+            yield from (abs(sum(part)) for part in itertools.combinations(terms, size))
+        elif set(signs) == {"*"}:
+            yield from (Fraction(math.prod(part)) for part in itertools.combinations(claim.operands, size))
+
+
+def _stated(question: str) -> set[Fraction]:
+    """The numbers of a question, in digits or small words."""
+    words = re.findall(r"[a-z]+", question.lower())
+    return {*numbers(question), *(Fraction(answers.SMALL[word]) for word in words if word in answers.SMALL)}
+
+
+def _left(gold: Sequence[_GoldStep], question: str, kept: Sequence[str]) -> list[_GoldStep]:
+    """The gold steps still to do after the kept ones.
+
+    Of those before the last one reached, only what a later one needs: the path may have gone another way round.
+    """
+    reached = _reached(question, kept)
+    done = []
+    for step in gold:
+        done.append(step.value is not None and reached[step.value] > 0)
+        if done[-1]:
+            reached[step.value] -= 1
+    last = max((i for i, is_done in enumerate(done) if is_done), default=-1)
+    left: list[_GoldStep] = []
+    for i in reversed(range(len(gold))):
+        wanted = {operand for step in left if step.claim for operand in step.claim.operands}
+        if not done[i] and (i > last or gold[i].value in wanted):
+            left.insert(0, gold[i])
+    return left
+
+
+def _reached(question: str, steps: Sequence[str]) -> collections.Counter[Fraction | None]:
+    """How often each value was computed, or stated without a sum; the same sum told again counts once."""
+    sums = {(claim.expression, claim.stated) for step in steps for claim in claims(step)}
+    reached: collections.Counter[Fraction | None] = collections.Counter(value for _, value in sums)
+    known = _stated(question)
+    for step in steps:
+        reached.update(value for value in set(numbers(step)) - known - set(reached))
+    return reached
+
+
+# --- explanations -----------------------------------------------------------------------------------------------------
+
+_DONE = {"+": "added", "-": "subtracted", "*": "multiplied", "/": "divided"}
+
+
+def _false(claim: Claim) -> str:
+    return f"The arithmetic is wrong: {claim.expression} is {_told(claim.value)}, not {_told(claim.stated)}."
+
+
+def _useless(problem: Problem, value: Fraction, claim: Claim | None, left: Sequence[_GoldStep]) -> str:
+    target = _target(left, claim)
+    if target is None:
+        return f"Nothing is left to compute here: the answer is {problem.gold}."
+    needed = f"{target.expression} = {_told(target.stated)}"
+    if claim is None:
+        return f"This step does not help. What is needed here is {needed}."
+    if sorted(claim.operands) == sorted(target.operands) and len(claim.operands) == 2:
+        sign, right = (re.search(r"(?<=[\d)] )[-+*/]", c.expression) for c in (claim, target))
+        if sign and right and sign.group() != right.group():
+            return (
+                f"{_told(claim.operands[0])} and {_told(claim.operands[1])} should be {_DONE[right.group()]}, not"
+                f" {_DONE[sign.group()]}: {needed}."
+            )
+    return f"Computing {claim.expression} = {_told(value)} does not help. What is needed here is {needed}."
+
+
+def _short(problem: Problem, left: Sequence[_GoldStep]) -> str:
+    if target := _target(left, None):
+        return (
+            "What was computed before is right, but it is not yet what the question asks for."
+            f" What is needed here is {target.expression} = {_told(target.stated)}."
+        )
+    return f"All that is needed was computed before: the answer is {problem.gold}."
+
+
+def _target(left: Sequence[_GoldStep], claim: Claim | None) -> Claim | None:
+    """The sum that should stand where `claim` stands: of those left, the one that shares most numbers with it."""
+    sums = [step.claim for step in left if step.claim]
+    operands = set(claim.operands) if claim else set()
+    return max(sums, key=lambda one: len(operands.intersection(one.operands)), default=None)
+
+
+def _told(value: Fraction) -> str:
+    return answers.written(value if value.denominator < 10**6 else value.limit_denominator(1000))

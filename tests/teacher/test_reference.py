@@ -1,0 +1,176 @@
+"""The reference teacher: finds planted mistakes, passes every keep rule, and agrees with human labels."""
+
+import hashlib
+import json
+import random
+import re
+
+import pytest
+
+from lema_jax.errors import UserError
+from lema_jax.records import Attempt, Problem, Verdict
+from lema_jax.tasks import arithmetic, gsm8k
+from lema_jax.teacher import keep, reference
+from lema_jax.teacher.parse import parse
+
+
+def attempt(problem: Problem, text: str) -> Attempt:
+    return Attempt(
+        id="a",
+        problem=problem,
+        student="s",
+        sampling={},
+        prompt="",
+        text=text,
+        answer=None,
+        verdict=Verdict.WRONG,
+        prompt_tokens=0,
+        completion_tokens=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def problems() -> list[Problem]:
+    return arithmetic.load("dev")
+
+
+VERA = Problem(
+    id="p",
+    task="arithmetic",
+    split="dev",
+    question="Vera has 4 boxes with 8 roses in each. Vera gives away 13 roses. How many roses are left?",
+    gold="19",
+    rationale="Vera has 4 * 8 = <<4*8=32>>32 roses.\nThere are 32 - 13 = <<32-13=19>>19 roses left.",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Vera has 4 * 8 = 34 roses.\nThere are 34 - 13 = 21 roses left.\nThe answer is 21.",
+            "Step 1.\nExplanation: The arithmetic is wrong: 4 * 8 is 32, not 34.\nCorrect Solution:\n{\n"
+            "Step 1: Vera has 4 * 8 = 32 roses.\nStep 2: There are 32 - 13 = 19 roses left.\n"
+            "Step 3: The answer is 19.\n}",
+        ),
+        (
+            "Vera has 4 + 8 = 12 roses.\nThere are 13 - 12 = 1 roses left.\nThe answer is 1.",
+            "Step 1.\nExplanation: 4 and 8 should be multiplied, not added: 4 * 8 = 32.\nCorrect Solution:\n{\n"
+            "Step 1: Vera has 4 * 8 = 32 roses.\nStep 2: There are 32 - 13 = 19 roses left.\n"
+            "Step 3: The answer is 19.\n}",
+        ),
+        (
+            "Vera has 4 * 8 = 32 roses.\nThere are 32 - 8 = 24 roses left.\nThe answer is 24.",
+            "Step 2.\nExplanation: Computing 32 - 8 = 24 does not help. What is needed here is 32 - 13 = 19.\n"
+            "Correct Solution:\n{\n...\nStep 2: There are 32 - 13 = 19 roses left.\nStep 3: The answer is 19.\n}",
+        ),
+        (
+            "Vera has 4 * 8 = 32 roses.\nThe answer is 32.",
+            "Step 2.\nExplanation: What was computed before is right, but it is not yet what the question asks for."
+            " What is needed here is 32 - 13 = 19.\n"
+            "Correct Solution:\n{\n...\nStep 2: There are 32 - 13 = 19 roses left.\nStep 3: The answer is 19.\n}",
+        ),
+        (
+            "Vera has 4 * 8 = 32 roses. There are 32 - 13 = 19 roses left. The answer is 91.",
+            "Step 3.\nExplanation: All that is needed was computed before: the answer is 19.\n"
+            "Correct Solution:\n{\n...\nStep 3: The answer is 19.\n}",
+        ),
+    ],
+)
+def test_the_reply_in_full(text, expected):
+    assert reference.reply(attempt(VERA, text)) == expected
+
+
+def test_another_way_to_a_needed_value_is_no_mistake():
+    steps = ["Half of the boxes have 2 * 8 = 16 roses.", "All have 16 * 2 = 32 roses.", "So 32 + 13 = 45.", "#### 45"]
+    assert reference.locate(VERA, steps).step == 3
+
+
+def plant(problem: Problem, rng: random.Random) -> tuple[list[str], int]:
+    """The gold path with one result changed and what depends on it recomputed, and the step of the change."""
+    lines = [re.sub(r"<<.*?>>", "", line) for line in problem.rationale.splitlines()]
+    wrong = rng.randrange(len(lines))
+    changed: dict[str, str] = {}
+    for i in range(wrong, len(lines)):
+        head, expression, result, tail = re.fullmatch(r"(.*?)(\d[\d +*/-]*) = (\d+)(.*)", lines[i]).groups()
+        told = " ".join(changed.get(token, token) for token in expression.split())
+        value = int(result) + 7 + i if i == wrong else round(reference.claims(f"{told} = 0")[0].value)
+        changed[result] = str(value)
+        lines[i] = f"{head}{told} = {value}{tail}"
+    return [*lines, f"The answer is {value}."], wrong + 1
+
+
+def test_a_planted_slip_is_found_and_the_correction_passes_every_keep_rule(problems):
+    rng = random.Random(0)
+    for problem in problems:
+        steps, wrong = plant(problem, rng)
+        if steps[-1] == f"The answer is {problem.gold}.":  # the slip was cut off by a division
+            continue
+        tried = attempt(problem, "\n".join(steps))
+        assert reference.locate(problem, steps).step == wrong
+        parts = keep.align(tried, parse(reference.reply(tried)))
+        assert (parts.flaw, keep.first_broken(tried, parts)) == ("", "")
+        assert (parts.named, parts.first) == ((wrong,), wrong)
+        # The steps kept and the corrected ones are the gold solution again.
+        corrected = [*steps[: wrong - 1], *parts.steps]
+        assert "\n".join(corrected) == arithmetic.completion(problem)
+
+
+def test_every_wrong_answer_of_another_problem_is_corrected_to_a_passing_reply(problems):
+    for problem, other in zip(problems, problems[32:]):  # the same template, other numbers
+        if problem.gold == other.gold:
+            continue
+        tried = attempt(problem, arithmetic.completion(other))
+        parts = keep.align(tried, parse(reference.reply(tried)))
+        assert (parts.flaw, keep.first_broken(tried, parts)) == ("", "")
+
+
+def test_without_a_rationale_there_is_no_correction():
+    bare = VERA.model_copy(update={"rationale": ""})
+    with pytest.raises(UserError, match="problem p has no rationale"):
+        reference.reply(attempt(bare, "The answer is 3."))
+
+
+def test_agreement_with_teachers_labels_on_stepverify(data_dir, capsys):
+    """The rule was tuned on one half of the problems (by a hash of their ids) and is asserted on the other."""
+    train = {" ".join(problem.question.split()): problem for problem in gsm8k.load("train", data_dir)}
+    rows = json.loads((data_dir / "stepverify" / "dataset.json").read_text())
+    matched = [(row, train[key]) for row in rows if (key := " ".join(row["problem"].split())) in train]
+    assert len(matched) == 797
+    rules = {
+        "reference": lambda row, problem: reference.locate(problem, row["student_incorrect_solution"]).step - 1,
+        "always step 1": lambda row, problem: 0,
+        "always step 2": lambda row, problem: 1,
+        "always the last": lambda row, problem: len(row["student_incorrect_solution"]) - 1,
+    }
+    halves = {"tuned on": 0, "held out": 1}
+    exact, near = {}, {}
+    for half, parity in halves.items():
+        part = [pair for pair in matched if int(hashlib.sha256(pair[1].id.encode()).hexdigest(), 16) % 2 == parity]
+        for name, rule in rules.items():
+            away = [abs(rule(row, problem) - row["incorrect_index"]) for row, problem in part]
+            exact[half, name] = sum(distance == 0 for distance in away) / len(away)
+            near[half, name] = sum(distance <= 1 for distance in away) / len(away)
+            with capsys.disabled():
+                figures = f"exact {exact[half, name]:.1%}, within one {near[half, name]:.1%}"
+                print(f"\nstepverify, {half} ({len(part)}), {name}: {figures}", end="")
+    for name in ("always step 1", "always the last"):
+        assert exact["held out", "reference"] > exact["held out", name] + 0.15
+        assert near["held out", "reference"] > near["held out", name] + 0.25
+    assert exact["held out", "reference"] > exact["held out", "always step 2"] + 0.15
+
+
+def test_a_right_path_rarely_shows_a_false_step(data_dir):
+    """On right answers of real models a rule that names steps should find nothing but the end."""
+    test = {problem.question: problem for problem in gsm8k.load("test", data_dir)}
+    flagged = total = 0
+    with open(data_dir / "gsm8k" / "example_model_solutions_6b.jsonl") as file:
+        for row in map(json.loads, file):
+            for model in ("6b_finetuning", "6b_verification"):
+                if row[model]["is_correct"]:
+                    steps = row[model]["solution"].splitlines()
+                    found = reference.locate(test[row["question"]], steps)
+                    total += 1
+                    flagged += not found.explanation.startswith(("All that is needed", "What was computed before"))
+    assert total == 801
+    assert flagged / total < 0.1
