@@ -1,0 +1,160 @@
+"""Makes a Hugging Face tokenizer from a bare vocabulary, such as a GGUF's metadata holds."""
+
+import dataclasses
+import enum
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from lema_jax.errors import UserError
+from lema_jax.weights.gguf import Gguf
+
+_SPACE = "▁"  # sentencepiece's sign for a space
+
+_GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# How llama.cpp's name of a pre-tokenizer cuts text before merging; each pattern is applied to the pieces of the last.
+_SPLITS = {
+    "gpt-2": (_GPT2_SPLIT,),
+    "smollm": (r"\p{N}", _GPT2_SPLIT),  # every digit by itself
+    "llama-bpe": (_LLAMA3_SPLIT,),
+    "llama-v3": (_LLAMA3_SPLIT,),
+    "llama3": (_LLAMA3_SPLIT,),
+}
+_WHOLE_TOKENS_FIRST = ("llama-bpe", "llama-v3", "llama3")  # a piece that is a token is not merged up from its bytes
+
+
+class Kind(enum.IntEnum):
+    """What sentencepiece (and GGUF after it) says of a piece."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Special:
+    """Ids with a role, and whether a text begins with BOS; None where there is none."""
+
+    bos: int | None
+    eos: int | None
+    unk: int | None
+    pad: int | None
+    add_bos: bool
+
+
+def from_gguf(file: Gguf) -> PreTrainedTokenizerFast:
+    """The tokenizer that a GGUF's metadata describes, chat template included.
+
+    Raises:
+      UserError: a tokenizer model or pre-tokenizer that is not known: guessing one would shift every token id.
+    """
+    tokens = file.get("tokenizer.ggml.tokens")
+    kinds = file.get("tokenizer.ggml.token_type", [Kind.NORMAL] * len(tokens))
+    model = file.get("tokenizer.ggml.model")
+    if model == "gpt2":
+        pre = file.get("tokenizer.ggml.pre")
+        merges = [_pair(merge) for merge in file.get("tokenizer.ggml.merges")]
+        tokenizer = byte_level(tokens, merges, pre, file.where)
+        adds_bos = pre in _WHOLE_TOKENS_FIRST
+    elif model == "llama":
+        prefix = file.get("tokenizer.ggml.add_space_prefix", True)
+        tokenizer = sentencepiece(tokens, file.get("tokenizer.ggml.scores"), kinds, prefix)
+        adds_bos = True
+    else:
+        raise UserError(f"{file.where}: tokenizer.ggml.model={model!r} is not supported ('gpt2' and 'llama' are)")
+    special = Special(
+        bos=_id(file, "bos"),
+        eos=_id(file, "eos"),
+        unk=_id(file, "unknown"),
+        pad=_id(file, "padding"),
+        add_bos=file.get("tokenizer.ggml.add_bos_token", adds_bos),
+    )
+    return finish(tokenizer, tokens, kinds, special, file.get("tokenizer.chat_template", ""))
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    return left, right
+
+
+def _id(file: Gguf, role: str) -> int | None:
+    found = file.get(f"tokenizer.ggml.{role}_token_id", -1)
+    return None if found < 0 else found
+
+
+def byte_level(tokens: list[str], merges: list[tuple[str, str]], pre: str, where: str) -> Tokenizer:
+    """Byte-level BPE with one of llama.cpp's pre-tokenizers; `where` is for the error message."""
+    if pre not in _SPLITS:
+        raise UserError(
+            f"{where}: tokenizer.ggml.pre={pre!r} is not known ({', '.join(_SPLITS)} are); convert from the Hugging "
+            "Face folder instead, which has the tokenizer itself"
+        )
+    vocabulary = {token: id for id, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre in _WHOLE_TOKENS_FIRST))
+    splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in _SPLITS[pre]]
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, to_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def sentencepiece(tokens: list[str], scores: list[float], kinds: list[int], prefix: bool) -> Tokenizer:
+    """Sentencepiece's BPE with byte fallback, as LLaMA 1 and 2 have it; `prefix` puts a space before a text."""
+    vocabulary = {token: id for id, token in enumerate(tokens)}
+    unknown = tokens[kinds.index(Kind.UNKNOWN)] if Kind.UNKNOWN in kinds else None
+    merges = _merges(vocabulary, tokens, scores, kinds)
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    spaces = normalizers.Replace(" ", _SPACE)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if prefix else spaces
+    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    return tokenizer
+
+
+def _merges(
+    vocabulary: dict[str, int], tokens: list[str], scores: list[float], kinds: list[int]
+) -> list[tuple[str, str]]:
+    """Sentencepiece joins the pair whose piece has the best score: every pair that makes a piece, best piece first."""
+    ranked = []
+    for id, token in enumerate(tokens):
+        if kinds[id] != Kind.NORMAL:
+            continue
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in vocabulary and right in vocabulary:
+                ranked.append((-scores[id], id, vocabulary[left], vocabulary[right]))
+    return [(tokens[left], tokens[right]) for _, _, left, right in sorted(ranked)]
+
+
+def finish(
+    tokenizer: Tokenizer, tokens: list[str], kinds: list[int], special: Special, template: str = ""
+) -> PreTrainedTokenizerFast:
+    """Adds what is never cut (control tokens, user-defined ones), BOS, the roles and the chat template."""
+    tokenizer.add_special_tokens([_whole(token) for token, kind in zip(tokens, kinds) if kind == Kind.CONTROL])
+    tokenizer.add_tokens([_whole(token) for token, kind in zip(tokens, kinds) if kind == Kind.USER_DEFINED])
+    if special.add_bos and special.bos is not None:
+        bos = tokens[special.bos]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[bos, "$A"], pair=[bos, "$A", f"{bos}:1", "$B:1"], special_tokens=[(bos, special.bos)]
+        )
+    roles = {"bos": special.bos, "eos": special.eos, "unk": special.unk, "pad": special.pad}
+    named: dict[str, Any] = {f"{role}_token": tokens[id] for role, id in roles.items() if id is not None}
+    if template:
+        named["chat_template"] = template
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        clean_up_tokenization_spaces=False,
+        **named,
+    )
+
+
+def _whole(token: str) -> AddedToken:
+    return AddedToken(token, normalized=False)

@@ -1,0 +1,158 @@
+"""GGUF in: every type that LLaMA files are stored in, the permutation undone, other files refused."""
+
+import dataclasses
+
+import gguf
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Quantization
+from gguf_files import tensors, write
+
+from lema_jax.errors import UserError
+from lema_jax.model import rope
+from lema_jax.model.config import LlamaConfig, RopeScaling
+from lema_jax.weights import names
+from lema_jax.weights.gguf import Gguf
+
+SMALL = LlamaConfig(32, 64, 96, 2, 4, 2, 8, 128, 5e4)
+
+
+def loaded(file: Gguf) -> dict[str, np.ndarray]:
+    params = names.load(file, file.config)
+    return {name: part() for name, part in names.dump(params, file.config)}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("biases", [False, True])
+def test_float32_comes_back_exactly_with_its_config(tmp_path, tied, biases):
+    config = dataclasses.replace(SMALL, tie_embeddings=tied, attention_bias=biases, mlp_bias=biases)
+    weights = tensors(config)
+    file = Gguf(write(tmp_path / "m.gguf", config, weights))
+    assert file.config == config
+    found = loaded(file)
+    assert found.keys() == weights.keys()
+    for name in weights:
+        np.testing.assert_array_equal(found[name], weights[name], err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
+def test_stored_types_are_read_as_stored(tmp_path, kind):
+    weights = tensors(SMALL)
+    found = loaded(Gguf(write(tmp_path / "m.gguf", SMALL, weights, Quantization[kind])))
+    for name, array in found.items():
+        # Quantised before the permutation or after it, a row is the same: blocks lie within rows.
+        stored = weights[name]
+        if stored.ndim == 2:
+            stored = gguf.quants.dequantize(gguf.quants.quantize(stored, Quantization[kind]), Quantization[kind])
+        np.testing.assert_array_equal(array.astype(np.float32), stored, err_msg=name)
+        assert np.abs(stored - weights[name]).max() <= np.abs(weights[name]).max() / 7  # 4 bits: 7 steps to a side
+    bits = {"F16": np.float16, "BF16": "bfloat16"}
+    assert found["lm_head.weight"].dtype == bits.get(kind, np.float32)
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q4_1"])
+def test_dequantised_values_are_those_of_transformers_own_reader(tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    from transformers.integrations.gguf.dequant import dequantize
+
+    config = LlamaConfig(16, 256, 256, 1, 4, 4, 64)
+    weights = tensors(config)
+    random = np.random.default_rng(0)
+    size, bytes_ = gguf.GGML_QUANT_SIZES[Quantization[kind]]
+    blocks = random.integers(0, 256, (256, 256 // size, bytes_), np.uint8)
+    blocks[blocks == 0x7C] = 0x3C  # no infinities among the float16 scales
+    blocks[blocks == 0xFC] = 0xBC
+    blocks &= 0xBF  # nor huge ones
+    data = blocks.reshape(256, -1)
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    raw = {"blk.0.ffn_up.weight": (data, Quantization[kind])}
+    file = Gguf(write(tmp_path / "m.gguf", config, weights, raw=raw))
+    name = "model.layers.0.mlp.up_proj.weight"
+    expected = dequantize(torch.from_numpy(data.copy()), Quantization[kind]).reshape(256, 256)
+    whole = file.read(name, (slice(0, 256), slice(0, 256)))
+    assert np.isfinite(whole).all()
+    assert np.abs(whole).max() > 0
+    np.testing.assert_allclose(whole, expected.numpy(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(file.read(name, (slice(3, 9), slice(10, 20))), whole[3:9, 10:20])
+
+
+def test_llama3_scaling_is_recovered_from_the_stored_divisors(tmp_path):
+    scaling = RopeScaling("llama3", 32.0, 8192, 1.0, 4.0)
+    config = dataclasses.replace(SMALL, rope_theta=5e5, head_dim=64, rope_scaling=scaling)
+    plain, _ = rope.frequencies(dataclasses.replace(config, rope_scaling=RopeScaling()))
+    divisors = (plain / rope.frequencies(config)[0]).astype(np.float32)
+    file = Gguf(
+        write(tmp_path / "m.gguf", config, tensors(config), raw={"rope_freqs.weight": (divisors, Quantization.F32)})
+    )
+    assert file.config == config
+    other = np.linspace(1, 32, 32).astype(np.float32)
+    raw = {"rope_freqs.weight": (other, Quantization.F32)}
+    path = write(tmp_path / "n.gguf", config, tensors(config), raw=raw)
+    with pytest.raises(UserError, match="rope_freqs"):
+        Gguf(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "scaling"),
+    [
+        ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}, RopeScaling("linear", 4.0)),
+        ({"llama.rope.scale_linear": 2.0}, RopeScaling("linear", 2.0)),
+        ({"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0}, RopeScaling()),
+        (
+            {
+                "llama.rope.scaling.type": "yarn",
+                "llama.rope.scaling.factor": 16.0,
+                "llama.rope.scaling.original_context_length": 4096,
+            },
+            RopeScaling("yarn", 16.0, 4096),
+        ),
+    ],
+)
+def test_rope_scaling(tmp_path, more, scaling):
+    assert Gguf(write(tmp_path / "m.gguf", SMALL, tensors(SMALL), more=more)).config.rope_scaling == scaling
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"llama.expert_count": 8}, "expert_count"),
+        ({"llama.attention.sliding_window": 4096}, "llama.attention.sliding_window"),
+        ({"llama.rope.dimension_count": 4}, "rope turns 4"),
+        ({"llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 2.0}, "longrope"),
+        ({"llama.tensor_data_layout": "other"}, "tensor_data_layout"),
+        ({"split.count": 3}, "--merge"),
+    ],
+)
+def test_what_would_change_the_result_is_named(tmp_path, more, named):
+    path = write(tmp_path / "m.gguf", SMALL, tensors(SMALL), more=more)
+    with pytest.raises(UserError, match=named):
+        Gguf(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="architecture 'qwen2'"):
+        Gguf(write(tmp_path / "q.gguf", SMALL, tensors(SMALL), architecture="qwen2"))
+    whole = write(tmp_path / "m.gguf", SMALL, tensors(SMALL)).read_bytes()
+    for name, content in {"empty": b"", "text": b"hello", "header": whole[:100], "cut": whole[:-64]}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match="cannot be read as GGUF"):
+            Gguf(tmp_path / name)
+    with pytest.raises(UserError, match="cannot be read as GGUF"):
+        Gguf(tmp_path / "absent")
+
+
+def test_strangers_and_gaps_are_named_by_the_table(tmp_path):
+    weights = tensors(SMALL)
+    del weights["model.norm.weight"]
+    file = Gguf(
+        write(
+            tmp_path / "m.gguf",
+            SMALL,
+            weights,
+            raw={"blk.0.attn_sinks.weight": (np.ones(3, np.float32), Quantization.F32)},
+        )
+    )
+    with pytest.raises(UserError) as error:
+        names.load(file, file.config)
+    assert "missing: model.norm.weight" in str(error.value)
+    assert "unexpected: blk.0.attn_sinks.weight" in str(error.value)
