@@ -1,9 +1,11 @@
-"""Compares runs on the same questions: one table in the terminal, and one HTML page that opens from disk.
+"""Shows what was measured: runs compared on the same questions, or a file of corrections audited.
 
-Reads   folders that `evaluate` made (`predictions.jsonl`, `summary.json`).
-Writes  the table, what it means, and a few answers to read, to the terminal; with --out, the page.
+Reads   folders that `evaluate` made (`predictions.jsonl`, `summary.json`), or `correct`'s corrections.jsonl.
+Writes  tables, what they mean, and a few answers to read, to the terminal; with --out, one HTML page that opens from
+        disk.
 
   python -m lema_jax.report --runs=runs/cot/test,runs/lema/test --names=cot,lema --out=report.html
+  python -m lema_jax.report --corrections=runs/corrections.jsonl --out=corrections.html
 
 Runs that share a name are training seeds of one arm: --names=cot,cot,lema,lema.
 """
@@ -14,10 +16,12 @@ from pathlib import Path
 from absl import flags
 
 from lema_jax import errors
+from lema_jax.data import card
 from lema_jax.errors import UserError
-from lema_jax.evidence import compare, curves, page, runs, table
+from lema_jax.evidence import audit, compare, curves, page, runs, table
 
 _RUNS = flags.DEFINE_list("runs", [], "folders made by evaluate, all on the same questions")
+_CORRECTIONS = flags.DEFINE_string("corrections", None, "a file made by correct, to audit")
 _NAMES = flags.DEFINE_list(
     "names", [], "a name for each run (its folder's name if none are given); equal names are seeds of one arm"
 )
@@ -26,6 +30,7 @@ _DEV = flags.DEFINE_list(
     "dev", [], "the same checkpoints evaluated on dev, in the order of --runs: chooses one of them"
 )
 _TRAINING = flags.DEFINE_list("training", [], "folders made by train, whose curves the page shall show")
+_DATA = flags.DEFINE_list("data", [], "folders made by build_data, whose filters the page shall count")
 _OUT = flags.DEFINE_string("out", None, "where to write the HTML page")
 _SHOW = flags.DEFINE_integer(
     "show", 3, "how many questions to show with both answers, for each comparison", lower_bound=0
@@ -35,8 +40,22 @@ _SHOW = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
-    if not _RUNS.value:
-        raise UserError("nothing to report: give --runs=folder,folder")
+    if bool(_RUNS.value) == bool(_CORRECTIONS.value):
+        raise UserError("give either --runs=folder,folder or --corrections=file")
+    if _CORRECTIONS.value:
+        _audit(Path(_CORRECTIONS.value))
+    else:
+        _compare()
+
+
+def _audit(path: Path) -> None:
+    found = audit.load(path)
+    print(audit.text(found))
+    if _OUT.value:
+        _write(Path(_OUT.value), audit.html(found, str(path)))
+
+
+def _compare() -> None:
     names = _names(_RUNS.value, _NAMES.value)
     loaded = runs.align([runs.load(Path(folder), name) for folder, name in zip(_RUNS.value, names)])
     arms = compare.arms(loaded)
@@ -55,7 +74,18 @@ def main(argv: Sequence[str]) -> None:
             print(f"\n{shown}")
     if _OUT.value:
         training = {name: curves.read(Path(f)) for name, f in zip(_bare_names(_TRAINING.value), _TRAINING.value)}
-        _write(Path(_OUT.value), page.runs_page(arms, comparisons, baseline=baseline, choice=choice, training=training))
+        funnels = {name: _funnel(Path(f)) for name, f in zip(_bare_names(_DATA.value), _DATA.value)}
+        made = page.runs_page(arms, comparisons, baseline=baseline, choice=choice, training=training, funnels=funnels)
+        _write(Path(_OUT.value), made)
+
+
+def _funnel(folder: Path) -> dict[str, int]:
+    """What each filter of a data set left out, and what remained."""
+    made = card.read(folder)
+    if made is None:
+        raise UserError(f"--data: {folder} has no card.json; is it a folder that build_data made?")
+    left_out = {f"{pool}: {why}": n for pool, reasons in made.left_out.items() for why, n in reasons}
+    return left_out | {f"trained on: {kind}": n for kind, n in made.kinds.items()}
 
 
 def _names(folders: Sequence[str], names: Sequence[str]) -> Sequence[str]:

@@ -1,11 +1,16 @@
 """The report door, run as a user runs it."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
-import made_runs
 import pytest
+
+from lema_jax import records
+from lema_jax.data.card import Card
+from lema_jax.records import Attempt, Correction, Verdict
+from tests import made_runs
 
 
 def report(*flags):
@@ -52,8 +57,12 @@ def test_what_each_mistake_is_told(folders, tmp_path):
         [f"--runs={cot},", str(lema)],
         [f"--runs={cot},{other}"],
         [f"--runs={cot}", f"--out={cot}", "--show=0"],
+        [f"--runs={cot}", "--corrections=c.jsonl"],
+        ["--corrections=nowhere.jsonl"],
+        [f"--runs={cot}", f"--data={cot}", f"--out={tmp_path / 'r.html'}", "--show=0"],
     )
     expected = ("--runs=folder", "for 2 --runs", "cannot read", "unexpected argument", "97 only in", "cannot write")
+    expected += ("give either --runs", "cannot read nowhere.jsonl", "has no card.json")
     assert all(words in error for words, error in zip(expected, told, strict=True))
 
 
@@ -103,3 +112,30 @@ def test_checkpoints_are_chosen_on_dev(folders, tmp_path):
     done = report(f"--runs={folders[0]},{folders[1]}", f"--dev={devs[0]},{devs[1]}", "--show=0")
     assert "Chosen on dev: cot (66.7 % of 3 dev questions), on test 20.0 %" in done.stdout
     assert "Best on test: lema, 40.0 %" in done.stdout
+
+
+def test_filters_of_the_training_data_are_counted_on_the_page(folders, tmp_path):
+    card = Card(
+        recipe={}, left_out={"corrections": [["rejected", 12]]}, kinds={"cot": 34}, sources={}, counts={}, questions=1,
+        overlap={}, tokenizer="", files={},
+    )  # fmt: skip
+    (tmp_path / "card.json").write_text(json.dumps(dataclasses.asdict(card)))
+    done = report(f"--runs={folders[0]}", f"--data={tmp_path}", f"--out={tmp_path / 'r.html'}")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "r.html").read_text()
+    assert ">corrections: rejected</text>" in text
+    assert ">trained on: cot</text>" in text
+
+
+def test_corrections_are_audited(tmp_path):
+    problem = made_runs.problem(1)
+    attempt = Attempt(
+        id="a", problem=problem, student="small", sampling={}, prompt="", text="It is 3.", answer="3",
+        verdict=Verdict.WRONG, prompt_tokens=1, completion_tokens=1,
+    )  # fmt: skip
+    rows = [Correction(id=str(i), attempt=attempt, teacher="t", text="", rejected="explained" * i) for i in range(2)]
+    records.write(tmp_path / "corrections.jsonl", rows)
+    done = report(f"--corrections={tmp_path / 'corrections.jsonl'}", f"--out={tmp_path / 'c.html'}")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 corrections are kept (50.0 %" in done.stdout
+    assert "explained" in (tmp_path / "c.html").read_text()

@@ -56,7 +56,7 @@ def intervals(rows: Sequence[tuple[str, float, Interval]], label: str, *, zero: 
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(0.62 + 0.34 * len(rows))
         for i, (_, value, interval) in enumerate(rows):
-            _dot(axes, i, value, interval, _SERIES[(i + zero) % SERIES])
+            _dots(axes, [i], [(value, interval)], _SERIES[(i + zero) % SERIES])
         _rows(axes, [name for name, _, _ in rows])
         unit = "" if zero else " %"
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}{unit}".replace("-", "−"))
@@ -70,16 +70,17 @@ def intervals(rows: Sequence[tuple[str, float, Interval]], label: str, *, zero: 
 def grouped(groups: Sequence[str], arms: Mapping[str, Sequence[tuple[float, Interval]]], label: str) -> Markup:
     """For each group one dot with its interval per arm, fractions in percent; `arms[name][i]` is of `groups[i]`."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(0.9 + len(groups) * (0.18 + 0.15 * len(arms)))
+        figure, axes = _figure(0.55 + 0.35 * (len(arms) > 1) + len(groups) * (0.18 + 0.15 * len(arms)))
         for j, (name, values) in enumerate(arms.items()):
-            offset = (j - (len(arms) - 1) / 2) * 0.7 / len(arms)
-            for i, (value, interval) in enumerate(values):
-                _dot(axes, i + offset, value, interval, _SERIES[j % SERIES], _short(name) if i == 0 else None)
+            below = (j - (len(arms) - 1) / 2) * 0.7 / len(arms)
+            colour = _SERIES[(j + (len(arms) == 1)) % SERIES]
+            _dots(axes, [i + below for i in range(len(groups))], values, colour, _short(name))
         _rows(axes, groups)
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_xlabel(_short(label))
-        figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.2)
+        if len(arms) > 1:
+            figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.2)
         return _svg(figure, label)
 
 
@@ -118,9 +119,13 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _dot(axes: Axes, y: float, value: float, interval: Interval, colour: str, name: str | None = None) -> None:
-    reach = [[max(0.0, value - interval.low)], [max(0.0, interval.high - value)]]
-    axes.errorbar([value], [y], xerr=reach, color=colour, label=name, **_POINT)
+def _dots(
+    axes: Axes, ys: Sequence[float], values: Sequence[tuple[float, Interval]], colour: str, name: str | None = None
+) -> None:
+    """A dot with its interval at each height."""
+    lows = [max(0.0, value - interval.low) for value, interval in values]
+    highs = [max(0.0, interval.high - value) for value, interval in values]
+    axes.errorbar([value for value, _ in values], ys, xerr=[lows, highs], color=colour, label=name, **_POINT)
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:

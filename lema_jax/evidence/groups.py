@@ -37,7 +37,7 @@ def value(problem: Problem, key: str) -> str:
 def by(key: str, arms: Sequence[Arm]) -> Grouped:
     """Every arm's accuracy in each group of a `meta` field, in natural order (`Level 2` before `Level 10`)."""
     of = np.array([value(prediction.problem, key) for prediction in arms[0].runs[0].predictions])
-    groups = tuple(sorted(set(of.tolist()), key=_natural))
+    groups = tuple(sorted(set(of.tolist()), key=natural))
     parts = [of == group for group in groups]
     accuracy = {
         arm.name: [(float(arm.right[:, part].mean()), interval(arm.right[:, part])) for part in parts] for arm in arms
@@ -45,5 +45,5 @@ def by(key: str, arms: Sequence[Arm]) -> Grouped:
     return Grouped(key, groups, tuple(int(part.sum()) for part in parts), accuracy)
 
 
-def _natural(text: str) -> list[tuple[int, int, str]]:
+def natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]

@@ -1,11 +1,11 @@
 """Arms, comparisons and the answers picked for reading."""
 
-import made_runs
 import pytest
 
 from lema_jax.evidence import compare, stats
 from lema_jax.evidence.compare import Change
 from lema_jax.evidence.runs import Run
+from tests import made_runs
 
 
 def run(name, letters):

@@ -1,11 +1,11 @@
 """Groups partition the questions, in an order that a reader expects."""
 
-import made_runs
 import pytest
 
 from lema_jax.evidence import compare, groups
 from lema_jax.evidence.runs import Run
 from lema_jax.records import Verdict
+from tests import made_runs
 
 
 def arm(metas, letters, name="a"):

@@ -1,45 +1,15 @@
 """The page holds what was measured, asks no network, and shows any text of a model's as text."""
 
-import html.parser
 import re
 
-import made_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lema_jax.evidence import compare, page
 from lema_jax.evidence.runs import Run
 from lema_jax.records import Verdict
-
-VOID = {"meta", "input", "br", "img", "hr", "link"}
-
-
-class Parsed(html.parser.HTMLParser):
-    """Tags with their attributes, scripts, and text; fails on tags that do not nest."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.scripts, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        (self.scripts if self.open[-1:] == ["script"] else self.text).append(data)
-
-    def items(self):
-        return [attributes for tag, attributes in self.tags if attributes.get("class") == "item"]
+from tests import made_runs
+from tests.html_page import Parsed
 
 
 def made(*verdicts_by_name, text=None, **given):

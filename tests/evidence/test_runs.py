@@ -2,12 +2,12 @@
 
 import json
 
-import made_runs
 import pytest
 
 from lema_jax.errors import UserError
 from lema_jax.evidence import runs
 from lema_jax.records import Verdict
+from tests import made_runs
 
 
 def test_align_puts_predictions_in_the_first_runs_order(tmp_path):

@@ -1,12 +1,12 @@
 """The words and columns say what the numbers say, whichever way they fall."""
 
-import made_runs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lema_jax.evidence import compare, stats, table
 from lema_jax.evidence.runs import Run
+from tests import made_runs
 
 
 def comparison(baseline, other):

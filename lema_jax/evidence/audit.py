@@ -1,0 +1,148 @@
+"""A file of corrections looked at: what each keep rule rejected, where the mistakes are, whose, and rows to read."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from lema_jax import records
+from lema_jax.errors import UserError
+from lema_jax.evidence import charts, groups, page, stats, table
+from lema_jax.records import Correction
+from lema_jax.tasks.steps import split_steps
+
+READ = 30  # rows drawn to be read
+_REASONS = 12  # reasons of rejection that have a bar of their own
+_LAST_STEP = 12  # steps from here on are one bar
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many of `n` corrections were kept."""
+
+    kept: int
+    n: int
+
+    @property
+    def share(self) -> float:
+        return self.kept / self.n
+
+    @property
+    def interval(self) -> stats.Interval:
+        return stats.wilson(self.kept, self.n)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Counts over a file of corrections. `attempts` are distinct; one may have several corrections."""
+
+    rows: tuple[Correction, ...]
+    overall: Rate
+    attempts: int
+    attempts_corrected: int  # with at least one kept correction
+    rejected: dict[str, int]  # by the rule that a row failed, most frequent first
+    steps: dict[int, int]  # kept corrections by the step they call wrong, ascending
+    rates: dict[str, dict[str, Rate]]  # "student", "teacher" and what a task knows of its questions -> value -> rate
+    usage: dict[str, float]  # what the teachers' replies report, summed
+
+
+def load(path: Path) -> Audit:
+    """The audit of a `corrections.jsonl`.
+
+    Raises:
+      UserError: a file that is missing, malformed or empty.
+    """
+    rows = tuple(records.read(path, Correction))
+    if not rows:
+        raise UserError(f"{path} holds no corrections; run correct again")
+    return audit(rows)
+
+
+def audit(rows: Sequence[Correction]) -> Audit:
+    """Counts over corrections, kept and rejected; at least one."""
+    kept = [row for row in rows if not row.rejected]
+    problems = [row.attempt.problem for row in rows]
+    rates = {"student": _rates(rows, lambda row: row.attempt.student), "teacher": _rates(rows, lambda row: row.teacher)}
+    for key in groups.keys(problems):
+        rates[key] = _rates(rows, lambda row, key=key: groups.value(row.attempt.problem, key))  # type: ignore[misc]
+    usage: Counter[str] = Counter()
+    for row in rows:
+        usage.update({k: v for k, v in row.usage.items() if isinstance(v, int | float) and not isinstance(v, bool)})
+    return Audit(
+        rows=tuple(rows),
+        overall=Rate(len(kept), len(rows)),
+        attempts=len({row.attempt.id for row in rows}),
+        attempts_corrected=len({row.attempt.id for row in kept}),
+        rejected=dict(Counter(row.rejected for row in rows if row.rejected).most_common()),
+        steps=dict(sorted(Counter(row.step for row in kept if row.step is not None).items())),
+        rates=rates,
+        usage=dict(usage),
+    )
+
+
+def _finding(found: Audit) -> str:
+    overall = found.overall
+    return (
+        f"{overall.kept:,} of {overall.n:,} corrections are kept ({table.percent(overall.share)}, 95 % interval "
+        f"{table.span(overall.interval)}); {found.attempts_corrected:,} of {found.attempts:,} wrong attempts have at "
+        "least one."
+    )
+
+
+def _rates(rows: Sequence[Correction], value: Callable[[Correction], str]) -> dict[str, Rate]:
+    n = Counter(map(value, rows))
+    kept = Counter(value(row) for row in rows if not row.rejected)
+    return {name: Rate(kept[name], n[name]) for name in sorted(n, key=groups.natural)}
+
+
+def text(found: Audit) -> str:
+    """The audit for the terminal."""
+    rejected = [(name, f"{n:,}") for name, n in found.rejected.items()]
+    lines = [_finding(found), "", table.text_table(("rejected because of", "corrections"), rejected)]
+    for key, rates in found.rates.items():
+        rows = [
+            (name, f"{r.kept:,}", f"{r.n:,}", table.percent(r.share), table.span(r.interval))
+            for name, r in rates.items()
+        ]
+        lines += ["", table.text_table((key, "kept", "of", "share", "95 % interval"), rows)]
+    return "\n".join(lines)
+
+
+def html(found: Audit, name: str, *, seed: int = 0) -> str:
+    """The audit as one page, with READ rows drawn at random (seeded) from all of them to be read side by side."""
+    overall = found.overall
+    positions = _positions(found.steps)
+    drawn = random.Random(seed).sample(found.rows, min(READ, len(found.rows)))
+    return page.render(
+        "corrections.html",
+        title=f"Corrections in {name}",
+        lead=f"{overall.n:,} corrections of {found.attempts:,} wrong attempts",
+        finding=_finding(found),
+        filters=charts.bars({"all": overall.n, **_most(found.rejected), "kept": overall.kept}, "corrections"),
+        positions=charts.bars(positions, "kept corrections") if positions else None,
+        rates=[(key, _rate_plot(rates)) for key, rates in found.rates.items()],
+        usage=[(name, f"{total:,.10g}") for name, total in found.usage.items()],
+        rows=[{"row": row, "steps": split_steps(row.attempt.text)} for row in drawn],
+        seed=seed,
+    )
+
+
+def _most(rejected: dict[str, int]) -> dict[str, int]:
+    """The most frequent reasons, the rest as one."""
+    names = list(rejected)
+    rest = {"other reasons": sum(rejected[name] for name in names[_REASONS:])} if len(names) > _REASONS else {}
+    return {name: rejected[name] for name in names[:_REASONS]} | rest
+
+
+def _positions(steps: dict[int, int]) -> dict[str, int]:
+    counts = {f"step {step}": n for step, n in steps.items() if step < _LAST_STEP}
+    late = sum(n for step, n in steps.items() if step >= _LAST_STEP)
+    return counts | ({f"step {_LAST_STEP} or later": late} if late else {})
+
+
+def _rate_plot(rates: dict[str, Rate]) -> Markup:
+    names = [f"{name} (n={r.n:,})" for name, r in rates.items()]
+    return charts.grouped(names, {"kept": [(r.share, r.interval) for r in rates.values()]}, "share kept")
