@@ -1,0 +1,169 @@
+"""Rows and the file that holds them: appended rows survive kill -9; malformed ones are named by file and line."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lema_jax import records
+from lema_jax.errors import UserError
+from lema_jax.records import Appender, Example, Problem, row_id
+
+
+def example(number: int, completion: str = "c") -> Example:
+    return Example(id=f"e{number}", kind="cot", problem_id="p", source="gold", prompt="p", completion=completion)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    records.write(path, [example(1), example(2), example(3)])
+    return path
+
+
+@given(completions=st.lists(st.text(), max_size=8))
+def test_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, completions: list[str]) -> None:
+    path = tmp_path_factory.mktemp("rows") / "deep" / "rows.jsonl"
+    rows = [example(number, text) for number, text in enumerate(completions)]
+    assert records.write(path, rows) == len(rows)
+    assert list(records.read(path, Example)) == rows
+    with Appender(path.with_name("appended.jsonl"), Example) as appender:
+        appender.append(*rows)
+    assert path.with_name("appended.jsonl").read_bytes() == path.read_bytes()
+
+
+def test_ids_are_of_everything_and_of_nothing_else() -> None:
+    assert row_id(a=1, b="x") == row_id(b="x", a=1)
+    assert row_id(a=1) != row_id(a=2)
+    assert row_id(a=1) != row_id(b=1)
+    code = "from lema_jax.records import row_id; print(row_id(a=[1, 2.5], b={'c': 'é'}))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == row_id(a=[1, 2.5], b={"c": "é"})
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"id": "x"', r"rows.jsonl:4: the line: .*JSON.*expected a Example"),
+        ('{"id": "x"}', "rows.jsonl:4: kind: Field required"),
+        (example(9).model_dump_json().replace('"cot"', "7"), "rows.jsonl:4: kind: .*string"),
+        (example(9).model_dump_json().replace('"kind"', '"mind"'), "rows.jsonl:4: "),
+        (example(2).model_dump_json(), "rows.jsonl:4: id 'e2' stands on line 2 already"),
+    ],
+)
+def test_a_malformed_line_is_named(file: Path, line: str, expected: str) -> None:
+    before = file.read_text()
+    file.write_text(before + line + "\n")
+    with pytest.raises(UserError, match=expected):
+        list(records.read(file, Example))
+    with pytest.raises(UserError, match=expected):
+        Appender(file, Example)
+    assert file.read_text() == before + line + "\n"
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*absent.jsonl: No such file"):
+        list(records.read(tmp_path / "absent.jsonl", Example))
+    (tmp_path / "packed.jsonl").write_bytes(b"\x1f\x8b\xff\xfe")
+    with pytest.raises(UserError, match=r"packed.jsonl: not UTF-8"):
+        list(records.read(tmp_path / "packed.jsonl", Example))
+
+
+def test_rows_of_another_kind_are_refused(file: Path) -> None:
+    with pytest.raises(UserError, match=r"rows.jsonl:1: .*expected a Problem"):
+        list(records.read(file, Problem))
+
+
+def test_blank_lines_mean_nothing(file: Path) -> None:
+    file.write_text(file.read_text().replace("\n", "\n\n"))
+    assert [row.id for row in records.read(file, Example)] == ["e1", "e2", "e3"]
+
+
+@given(data=st.data())
+def test_a_torn_last_line_is_dropped_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("torn") / "rows.jsonl"
+    texts = data.draw(st.lists(st.text(max_size=20), min_size=1, max_size=4))
+    rows = [example(number, text) for number, text in enumerate(texts)]
+    records.write(path, rows)
+    content = path.read_bytes()
+    cut = data.draw(st.integers(0, len(content)))
+    path.write_bytes(content[:cut])
+    whole = [row for number, row in enumerate(rows) if cut >= len(b"\n".join(content.split(b"\n")[: number + 1]))]
+    with Appender(path, Example) as appender:
+        assert list(appender.rows.values()) == whole
+        appender.append(*rows[len(whole) :])
+    assert path.read_bytes() == content
+
+
+def test_a_torn_line_in_the_middle_is_an_error_and_stays(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    torn = "\n".join([lines[0], lines[1][:20], lines[2]]) + "\n"
+    file.write_text(torn)
+    with pytest.raises(UserError, match=r"rows.jsonl:2: "):
+        Appender(file, Example)
+    assert file.read_text() == torn
+
+
+def test_a_row_is_appended_once(file: Path) -> None:
+    with Appender(file, Example) as appender, pytest.raises(ValueError, match="e2"):
+        appender.append(example(2))
+
+
+def test_a_second_writer_is_refused_while_the_first_writes(file: Path) -> None:
+    with Appender(file, Example), pytest.raises(UserError, match="being written by another process"):
+        Appender(file, Example)
+    with Appender(file, Example) as appender:
+        appender.append(example(4))
+
+
+def test_write_leaves_the_old_file_when_it_fails(file: Path) -> None:
+    def failing() -> Iterator[Example]:
+        yield example(7)
+        raise RuntimeError
+
+    before = file.read_bytes()
+    with pytest.raises(RuntimeError):
+        records.write(file, failing())
+    assert file.read_bytes() == before
+
+
+_WRITER = """
+import sys
+from lema_jax.records import Appender, Example
+with Appender(sys.argv[1], Example) as out:
+    for number in range(100_000):
+        if f"e{number}" not in out.rows:
+            text = str(number) * 2000
+            out.append(Example(id=f"e{number}", kind="cot", problem_id="p", source="s", prompt="p", completion=text))
+            print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_doubled_by_kill_9(tmp_path: Path) -> None:
+    path, moments = tmp_path / "rows.jsonl", random.Random(0)
+    acknowledged = -1
+    for _ in range(12):
+        process = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        time.sleep(moments.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        told = [int(line) for line in [first, *process.stdout.read().splitlines()] if line.strip()]
+        process.wait()
+        assert told[0] <= acknowledged + 2  # it went on where it was: at most one row beyond what had been printed
+        acknowledged = told[-1]
+    with Appender(path, Example) as appender:
+        numbers = [int(id[1:]) for id in appender.rows]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) > acknowledged
+        assert all(row.completion == str(number) * 2000 for number, row in enumerate(appender.rows.values()))
