@@ -5,6 +5,7 @@ Writes  tables, what they mean, and a few answers to read, to the terminal; with
         disk.
 
   python -m lema_jax.report --runs=runs/cot/test,runs/lema/test --names=cot,lema --out=report.html
+  python -m lema_jax.report --by_task --runs=cot/gsm8k,cot/svamp,lema/gsm8k,lema/svamp --names=cot,cot,lema,lema
   python -m lema_jax.report --corrections=runs/corrections.jsonl --out=corrections.html
 
 Runs that share a name are training seeds of one arm: --names=cot,cot,lema,lema.
@@ -18,7 +19,7 @@ from absl import flags
 from lema_jax import errors
 from lema_jax.data import card
 from lema_jax.errors import UserError
-from lema_jax.evidence import audit, compare, curves, page, runs, table
+from lema_jax.evidence import ablation, audit, compare, curves, page, runs, table
 
 _RUNS = flags.DEFINE_list("runs", [], "folders made by evaluate, all on the same questions")
 _CORRECTIONS = flags.DEFINE_string("corrections", None, "a file made by correct, to audit")
@@ -29,6 +30,7 @@ _BASELINE = flags.DEFINE_string("baseline", None, "the name to compare the other
 _DEV = flags.DEFINE_list(
     "dev", [], "the same checkpoints evaluated on dev, in the order of --runs: chooses one of them"
 )
+_BY_TASK = flags.DEFINE_bool("by_task", False, "the runs are of several tasks: arms down, tasks across")
 _TRAINING = flags.DEFINE_list("training", [], "folders made by train, whose curves the page shall show")
 _DATA = flags.DEFINE_list("data", [], "folders made by build_data, whose filters the page shall count")
 _OUT = flags.DEFINE_string("out", None, "where to write the HTML page")
@@ -44,6 +46,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("give either --runs=folder,folder or --corrections=file")
     if _CORRECTIONS.value:
         _audit(Path(_CORRECTIONS.value))
+    elif _BY_TASK.value:
+        _compare_by_task()
     else:
         _compare()
 
@@ -52,18 +56,32 @@ def _audit(path: Path) -> None:
     found = audit.load(path)
     print(audit.text(found))
     if _OUT.value:
-        _write(Path(_OUT.value), audit.html(found, str(path)))
+        _write(Path(_OUT.value), audit.html(found, path.name))
+
+
+def _compare_by_task() -> None:
+    if not _NAMES.value:
+        raise UserError("--by_task needs --names: the arm that each of the --runs belongs to")
+    names = _names(_RUNS.value, _NAMES.value)
+    baseline = _baseline(names)
+    results = ablation.by_task([runs.load(Path(folder), name) for folder, name in zip(_RUNS.value, names)], baseline)
+    print(table.text_table(*ablation.layout(results)))
+    print(f"\n{ablation.NOTE}")
+    if _OUT.value:
+        _write(Path(_OUT.value), page.tasks_page(results, baseline))
 
 
 def _compare() -> None:
     names = _names(_RUNS.value, _NAMES.value)
     loaded = runs.align([runs.load(Path(folder), name) for folder, name in zip(_RUNS.value, names)])
     arms = compare.arms(loaded)
-    baseline = _find(arms, _BASELINE.value)
+    baseline = arms[[arm.name for arm in arms].index(_baseline(names))]
     comparisons = {arm.name: compare.compare(baseline, arm) for arm in arms if arm is not baseline}
     print(table.text_table(table.HEADER, [table.row(arm, comparisons.get(arm.name)) for arm in arms]))
     for comparison in comparisons.values():
         print(f"\n{table.sentence(comparison)}")
+    if together := table.several(list(comparisons.values())):
+        print(f"\n{together}")
     choice = ""
     if _DEV.value:
         devs = [runs.load(Path(folder), name) for folder, name in zip(_DEV.value, names)]
@@ -97,9 +115,12 @@ def _names(folders: Sequence[str], names: Sequence[str]) -> Sequence[str]:
 
 
 def _bare_names(folders: Sequence[str]) -> Sequence[str]:
-    """The folders' last parts where they tell them apart, otherwise their whole paths."""
-    bare = [Path(folder).name for folder in folders]
-    return bare if len(set(bare)) == len(bare) else folders
+    """The last part of the paths that tells all folders apart (`cot` and `lema` of a/cot/test, a/lema/test)."""
+    parts = [Path(folder).parts[::-1] for folder in folders]
+    for candidates in zip(*parts):
+        if len(set(candidates)) == len(candidates):
+            return candidates
+    return folders
 
 
 def _write(path: Path, html: str) -> None:
@@ -111,13 +132,11 @@ def _write(path: Path, html: str) -> None:
     print(f"\nThe page is at {path}")
 
 
-def _find(arms: Sequence[compare.Arm], name: str | None) -> compare.Arm:
-    if name is None:
-        return arms[0]
-    for arm in arms:
-        if arm.name == name:
-            return arm
-    raise UserError(f"--baseline={name} is none of the runs: {', '.join(arm.name for arm in arms)}")
+def _baseline(names: Sequence[str]) -> str:
+    name = names[0] if _BASELINE.value is None else _BASELINE.value
+    if name not in names:
+        raise UserError(f"--baseline={name} is none of the runs: {', '.join(dict.fromkeys(names))}")
+    return name
 
 
 if __name__ == "__main__":

@@ -57,12 +57,13 @@ def test_what_each_mistake_is_told(folders, tmp_path):
         [f"--runs={cot},", str(lema)],
         [f"--runs={cot},{other}"],
         [f"--runs={cot}", f"--out={cot}", "--show=0"],
+        [f"--runs={cot},{lema}", "--by_task"],
         [f"--runs={cot}", "--corrections=c.jsonl"],
         ["--corrections=nowhere.jsonl"],
         [f"--runs={cot}", f"--data={cot}", f"--out={tmp_path / 'r.html'}", "--show=0"],
     )
     expected = ("--runs=folder", "for 2 --runs", "cannot read", "unexpected argument", "97 only in", "cannot write")
-    expected += ("give either --runs", "cannot read nowhere.jsonl", "has no card.json")
+    expected += ("--by_task needs --names", "give either --runs", "cannot read nowhere.jsonl", "has no card.json")
     assert all(words in error for words, error in zip(expected, told, strict=True))
 
 
@@ -112,6 +113,15 @@ def test_checkpoints_are_chosen_on_dev(folders, tmp_path):
     done = report(f"--runs={folders[0]},{folders[1]}", f"--dev={devs[0]},{devs[1]}", "--show=0")
     assert "Chosen on dev: cot (66.7 % of 3 dev questions), on test 20.0 %" in done.stdout
     assert "Best on test: lema, 40.0 %" in done.stdout
+
+
+def test_several_tasks_are_set_out_arms_down_tasks_across(folders, tmp_path):
+    out = tmp_path / "tasks.html"
+    done = report(f"--runs={folders[0]},{folders[1]}", "--names=cot,lema", "--by_task", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "arithmetic/test (n=100)" in done.stdout
+    assert "40.0 (+20.0*)" in done.stdout
+    assert "40.0 (+20.0*)" in out.read_text()
 
 
 def test_filters_of_the_training_data_are_counted_on_the_page(folders, tmp_path):

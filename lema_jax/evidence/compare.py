@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lema_jax.errors import UserError
 from lema_jax.evidence import stats
 from lema_jax.evidence.runs import Run
 from lema_jax.records import Prediction, Verdict
@@ -36,7 +37,19 @@ class Arm:
 
 
 def arms(runs: Sequence[Run]) -> list[Arm]:
-    """Aligned runs gathered by name, in the order in which the names first occur."""
+    """Aligned runs gathered by name, in the order in which the names first occur.
+
+    Raises:
+      UserError: two runs of one name and one checkpoint: seeds are different checkpoints.
+    """
+    first: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        other = first.setdefault((run.name, run.predictions[0].checkpoint), run)
+        if other is not run:
+            raise UserError(
+                f"{other.folder} and {run.folder} are both named {run.name} and of one checkpoint "
+                f"({run.predictions[0].checkpoint}): runs of one name are training seeds; give other --names"
+            )
     return [arm([run for run in runs if run.name == name]) for name in dict.fromkeys(run.name for run in runs)]
 
 

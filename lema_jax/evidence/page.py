@@ -9,7 +9,7 @@ from itertools import chain
 import jinja2
 from markupsafe import Markup
 
-from lema_jax.evidence import charts, groups, table
+from lema_jax.evidence import ablation, charts, groups, table
 from lema_jax.evidence.compare import Arm, Change, Comparison, change
 from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.runs import Run
@@ -75,7 +75,7 @@ def runs_page(
         "runs.html",
         title=f"{' · '.join(arm.name for arm in arms)} on {first.task}",
         lead=f"{len(problems):,} questions of {first.task}, split {first.split}",
-        findings=[_finding(comparison) for comparison in comparisons.values()],
+        findings=_findings(comparisons),
         choice=choice,
         header=table.HEADER,
         rows=[table.row(arm, comparisons.get(arm.name)) for arm in arms],
@@ -105,6 +105,24 @@ def runs_page(
     )
 
 
+def tasks_page(results: Mapping[str, ablation.Result], baseline: str) -> str:
+    """The page of runs of several tasks (`ablation.by_task`): the paper's table, and each task's differences."""
+    header, rows = ablation.layout(results)
+    compared = {task: result.comparisons for task, result in results.items() if result.comparisons}
+    return render(
+        "tasks.html",
+        title=" · ".join(name for name, *_ in rows),
+        lead=f"on {', '.join(results)}",
+        header=header,
+        rows=rows,
+        note=ablation.NOTE,
+        baseline=baseline,
+        plots=[(task, _differences(comparisons)) for task, comparisons in compared.items()],
+        findings={task: _findings(comparisons) for task, comparisons in compared.items()},
+        method=METHOD,
+    )
+
+
 def labelled(arm: Arm) -> list[tuple[str, Run]]:
     """An arm's runs with a name each: the arm's own, numbered where it has several seeds."""
     if len(arm.runs) == 1:
@@ -112,9 +130,15 @@ def labelled(arm: Arm) -> list[tuple[str, Run]]:
     return [(f"{arm.name} #{number}", run) for number, run in enumerate(arm.runs, start=1)]
 
 
-def _finding(comparison: Comparison) -> dict[str, str]:
-    direction = "gain" if comparison.difference > 0 else "loss"
-    return {"text": table.sentence(comparison), "kind": direction if comparison.significant else "none"}
+def _findings(comparisons: Mapping[str, Comparison]) -> list[dict[str, str]]:
+    """What to say of each comparison, and of all together; `kind` is for the eye."""
+    findings = []
+    for comparison in comparisons.values():
+        direction = "gain" if comparison.difference > 0 else "loss"
+        findings.append({"text": table.sentence(comparison), "kind": direction if comparison.significant else "none"})
+    if together := table.several(list(comparisons.values())):
+        findings.append({"text": together, "kind": "none"})
+    return findings
 
 
 def _differences(comparisons: Mapping[str, Comparison]) -> Markup | None:

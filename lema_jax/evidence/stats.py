@@ -6,7 +6,7 @@ differences are fractions in [0, 1] and [-1, 1]; a difference is always `other -
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -115,6 +115,28 @@ def mcnemar(paired: Paired) -> float:
     if not paired.discordant:
         return 1.0
     return float(stats.binomtest(paired.fixed, paired.discordant, 0.5).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values corrected for being several, so that 5 % bounds the chance of *any* false finding.
+
+    The i-th smallest of k is multiplied by k - i + 1, and never falls below the one before (Holm 1979, Scand. J.
+    Statist. 6:65).
+    """
+    order = np.argsort(p_values)
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p_values)[order] * factors))
+    return adjusted.tolist()
+
+
+def bootstrap_mean(values: np.ndarray, *, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
+    """Percentile bootstrap interval of the mean of [n] values."""
+    rng = np.random.default_rng(seed)
+    block = max(1, 2_000_000 // len(values))  # bounds memory
+    sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
+    means = [rng.choice(values, size=(size, len(values))).mean(axis=1) for size in sizes]
+    return _percentile(np.concatenate(means), confidence)
 
 
 def paired_bootstrap(paired: Paired, *, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:

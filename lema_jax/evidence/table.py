@@ -98,6 +98,19 @@ def _seeds(comparison: Comparison) -> str:
     return f"The interval covers questions and training seeds ({fewest} or more an arm{few})."
 
 
+def several(comparisons: Sequence[Comparison]) -> str:
+    """What remains of several findings when their number is taken into account; empty for fewer than two tests."""
+    tested = [comparison for comparison in comparisons if comparison.p is not None]
+    if len(tested) < 2:
+        return ""
+    corrected = stats.holm([comparison.p for comparison in tested if comparison.p is not None])
+    left = [f"{c.other.name} (p = {p_value(p)})" for c, p in zip(tested, corrected) if p < stats.ALPHA]
+    return (
+        f"{len(tested)} comparisons give chance {len(tested)} tries; corrected for that (Holm), significant: "
+        f"{', '.join(left) or 'none'}."
+    ).replace("= <", "<")
+
+
 def before_a_run(n: int) -> str:
     """What n questions can show, said before any is answered: the discordance is supposed, not measured."""
     sizes = [(share, stats.detectable_paired(n, share)) for share in (0.1, 0.3)]

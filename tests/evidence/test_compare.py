@@ -2,14 +2,15 @@
 
 import pytest
 
+from lema_jax.errors import UserError
 from lema_jax.evidence import compare, stats
 from lema_jax.evidence.compare import Change
 from lema_jax.evidence.runs import Run
 from tests import made_runs
 
 
-def run(name, letters):
-    return Run(name, name, tuple(made_runs.predictions(letters, name)))
+def run(name, letters, checkpoint=None):
+    return Run(name, name, tuple(made_runs.predictions(letters, checkpoint or name)))
 
 
 def test_one_run_is_an_arm_with_wilsons_interval():
@@ -20,7 +21,7 @@ def test_one_run_is_an_arm_with_wilsons_interval():
 
 
 def test_runs_of_one_name_are_seeds_of_one_arm():
-    one, two = compare.arms([run("cot", "rrww"), run("lema", "rrrw"), run("cot", "rwww")])
+    one, two = compare.arms([run("cot", "rrww"), run("lema", "rrrw"), run("cot", "rwww", "cot, seed 2")])
     assert (one.name, one.right.shape, two.right.shape) == ("cot", (2, 4), (1, 4))
     assert one.accuracy == pytest.approx(3 / 8)
     assert one.interval.low <= 3 / 8 <= one.interval.high
@@ -58,3 +59,8 @@ def test_answers_to_read_are_drawn_by_the_seed():
     baseline, other = run("a", "w" * 50), run("b", "r" * 50)
     assert compare.to_read(baseline, other, 3, seed=1) == compare.to_read(baseline, other, 3, seed=1)
     assert compare.to_read(baseline, other, 3, seed=1) != compare.to_read(baseline, other, 3, seed=2)
+
+
+def test_one_checkpoint_twice_is_no_second_seed():
+    with pytest.raises(UserError, match="both named a and of one checkpoint"):
+        compare.arms([run("a", "rw"), run("b", "rw"), run("a", "rw")])

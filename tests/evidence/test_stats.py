@@ -79,6 +79,26 @@ def test_mcnemar_is_symmetric_and_blind_to_agreement(paired):
     assert paired.discordant >= 6 or p > 0.05  # five disagreements can show nothing at 5 %
 
 
+def test_holm_equals_the_worked_example():
+    # Four tests: 0.01 and 0.005 stay below 5 % after 3x and 4x, 0.03 and 0.04 do not.
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_never_lowers_a_p_value_and_keeps_their_order(p_values):
+    corrected = stats.holm(p_values)
+    assert all(p <= q <= 1 for p, q in zip(p_values, corrected))
+    assert min(corrected) == pytest.approx(min(1, min(p_values) * len(p_values)))
+    order = np.argsort(p_values)
+    assert np.all(np.diff(np.array(corrected)[order]) >= 0)
+
+
+def test_bootstrap_of_a_mean_agrees_with_the_normal_interval():
+    values = np.random.default_rng(0).normal(3, 2, size=2000)
+    half = Z * values.std() / math.sqrt(2000)
+    assert stats.bootstrap_mean(values) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
 def test_pair_counts_add_up(answers):
     baseline, other = (np.array(column) for column in zip(*answers))

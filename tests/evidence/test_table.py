@@ -41,12 +41,20 @@ def test_sentence_where_nothing_or_too_little_differs():
 
 
 def test_sentence_across_seeds_says_so():
-    runs = [
-        Run(n, n, tuple(made_runs.predictions(v, n))) for n, v in (("a", "w" * 30), ("b", "r" * 30), ("b", "r" * 30))
-    ]
+    seeds = (("a", "w", "1"), ("b", "r", "2"), ("b", "r", "3"))
+    runs = [Run(name, name, tuple(made_runs.predictions(letter * 30, seed))) for name, letter, seed in seeds]
     said = table.sentence(compare.compare(*compare.arms(runs)))
     assert "McNemar" not in said
     assert "seeds make the interval too narrow" in said
+
+
+def test_several_comparisons_are_corrected_for_their_number():
+    strong, weak = comparison("w" * 100, "r" * 30 + "w" * 70), comparison("w" * 100, "r" * 6 + "w" * 94)
+    assert weak.significant
+    assert table.several([weak]) == ""
+    said = table.several([strong, weak, weak])
+    assert "3 comparisons" in said
+    assert said.endswith("significant: lema (p < 0.0001).")
 
 
 def test_table_lines_up_and_holds_the_counts():

@@ -1,0 +1,55 @@
+"""ΔPPL: how much likelier a student finds right paths than wrong ones (the paper's cheap diagnostic, Fig. 11)."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lema_jax.errors import UserError
+from lema_jax.evidence import stats
+
+
+class PathScore(NamedTuple):
+    """A student's score of one reasoning path, given its question."""
+
+    problem_id: str
+    right: bool
+    nll: float  # nats, summed over the path's tokens
+    tokens: int
+
+
+@dataclass(frozen=True)
+class DeltaPpl:
+    """Means over the questions that have both a right and a wrong path; the others are `left_out`."""
+
+    questions: int
+    left_out: int
+    right: float  # mean perplexity of right paths
+    wrong: float
+    difference: float  # wrong - right: the larger, the better the student tells them apart
+    interval: stats.Interval
+
+
+def delta_ppl(scores: Iterable[PathScore], *, seed: int = 0) -> DeltaPpl:
+    """PPL(wrong | question) - PPL(right | question), with PPL = exp(nll / tokens).
+
+    Several paths of a kind to one question are averaged first, so that a question counts once; the 95 % interval is a
+    bootstrap over questions.
+
+    Raises:
+      UserError: no question has both kinds, or a path has no tokens.
+    """
+    paths: dict[str, dict[bool, list[float]]] = defaultdict(lambda: {True: [], False: []})
+    for score in scores:
+        if score.tokens < 1:
+            raise UserError(f"a path to question {score.problem_id} has no tokens; leave it out")
+        paths[score.problem_id][score.right].append(math.exp(score.nll / score.tokens))
+    both = np.array([[np.mean(of[False]), np.mean(of[True])] for of in paths.values() if of[False] and of[True]])
+    if not len(both):
+        raise UserError(f"none of {len(paths)} questions has both a right and a wrong path; sample more of each")
+    wrong, right = both.mean(axis=0).tolist()
+    interval = stats.bootstrap_mean(both[:, 0] - both[:, 1], seed=seed)
+    return DeltaPpl(len(both), len(paths) - len(both), right, wrong, wrong - right, interval)
