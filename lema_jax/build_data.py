@@ -26,8 +26,8 @@ _TASK = flags.DEFINE_string("task", None, "the task that the questions are of", 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "a folder with the publishers' files (or set LEMA_DATA)")
 _ARM = flags.DEFINE_enum("arm", "cot", list(examples.ARMS), "what is trained on besides chain of thought")
 _GOLD_RATIONALES = flags.DEFINE_bool("gold_rationales", True, "take the training split's gold rationales")
-_MAX_QUESTIONS = flags.DEFINE_integer(
-    "max_questions", None, "gold rationales of the first so many training questions only", lower_bound=1
+_LIMIT = flags.DEFINE_integer(
+    "limit", None, "gold rationales of the first so many training questions only", lower_bound=1
 )
 _ATTEMPTS = flags.DEFINE_list("attempts", [], "files made by sample; their right attempts are chain of thought")
 _CORRECTIONS = flags.DEFINE_list("corrections", [], "files made by correct")
@@ -70,7 +70,7 @@ def _recipe() -> Recipe:
         corrections=tuple(map(Path, _CORRECTIONS.value)),
         data_dir=Path(_DATA_DIR.value) if _DATA_DIR.value else None,
         gold_rationales=_GOLD_RATIONALES.value,
-        max_questions=_MAX_QUESTIONS.value,
+        limit=_LIMIT.value,
         tokenizer=Path(_TOKENIZER.value) if _TOKENIZER.value else None,
         train_tokenizer=_TRAIN_TOKENIZER.value,
         limits=Limits(_MAX_PROMPT.value, _MAX_COMPLETION.value, _MAX_TOKENS.value),

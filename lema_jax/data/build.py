@@ -31,7 +31,7 @@ class Recipe:
     corrections: tuple[Path, ...] = ()  # kept ones become correction examples
     data_dir: Path | None = None  # the publishers' files
     gold_rationales: bool = True
-    max_questions: int | None = None  # gold rationales of the first so many training questions only
+    limit: int | None = None  # gold rationales of the first so many training questions only
     tokenizer: Path | None = None  # a folder to load one from, or …
     train_tokenizer: int | None = None  # … the vocabulary of one to train on the examples
     limits: Limits = dataclasses.field(default_factory=Limits)
@@ -131,7 +131,7 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
     """The pools that the recipe asks for; chain of thought first."""
     pools = []
     if recipe.gold_rationales or recipe.attempts:
-        gold = [problem for problem in training[: recipe.max_questions] if problem.rationale]
+        gold = [problem for problem in training[: recipe.limit] if problem.rationale]
         if recipe.gold_rationales and not gold:
             raise UserError(
                 f"the task {recipe.task} has no gold rationales; give --nogold_rationales, and right attempts by "

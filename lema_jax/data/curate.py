@@ -18,7 +18,7 @@ from lema_jax.records import Correction, Example, Problem
 T = TypeVar("T")
 
 NGRAM = 8  # words
-COVERED = 0.8  # of a test question's n-grams, in one training question: the two are one question
+SHARED = 0.8  # of a test question's n-grams, or of both questions' words: from here on the two are one question
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
 
 
@@ -99,29 +99,36 @@ def hold_out(problems: Sequence[Problem], count: int, seed: int) -> list[Problem
 class Overlap:
     """Finds training questions that give a test question away.
 
-    They do when they are the same words and numbers, or hold most (`COVERED`) of its n-grams of `NGRAM` words: the same
-    question with another name in it, or with a sentence more. A question that shares a phrase is left in peace.
+    They do when they hold most (`SHARED`) of its n-grams of `NGRAM` words: the question as it is, or in a longer one.
+    They also do when they have the same numbers and share most words in whatever order: the question with other names
+    in it. Sharing a phrase, or a story with other numbers, does no harm.
     """
 
     def __init__(self, tests: Iterable[Problem]):
-        self._exact: dict[tuple[str, ...], str] = {}
-        self._having: dict[tuple[str, ...], list[str]] = defaultdict(list)  # n-gram -> ids of test questions
-        self._size: dict[str, int] = {}
+        self._by_words: dict[tuple[str, ...], str] = {}  # all words -> id of the test question
+        self._by_numbers: dict[tuple[str, ...], list[tuple[str, Counter[str]]]] = defaultdict(list)
+        self._by_ngram: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        self._ngrams: dict[str, int] = {}
         for problem in tests:
             text = words(problem.question)
-            self._exact[tuple(text)] = problem.id
+            self._by_words[tuple(text)] = problem.id
+            self._by_numbers[_numbers(text)].append((problem.id, Counter(text)))
             grams = _ngrams(text)
-            self._size[problem.id] = len(grams)
+            self._ngrams[problem.id] = len(grams)
             for gram in grams:
-                self._having[gram].append(problem.id)
+                self._by_ngram[gram].append(problem.id)
 
     def find(self, question: str) -> str | None:
-        """The id of the test question that `question` gives away, or None."""
+        """The id of a test question that `question` gives away, or None."""
         text = words(question)
-        if (exact := self._exact.get(tuple(text))) is not None:
-            return exact
-        shared = Counter(id for gram in _ngrams(text) for id in self._having.get(gram, ()))
-        return next((id for id, count in shared.most_common() if count >= COVERED * self._size[id]), None)
+        if (same := self._by_words.get(tuple(text))) is not None:
+            return same
+        counted = Counter(text)
+        for id, other in self._by_numbers.get(_numbers(text), ()):
+            if (counted & other).total() >= SHARED * max(counted.total(), other.total()):
+                return id
+        shared = Counter(id for gram in _ngrams(text) for id in self._by_ngram.get(gram, ()))
+        return next((id for id, count in shared.items() if count >= SHARED * self._ngrams[id]), None)
 
 
 def mix(cot: Iterable[T], other: Iterable[T], id: Callable[[T], str], seed: int, share: float | None) -> Iterator[T]:
@@ -183,6 +190,10 @@ def first_tokens(stream: Iterable[T], count: int, size: Callable[[T], int]) -> l
 
 def _rank(seed: int, text: str) -> bytes:
     return hashlib.sha256(f"{seed}/{text}".encode()).digest()
+
+
+def _numbers(text: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(word for word in text if word[0].isdigit()))
 
 
 def _ngrams(text: Sequence[str]) -> set[tuple[str, ...]]:

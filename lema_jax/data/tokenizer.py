@@ -42,8 +42,15 @@ def load(folder: str | Path) -> PreTrainedTokenizerFast:
 
 
 def save(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
-    """Writes `tokenizer.json` and `tokenizer_config.json` into `folder`, made where it is absent."""
+    """Writes `tokenizer.json` and `tokenizer_config.json` into `folder`, made where it is absent.
+
+    That a text begins with BOS is in `tokenizer.json`, as its post-processor.
+    """
     tokenizer.save_pretrained(folder)
+    config = Path(folder) / "tokenizer_config.json"
+    # The class by its name of old, which transformers before 5 (and servers that stay there) know too.
+    settings = json.loads(config.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -96,7 +103,6 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
-        add_bos_token=True,
         clean_up_tokenization_spaces=False,
     )
 

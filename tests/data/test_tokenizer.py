@@ -1,0 +1,107 @@
+"""Tokenizers: whole numbers are single tokens, any text comes back, the same texts give the same ids."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from lema_jax.data import encode, tokenizer
+from lema_jax.errors import UserError
+
+TEXTS = ["Ann has 12 apples and buys 345 more for $20.", "Ann eats 3 apples: 12 + 345 - 3 = 354.", "Übung 99 naïve"] * 5
+
+
+@pytest.fixture(scope="module")
+def words() -> PreTrainedTokenizerFast:
+    return tokenizer.train_bpe(TEXTS, 760)
+
+
+def ids(words: PreTrainedTokenizerFast, text: str) -> list[int]:
+    return words(text, add_special_tokens=False).input_ids
+
+
+def test_whole_numbers_after_a_space_are_one_token(words: PreTrainedTokenizerFast) -> None:
+    numbers = [ids(words, f" {n}") for n in range(401)]
+    assert all(len(found) == 1 for found in numbers)
+    assert len({found[0] for found in numbers}) == 401
+    assert ids(words, "sum is 37, of 4 and 33.") != ids(words, "sum is 38, of 4 and 33.")
+
+
+@pytest.mark.parametrize("text", ["12a", "a12", " 12a", "12.5", "$12", "12%", " -12", "1,200", " 12 + 3=15"])
+def test_digits_never_share_a_token_with_anything_else(words: PreTrainedTokenizerFast, text: str) -> None:
+    for token in (words.decode([id]).strip() for id in ids(words, text)):
+        assert token.isdigit() or not any(letter.isdigit() for letter in token)
+
+
+@given(text=st.text())
+@example(text="  two\n\n spaces \t")
+@example(text="<s> 12 </s><pad>")
+@example(text="½ × 3⅓ = 𝟝 ٣ 👩‍👧 \x00 \r\n")
+def test_any_text_comes_back(words: PreTrainedTokenizerFast, text: str) -> None:
+    assert words.decode(ids(words, text)) == text
+    assert words.decode(words(text).input_ids, skip_special_tokens=False) == "<s>" + text
+
+
+def test_a_saved_tokenizer_is_the_same(words: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    tokenizer.save(words, tmp_path / "model" / "tokenizer")
+    for place in (tmp_path / "model", tmp_path / "model" / "tokenizer"):
+        loaded = tokenizer.load(place)
+        assert tokenizer.fingerprint(loaded) == tokenizer.fingerprint(words)
+        assert loaded("Ann has 12.").input_ids == words("Ann has 12.").input_ids
+        assert (loaded.bos_token, loaded.eos_token, loaded.pad_token) == ("<s>", "</s>", "<pad>")
+        assert encode.adds_bos(loaded)
+
+
+def test_a_saved_tokenizer_opens_by_hugging_face_alone(words: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    tokenizer.save(words, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded("Ann has 12.").input_ids == words("Ann has 12.").input_ids
+    assert (
+        Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("Ann has 12.").ids
+        == loaded("Ann has 12.").input_ids
+    )
+
+
+def test_fingerprints_tell_tokenizers_apart_and_nothing_else(words: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    before = tokenizer.fingerprint(words)
+    words(["a", "a b c"], padding=True, truncation=True, max_length=3)  # leaves traces in the backend
+    assert tokenizer.fingerprint(words) == before
+    assert tokenizer.fingerprint(tokenizer.train_bpe([*TEXTS, "other words"] * 3, 770)) != before
+    tokenizer.save(words, tmp_path)
+    other_end = tokenizer.load(tmp_path)
+    other_end.eos_token = "<pad>"
+    assert tokenizer.fingerprint(other_end) != before
+
+
+def test_training_is_the_same_in_every_process(words: PreTrainedTokenizerFast) -> None:
+    code = f"from lema_jax.data import tokenizer as t; print(t.fingerprint(t.train_bpe({TEXTS!r}, 760)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == tokenizer.fingerprint(words)
+
+
+def test_a_vocabulary_that_is_too_small_says_what_is_enough() -> None:
+    with pytest.raises(UserError, match=r"vocab_size=100 must be at least (\d+)") as error:
+        tokenizer.train_bpe(TEXTS, 100)
+    enough = int(str(error.value).split("at least ")[1].split(":")[0])
+    assert len(tokenizer.train_bpe(TEXTS, enough)) == enough
+    with pytest.raises(UserError):
+        tokenizer.train_bpe(TEXTS, enough - 1)
+
+
+def test_what_is_no_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"no tokenizer in {tmp_path}"):
+        tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="cannot read the tokenizer"):
+        tokenizer.load(tmp_path)
+
+
+def test_a_tokenizer_without_an_end_is_refused(words: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    PreTrainedTokenizerFast(tokenizer_object=words.backend_tokenizer, bos_token="<s>").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="eos_token is missing"):
+        tokenizer.load(tmp_path)
