@@ -61,7 +61,7 @@ def intervals(rows: Sequence[tuple[str, float, Interval]], label: str, *, zero: 
         unit = "" if zero else " %"
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}{unit}".replace("-", "−"))
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlabel(_short(label))
+        axes.set_xlabel(_short(label, 48))
         if zero:
             axes.axvline(0, color=_INK, linewidth=1)
         return _svg(figure, label)
@@ -78,7 +78,7 @@ def grouped(groups: Sequence[str], arms: Mapping[str, Sequence[tuple[float, Inte
         _rows(axes, groups)
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.set_xlabel(_short(label))
+        axes.set_xlabel(_short(label, 48))
         if len(arms) > 1:
             figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.2)
         return _svg(figure, label)
@@ -110,7 +110,7 @@ def bars(counts: Mapping[str, int], label: str) -> Markup:
         axes.margins(x=0.2)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_xlabel(_short(label))
+        axes.set_xlabel(_short(label, 48))
         return _svg(figure, label)
 
 
@@ -136,10 +136,10 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _short(name: str) -> str:
+def _short(name: str, most: int = 28) -> str:
     """A name as a label: SVG has no room for long ones, and no control characters."""
     clean = "".join(c if c.isprintable() else "\ufffd" for c in name)
-    return clean if len(clean) <= 28 else f"{clean[:27]}…"
+    return clean if len(clean) <= most else f"{clean[: most - 1]}…"
 
 
 def _svg(figure: Figure, label: str) -> Markup:
@@ -163,4 +163,4 @@ def _named(svg: str, label: str) -> str:
     svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(_short(label))}" class="plot"', 1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(_short(label, 200))}" class="plot"', 1)

@@ -1,7 +1,10 @@
 """The page holds what was measured, asks no network, and shows any text of a model's as text."""
 
 import re
+import shutil
+import subprocess
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,3 +106,20 @@ def test_verdicts_are_named_beside_each_answer():
     parsed = Parsed(made(("cot", "ut"), ("lema", "rr")))
     badges = [a["class"] for tag, a in parsed.tags if tag == "span" and "badge" in a.get("class", "")]
     assert [badges.count(f"badge {verdict}") for verdict in (Verdict.UNPARSED, Verdict.TRUNCATED)] == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_real_browser_runs_the_filter_and_nothing_else(tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium on this machine")
+    evil = "<script>document.title='attacked'</script><img src=x onerror=\"document.title='attacked'\">"
+    (tmp_path / "page.html").write_text(made(("cot", "rww" * 20), ("lema", "wrw" * 20), text=evil))
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--virtual-time-budget=2000")
+    command = [browser, *flags, "--dump-dom", f"file://{tmp_path / 'page.html'}"]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "<output>20 match</output>" in dom
+    assert "<title>cot · lema on arithmetic</title>" in dom
+    shown = [item for item in Parsed(dom).items() if "hidden" not in item]
+    assert {item["data-kinds"] for item in shown} == {"fixed"}
+    assert len(shown) == 20
