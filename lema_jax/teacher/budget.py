@@ -1,0 +1,109 @@
+"""What asking costs, and a limit that is never crossed."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from lema_jax.errors import UserError
+
+# USD per million prompt and completion tokens, OpenAI's list prices of 2025; --usd_per_million overrides them.
+_PRICES = {
+    "gpt-3.5-turbo": (0.5, 1.5),
+    "gpt-4": (30.0, 60.0),
+    "gpt-4-turbo": (10.0, 30.0),
+    "gpt-4o": (2.5, 10.0),
+    "gpt-4o-mini": (0.15, 0.6),
+    "gpt-4.1": (2.0, 8.0),
+    "gpt-4.1-mini": (0.4, 1.6),
+    "gpt-4.1-nano": (0.1, 0.4),
+}
+BATCH_DISCOUNT = 0.5  # the Batch API's price beside the list price
+_HIDDEN_TOKENS = 256  # what a chat template and a server's own system prompt may add to a prompt
+_BYTES_A_TOKEN = 3.5  # of English with mathematics, on average
+
+
+class Tokens(NamedTuple):
+    prompt: int
+    completion: int
+
+
+class Price(NamedTuple):
+    """USD per million tokens."""
+
+    prompt: float
+    completion: float
+
+    def of(self, tokens: Tokens) -> float:
+        """USD."""
+        return (tokens.prompt * self.prompt + tokens.completion * self.completion) / 1e6
+
+
+def price(model: str, usd_per_million: Sequence[str] = ()) -> Price | None:
+    """The price of a model's tokens: as given (prompt, completion), else from the table, else None.
+
+    Raises:
+      UserError: `usd_per_million` is given and is not two numbers.
+    """
+    if not usd_per_million:
+        return Price(*_PRICES[model]) if model in _PRICES else None
+    try:
+        prompt, completion = (float(usd) for usd in usd_per_million)
+        if not (0 <= prompt < math.inf and 0 <= completion < math.inf):
+            raise ValueError
+    except ValueError:
+        given = ",".join(usd_per_million)
+        raise UserError(f"--usd_per_million={given}: give two prices, prompt,completion, such as 2.5,10") from None
+    return Price(prompt, completion)
+
+
+def worst(body: dict[str, Any]) -> Tokens:
+    """More tokens than a request can cost: no token is shorter than a byte."""
+    return Tokens(_prompt_bytes(body) + _HIDDEN_TOKENS, body["max_tokens"])
+
+
+def likely(body: dict[str, Any]) -> Tokens:
+    """About the tokens of the prompt, and the most of the completion."""
+    return Tokens(round(_prompt_bytes(body) / _BYTES_A_TOKEN), body["max_tokens"])
+
+
+def _prompt_bytes(body: dict[str, Any]) -> int:
+    return len(json.dumps(body["messages"], ensure_ascii=False).encode())
+
+
+class Budget:
+    """Lets a request go only when its worst case still fits, beside what is spent and what is in flight.
+
+    Raises:
+      UserError: a limit in USD for a model without a price.
+    """
+
+    def __init__(self, price: Price | None, max_usd: float = math.inf, max_tokens: float = math.inf):
+        if price is None and max_usd < math.inf:
+            raise UserError("--max_cost_usd needs this model's price; give --usd_per_million=prompt,completion")
+        self.price = price or Price(0.0, 0.0)
+        self._max_usd, self._max_tokens = max_usd, max_tokens
+        self.spent_usd, self.spent_tokens = 0.0, 0
+        self._held_usd, self._held_tokens = 0.0, 0
+        self.holds = 0  # requests that something is set aside for
+
+    def spend(self, used: Iterable[Tokens]) -> None:
+        """Counts what has been paid."""
+        for tokens in used:
+            self.spent_usd += self.price.of(tokens)
+            self.spent_tokens += sum(tokens)
+
+    def hold(self, worst: Tokens) -> bool:
+        """Sets the worst case aside until `release`, or says that it does not fit."""
+        usd, tokens = self._held_usd + self.price.of(worst), self._held_tokens + sum(worst)
+        if self.spent_usd + usd > self._max_usd or self.spent_tokens + tokens > self._max_tokens:
+            return False
+        self._held_usd, self._held_tokens = usd, tokens
+        self.holds += 1
+        return True
+
+    def release(self, worst: Tokens) -> None:
+        """Gives back what `hold` set aside."""
+        self._held_usd -= self.price.of(worst)
+        self._held_tokens -= sum(worst)
+        self.holds -= 1

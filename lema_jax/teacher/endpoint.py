@@ -1,0 +1,155 @@
+"""The flags of every door that asks a chat endpoint, and the two ways to ask it."""
+
+import asyncio
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from lema_jax import records
+from lema_jax.errors import UserError
+from lema_jax.records import Appender
+from lema_jax.teacher import batch, budget
+from lema_jax.teacher.budget import Budget, Price, Tokens
+from lema_jax.teacher.chat import Outcome, Reply, Request
+from lema_jax.teacher.client import Asking
+from lema_jax.teacher.pace import Pace
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """Where to ask, how fast, and what it may cost."""
+
+    base_url: str | None = None  # None: OpenAI's own
+    concurrency: int = 32
+    requests_per_minute: float = math.inf
+    tokens_per_minute: float = math.inf
+    timeout_s: float = 300.0
+    max_cost_usd: float = math.inf  # this and the next count all that stands in the replies file, earlier runs included
+    max_tokens_total: float = math.inf
+    usd_per_million: tuple[str, ...] = ()
+    batch: bool = False
+    batch_poll_s: float = 30.0
+
+    def ask(
+        self,
+        requests: Callable[[], Iterable[Request]],
+        replies: Appender[Reply],
+        right: Callable[[Request, Reply], bool],
+    ) -> Outcome:
+        """Asks for every request that `replies` has no answer to, and keeps the answers there.
+
+        Args:
+          requests: gives the requests anew each time; rendered as they are needed, never all at once in memory.
+          replies: where answers are kept; the file that also makes a rerun pay nothing twice.
+          right: whether an answer is right, for the progress line.
+
+        Raises:
+          UserError: no key, a limit in USD without a price, or an answer of the endpoint that only the user can mend.
+        """
+        total, model = 0, ""
+        for request in requests():
+            total, model = total + 1, request.body["model"]
+        if not total:
+            return Outcome(0)
+        return asyncio.run(self._ask(requests, total, replies, self._budget(model, replies), right))
+
+    async def _ask(
+        self,
+        requests: Callable[[], Iterable[Request]],
+        total: int,
+        replies: Appender[Reply],
+        spending: Budget,
+        right: Callable[[Request, Reply], bool],
+    ) -> Outcome:
+        async with self.connect() as client:
+            if self.batch:
+                return await batch.Batches(client, replies, spending, self.batch_poll_s).run(requests, right)
+            pace = Pace(self.concurrency, self.requests_per_minute, self.tokens_per_minute)
+            asking = Asking(client, requests(), total, replies, spending, pace, right)
+            return await asking.run(min(self.concurrency, total))
+
+    def connect(self) -> "AsyncOpenAI":
+        """The official client, its own retries off.
+
+        Raises:
+          UserError: OpenAI's own endpoint without a key in the environment; others may need none.
+        """
+        import openai
+
+        key = os.environ.get("OPENAI_API_KEY")
+        if not key and not self.base_url and "OPENAI_BASE_URL" not in os.environ:
+            raise UserError("no key: set OPENAI_API_KEY, or give --base_url of an endpoint that needs none")
+        return openai.AsyncOpenAI(api_key=key or "none", base_url=self.base_url, max_retries=0, timeout=self.timeout_s)
+
+    def estimate(self, requests: Iterable[Request], replies: Path) -> str:
+        """What asking would take, in words; nothing is asked and nothing written."""
+        answered = {reply.id for reply in records.read(replies, Reply)} if replies.exists() else set()
+        count, kept, tokens, model = 0, 0, Tokens(0, 0), ""
+        for request in requests:
+            model = request.body["model"]
+            if request.id in answered:
+                kept += 1
+                continue
+            count += 1
+            likely = budget.likely(request.body)
+            tokens = Tokens(tokens.prompt + likely.prompt, tokens.completion + likely.completion)
+        price = self.price(model)
+        cost = f"${price.of(tokens):,.2f}" if price else "unknown (give --usd_per_million=prompt,completion)"
+        return (
+            f"{count:,} requests to ask ({kept:,} are answered already): about {tokens.prompt:,} prompt tokens and at"
+            f" most {tokens.completion:,} completion tokens; cost at most about {cost}"
+        )
+
+    def price(self, model: str) -> Price | None:
+        """Of the model's tokens, the way they are asked for; None when it is not known."""
+        listed = budget.price(model, self.usd_per_million)
+        if listed and self.batch:
+            return Price(*(usd * budget.BATCH_DISCOUNT for usd in listed))
+        return listed
+
+    def _budget(self, model: str, replies: Appender[Reply]) -> Budget:
+        spending = Budget(self.price(model), self.max_cost_usd, self.max_tokens_total)
+        spending.spend(reply.tokens for reply in replies.rows.values())
+        return spending
+
+
+def replies_of(out: str | Path) -> Path:
+    """The file beside a door's output that keeps the answers: `corrections.jsonl` -> `corrections.replies.jsonl`."""
+    return Path(out).with_suffix(".replies.jsonl")
+
+
+def define_flags() -> Callable[[], Endpoint]:
+    """Defines the flags of `Endpoint` for the door that calls it; returns what reads them after parsing."""
+    flags.disclaim_key_flags()  # they are the door's
+    base_url = flags.DEFINE_string("base_url", None, "an OpenAI-compatible endpoint; OpenAI's own if not given")
+    concurrency = flags.DEFINE_integer("concurrency", 32, "the most requests in flight", lower_bound=1)
+    per_minute = [
+        flags.DEFINE_float(f"{what}_per_minute", math.inf, f"the most {what} to start in a minute", lower_bound=1e-3)
+        for what in ("requests", "tokens")
+    ]
+    timeout = flags.DEFINE_float("timeout_s", 300.0, "seconds after which a request is tried again", lower_bound=0.01)
+    usd = flags.DEFINE_float("max_cost_usd", math.inf, "spend no more, earlier runs included", lower_bound=0)
+    tokens = flags.DEFINE_float("max_tokens_total", math.inf, "use no more tokens, likewise", lower_bound=0)
+    prices = flags.DEFINE_list("usd_per_million", [], "prices of a million tokens: prompt,completion")
+    batched = flags.DEFINE_bool("batch", False, "use the Batch API: half the price, within a day")
+    poll = flags.DEFINE_float("batch_poll_s", 30.0, "seconds between looks at a batch", lower_bound=0.01)
+    return lambda: Endpoint(
+        base_url=base_url.value,
+        concurrency=concurrency.value,
+        requests_per_minute=per_minute[0].value,
+        tokens_per_minute=per_minute[1].value,
+        timeout_s=timeout.value,
+        max_cost_usd=usd.value,
+        max_tokens_total=tokens.value,
+        usd_per_million=tuple(prices.value),
+        batch=batched.value,
+        batch_poll_s=poll.value,
+    )
