@@ -9,11 +9,52 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
 
 from lema_jax import tasks
-from lema_jax.records import Attempt, Verdict
+from lema_jax.records import Attempt, Correction, Verdict
 from lema_jax.tasks.steps import split_steps
-from lema_jax.teacher.parse import Parts
+from lema_jax.teacher.claims import claims
+from lema_jax.teacher.parse import Parts, parse
+from lema_jax.teacher.prompting import asks_step
+
+
+def correction(
+    id: str, attempt: Attempt, teacher: str, text: str, failed: str = "", usage: dict[str, Any] | None = None
+) -> Correction:
+    """The row of a teacher's reply: its parts, and the first thing that is wrong with it, if anything is.
+
+    Args:
+      failed: why the reply is no whole answer, where that is known already.
+    """
+    parts = align(attempt, parse(text, asks_step=asks_step(attempt.problem)))
+    return Correction(
+        id=id,
+        attempt=attempt,
+        teacher=teacher,
+        text=text,
+        step=min(parts.named, default=None),
+        explanation=parts.explanation,
+        steps=parts.steps,
+        answer=tasks.grade(attempt.problem, "\n".join(parts.steps), truncated=False)[0],
+        rejected=failed or parts.flaw or first_broken(attempt, parts),
+        usage=usage or {},
+    )
+
+
+def cut_at_step(row: Correction) -> Correction:
+    """The same correction of an attempt that ends with its wrong step (LEMMA, arXiv 2503.17439, learns from such).
+
+    An attempt stays whole where no step is named, and where what is left would be read as other steps: a single line
+    of several sentences.
+    """
+    steps = split_steps(row.attempt.text)[: row.step]
+    text = "\n".join(steps)
+    if row.step is None or split_steps(text) != steps:
+        return row
+    sampling = row.attempt.sampling | {"cut_at_step": row.step}
+    return row.model_copy(update={"attempt": row.attempt.model_copy(update={"text": text, "sampling": sampling})})
 
 
 def first_broken(attempt: Attempt, parts: Parts) -> str:
@@ -99,17 +140,11 @@ _TOLD = re.compile(
     r"|\breference solution|\bgold(?:en)? (?:standard |final )?(?:answer|solution|label)",
     re.IGNORECASE,
 )
-# A whole left side: nothing that calculates stands before it. Numbers are bounded, so that matching stays linear.
-_NUMBER = r"\d[\d.,]{0,15}"
-_SUM = re.compile(
-    rf"(?<![-+*/x×÷(.,\d])(?<![-+*/x×÷(] )({_NUMBER}(?: ?[-+*/x×÷] ?\$?{_NUMBER})+) ?= ?\$?(\d[\d,]{{0,15}}(?:\.\d+)?)"
-)
 
 
-def _sums(steps: Sequence[str]) -> dict[str, float]:
-    """`3+4` -> 7 for each `3 + 4 = 7` in the steps, however they are spaced."""
-    found = (match.groups() for step in steps for match in _SUM.finditer(step))
-    return {re.sub(r"[ $,]", "", sum_): float(value.replace(",", "")) for sum_, value in found}
+def _sums(steps: Sequence[str]) -> dict[str, Fraction]:
+    """`3 + 4` -> 7 for each `3 + 4 = 7` in the steps."""
+    return {claim.expression: claim.stated for step in steps for claim in claims(step)}
 
 
 def _same(these: Sequence[str], those: Sequence[str]) -> bool:
