@@ -7,7 +7,7 @@ Shape letters are `LlamaConfig`'s. A kernel of ours is [in, out], layers stacked
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import jax
@@ -69,7 +69,10 @@ class Entry:
 
 
 class Source(Protocol):
-    """Tensors under Hugging Face's names, in Hugging Face's orientation, read one at a time."""
+    """Tensors under Hugging Face's names, in Hugging Face's orientation, read one at a time.
+
+    `dtype` is what a tensor is stored as; `read` may give a wider type (a sum that is not yet rounded).
+    """
 
     where: str  # for error messages: a file or folder
 
@@ -136,8 +139,7 @@ def check(source: Source, config: LlamaConfig) -> None:
 def _equal(source: Source, one: str, other: str) -> bool:
     if source.shape(one) != source.shape(other):
         return False
-    everything = tuple(slice(0, size) for size in source.shape(one))
-    return np.array_equal(source.read(one, everything), source.read(other, everything))
+    return np.array_equal(whole(source, one), whole(source, other))
 
 
 def load(
@@ -174,11 +176,10 @@ def _read(source: Source, config: LlamaConfig, entry: Entry, dtype: np.dtype, in
     within = tuple(slice(part.start, part.stop) for part in (ranges[1:] if entry.stacked else ranges))
     theirs = within[::-1] if entry.transposed else within
     out = np.empty([len(part) for part in ranges], dtype)
-    if not entry.stacked:
-        out[...] = _turn(source.read(names[0], theirs), entry)
-        return out
-    for row, layer in enumerate(ranges[0]):
-        out[row] = _turn(source.read(names[layer], theirs), entry)
+    layers = ranges[0] if entry.stacked else range(1)
+    rows = out if entry.stacked else out[None]
+    for row, layer in zip(rows, layers):
+        row[...] = _turn(cast(source.read(names[layer], theirs), dtype, names[layer]), entry)
     return out
 
 
@@ -186,31 +187,59 @@ def _turn(array: np.ndarray, entry: Entry) -> np.ndarray:
     return array.T if entry.transposed else array
 
 
-def dump(params: dict[str, Any], config: LlamaConfig) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
-    """Their names with a function that gives the tensor, in their orientation; the inverse of `load`.
+class Tree:
+    """A tree of ours as a Source under Hugging Face's names: the inverse of `load`.
 
     Raises:
       UserError: arrays of `params` are missing, unexpected or of another shape; all are named.
     """
-    expected = {entry.path: entry.full_shape(config) for entry in table(config)}
-    found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in _leaves(params)}
-    problems = [f"missing: {path}" for path in expected.keys() - found.keys()]
-    problems += [f"unexpected: {path}" for path in found.keys() - expected.keys()]
-    problems += [
-        f"shape of {path}: {list(found[path])}, not {list(expected[path])}"
-        for path in expected.keys() & found.keys()
-        if found[path] != expected[path]
-    ]
-    if problems:
-        raise UserError("the arrays are not those of the config:\n  " + "\n  ".join(sorted(problems)))
-    for entry in table(config):
-        array = get(params, entry.path)
-        for layer, name in enumerate(entry.names(config)):
-            yield name, functools.partial(_part, array, entry, layer)
+
+    def __init__(self, params: dict[str, Any], config: LlamaConfig, where: str):
+        self.where = where
+        found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in _leaves(params)}
+        expected = {entry.path: entry.full_shape(config) for entry in table(config)}
+        problems = [f"missing: {path} {list(expected[path])}" for path in expected.keys() - found.keys()]
+        problems += [f"unexpected: {path} {list(found[path].shape)}" for path in found.keys() - expected.keys()]
+        problems += [
+            f"shape of {path}: {list(found[path].shape)}, not {list(expected[path])}"
+            for path in expected.keys() & found.keys()
+            if found[path].shape != expected[path]
+        ]
+        if problems:
+            raise UserError(f"the arrays of {where} are not those of its config:\n  " + "\n  ".join(sorted(problems)))
+        self._at = {
+            name: (entry, found[entry.path], layer)
+            for entry in table(config)
+            for layer, name in enumerate(entry.names(config))
+        }
+
+    def names(self) -> list[str]:
+        return list(self._at)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._at[name][0].hf_shape
+
+    def dtype(self, name: str) -> np.dtype:
+        return np.dtype(self._at[name][1].dtype)
+
+    def read(self, name: str, index: Index) -> np.ndarray:
+        entry, array, layer = self._at[name]
+        one = array[layer] if entry.stacked else array
+        return _turn(np.asarray(one[index[::-1] if entry.transposed else index]), entry)
 
 
-def _part(array: Any, entry: Entry, layer: int) -> np.ndarray:
-    return _turn(np.asarray(array[layer] if entry.stacked else array), entry)
+def cast(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    """The array in another type; a UserError where float16 cannot hold its numbers."""
+    with np.errstate(over="ignore"):  # told below, by name
+        stored = array.astype(dtype, copy=False)
+    if dtype == np.float16 and array.dtype != np.float16 and not np.isfinite(stored).all():
+        raise UserError(f"{name} has numbers that float16 cannot hold; take bfloat16 or float32")
+    return stored
+
+
+def whole(source: Source, name: str) -> np.ndarray:
+    """All of a tensor."""
+    return source.read(name, tuple(slice(0, size) for size in source.shape(name)))
 
 
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:
@@ -222,6 +251,14 @@ def get(tree: dict[str, Any], path: str) -> Any:
     for key in path.split("/"):
         tree = tree[key]
     return tree
+
+
+def find(tree: dict[str, Any], path: str) -> Any | None:
+    """Likewise, or None where the path leads nowhere."""
+    try:
+        return get(tree, path)
+    except KeyError:
+        return None
 
 
 def put(tree: dict[str, Any], path: str, value: Any) -> None:

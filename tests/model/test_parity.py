@@ -80,7 +80,8 @@ def assert_parity(raw: dict, compute: Compute, seed: int = 0, gradients: bool = 
     expected_value, expected = hf_oracle.loss_and_gradients(theirs, tokens)
     np.testing.assert_allclose(value, expected_value, rtol=1e-5)
     grads = grads if compute.scan_layers else stack_layers(grads)
-    found = {name: part() for name, part in names.dump(grads, config)}
+    tree = names.Tree(grads, config, "gradients")
+    found = {name: names.whole(tree, name) for name in tree.names()}
     assert found.keys() == expected.keys()
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], atol=2e-6, rtol=2e-3, err_msg=name)

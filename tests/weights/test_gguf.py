@@ -18,8 +18,8 @@ SMALL = LlamaConfig(32, 64, 96, 2, 4, 2, 8, 128, 5e4)
 
 
 def loaded(file: Gguf) -> dict[str, np.ndarray]:
-    params = names.load(file, file.config)
-    return {name: part() for name, part in names.dump(params, file.config)}
+    tree = names.Tree(names.load(file, file.config), file.config, "loaded")
+    return {name: names.whole(tree, name) for name in tree.names()}
 
 
 @pytest.mark.parametrize("tied", [False, True])

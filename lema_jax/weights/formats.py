@@ -1,0 +1,59 @@
+"""Other programs' formats, opened: what a conversion needs of each, with no weights read yet."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lema_jax.data import tokenizer as tokenizers
+from lema_jax.model.config import LlamaConfig
+from lema_jax.weights import hf_config, hf_folder, safetensors, vocabulary
+from lema_jax.weights.gguf import Gguf
+from lema_jax.weights.names import Source
+
+_BLOCKS, _BLOCK = 64, 1 << 16  # of a large file, how much is looked at to tell it from another
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A model to convert.
+
+    Attributes:
+      source: its weights.
+      config: its architecture.
+      save_tokenizer: writes its tokenizer's files into a folder.
+      fingerprint: tells it from any other model.
+    """
+
+    source: Source
+    config: LlamaConfig
+    save_tokenizer: Callable[[Path], None]
+    fingerprint: str
+
+
+def open_gguf(path: str | Path) -> Opened:
+    """A GGUF file. Raises a UserError as `Gguf` and `vocabulary.from_gguf` do."""
+    file = Gguf(path)
+    tokenizer = vocabulary.from_gguf(file)
+    return Opened(file, file.config, lambda out: tokenizers.save(tokenizer, out), fingerprint([Path(path)]))
+
+
+def open_hf(folder: str | Path) -> Opened:
+    """A Hugging Face folder. Raises a UserError as `hf_config.read` and `safetensors.open_folder` do."""
+    config = hf_config.read(folder)
+    source = safetensors.open_folder(folder)
+    files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".safetensors", ".model"))
+    return Opened(source, config, lambda out: hf_folder.copy_tokenizer(folder, out), fingerprint(files))
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """16 hex digits over names, sizes and content: all of a small file, evenly spread blocks of a large one."""
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with open(path, "rb") as file:
+            for number in range(_BLOCKS if size > _BLOCKS * _BLOCK else 1):
+                file.seek(number * (size - _BLOCK) // (_BLOCKS - 1) if number else 0)
+                digest.update(file.read(_BLOCK if size > _BLOCKS * _BLOCK else size))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,136 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lema_jax.model import layout
+from lema_jax.model.config import Compute
+from lema_jax.model.llama import Llama, empty_cache
+from tests import tiny
+
+IN_LINE = Compute(scan_layers=False)
+LAYOUTS = [Compute(), IN_LINE]
+
+
+def laid_out(variables: dict, compute: Compute) -> dict:
+    return variables if compute.scan_layers else layout.unstack_layers(variables)
+
+
+def test_no_token_sees_a_later_one():
+    # d logits[t] / d embedding[s] is zero for s > t and not for s <= t: causality of the whole network at once.
+    model, variables = Llama(tiny.CONFIG), tiny.variables()
+    tokens = tiny.tokens(1, 6)
+
+    def logits(embedded_TD):
+        table = jnp.zeros((tiny.CONFIG.vocab_size, tiny.CONFIG.hidden_size)).at[: len(embedded_TD)].set(embedded_TD)
+        swapped = {"params": variables["params"] | {"embed": {"embedding": table}}}
+        return tiny.apply(model, swapped, jnp.arange(6)[None])[0].sum(axis=-1)
+
+    jacobian_TSD = jax.jit(jax.jacobian(logits))(variables["params"]["embed"]["embedding"][tokens[0]])
+    influence_TS = np.abs(jacobian_TSD).max(axis=-1)
+    assert (influence_TS[np.triu_indices(6, 1)] == 0).all()
+    assert (influence_TS[np.tril_indices(6)] > 0).all()
+
+
+@pytest.mark.parametrize("compute", LAYOUTS, ids=["scanned", "in line"])
+def test_packed_segments_equal_separate_rows(compute):
+    model, variables = Llama(tiny.CONFIG, compute), laid_out(tiny.variables(), compute)
+    first, second = tiny.tokens(1, 5, seed=1), tiny.tokens(1, 7, seed=2)
+    packed = tiny.apply(
+        model,
+        variables,
+        np.concatenate([first, second], axis=1),
+        np.concatenate([np.arange(5), np.arange(7)])[None],
+        np.array([[1] * 5 + [2] * 7]),
+    )
+    np.testing.assert_allclose(packed[:, :5], tiny.apply(model, variables, first), atol=1e-5)
+    np.testing.assert_allclose(packed[:, 5:], tiny.apply(model, variables, second), atol=1e-5)
+
+
+def test_scanned_equals_in_line_with_adapters_and_gradients():
+    variables = tiny.variables(lora=tiny.LORA)
+    tokens = tiny.tokens(2, 9)
+
+    def loss(variables, compute):
+        model = Llama(tiny.CONFIG, compute, tiny.LORA)
+        return jnp.mean(jax.nn.logsumexp(tiny.apply(model, variables, tokens), axis=-1))
+
+    stacked = jax.jit(jax.grad(loss), static_argnums=1)(variables, Compute())
+    in_line = jax.jit(jax.grad(loss), static_argnums=1)(layout.unstack_layers(variables), IN_LINE)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), stacked, layout.stack_layers(in_line))
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("scan", [True, False])
+def test_rematerialisation_changes_no_gradient(remat, scan):
+    variables = laid_out(tiny.variables(), Compute(scan_layers=scan))
+    tokens = tiny.tokens(2, 9)
+
+    def loss(variables, remat):
+        model = Llama(tiny.CONFIG, Compute(scan_layers=scan, remat=remat))
+        return jnp.mean(jax.nn.logsumexp(tiny.apply(model, variables, tokens), axis=-1))
+
+    plain, again = (
+        jax.jit(jax.grad(loss), static_argnums=1)(variables, "none"),
+        jax.jit(jax.grad(loss), static_argnums=1)(variables, remat),
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, again)
+
+
+@pytest.mark.parametrize("compute", LAYOUTS, ids=["scanned", "in line"])
+def test_cached_equals_uncached_in_pieces_of_any_size(compute):
+    model, variables = Llama(tiny.CONFIG, compute), laid_out(tiny.variables(), compute)
+    tokens = tiny.tokens(2, 8)
+    whole = tiny.apply(model, variables, tokens)
+    cache = empty_cache(tiny.CONFIG, compute, rows=2, slots=12)
+    at = 0
+    for size in (4, 1, 3):
+        piece = tokens[:, at : at + size]
+        hidden, cache = tiny.apply(model, variables, piece, jnp.full(2, at), cache, method="extend")
+        logits = tiny.apply(model, variables, hidden, method="logits")
+        np.testing.assert_allclose(logits, whole[:, at : at + size], atol=1e-5)
+        at += size
+
+
+def test_a_fresh_adapter_changes_nothing():
+    model = Llama(tiny.CONFIG, Compute(), tiny.LORA)
+    fresh = nn.unbox(jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 1), jnp.int32)))
+    tokens = tiny.tokens(2, 9)
+    base = tiny.apply(Llama(tiny.CONFIG), {"params": fresh["params"]}, tokens)
+    np.testing.assert_array_equal(tiny.apply(model, fresh, tokens), base)
+    assert all(
+        jnp.any(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(fresh["lora"]) if "a" in str(path[-1])
+    )
+
+
+def test_an_adapter_equals_its_merged_kernel():
+    variables = tiny.variables(lora=tiny.LORA)
+    scale = tiny.LORA.alpha / tiny.LORA.rank
+    params, lora = variables["params"], variables["lora"]["layers"]
+    merged = jax.tree.map(lambda x: x, params)
+    for block in ("attn", "mlp"):
+        for name, ab in lora[block].items():
+            delta = scale * jnp.einsum("LIR,LRO->LIO", ab["a"], ab["b"])
+            merged["layers"][block][name]["kernel"] = params["layers"][block][name]["kernel"] + delta
+    tokens = tiny.tokens(2, 9)
+    adapted = tiny.apply(Llama(tiny.CONFIG, Compute(), tiny.LORA), variables, tokens)
+    np.testing.assert_allclose(adapted, tiny.apply(Llama(tiny.CONFIG), {"params": merged}, tokens), atol=1e-4)
+
+
+def test_dropout_touches_the_adapter_alone():
+    dropping = Llama(tiny.CONFIG, Compute(), tiny.LORA.__class__(4, 8.0, 0.5), deterministic=False)
+    variables = tiny.variables(lora=tiny.LORA)
+    tokens = tiny.tokens(1, 9)
+    run = lambda variables, seed: tiny.apply(dropping, variables, tokens, rngs={"dropout": jax.random.key(seed)})
+    assert jnp.any(run(variables, 0) != run(variables, 1))
+    off = variables | {"lora": jax.tree.map(jnp.zeros_like, variables["lora"])}
+    np.testing.assert_array_equal(run(off, 0), run(off, 1))
+
+
+def test_stacking_is_undone_by_unstacking_anywhere_in_a_tree():
+    tree = {"mu": tiny.variables(lora=tiny.LORA), "count": jnp.int32(3)}
+    in_line = layout.unstack_layers(tree)
+    assert "layers_1" in in_line["mu"]["lora"]
+    assert "layers" not in in_line["mu"]["lora"]
+    jax.tree.map(np.testing.assert_array_equal, layout.stack_layers(in_line), tree)
