@@ -1,0 +1,90 @@
+"""A run as lm-evaluation-harness writes its own, so that the tools around it read ours.
+
+    results_<date>.json            the accuracy, and what was run
+    samples_<task>_<date>.jsonl    a line for every question
+
+A run written again replaces its files.
+"""
+
+import datetime
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lema_jax.evidence import stats
+from lema_jax.records import Prediction, Verdict
+
+_METRIC = "exact_match"
+
+
+def write(folder: Path, predictions: Sequence[Prediction]) -> None:
+    """Writes both files of one run (one task, one checkpoint, at least one prediction) into `folder`."""
+    task = predictions[0].problem.task
+    before = sorted(folder.glob(f"samples_{task}_*.jsonl"))
+    stamp = before[-1].stem.rpartition("_")[2] if before else datetime.datetime.now().isoformat().replace(":", "-")
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in samples(predictions))
+    _replace(folder / f"samples_{task}_{stamp}.jsonl", lines)
+    _replace(folder / f"results_{stamp}.json", json.dumps(results(predictions), indent=2, ensure_ascii=False) + "\n")
+
+
+def samples(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """The harness's sample of each prediction; one of no answer has an empty filtered response, and is not right."""
+    return [_sample(number, prediction) for number, prediction in enumerate(predictions)]
+
+
+def _sample(number: int, prediction: Prediction) -> dict[str, Any]:
+    doc = prediction.problem.model_dump(mode="json")
+    return {
+        "doc_id": number,
+        "doc": doc,
+        "target": prediction.problem.gold,
+        "arguments": {"gen_args_0": {"arg_0": prediction.prompt, "arg_1": {"do_sample": False}}},
+        "resps": [[prediction.text]],
+        "filtered_resps": ["" if prediction.answer is None else prediction.answer],
+        "filter": "none",
+        "metrics": [_METRIC],
+        "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
+        "prompt_hash": _hash(prediction.prompt),
+        "target_hash": _hash(prediction.problem.gold),
+        _METRIC: float(prediction.verdict is Verdict.RIGHT),
+        "verdict": prediction.verdict.value,
+    }
+
+
+def results(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """The harness's results; the standard error is of a mean of n rights and wrongs, with its n - 1."""
+    summary = stats.summarize(predictions)
+    task, n = predictions[0].problem.task, summary.n
+    error = math.sqrt(summary.accuracy * (1 - summary.accuracy) / (n - 1)) if n > 1 else "N/A"
+    config = {
+        "task": task,
+        "test_split": predictions[0].problem.split,
+        "output_type": "generate_until",
+        "metric_list": [{"metric": _METRIC, "aggregation": "mean", "higher_is_better": True}],
+        "num_fewshot": 0,
+    }
+    return {
+        "results": {task: {"alias": task, f"{_METRIC},none": summary.accuracy, f"{_METRIC}_stderr,none": error}},
+        "group_subtasks": {task: []},
+        "configs": {task: config},
+        "versions": {task: "lema_jax"},
+        "n-shot": {task: 0},
+        "higher_is_better": {task: {_METRIC: True}},
+        "n-samples": {task: {"original": n, "effective": n}},
+        "config": {"model": "lema_jax", "model_args": f"checkpoint={predictions[0].checkpoint}"},
+        "model_name": predictions[0].checkpoint,
+    }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
