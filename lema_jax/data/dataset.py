@@ -137,6 +137,8 @@ class Records(Sequence[dict[str, np.ndarray]]):
         return len(self._source)
 
     def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
         try:
             return self._source[number]
         except (RuntimeError, ValueError, OSError) as error:

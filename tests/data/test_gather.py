@@ -1,0 +1,56 @@
+"""From rows to candidates: what cannot serve is counted, what is of another task is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from lema_jax import records
+from lema_jax.data import examples, gather
+from lema_jax.errors import UserError
+from tests.data import rows
+
+
+def test_gold_then_right_attempts_that_state_their_answer(tmp_path: Path) -> None:
+    file = tmp_path / "attempts.jsonl"
+    texts = {
+        "right": ["12 - 5 = 7\nThe answer is 7. \n", "It is 7", "The answer is 7. Or so", "The answer is $7."],
+        "wrong": ["The answer is 8."],
+        "unparsed": ["Well."],
+        "truncated": ["12 -"],
+    }
+    records.write(file, [rows.attempt(text=text, verdict=verdict) for verdict in texts for text in texts[verdict]])
+    pool = gather.chain_of_thought("gsm8k", [rows.problem()], [file])
+    assert [(row.example.source, row.example.completion) for row in pool.candidates] == [
+        ("gold", "3 * 4 = 12\nThe answer is 7."),
+        ("tiny", "12 - 5 = 7\nThe answer is 7."),
+        ("tiny", "The answer is $7."),
+    ]
+    assert pool.left_out == [("not right", 3), ("right, but without a last `The answer is ….`", 2)]
+
+
+def test_kept_corrections_that_name_a_step(tmp_path: Path) -> None:
+    file = tmp_path / "corrections.jsonl"
+    made = [
+        rows.correction(),
+        rows.correction(rejected="answer_is_gold"),
+        rows.correction(step=None),
+        rows.correction(step=9),
+    ]
+    records.write(file, made)
+    pool = gather.corrections("gsm8k", [file], examples.correction)
+    assert [row.correction for row in pool.candidates] == made[:1]
+    assert pool.left_out == [("rejected", 1), ("without a step of the attempt", 2)]
+
+
+def test_rows_of_another_task_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "attempts.jsonl"
+    records.write(file, [rows.attempt(), rows.attempt(rows.problem(1, task="arithmetic"))])
+    with pytest.raises(UserError, match=r"attempts.jsonl: row \w+ is of the task arithmetic, not gsm8k"):
+        gather.chain_of_thought("gsm8k", [], [file])
+
+
+def test_a_malformed_line_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "attempts.jsonl"
+    file.write_text(rows.attempt().model_dump_json() + "\n{}\n")
+    with pytest.raises(UserError, match=r"attempts.jsonl:2: "):
+        gather.chain_of_thought("gsm8k", [], [file])
