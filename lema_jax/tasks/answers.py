@@ -10,7 +10,10 @@ from fractions import Fraction
 
 from lema_jax.tasks import expressions
 
-_LONGEST = 400  # characters after a cue that can belong to an answer of a number
+# Bounds that no honest answer meets: characters of a number, characters of any answer, cues that are looked at.
+_LONGEST = 400
+_LONGEST_STATED = 2_000
+_MOST_CUES = 50
 _MOST_DIGITS = 300
 
 _NEXT_QUESTION = re.compile(r"\n\s*\n\s*(?:Q|Question)\s*:")
@@ -23,29 +26,30 @@ def stated(text: str) -> Iterator[str]:
     """What follows each cue of a final answer, the last cue first.
 
     Cues: `the answer is`, `answer:`, `#### `, a line `A: `, and a box, whose content alone is given. What stands after
-    the beginning of another question (`Q:` or `Question:` in a paragraph of its own) is not looked at.
+    the beginning of another question (`Q:` or `Question:` in a paragraph of its own) is not looked at, nor what is
+    further than 2,000 characters from its cue.
     """
     if after := _NEXT_QUESTION.search(text):
         text = text[: after.start()]
-    for cue in reversed(list(_CUE.finditer(text))):
-        yield braced(text, cue.end()) if cue["box"] else text[cue.end() :]
+    for cue in reversed(list(_CUE.finditer(text))[-_MOST_CUES:]):
+        after = text[cue.end() : cue.end() + _LONGEST_STATED]
+        yield braced(after) if cue["box"] else after
 
 
-def braced(text: str, start: int) -> str:
-    """The content of the braces that open at `start`, white space before them allowed.
+def braced(text: str) -> str:
+    """The content of the braces that `text` opens with, white space before them allowed.
 
-    Without an opening brace the word that stands there; without a closing one, the rest of the text.
+    Without an opening brace the first word; without a closing one, the rest of the text.
     """
-    while start < len(text) and text[start].isspace():
-        start += 1
-    if not text.startswith("{", start):
-        return re.split(r"[\s$]", text[start:], maxsplit=1)[0]
+    text = text.lstrip()
+    if not text.startswith("{"):
+        return re.split(r"[\s$]", text, maxsplit=1)[0]
     depth = 0
-    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+    for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
         depth += {"{": 1, "}": -1}.get(match.group(), 0)
         if depth == 0:
-            return text[start + 1 : match.start()]
-    return text[start + 1 :]
+            return text[1 : match.start()]
+    return text[1:]
 
 
 def final_number(text: str) -> str | None:
@@ -66,7 +70,7 @@ def canonical(text: str) -> str | None:
     """The one number that `text` states: `17`, `-2.5`, `1/3`, `40%`; a time `4:30` or a ratio `3:2` as it stands."""
     plain = _sentence(_plain(text[:_LONGEST]))
     if pair := _PAIR.search(plain):
-        return f"{int(pair[1])}:{pair[2]}"
+        return f"{int(pair[1])}:{pair[2]}" + (f" {pair[3].lower()}m" if pair[3] else "")
     value = _number(plain)
     return None if value is None else written(value) + "%" * ("%" in plain)
 
@@ -117,9 +121,10 @@ _REWRITES = [
         (r"\\(?:times|cdot)\b", "*"),
         (r"\\(?:left|right|displaystyle)\b|\^\s*\{?\\circ\}?|\\[()\[\]]", ""),
         (r"\\(.)", r"\1"),
-        (r"(?<![\d)])\*+(?=\S)|\*+(?!\s*[\d(.-])", ""),  # emphasis, not a product
+        (r"(?<![\d)*])\*++(?=\S)|\*++(?!\s*[\d(.-])", ""),  # emphasis, not a product
         (r"(?<=\d)\s*[xX]\s*(?=\d)", " * "),
         (r"(?i)\bper\s?cent\b", "%"),
+        (r"\^\s*\{([^{}]*)\}", r"^(\1)"),
     )
 ]
 
@@ -136,22 +141,30 @@ def _first_line(text: str) -> str:
 
 
 def _sentence(plain: str) -> str:
-    """Up to the end of the first sentence that mentions a number, and there what follows the last `=`."""
+    """The first sentence that mentions a number, without its reasons, and there what follows the last `=`."""
     start = found.start() if (found := re.search(r"\d", plain)) else 0
-    end = re.compile(r"[.!?;](?=\s|$)").search(plain, start)
+    end = _END.search(plain, start)
     sentence = plain[: end.start()] if end else plain
     before, equals, after = sentence.rpartition("=")
-    return after if equals and _mentions_number(after) else before if equals else sentence
+    if not equals:
+        return sentence
+    if _TWO_EQUATIONS.search(before):
+        return ""
+    return after if _mentions_number(after) else before
+
+
+_END = re.compile(r"[.!?;](?=\s|$)|(?<=\S)\s(?:\(|(?:because|since|as)\b)", re.IGNORECASE)
+_TWO_EQUATIONS = re.compile(r"=.*(?:\b(?:and|or)\b|[,;]\s)")
 
 
 # --- plain text to numbers --------------------------------------------------------------------------------------------
 
-_DECIMAL = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+"
+_DECIMAL = r"(?:(?:\d{1,3}(?:[, ]\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)(?!\d|\.\d|[xyz]\b)"
 _QUANTITY = re.compile(
     rf"""(?<![\w.])(?:(?<![\w)%]\s)(?P<sign>[-+])\s?)?
     (?:(?P<whole>\d+)\s+(?:and\s+)?(?P<part>\d+)\s?/\s?(?P<of>\d+)(?![\d.])
       |(?P<top>{_DECIMAL})\s?/\s?(?P<bottom>{_DECIMAL})
-      |(?P<value>{_DECIMAL})(?:[eE](?P<e>[-+]?\d+)\b|\s?\*\s?10\s?\^\s?\{{?\s?(?P<ten>[-+]?\d+)\s?\}}?)?
+      |(?P<value>{_DECIMAL})(?:[eE](?P<e>[-+]?\d+)\b|\s?\*\s?10\s?\^\s?\(?\s?(?P<ten>[-+]?\d+)\s?\)?)?
     )
     (?:\s?(?P<scale>hundred|thousand|million|billion|trillion)\b)?""",
     re.VERBOSE,
@@ -170,7 +183,7 @@ _WORDS = re.compile(
     rf"(?P<words>(?:{_WORD})(?:[\s-]+(?:and\s+)?(?:{_WORD}))*)\b",
     re.IGNORECASE,
 )
-_SEVERAL = re.compile(r"(?:\b(?:or|and|to|through|versus|vs)|[,;/&+*^-]|^)\s*\(?$", re.IGNORECASE)
+_SEVERAL = re.compile(r"(?:\b(?:or|and|to|through|versus|vs)|[,;/&+*^-]|^)[\s({]*$", re.IGNORECASE)
 _CENTS = re.compile(r"(\d+)\s*(?:dollars?)?\s+and\s+(\d{1,2})\s+cents?\b")
 _PAIR = re.compile(r"(?<![\d:.])(\d{1,6})\s?:\s?(\d{1,6})(?![\d:.]\d)(?:\s*([ap])\.?\s?m\b)?", re.IGNORECASE)
 _BARE = re.compile(rf"\s*[-+]?\s?(?:{_DECIMAL})\s*[.%]?\s*")
@@ -195,7 +208,7 @@ def _number(plain: str) -> Fraction | None:
 def _quantity(match: re.Match[str]) -> Fraction | None:
     if len(match.group()) > _MOST_DIGITS:
         return None
-    parts = {name: text.replace(",", "") for name, text in match.groupdict().items() if text}
+    parts = {name: re.sub("[, ]", "", text) for name, text in match.groupdict().items() if text}
     if "whole" in parts:
         top, bottom = Fraction(parts["part"]), Fraction(parts["of"])
         value = int(parts["whole"]) + top / bottom if bottom else None
