@@ -101,7 +101,9 @@ def _rates(rows: Sequence[Correction], value: Callable[[Correction], str]) -> di
 def text(found: Audit) -> str:
     """The audit for the terminal."""
     rejected = [(name, f"{n:,}") for name, n in found.rejected.items()]
-    lines = [_finding(found), "", table.text_table(("rejected because of", "corrections"), rejected)]
+    lines = [_finding(found)]
+    if rejected:
+        lines += ["", table.text_table(("rejected because of", "corrections"), rejected)]
     for key, rates in found.rates.items():
         rows = [
             (name, f"{r.kept:,}", f"{r.n:,}", table.percent(r.share), table.span(r.interval))

@@ -93,7 +93,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label:
                 steps, values, color=colour, label=_short(name), marker="o" if len(steps) < 12 else "", markersize=4
             )
         axes.set_xlabel("step")
-        axes.yaxis.set_major_formatter("{x:.4g}")
+        axes.yaxis.set_major_formatter("{x:,.6g}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if len(series) > 1:
             figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2)

@@ -14,6 +14,7 @@ from lema_jax.evidence.compare import Arm, Change, Comparison, change
 from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.runs import Run
 
+TALLEST = 12  # groups in one plot
 METHOD = (
     "An interval of one run's accuracy is Wilson's; of a difference on the same questions, the paired bootstrap's; of "
     "arms with several training seeds, a bootstrap that draws seeds and questions both.",
@@ -82,7 +83,7 @@ def runs_page(
         baseline=baseline.name,
         accuracy_plot=charts.intervals([(a.name, a.accuracy, a.interval) for a in arms], "accuracy"),
         difference_plot=_differences(comparisons),
-        groups=[{"key": key, "plot": _group_plot(groups.by(key, arms))} for key in keys],
+        groups=[{"key": key, "plots": _group_plots(groups.by(key, arms))} for key in keys],
         comparisons=[label for label, _ in others],
         baseline_run=everyone[0][0],
         changes=[(label, *(f"{of.count(kind):,}" for kind in Change)) for (label, _), of in zip(others, kinds)],
@@ -146,9 +147,17 @@ def _differences(comparisons: Mapping[str, Comparison]) -> Markup | None:
     return charts.intervals(rows, "points more than the baseline", zero=True) if rows else None
 
 
-def _group_plot(grouped: groups.Grouped) -> Markup:
+def _group_plots(grouped: groups.Grouped) -> list[Markup]:
+    """The groups in plots of at most TALLEST each."""
     names = [f"{group} (n={n:,})" for group, n in zip(grouped.groups, grouped.n)]
-    return charts.grouped(names, grouped.accuracy, f"accuracy by {grouped.key}")
+    return [
+        charts.grouped(
+            names[start : start + TALLEST],
+            {arm: values[start : start + TALLEST] for arm, values in grouped.accuracy.items()},
+            f"accuracy by {grouped.key}",
+        )
+        for start in range(0, len(names), TALLEST)
+    ]
 
 
 def _curve_plots(training: Mapping[str, Mapping[str, Curve]]) -> list[tuple[str, Markup]]:

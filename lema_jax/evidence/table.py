@@ -92,7 +92,7 @@ def _judgement(comparison: Comparison) -> str:
 
 def _seeds(comparison: Comparison) -> str:
     if comparison.p is not None:
-        return "It is one training run each: how far another seed would move it, this does not say."
+        return "One training run each: this does not say how far another seed would move it."
     fewest = min(len(comparison.baseline.runs), len(comparison.other.runs))
     few = "; so few seeds make the interval too narrow" if fewest < 5 else ""
     return f"The interval covers questions and training seeds ({fewest} or more an arm{few})."

@@ -98,6 +98,15 @@ def test_training_curves_funnel_and_cost_are_shown_where_given():
     assert {"corrections", "31"} <= {text.strip() for text in said}
 
 
+def test_many_groups_are_spread_over_several_plots(monkeypatch):
+    arguments = ("cot", "rw" * 10), ("lema", "wr" * 10)
+    before = [tag for tag, _ in Parsed(made(*arguments)).tags].count("svg")
+    monkeypatch.setattr(page, "TALLEST", 1)
+    parsed = Parsed(made(*arguments))
+    assert [tag for tag, _ in parsed.tags].count("svg") == before + 1
+    assert {"0 (n=10)", "1 (n=10)"} <= {text.strip() for text in parsed.text}
+
+
 def test_choice_of_a_checkpoint_is_said():
     assert "Chosen on dev: late" in " ".join(Parsed(made(("cot", "rw"), choice="Chosen on dev: late")).text)
 
