@@ -37,8 +37,8 @@ class DataConfig:
             for name in ("batch_size", "seq_len")
             if getattr(self, name) <= 0
         ]
-        if self.seed < 0:
-            found.append(f"seed={self.seed} must not be negative")
+        if not 0 <= self.seed < 2**32:
+            found.append(f"seed={self.seed} must be in [0, 2^32)")
         return found
 
 

@@ -82,16 +82,29 @@ def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
     identity = _identity(recipe, training)
     if (made := _made_already(out, identity)) is not None:
         return made, False
+    chosen = _choose(recipe, training)
     beside = out.with_name(out.name + ".partial")
     if beside.exists():
         shutil.rmtree(beside)
     beside.mkdir(parents=True)
-    made = _make(recipe, training, identity, beside)
+    made = _write(recipe, identity, chosen, beside)
     beside.rename(out)
     return made, True
 
 
-def _make(recipe: Recipe, training: Sequence[Problem], identity: dict[str, Any], folder: Path) -> Card:
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """What goes into a data set."""
+
+    pools: list[Pool]
+    mixed: list[Candidate]
+    encoded: dict[str, Encoded]  # by example id
+    words: PreTrainedTokenizerFast
+    dev: list[Problem]
+    overlap: dict[str, Any]
+
+
+def _choose(recipe: Recipe, training: Sequence[Problem]) -> _Chosen:
     pools = _gather(recipe, training)
     dev = curate.hold_out(training, recipe.dev_questions, recipe.seed)
     held_out = {curate.normal(problem.question) for problem in dev}
@@ -105,22 +118,27 @@ def _make(recipe: Recipe, training: Sequence[Problem], identity: dict[str, Any],
         pool.keep(lambda row: row.example.id in encoded, "over-long")
         curate.require_some(pool)
     mixed = _mix(recipe, pools, encoded)
+    return _Chosen(pools, mixed, encoded, words, dev, overlap)
 
-    tokenizer.save(words, folder / "tokenizer")
-    _write_set(folder, [row.example for row in mixed], encoded)
-    if dev:
-        _write_dev(folder / "dev", dev, words, recipe.limits)
+
+def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Path) -> Card:
+    tokenizer.save(chosen.words, folder / "tokenizer")
+    _write_set(folder, [row.example for row in chosen.mixed], chosen.encoded)
+    if chosen.dev:
+        _write_dev(folder / "dev", chosen.dev, chosen.words, recipe.limits)
     if recipe.export:
-        exports.write(recipe.export, mixed, folder / "exports")
+        exports.write(recipe.export, chosen.mixed, folder / "exports")
+    corrected = [row.correction.attempt for row in chosen.mixed if row.correction is not None]
     made = Card(
         recipe=identity,
-        left_out={pool.name: [[why, count] for why, count in pool.left_out] for pool in pools},
-        kinds=dict(Counter(row.example.kind for row in mixed)),
-        sources=dict(Counter(row.example.source for row in mixed).most_common()),
+        left_out={pool.name: [[why, count] for why, count in pool.left_out] for pool in chosen.pools},
+        kinds=dict(Counter(row.example.kind for row in chosen.mixed)),
+        sources=dict(Counter(row.example.source for row in chosen.mixed).most_common()),
+        students=dict(Counter(attempt.student for attempt in corrected).most_common()),
         counts=dataclasses.asdict(dataset.counts(folder)),
-        questions=len({curate.normal(row.problem.question) for row in mixed}),
-        overlap=overlap,
-        tokenizer=tokenizer.fingerprint(words),
+        questions=len({curate.normal(row.problem.question) for row in chosen.mixed}),
+        overlap=chosen.overlap,
+        tokenizer=tokenizer.fingerprint(chosen.words),
         files={str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()},
     )
     card.write(made, folder)

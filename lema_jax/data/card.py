@@ -20,6 +20,7 @@ class Card:
     left_out: dict[str, list[list[Any]]]  # pool -> [[why, how many], …] in the order of the filters
     kinds: dict[str, int]  # "cot", "correction" -> examples
     sources: dict[str, int]  # who wrote the completions -> examples
+    students: dict[str, int]  # whose mistakes are corrected -> corrections
     counts: dict[str, int]  # dataset.Counts
     questions: int  # distinct ones
     overlap: dict[str, Any]  # with test questions: policy, sets checked and not, how many training questions
@@ -42,13 +43,20 @@ def read(folder: Path) -> Card | None:
 
 def summary(card: Card) -> str:
     """A few lines for the terminal."""
-    lines = [_funnel(pool, left_out) for pool, left_out in card.left_out.items()]
+    lines = [
+        f"{pool}: left out " + (", ".join(f"{count:,} {why}" for why, count in left_out if count) or "nothing")
+        for pool, left_out in card.left_out.items()
+    ]
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in card.kinds.items())
     counts = card.counts
     lines.append(
         f"{counts['examples']:,} examples ({kinds}) on {card.questions:,} questions; {counts['tokens']:,} tokens, "
         f"{counts['loss_tokens']:,} with loss; longest {counts['longest']}, so data.seq_len must be at least that"
     )
+    share, wanted = sum(card.students.values()) / counts["examples"], card.recipe["correction_share"]
+    equalised = card.recipe["equal_examples"] or card.recipe["equal_tokens"]
+    if card.students and equalised and share < wanted - 0.01:
+        lines.append(f"corrections are {share:.0%} of the mix, not {wanted:.0%}: there are no more")
     return "\n".join(lines)
 
 
@@ -80,6 +88,7 @@ def readme(card: Card) -> str:
         _table(("pool", "why", "rows"), [(pool, why, f"{count:,}") for pool, why, count in filters]),
         "## Who wrote the completions",
         _table(("source", "examples"), [(f"`{source}`", f"{count:,}") for source, count in card.sources.items()]),
+        *_students(card),
         "## Overlap with test questions",
         f"Checked against {checked}; training questions that give a test question away: {overlap['found']:,} "
         f"({done[overlap['policy']]}).{unchecked}",
@@ -93,15 +102,16 @@ def readme(card: Card) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _funnel(pool: str, left_out: Sequence[Sequence[Any]]) -> str:
-    steps = ", ".join(f"{count:,} {why}" for why, count in left_out if count) or "nothing"
-    return f"{pool}: left out {steps}"
+def _students(card: Card) -> Iterable[str]:
+    if card.students:
+        yield "## Whose mistakes are corrected"
+        yield _table(("student", "corrections"), [(f"`{name}`", f"{n:,}") for name, n in card.students.items()])
 
 
 def _licences(card: Card) -> Iterable[str]:
     task = card.recipe["task"]
     yield _LICENCES.get(task, f"The questions of `{task}`: their publisher's.")
-    if models := [source for source in card.sources if source != "gold"]:
+    if models := sorted((card.sources.keys() | card.students) - {"gold", "reference"}):
         names = ", ".join(f"`{name}`" for name in models)
         yield f"Text written by {names}: the terms of each model, and of who serves it."
 

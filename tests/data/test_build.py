@@ -76,6 +76,10 @@ def test_records_decode_to_the_examples(tmp_path: Path, corrections: Path) -> No
         assert words.decode(record["tokens"][learned]) == example.completion + "</s>"
     assert made.kinds == {"cot": 40, "correction": 30}
     assert made.sources == {"gold": 40, "reference": 30}
+    assert made.students == {"tiny": 30}
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert "| `tiny` | 30 |" in readme
+    assert "Text written by `tiny`: the terms" in readme
     assert made.counts["longest"] == max(len(record["tokens"]) for record in data)
 
 
@@ -158,6 +162,15 @@ def test_arms_of_equal_size_differ_in_what_the_corrections_replace(tmp_path: Pat
     assert {arm: len(ids) for arm, ids in gold.items()} == {a: 40 if a == "cot" else 29 for a in arms}
     assert gold["lema"] == gold["cot_plus_extracted"] == gold["lema_no_explanation"] < gold["cot"]
     assert {row.kind for row in arms["cot_plus_extracted"]} == {"cot"}
+
+
+def test_corrections_that_run_out_are_told(tmp_path: Path, corrections: Path) -> None:
+    few, _ = build(
+        recipe(arm="lema", corrections=(corrections,), equal_examples=48, correction_share=0.9), tmp_path / "few"
+    )
+    enough, _ = build(recipe(arm="lema", corrections=(corrections,), equal_examples=40), tmp_path / "enough")
+    assert "corrections are 62% of the mix, not 90%" in card.summary(few)
+    assert "of the mix" not in card.summary(enough)
 
 
 def test_equal_tokens(tmp_path: Path, corrections: Path) -> None:
@@ -300,7 +313,7 @@ def test_nothing_left_names_the_filter(tmp_path: Path, corrections: Path, fields
 def test_what_a_user_can_get_wrong(tmp_path: Path, fields: dict[str, Any], expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         build(recipe(**fields), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not any("out" in path.name for path in tmp_path.iterdir())
 
 
 def test_a_tokenizer_is_taken_from_another_data_set(tmp_path: Path, corrections: Path) -> None:
