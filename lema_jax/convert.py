@@ -93,7 +93,7 @@ def _open_checkpoint(folder: str | Path) -> Opened:
     """A model folder of ours, its adapters (where it holds any) merged into their base."""
     step = checkpoint.latest_step(folder) if _STEP.value is None else _STEP.value
     card, variables = checkpoint.load_weights(folder, mesh.make_mesh(MeshConfig()), Compute(), step)
-    source: Source = names.Tree(variables["params"], card.config, str(folder))
+    source: Source = names.Tree(variables["params"], names.table(card.config), str(folder))
     if card.lora is not None:
         source = Merged(source, variables["lora"], card.lora)
     return Opened(
@@ -114,12 +114,12 @@ def _lineage(out: Path) -> str | None:
 
 
 def _write_model(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
-    params = names.load(opened.source, opened.config, _DTYPES.get(_DTYPE.value))
+    params = names.load_model(opened.source, opened.config, _DTYPES.get(_DTYPE.value))
     checkpoint.save_model(out, Card(opened.config, lineage), params, tokenizer)
 
 
 def _write_hf(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
-    names.check(opened.source, opened.config)
+    names.check_model(opened.source, opened.config)
     with _beside(out) as folder:
         hf_folder.write(
             folder,

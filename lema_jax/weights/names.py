@@ -30,6 +30,7 @@ LINEARS = (
     ("mlp.down_proj", "mlp/down", ("F", "D")),
 )
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # What old checkpoints carry and every reader computes instead.
 _COMPUTED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 
@@ -42,30 +43,30 @@ class Entry:
       hf: their name; `{layer}` stands for the layer's number where ours is stacked.
       path: ours, with slashes.
       shape: of ours, without the leading L of a stacked one.
+      layers: L of a stacked one, else 0.
       transposed: theirs has its two axes the other way round.
     """
 
     hf: str
     path: str
     shape: tuple[int, ...]
+    layers: int = 0
     transposed: bool = False
-
-    @property
-    def stacked(self) -> bool:
-        return "{layer}" in self.hf
 
     @property
     def hf_shape(self) -> tuple[int, ...]:
         """Of each of their tensors."""
         return self.shape[::-1] if self.transposed else self.shape
 
-    def names(self, config: LlamaConfig) -> list[str]:
-        """Their names, by layer."""
-        return [self.hf.format(layer=i) for i in range(config.num_layers)] if self.stacked else [self.hf]
-
-    def full_shape(self, config: LlamaConfig) -> tuple[int, ...]:
+    @property
+    def full_shape(self) -> tuple[int, ...]:
         """Of our array."""
-        return (config.num_layers, *self.shape) if self.stacked else self.shape
+        return (self.layers, *self.shape) if self.layers else self.shape
+
+    @property
+    def names(self) -> list[str]:
+        """Their names, by layer."""
+        return [self.hf.format(layer=i) for i in range(self.layers)] if self.layers else [self.hf]
 
 
 class Source(Protocol):
@@ -95,57 +96,68 @@ def sizes(config: LlamaConfig) -> dict[str, int]:
 
 def table(config: LlamaConfig) -> tuple[Entry, ...]:
     """Every array of a model of that config."""
-    size = sizes(config)
+    size, L = sizes(config), config.num_layers
     V, D = size["V"], size["D"]
-    layer = "model.layers.{layer}."
     entries = [
-        Entry("model.embed_tokens.weight", "embed/embedding", (V, D)),
+        Entry(EMBEDDING, "embed/embedding", (V, D)),
         Entry("model.norm.weight", "norm/scale", (D,)),
-        Entry(layer + "input_layernorm.weight", "layers/attn_norm/scale", (D,)),
-        Entry(layer + "post_attention_layernorm.weight", "layers/mlp_norm/scale", (D,)),
+        Entry("model.layers.{layer}.input_layernorm.weight", "layers/attn_norm/scale", (D,), L),
+        Entry("model.layers.{layer}.post_attention_layernorm.weight", "layers/mlp_norm/scale", (D,), L),
     ]
     if not config.tie_embeddings:
-        entries.append(Entry("lm_head.weight", "head/kernel", (D, V), transposed=True))
+        entries.append(Entry(HEAD, "head/kernel", (D, V), transposed=True))
     for hf, path, (inputs, outputs) in LINEARS:
-        shape = (size[inputs], size[outputs])
-        entries.append(Entry(f"{layer}{hf}.weight", f"layers/{path}/kernel", shape, transposed=True))
+        stem, shape = "model.layers.{layer}." + hf, (size[inputs], size[outputs])
+        entries.append(Entry(f"{stem}.weight", f"layers/{path}/kernel", shape, L, transposed=True))
         if config.attention_bias if path.startswith("attn/") else config.mlp_bias:
-            entries.append(Entry(f"{layer}{hf}.bias", f"layers/{path}/bias", shape[1:]))
+            entries.append(Entry(f"{stem}.bias", f"layers/{path}/bias", shape[1:], L))
     return tuple(entries)
 
 
-def check(source: Source, config: LlamaConfig) -> None:
-    """Compares what a source has with what a config asks for, both ways.
+def load_model(
+    source: Source, config: LlamaConfig, dtype: np.dtype | None = None, shardings: Any | None = None
+) -> dict[str, Any]:
+    """Reads a checkpoint into our tree of `params`; see `load`."""
+    check_model(source, config)
+    return _load(source, table(config), dtype, shardings)
+
+
+def check_model(source: Source, config: LlamaConfig) -> None:
+    """As `check` by the config's table; a copy of a tied head, and the buffers of old checkpoints, may stand beside.
+
+    Raises:
+      UserError: likewise, or a tied head that differs from the embedding.
+    """
+    beside = {name for name in source.names() if _COMPUTED.fullmatch(name)}
+    if config.tie_embeddings and HEAD in source.names():
+        if not np.array_equal(whole(source, HEAD), whole(source, EMBEDDING)):
+            raise UserError(f"{source.where}: {HEAD} differs from the embedding, though the config ties them")
+        beside.add(HEAD)
+    check(source, table(config), beside)
+
+
+def check(source: Source, entries: tuple[Entry, ...], beside: Collection[str] = ()) -> None:
+    """Compares what a source has with what is asked for, both ways; names in `beside` may be there.
 
     Raises:
       UserError: naming every tensor that is missing, unexpected or of another shape.
     """
-    found = set(source.names())
-    expected = {name: entry.hf_shape for entry in table(config) for name in entry.names(config)}
+    found = set(source.names()) - set(beside)
+    expected = {name: entry.hf_shape for entry in entries for name in entry.names}
     problems = [f"missing: {name} {list(expected[name])}" for name in expected if name not in found]
     for name in sorted(found):
-        if name in expected:
-            if source.shape(name) != expected[name]:
-                problems.append(f"shape of {name}: {list(source.shape(name))}, not {list(expected[name])}")
-        elif config.tie_embeddings and name == "lm_head.weight":
-            if not _equal(source, name, "model.embed_tokens.weight"):
-                problems.append(f"{name} differs from the embedding, though the config ties them")
-        elif not _COMPUTED.fullmatch(name):
+        if name not in expected:
             problems.append(f"unexpected: {name} {list(source.shape(name))}")
+        elif source.shape(name) != expected[name]:
+            problems.append(f"shape of {name}: {list(source.shape(name))}, not {list(expected[name])}")
     if problems:
         raise UserError(f"the tensors of {source.where} are not those of its config:\n  " + "\n  ".join(problems))
 
 
-def _equal(source: Source, one: str, other: str) -> bool:
-    if source.shape(one) != source.shape(other):
-        return False
-    return np.array_equal(whole(source, one), whole(source, other))
-
-
 def load(
-    source: Source, config: LlamaConfig, dtype: np.dtype | None = None, shardings: Any | None = None
+    source: Source, entries: tuple[Entry, ...], dtype: np.dtype | None = None, shardings: Any | None = None
 ) -> dict[str, Any]:
-    """Reads a checkpoint into our tree.
+    """Reads tensors into a tree of ours.
 
     Args:
       dtype: of every array, or None to keep what is stored (layers of unlike types are promoted to a common one).
@@ -156,30 +168,32 @@ def load(
     Raises:
       UserError: see `check`.
     """
-    check(source, config)
+    check(source, entries)
+    return _load(source, entries, dtype, shardings)
+
+
+def _load(source: Source, entries: tuple[Entry, ...], dtype: np.dtype | None, shardings: Any | None) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for entry in table(config):
-        shape = entry.full_shape(config)
-        kind = dtype or jnp.result_type(*{source.dtype(name) for name in entry.names(config)})
-        read = functools.partial(_read, source, config, entry, kind)
+    for entry in entries:
+        kind = dtype or jnp.result_type(*{source.dtype(name) for name in entry.names})
+        read = functools.partial(_read, source, entry, kind)
         if shardings is None:
-            put(tree, entry.path, read(tuple(slice(0, size) for size in shape)))
+            put(tree, entry.path, read(tuple(slice(0, size) for size in entry.full_shape)))
         else:
-            put(tree, entry.path, jax.make_array_from_callback(shape, get(shardings, entry.path), read))
+            put(tree, entry.path, jax.make_array_from_callback(entry.full_shape, get(shardings, entry.path), read))
     return tree
 
 
-def _read(source: Source, config: LlamaConfig, entry: Entry, dtype: np.dtype, index: Any) -> np.ndarray:
+def _read(source: Source, entry: Entry, dtype: np.dtype, index: Any) -> np.ndarray:
     """The part `index` of our array, each of their tensors read, turned and cast by itself."""
-    ranges = [range(size)[part] for size, part in zip(entry.full_shape(config), index)]
-    names = entry.names(config)
-    within = tuple(slice(part.start, part.stop) for part in (ranges[1:] if entry.stacked else ranges))
-    theirs = within[::-1] if entry.transposed else within
+    ranges = [range(size)[part] for size, part in zip(entry.full_shape, index)]
+    layers, within = (ranges[0], ranges[1:]) if entry.layers else (range(1), ranges)
+    parts = tuple(slice(part.start, part.stop) for part in within)
     out = np.empty([len(part) for part in ranges], dtype)
-    layers = ranges[0] if entry.stacked else range(1)
-    rows = out if entry.stacked else out[None]
-    for row, layer in zip(rows, layers):
-        row[...] = _turn(cast(source.read(names[layer], theirs), dtype, names[layer]), entry)
+    for row, layer in zip(out if entry.layers else out[None], layers):
+        name = entry.names[layer]
+        theirs = source.read(name, parts[::-1] if entry.transposed else parts)
+        row[...] = _turn(cast(theirs, dtype, name), entry)
     return out
 
 
@@ -191,13 +205,14 @@ class Tree:
     """A tree of ours as a Source under Hugging Face's names: the inverse of `load`.
 
     Raises:
-      UserError: arrays of `params` are missing, unexpected or of another shape; all are named.
+      UserError: arrays of `tree` are missing, unexpected or of another shape; all are named.
     """
 
-    def __init__(self, params: dict[str, Any], config: LlamaConfig, where: str):
+    def __init__(self, tree: dict[str, Any], entries: tuple[Entry, ...], where: str):
         self.where = where
-        found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in _leaves(params)}
-        expected = {entry.path: entry.full_shape(config) for entry in table(config)}
+        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+        found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+        expected = {entry.path: entry.full_shape for entry in entries}
         problems = [f"missing: {path} {list(expected[path])}" for path in expected.keys() - found.keys()]
         problems += [f"unexpected: {path} {list(found[path].shape)}" for path in found.keys() - expected.keys()]
         problems += [
@@ -208,9 +223,7 @@ class Tree:
         if problems:
             raise UserError(f"the arrays of {where} are not those of its config:\n  " + "\n  ".join(sorted(problems)))
         self._at = {
-            name: (entry, found[entry.path], layer)
-            for entry in table(config)
-            for layer, name in enumerate(entry.names(config))
+            name: (entry, found[entry.path], layer) for entry in entries for layer, name in enumerate(entry.names)
         }
 
     def names(self) -> list[str]:
@@ -224,7 +237,7 @@ class Tree:
 
     def read(self, name: str, index: Index) -> np.ndarray:
         entry, array, layer = self._at[name]
-        one = array[layer] if entry.stacked else array
+        one = array[layer] if entry.layers else array
         return _turn(np.asarray(one[index[::-1] if entry.transposed else index]), entry)
 
 
@@ -240,10 +253,6 @@ def cast(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
 def whole(source: Source, name: str) -> np.ndarray:
     """All of a tensor."""
     return source.read(name, tuple(slice(0, size) for size in source.shape(name)))
-
-
-def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_flatten_with_path(tree)[0]
 
 
 def get(tree: dict[str, Any], path: str) -> Any:

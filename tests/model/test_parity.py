@@ -12,7 +12,7 @@ from lema_jax.model.llama import Llama
 from lema_jax.weights import hf_config, names
 
 pytest.importorskip("torch", reason="the independent implementation; install the extra `oracle`")
-import hf_oracle
+from tests import hf_oracle
 
 BASE = {
     "model_type": "llama",
@@ -64,7 +64,7 @@ def assert_parity(raw: dict, compute: Compute, seed: int = 0, gradients: bool = 
     config = hf_config.parse(raw, "test")
     theirs = hf_oracle.make(raw, seed)
     tokens = np.random.default_rng(seed).integers(0, config.vocab_size, (3, 24))
-    params = names.load(hf_oracle.StateDict(theirs), config)
+    params = names.load_model(hf_oracle.StateDict(theirs), config)
     model = Llama(config, compute)
 
     def loss(params):
@@ -80,7 +80,7 @@ def assert_parity(raw: dict, compute: Compute, seed: int = 0, gradients: bool = 
     expected_value, expected = hf_oracle.loss_and_gradients(theirs, tokens)
     np.testing.assert_allclose(value, expected_value, rtol=1e-5)
     grads = grads if compute.scan_layers else stack_layers(grads)
-    tree = names.Tree(grads, config, "gradients")
+    tree = names.Tree(grads, names.table(config), "gradients")
     found = {name: names.whole(tree, name) for name in tree.names()}
     assert found.keys() == expected.keys()
     for name in expected:

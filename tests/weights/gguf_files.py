@@ -38,7 +38,7 @@ def tensors(config: LlamaConfig, seed: int = 0) -> dict[str, np.ndarray]:
     return {
         name: random.normal(size=entry.hf_shape).astype(np.float32)
         for entry in names.table(config)
-        for name in entry.names(config)
+        for name in entry.names
     }
 
 

@@ -18,7 +18,7 @@ SMALL = LlamaConfig(32, 64, 96, 2, 4, 2, 8, 128, 5e4)
 
 
 def loaded(file: Gguf) -> dict[str, np.ndarray]:
-    tree = names.Tree(names.load(file, file.config), file.config, "loaded")
+    tree = names.Tree(names.load_model(file, file.config), names.table(file.config), "loaded")
     return {name: names.whole(tree, name) for name in tree.names()}
 
 
@@ -153,6 +153,6 @@ def test_strangers_and_gaps_are_named_by_the_table(tmp_path):
         )
     )
     with pytest.raises(UserError) as error:
-        names.load(file, file.config)
+        names.load_model(file, file.config)
     assert "missing: model.norm.weight" in str(error.value)
     assert "unexpected: blk.0.attn_sinks.weight" in str(error.value)

@@ -25,7 +25,7 @@ class Arrays:
         self.tensors = {
             name: random.normal(size=entry.hf_shape).astype(dtype)
             for entry in names.table(config)
-            for name in entry.names(config)
+            for name in entry.names
         }
         self.largest_read = 0
 
@@ -54,8 +54,8 @@ def test_the_table_is_the_tree_of_the_model(config):
     abstract = jax.eval_shape(Llama(config).init, jax.random.key(0), np.zeros((1, 2), np.int32))["params"]
     flat = jax.tree_util.tree_flatten_with_path(jax.tree.map(lambda x: x.unbox(), abstract, is_leaf=_boxed))[0]
     model = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in flat}
-    assert model == {entry.path: entry.full_shape(config) for entry in names.table(config)}
-    all_names = [name for entry in names.table(config) for name in entry.names(config)]
+    assert model == {entry.path: entry.full_shape for entry in names.table(config)}
+    all_names = [name for entry in names.table(config) for name in entry.names]
     assert len(set(all_names)) == len(all_names)
 
 
@@ -67,7 +67,7 @@ def _boxed(leaf):
 @pytest.mark.parametrize("config", list(every_config()), ids=repr)
 def test_in_and_out_again_is_bit_equal(config, dtype):
     source = Arrays(config, dtype)
-    tree = names.Tree(names.load(source, config), config, "memory")
+    tree = names.Tree(names.load_model(source, config), names.table(config), "memory")
     out = {name: names.whole(tree, name) for name in tree.names()}
     assert out.keys() == source.tensors.keys()
     for name, array in out.items():
@@ -77,7 +77,7 @@ def test_in_and_out_again_is_bit_equal(config, dtype):
 
 def test_a_kernel_is_the_transpose_of_its_layer():
     source = Arrays(SMALL)
-    params = names.load(source, SMALL, np.dtype(np.float32))
+    params = names.load_model(source, SMALL, np.dtype(np.float32))
     for layer in range(3):
         theirs = source.tensors[f"model.layers.{layer}.mlp.down_proj.weight"]
         np.testing.assert_array_equal(params["layers"]["mlp"]["down"]["kernel"][layer], theirs.T)
@@ -85,20 +85,20 @@ def test_a_kernel_is_the_transpose_of_its_layer():
 
 def test_sharded_reading_gives_the_same_and_reads_slices_alone():
     source = Arrays(SMALL)
-    whole = names.load(source, SMALL)
+    whole = names.load_model(source, SMALL)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1), "x")
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    shards = names.load(source, SMALL, shardings=jax.tree.map(lambda _: sharding, whole))
+    shards = names.load_model(source, SMALL, shardings=jax.tree.map(lambda _: sharding, whole))
     jax.tree.map(np.testing.assert_array_equal, shards, whole)
 
 
 def test_part_of_an_array_reads_that_part_alone():
     source = Arrays(SMALL)
-    whole = names.load(source, SMALL)
+    whole = names.load_model(source, SMALL)
     source.largest_read = 0
     (entry,) = (entry for entry in names.table(SMALL) if entry.path == "layers/mlp/gate/kernel")
     index = (slice(1, 3), slice(2, 4), slice(6, 12))
-    part = names._read(source, SMALL, entry, np.dtype(np.float32), index)
+    part = names._read(source, entry, np.dtype(np.float32), index)
     np.testing.assert_array_equal(part, whole["layers"]["mlp"]["gate"]["kernel"][index])
     assert source.largest_read == 2 * 6
 
@@ -111,7 +111,7 @@ def test_every_mismatch_is_in_one_error():
     source.tensors["model.layers.7.input_layernorm.weight"] = np.ones(8)
     source.tensors["model.rotary_emb.inv_freq"] = np.ones(2)
     with pytest.raises(UserError) as error:
-        names.load(source, SMALL)
+        names.load_model(source, SMALL)
     text = str(error.value)
     assert "missing: model.layers.1.mlp.up_proj.weight [24, 8]" in text
     assert "unexpected: model.layers.0.self_attn.q_norm.weight [4]" in text
@@ -124,19 +124,19 @@ def test_a_tied_head_may_be_stored_but_not_differ():
     tied = LlamaConfig(16, 8, 24, 1, 4, 2, 4, tie_embeddings=True)
     source = Arrays(tied)
     source.tensors["lm_head.weight"] = source.tensors["model.embed_tokens.weight"].copy()
-    assert "head" not in names.load(source, tied)
+    assert "head" not in names.load_model(source, tied)
     source.tensors["lm_head.weight"][3, 3] += 1
     with pytest.raises(UserError, match=r"lm_head\.weight differs"):
-        names.load(source, tied)
+        names.load_model(source, tied)
 
 
 def test_a_tree_of_another_config_names_the_arrays():
-    params = names.load(Arrays(SMALL), SMALL)
+    params = names.load_model(Arrays(SMALL), SMALL)
     del params["norm"]
     params["extra"] = np.ones(3)
     params["layers"]["attn"]["q"]["kernel"] = np.ones((3, 8, 15))
     with pytest.raises(UserError) as error:
-        names.Tree(params, SMALL, "memory")
+        names.Tree(params, names.table(SMALL), "memory")
     text = str(error.value)
     assert "missing: norm/scale" in text
     assert "unexpected: extra" in text
@@ -147,6 +147,6 @@ def test_layers_of_unlike_types_are_promoted():
     source = Arrays(SMALL, np.float16)
     name = "model.layers.2.mlp.up_proj.weight"
     source.tensors[name] = source.tensors[name].astype(ml_dtypes.bfloat16)
-    params = names.load(source, SMALL)
+    params = names.load_model(source, SMALL)
     assert params["layers"]["mlp"]["up"]["kernel"].dtype == np.float32
     assert params["norm"]["scale"].dtype == np.float16
