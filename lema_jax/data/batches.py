@@ -6,6 +6,7 @@ state: a checkpoint may be resumed by another number of processes.
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 
 import grain
@@ -71,7 +72,7 @@ def batches(cfg: DataConfig, process_index: int = 0, process_count: int = 1) -> 
         )
     rows = cfg.batch_size // process_count
     mine = slice(process_index * rows, (process_index + 1) * rows)
-    order = grain.MapDataset.range(len(lengths)).seed(cfg.seed).shuffle().repeat()
+    order = grain.MapDataset.source(_Epochs(len(lengths), cfg.seed))
     spans = order.map(lambda record: {"record": np.full(lengths[record], record, np.int32)})
     packed = grain.experimental.FirstFitPackIterDataset(
         spans.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)),
@@ -82,6 +83,28 @@ def batches(cfg: DataConfig, process_index: int = 0, process_count: int = 1) -> 
     )
     records = dataset.Records(cfg.path)
     return packed.batch(cfg.batch_size).map(lambda plan: _fill({k: v[mine] for k, v in plan.items()}, records))
+
+
+class _Epochs:
+    """Record numbers for ever, every epoch in an order of its own.
+
+    Not grain's shuffle: it computes each number alone, which takes it milliseconds where there are few records.
+    """
+
+    def __init__(self, records: int, seed: int):
+        self._records = records
+        self._seed = seed
+        self._epoch = -1
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> int:
+        epoch, place = divmod(index, self._records)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._records)
+        return int(self._order[place])
 
 
 def _fill(plan: dict[str, np.ndarray], records: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
