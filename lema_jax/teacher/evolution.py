@@ -1,0 +1,50 @@
+"""Correction-centric evolution (paper, section 2.3): new questions from those that the student got wrong."""
+
+import random
+import re
+from collections.abc import Sequence
+
+from lema_jax.records import Problem
+from lema_jax.tasks import Task
+
+ANSWERS = 3  # asked for each new question; the answer that most of them give stands for gold
+
+
+def draw_seeds(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
+    """`count` problems drawn with replacement: one that is listed twice is drawn twice as often."""
+    return random.Random(seed).choices(problems, k=count)
+
+
+def read_question(reply: str) -> str:
+    """The new question in a reply, on one line; empty when there is none.
+
+    Headings are left out, and a solution that the teacher gave away.
+    """
+    text = _FENCE.sub("", reply)
+    if solution := _SOLUTION.search(text):
+        text = text[: solution.start()]
+    if heading := _HEADING.search(text):
+        text = text[heading.end() :]
+    text = " ".join(text.split()).strip('*_"“” ')
+    return text if _ASKS.search(text) else ""
+
+
+_FENCE = re.compile(r"^[ \t]*```.*$", re.MULTILINE)
+_HEADING = re.compile(
+    r"^[*_#> \t]*+(?:here is (?:a|the) )?(?:new |evolved )?(?:question|problem)[^:\n]{0,40}:[*_ \t]*+",
+    re.IGNORECASE | re.MULTILINE,
+)
+_SOLUTION = re.compile(r"^[*_#> \t]*+(?:solution|answer|explanation)\b[*_ \t]*+:", re.IGNORECASE | re.MULTILINE)
+_ASKS = re.compile(
+    r"\?|\b(?:find|compute|determine|evaluate|calculate|express|solve|simplify|what|how)\b", re.IGNORECASE
+)
+
+
+def majority(task: Task, answers: Sequence[str | None]) -> tuple[str, int] | None:
+    """The answer that most agree on, as the first of them gave it, and how many do; None when no two agree."""
+    given = [answer for answer in answers if answer is not None]
+    votes = [sum(task.same(other, answer) for other in given) for answer in given]
+    if max(votes, default=0) < 2:
+        return None
+    best = votes.index(max(votes))
+    return given[best], votes[best]

@@ -1,0 +1,75 @@
+"""Drawing seeds, reading new questions out of prose, and the vote."""
+
+import collections
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lema_jax import tasks
+from lema_jax.records import Problem
+from lema_jax.teacher import evolution
+
+QUESTION = "Tom has 3 pens and buys 4 more. How many pens has he now?"
+
+
+def problem(number: int) -> Problem:
+    return Problem(id=f"arithmetic/train/{number}", task="arithmetic", split="train", question=f"{number}?", gold="1")
+
+
+def test_seeds_come_from_the_list_alone_as_often_as_it_has_them():
+    listed = [problem(0)] * 3 + [problem(1)]
+    drawn = evolution.draw_seeds(listed, 4000, seed=7)
+    times = collections.Counter(one.id for one in drawn)
+    assert set(times) == {"arithmetic/train/0", "arithmetic/train/1"}
+    assert times["arithmetic/train/0"] == pytest.approx(3000, abs=200)
+    assert drawn == evolution.draw_seeds(listed, 4000, seed=7)
+    assert drawn != evolution.draw_seeds(listed, 4000, seed=8)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        QUESTION,
+        f" {QUESTION}\n",
+        QUESTION.replace("more. ", "more.\n\n"),
+        f"New Question: {QUESTION}",
+        f"**New Question:** {QUESTION}",
+        f"### New problem:\n{QUESTION}",
+        f"Here is a new problem that practises the same idea:\n\n{QUESTION}",
+        f"```\n{QUESTION}\n```",
+        f'"{QUESTION}"',
+        f"{QUESTION}\n\nSolution: 3 + 4 = 7.",
+        f"{QUESTION}\n**Answer:** 7",
+    ],
+)
+def test_the_question_in_a_reply(reply):
+    assert evolution.read_question(reply) == QUESTION
+
+
+@pytest.mark.parametrize("reply", ["", "I'm sorry, I can't do that.", "New Question:", "Solution: 7. Why?"])
+def test_no_question(reply):
+    assert evolution.read_question(reply) == ""
+
+
+@given(st.text() | st.text(alphabet="*#_ New Question:\n?", max_size=100))
+def test_any_reply_gives_one_line_or_nothing(reply):
+    question = evolution.read_question(reply)
+    assert "\n" not in question
+    assert question == question.strip()
+
+
+@pytest.mark.parametrize(
+    ("answers", "agreed"),
+    [
+        (["7", "7", "7"], ("7", 3)),
+        (["8", "7", "7"], ("7", 2)),
+        (["7", None, "7.0"], ("7", 2)),
+        (["7", "8", "9"], None),
+        (["7", None, None], None),
+        ([None, None, None], None),
+        ([], None),
+    ],
+)
+def test_the_majority_stands_for_gold(answers, agreed):
+    assert evolution.majority(tasks.get("arithmetic"), answers) == agreed

@@ -1,0 +1,166 @@
+"""The evolve door, run as a user runs it, against a chat endpoint on this machine."""
+
+import collections
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent / "teacher"))
+from wire_server import Act, Server, completion
+
+from lema_jax import records, tasks
+from lema_jax.records import Attempt, Correction, Problem, Verdict
+
+ENVIRONMENT = os.environ | {"OPENAI_API_KEY": "sk-secret-of-the-test", "NO_PROXY": "127.0.0.1"}
+
+
+def evolve(*flags):
+    command = [sys.executable, "-m", "lema_jax.evolve", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+
+
+def succeeds(*flags) -> str:
+    done = evolve(*flags)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fails(*flags) -> str:
+    done = evolve(*flags)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@functools.cache
+def split(name: str) -> list[Problem]:
+    return tasks.get("arithmetic").load(name)
+
+
+def correction(number: int, *, rejected: str = "", copy: int = 0) -> Correction:
+    problem = split("train")[number]
+    attempt = Attempt(
+        id="a", problem=problem, student="s", sampling={}, prompt="p", text="t", answer="1", verdict=Verdict.WRONG,
+        prompt_tokens=1, completion_tokens=1,
+    )  # fmt: skip
+    return Correction(id=f"c{number}-{copy}", attempt=attempt, teacher="t", text="t", rejected=rejected)
+
+
+@pytest.fixture
+def files(tmp_path):
+    rows = [*(correction(n, copy=copy) for n in range(4) for copy in range(n)), correction(9, rejected="no_leak")]
+    records.write(tmp_path / "corrections.jsonl", rows)
+    return f"--corrections={tmp_path / 'corrections.jsonl'}", f"--out={tmp_path / 'evolved.jsonl'}", "--count=12"
+
+
+def chat_flags(server: Server, *more) -> tuple[str, ...]:
+    return (f"--base_url={server.url}", "--model=m", *more)
+
+
+class Model:
+    """Makes a new question of each seed, and answers it as `answers` says."""
+
+    def __init__(self, answers=("7", "7", "8"), questions=None):
+        self.answers, self.questions = answers, questions or {}
+        self.made: list[str] = []
+        self.seeds: list[str] = []
+
+    def __call__(self, body, times) -> Act:
+        asked = body["messages"][0]["content"]
+        if asked.endswith("\nNew Question:"):
+            self.seeds.append(asked.rpartition("\n\nQuestion: ")[2].removesuffix("\nNew Question:"))
+            made = self.questions.get(len(self.made), f"A farmer of tale {len(self.made)} has 7 hens. How many?")
+            self.made.append(made)
+            return Act(completion(f"New Question: {made}"))
+        answer = self.answers[(times - 1) % len(self.answers)]
+        return Act(completion(f"He has them.\nThe answer is {answer}." if answer else "Who knows?"))
+
+
+def problems(tmp_path) -> list[Problem]:
+    return list(records.read(tmp_path / "evolved.jsonl", Problem))
+
+
+def test_new_problems_with_the_answer_that_most_agree_on(files, tmp_path):
+    model = Model()
+    with Server(model) as server:
+        said = succeeds(*files, *chat_flags(server))
+        assert "12 new problems from 12 seeds" in said
+        assert len(server.asked) == 12 + 3 * 12
+        before = (tmp_path / "evolved.jsonl").read_bytes()
+        succeeds(*files, *chat_flags(server))
+        assert len(server.asked) == 48
+    assert (tmp_path / "evolved.jsonl").read_bytes() == before
+    made = problems(tmp_path)
+    assert {row.question for row in made} == set(model.made)
+    for row in made:
+        assert (row.task, row.split, row.gold) == ("arithmetic", "evolved", "7")
+        assert row.id.startswith("arithmetic/evolved/")
+        assert row.meta.keys() == {"seed", "teacher", "votes"}
+        assert (row.meta["teacher"], row.meta["votes"]) == ("m", 2)
+    drawn = collections.Counter(row.meta["seed"] for row in made)
+    assert set(drawn) <= {f"arithmetic/train/{n}" for n in (1, 2, 3)}  # kept corrections alone; 0 has none
+    train = split("train")
+    assert collections.Counter(model.seeds) == {train[int(id.split("/")[2])].question: n for id, n in drawn.items()}
+
+
+@pytest.mark.parametrize("answers", [("1", "2", "3"), ("1", None, None), (None,)])
+def test_questions_whose_answers_differ_are_left_out(files, tmp_path, answers):
+    with Server(Model(answers)) as server:
+        said = succeeds(*files, *chat_flags(server))
+    assert "0 new problems" in said
+    assert "12 left out: no two answers agree" in said
+    assert problems(tmp_path) == []
+
+
+def test_what_is_left_out_before_it_is_answered(files, tmp_path):
+    test = split("test")[0].question
+    questions = {0: "I am sorry.", 1: "A hen has 2 legs. How many?", 2: "a hen  has 2 legs. How many?", 3: test}
+    with Server(Model(questions=questions)) as server:
+        said = succeeds(*files, *chat_flags(server, "--concurrency=1"))
+        assert len(server.asked) == 12 + 3 * 9
+    assert "9 new problems from 12 seeds" in said
+    for why in ("no question in the reply", "a repeated question", "gives a test question away"):
+        assert f"1 left out: {why}" in said
+    assert test not in {row.question for row in problems(tmp_path)}
+
+
+def test_random_seeds_come_from_the_training_split(tmp_path):
+    model = Model()
+    flags = ("--seeds=random", "--task=arithmetic", f"--out={tmp_path / 'evolved.jsonl'}", "--count=6")
+    with Server(model) as server:
+        succeeds(*flags, *chat_flags(server, "--seed=3"))
+    assert set(model.seeds) <= {row.question for row in split("train")}
+    assert len(set(model.seeds)) > 1
+
+
+def test_a_dry_run_asks_and_writes_nothing(files, tmp_path):
+    with Server(Model()) as server:
+        said = succeeds(*files, *chat_flags(server, "--dry_run", "--usd_per_million=1,2"))
+        assert not server.asked
+    assert "questions: 12 requests" in said
+    assert "answers to all of them: 36 requests" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["corrections.jsonl"]
+
+
+def test_a_spent_budget_keeps_what_it_bought_and_goes_on_later(files, tmp_path):
+    with Server(Model()) as server:
+        said = fails(*files, *chat_flags(server, "--max_tokens_total=4000"))
+        assert "the same command goes on" in said
+        assert 0 < len(server.asked) < 48
+        assert "12 new problems" in succeeds(*files, *chat_flags(server))
+        assert len(server.asked) == 48
+
+
+def test_user_mistakes_get_one_clear_line(files, tmp_path):
+    records.write(tmp_path / "rejected.jsonl", [correction(9, rejected="no_leak")])
+    out = f"--out={tmp_path / 'e.jsonl'}"
+    assert "was kept" in fails(f"--corrections={tmp_path / 'rejected.jsonl'}", out, "--model=m")
+    assert "needs --corrections" in fails(out, "--model=m")
+    assert "needs --task" in fails(out, "--model=m", "--seeds=random")
+    assert "--temperature=0" in fails(*files, "--model=m", "--temperature=0")
+    assert "--model" in fails(*files)
