@@ -107,9 +107,8 @@ class _Chosen:
 def _choose(recipe: Recipe, training: Sequence[Problem]) -> _Chosen:
     pools = _gather(recipe, training)
     dev = curate.hold_out(training, recipe.dev_questions, recipe.seed)
-    held_out = {curate.normal(problem.question) for problem in dev}
     for pool in pools:
-        pool.keep(lambda row: curate.normal(row.problem.question) not in held_out, "of a dev question")
+        pool.keep(curate.not_of(dev), "of a dev question")
     overlap = _leave_out_overlap(recipe, pools)
     curate.leave_out_repeated(pools)
     words = _tokenizer(recipe, pools)

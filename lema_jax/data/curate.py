@@ -96,6 +96,15 @@ def hold_out(problems: Sequence[Problem], count: int, seed: int) -> list[Problem
     return dev
 
 
+def not_of(held_out: Iterable[Problem]) -> Callable[[Candidate], bool]:
+    """A filter that leaves out the held-out questions, and those that `evolve` made of one (`meta["seed"]`)."""
+    texts, ids = set(), set()
+    for problem in held_out:
+        texts.add(normal(problem.question))
+        ids.add(problem.id)
+    return lambda row: normal(row.problem.question) not in texts and row.problem.meta.get("seed") not in ids
+
+
 class Overlap:
     """Finds training questions that give a test question away.
 

@@ -119,6 +119,18 @@ def test_dev_may_not_take_all() -> None:
         curate.hold_out([rows.problem(number) for number in range(3)], 3, 0)
 
 
+def test_a_held_out_question_is_left_out_in_every_guise() -> None:
+    keep = curate.not_of([rows.problem(1)])
+    asked_again = rows.problem(9, question=rows.problem(1).question.upper() + " ")
+    evolved = rows.problem(10, question="Other words.", meta={"seed": rows.problem(1).id})
+    of_another = rows.problem(11, question="More words.", meta={"seed": rows.problem(2).id})
+    made = [
+        Candidate(p, candidate("x").example)
+        for p in (rows.problem(1), asked_again, evolved, of_another, rows.problem(2))
+    ]
+    assert [keep(row) for row in made] == [False, False, False, True, True]
+
+
 # Overlap with test questions.
 
 QUESTION = (
