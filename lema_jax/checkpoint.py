@@ -94,13 +94,13 @@ def identity(folder: str | Path, step: int | None = None) -> str:
     return f"{read_card(folder).lineage}@{latest_step(folder) if step is None else step}"
 
 
-def save_model(folder: str | Path, card: Card, params: Any, tokenizer: str | Path) -> None:
-    """Writes whole weights as step 0 of a new model folder: beside it first, then renamed.
+def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Path) -> None:
+    """Writes weights as step 0 of a new model folder: beside it first, then renamed.
 
     Args:
       folder: must not exist.
-      card: its card; `lora` is None.
-      params: stacked over layers, arrays of any dtype.
+      card: its card.
+      weights: the adapters where the card has a shape for them, else whole weights; stacked over layers, any dtype.
       tokenizer: a folder with the tokenizer's files, copied.
 
     Raises:
@@ -115,7 +115,7 @@ def save_model(folder: str | Path, card: Card, params: Any, tokenizer: str | Pat
     write_card(beside, card)
     shutil.copytree(tokenizer, beside / "tokenizer")
     with ocp.training.Checkpointer((beside / "checkpoints").absolute()) as checkpointer:
-        checkpointer.save_checkpointables(0, {"weights": {"params": params}}, force=True)
+        checkpointer.save_checkpointables(0, {"weights": {"lora" if card.lora else "params": weights}}, force=True)
     os.replace(beside, folder)
 
 

@@ -2,11 +2,16 @@
 
     python -m lema_jax.convert --gguf=SmolLM2-135M-Instruct.Q4_1.gguf --out=models/smollm2
     python -m lema_jax.convert --hf_dir=Llama-2-7b-hf --out=models/llama2-7b --dtype=bfloat16
-    python -m lema_jax.convert --checkpoint=runs/lema --to=hf --out=export
+    python -m lema_jax.convert --checkpoint=runs/lema --to=hf --out=export --dtype=bfloat16
+    python -m lema_jax.convert --checkpoint=models/llama2-7b --peft_dir=adapter --to=adapter --out=models/adapted
 
-Reads a GGUF file, a Hugging Face folder with safetensors, or a model folder of this program's, its adapters merged.
-Writes, beside and then renamed, a model folder for `train`, `sample` and `evaluate`, tokenizer and config within; or a
-Hugging Face folder for transformers and vLLM. The same command run again finds its work done.
+Reads a GGUF file, a Hugging Face folder with safetensors, or a model folder of this program's; with --peft_dir, an
+adapter of PEFT's upon it. Writes, beside and then renamed:
+    model    a model folder for `train`, `sample` and `evaluate`, adapters merged into its weights
+    adapter  a model folder of the adapters alone, upon the model folder that --checkpoint names
+    hf       a Hugging Face folder for transformers and vLLM, adapters merged
+    peft     an adapter folder for PEFT
+The same command run again finds its work done.
 """
 
 import contextlib
@@ -29,7 +34,7 @@ from lema_jax.errors import UserError
 from lema_jax.model.config import Compute
 from lema_jax.parallel import mesh
 from lema_jax.parallel.mesh import MeshConfig
-from lema_jax.weights import formats, hf_folder, names
+from lema_jax.weights import formats, hf_folder, names, peft
 from lema_jax.weights.formats import Opened
 from lema_jax.weights.merge import Merged
 from lema_jax.weights.names import Source
@@ -38,25 +43,29 @@ _GGUF = flags.DEFINE_string("gguf", None, "A GGUF file of architecture llama.")
 _HF_DIR = flags.DEFINE_string("hf_dir", None, "A Hugging Face folder: config.json, safetensors, tokenizer.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A model folder of convert or train.")
 _STEP = flags.DEFINE_integer("step", None, "The checkpoint's step; the last when left out.")
-_TO = flags.DEFINE_enum("to", "model", ["model", "hf"], "model: a model folder of this program's; hf: Hugging Face's.")
+_PEFT_DIR = flags.DEFINE_string("peft_dir", None, "An adapter of PEFT's for the model that is read.")
+_TO = flags.DEFINE_enum("to", "model", ["model", "adapter", "hf", "peft"], "What to write; see above.")
 _OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
 _DTYPE = flags.DEFINE_enum(
-    "dtype", "stored", ["stored", "float32", "bfloat16", "float16"], "Of the weights; stored: the type they have."
+    "dtype", "stored", ["stored", "float32", "bfloat16", "float16"], "Of whole weights; stored: the type they have."
 )
 _SHARD_GIB = flags.DEFINE_float("shard_gib", 5.0, "Largest weights file of a Hugging Face folder.", lower_bound=1e-6)
+_PEFT_BASE = flags.DEFINE_string("peft_base", None, "The base model's name that a PEFT folder is to carry.")
 
 _DTYPES = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype(np.float16),
 }
-_RECORD = "conversion.json"  # in a Hugging Face folder: what it was made from
+_RECORD = "conversion.json"  # in a folder that is not ours: what it was made from
 
 
 def main(argv: Sequence[str]) -> None:
     """Converts, unless the very thing lies there already."""
     del argv
     opened = _open()
+    if _TO.value in ("adapter", "peft") and opened.adapters is None:
+        raise UserError(f"--to={_TO.value} writes adapters, but {opened.source.where} has none; --peft_dir adds some")
     lineage = checkpoint.lineage(source=opened.fingerprint, dtype=_DTYPE.value, to=_TO.value)
     out = Path(_OUT.value)
     if out.exists():
@@ -67,40 +76,44 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = Path(scratch) / "tokenizer"
         opened.save_tokenizer(tokenizer)
-        size = len(tokenizers.load(tokenizer))
-        if size > opened.config.vocab_size:
-            raise UserError(
-                f"the tokenizer has {size} tokens, but the model only {opened.config.vocab_size} rows for them"
-            )
-        {"model": _write_model, "hf": _write_hf}[_TO.value](out, opened, tokenizer, lineage)
-    print(f"{out}: {_TO.value} of {opened.source.where}, {_count(opened.source):,} parameters")
+        tokens, rows = len(tokenizers.load(tokenizer)), opened.config.vocab_size
+        if tokens > rows:
+            raise UserError(f"{opened.source.where}: a tokenizer of {tokens} tokens, but only {rows} rows for them")
+        writers = {"model": _write_model, "adapter": _write_adapter, "hf": _write_hf, "peft": _write_peft}
+        writers[_TO.value](out, opened, tokenizer, lineage)
+    count = sum(math.prod(opened.source.shape(name)) for name in opened.source.names())
+    print(f"{out}: {_TO.value} of {opened.source.where}, {count:,} parameters")
 
 
 def _open() -> Opened:
-    given = {
-        name: flag for name, flag in {"gguf": _GGUF, "hf_dir": _HF_DIR, "checkpoint": _CHECKPOINT}.items() if flag.value
-    }
-    if len(given) != 1:
-        raise UserError("name one thing to convert: --gguf=FILE, --hf_dir=FOLDER or --checkpoint=FOLDER")
-    if _GGUF.value:
-        return formats.open_gguf(_GGUF.value)
-    if _HF_DIR.value:
-        return formats.open_hf(_HF_DIR.value)
-    return _open_checkpoint(_CHECKPOINT.value)
+    opened = _open_model()
+    if _PEFT_DIR.value is None:
+        return opened
+    if opened.adapters is not None:
+        raise UserError(f"{opened.source.where} holds adapters already; merge them first (--to=model)")
+    return formats.with_peft(opened, _PEFT_DIR.value)
 
 
-def _open_checkpoint(folder: str | Path) -> Opened:
-    """A model folder of ours, its adapters (where it holds any) merged into their base."""
+def _open_model() -> Opened:
+    if [_GGUF.value, _HF_DIR.value, _CHECKPOINT.value].count(None) == 2:
+        if _GGUF.value is not None:
+            return formats.open_gguf(_GGUF.value)
+        if _HF_DIR.value is not None:
+            return formats.open_hf(_HF_DIR.value)
+        if _CHECKPOINT.value is not None:
+            return _open_checkpoint(_CHECKPOINT.value)
+    raise UserError("name one thing to convert: --gguf=FILE, --hf_dir=FOLDER or --checkpoint=FOLDER")
+
+
+def _open_checkpoint(folder: str) -> Opened:
     step = checkpoint.latest_step(folder) if _STEP.value is None else _STEP.value
     card, variables = checkpoint.load_weights(folder, mesh.make_mesh(MeshConfig()), Compute(), step)
-    source: Source = names.Tree(variables["params"], names.table(card.config), str(folder))
-    if card.lora is not None:
-        source = Merged(source, variables["lora"], card.lora)
     return Opened(
-        source,
+        names.Tree(variables["params"], names.table(card.config), folder),
         card.config,
         lambda out: hf_folder.copy_tokenizer(Path(folder) / "tokenizer", out),
         checkpoint.identity(folder, step),
+        None if card.lora is None else (variables["lora"], card.lora),
     )
 
 
@@ -113,37 +126,48 @@ def _lineage(out: Path) -> str | None:
     return None
 
 
+def _merged(opened: Opened) -> Source:
+    return opened.source if opened.adapters is None else Merged(opened.source, *opened.adapters)
+
+
 def _write_model(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
-    params = names.load_model(opened.source, opened.config, _DTYPES.get(_DTYPE.value))
+    params = names.load_model(_merged(opened), opened.config, _DTYPES.get(_DTYPE.value))
     checkpoint.save_model(out, Card(opened.config, lineage), params, tokenizer)
+
+
+def _write_adapter(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
+    base = _CHECKPOINT.value
+    if base is None or opened.adapters is None or _PEFT_DIR.value is None:
+        raise UserError("--to=adapter puts --peft_dir upon a model folder; name both --checkpoint and --peft_dir")
+    adapters, lora = opened.adapters
+    card = Card(opened.config, lineage, lora, os.path.relpath(base, out), checkpoint.identity(base))
+    checkpoint.save_model(out, card, adapters, tokenizer)
 
 
 def _write_hf(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
     names.check_model(opened.source, opened.config)
-    with _beside(out) as folder:
-        hf_folder.write(
-            folder,
-            opened.config,
-            opened.source,
-            tokenizer,
-            _DTYPES.get(_DTYPE.value),
-            int(_SHARD_GIB.value * (1 << 30)),
-        )
-        (folder / _RECORD).write_text(json.dumps({"lineage": lineage, "from": opened.source.where}) + "\n")
+    with _beside(out, opened, lineage) as folder:
+        shard_bytes = int(_SHARD_GIB.value * (1 << 30))
+        dtype = _DTYPES.get(_DTYPE.value)
+        hf_folder.write(folder, opened.config, _merged(opened), tokenizer, dtype, shard_bytes)
+
+
+def _write_peft(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
+    assert opened.adapters is not None  # main has seen to it
+    with _beside(out, opened, lineage) as folder:
+        peft.save(folder, *opened.adapters, opened.config, _PEFT_BASE.value)
+        hf_folder.copy_tokenizer(tokenizer, folder)
 
 
 @contextlib.contextmanager
-def _beside(out: Path) -> Iterator[Path]:
+def _beside(out: Path, opened: Opened, lineage: str) -> Iterator[Path]:
     """A fresh folder that becomes `out` when all went well."""
     folder = out.with_name(out.name + ".tmp")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     yield folder
+    (folder / _RECORD).write_text(json.dumps({"lineage": lineage, "from": opened.source.where}) + "\n")
     os.replace(folder, out)
-
-
-def _count(source: Source) -> int:
-    return sum(math.prod(source.shape(name)) for name in source.names())
 
 
 if __name__ == "__main__":

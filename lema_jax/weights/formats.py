@@ -4,10 +4,11 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from lema_jax.data import tokenizer as tokenizers
-from lema_jax.model.config import LlamaConfig
-from lema_jax.weights import hf_config, hf_folder, safetensors, vocabulary
+from lema_jax.model.config import LlamaConfig, LoraConfig
+from lema_jax.weights import hf_config, hf_folder, peft, safetensors, vocabulary
 from lema_jax.weights.gguf import Gguf
 from lema_jax.weights.names import Source
 
@@ -23,12 +24,14 @@ class Opened:
       config: its architecture.
       save_tokenizer: writes its tokenizer's files into a folder.
       fingerprint: tells it from any other model.
+      adapters: a `lora` collection and its shape, to be added to the weights, where there is one.
     """
 
     source: Source
     config: LlamaConfig
     save_tokenizer: Callable[[Path], None]
     fingerprint: str
+    adapters: tuple[dict[str, Any], LoraConfig] | None = None
 
 
 def open_gguf(path: str | Path) -> Opened:
@@ -44,6 +47,14 @@ def open_hf(folder: str | Path) -> Opened:
     source = safetensors.open_folder(folder)
     files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".safetensors", ".model"))
     return Opened(source, config, lambda out: hf_folder.copy_tokenizer(folder, out), fingerprint(files))
+
+
+def with_peft(opened: Opened, folder: str | Path) -> Opened:
+    """A model with an adapter of PEFT's upon it. Raises a UserError as `peft.load` does."""
+    adapters = peft.load(folder, opened.config)
+    files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
+    both = f"{opened.fingerprint}+{fingerprint(files)}"
+    return dataclasses.replace(opened, adapters=adapters, fingerprint=both)
 
 
 def fingerprint(files: Iterable[Path]) -> str:

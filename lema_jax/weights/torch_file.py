@@ -1,0 +1,160 @@
+"""Reads tensors from a file of `torch.save`'s (`.bin`) without torch and without running anything in it.
+
+Such a file is a zip: a pickle that says how to build the tensors, and their raw bytes. A pickle is a program, and may
+call anything; here its instructions are parsed (`pickletools` parses, it never executes) and followed for the few
+things that a state dict is made of. A call of anything else is refused by name.
+"""
+
+import dataclasses
+import pickletools
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from lema_jax.errors import UserError
+from lema_jax.weights.names import Index
+
+_STORAGES: dict[str, np.dtype] = {
+    "torch FloatStorage": np.dtype(np.float32),
+    "torch DoubleStorage": np.dtype(np.float64),
+    "torch HalfStorage": np.dtype(np.float16),
+    "torch BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+}
+_DICT, _TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
+_MARK = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Name:
+    """A module and a name in it, as written in the pickle; never looked up."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    key: str  # of its bytes in the zip
+    dtype: np.dtype
+    offset: int  # in elements, as are the strides
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class TorchFile:
+    """The tensors of a state dict, as a `names.Source`.
+
+    Raises:
+      UserError: the file is missing, damaged, of torch's format before 1.6, or asks to call something that a state dict
+        of float tensors does not need.
+    """
+
+    def __init__(self, path: str | Path):
+        self.where = str(path)
+        try:
+            with zipfile.ZipFile(path) as opened:
+                (program,) = (name for name in opened.namelist() if name.endswith("/data.pkl"))
+                self._data = program.removesuffix(".pkl") + "/"
+                state = _follow(opened.read(program), self.where)
+        except UserError:
+            raise
+        except (OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is not a file of torch.save's since 1.6, or is cut short ({error})") from None
+        if not isinstance(state, dict) or not all(isinstance(value, _Tensor) for value in state.values()):
+            raise UserError(f"{path} does not hold a state dict, a dict of tensors by name")
+        self._tensors: dict[str, _Tensor] = state
+
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._tensors[name].shape
+
+    def dtype(self, name: str) -> np.dtype:
+        return self._tensors[name].dtype
+
+    def read(self, name: str, index: Index) -> np.ndarray:
+        tensor = self._tensors[name]
+        try:
+            with zipfile.ZipFile(self.where) as opened:
+                stored = np.frombuffer(opened.read(self._data + tensor.key), tensor.dtype)[tensor.offset :]
+        except (KeyError, ValueError, zipfile.BadZipFile):
+            raise UserError(f"{self.where}: the bytes of {name} are missing or damaged") from None
+        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides))
+        if min(tensor.strides, default=0) < 0 or tensor.offset < 0 or last >= stored.size:
+            raise UserError(f"{self.where}: {name} reaches beyond its bytes")
+        strides = [stride * stored.itemsize for stride in tensor.strides]
+        return np.lib.stride_tricks.as_strided(stored, tensor.shape, strides, writeable=False)[index]
+
+
+def _follow(program: bytes, where: str) -> Any:
+    """What the pickle describes: dicts, tuples, numbers, strings and `_Tensor`s."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    argument: Any
+    for opcode, argument, _ in pickletools.genops(program):
+        match opcode.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack[-1]
+            case "MARK":
+                stack.append(_MARK)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINUNICODE" | "SHORT_BINUNICODE":
+                stack.append(argument)
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                count = int(opcode.name[-1])
+                stack[-count:] = [tuple(stack[-count:])]
+            case "TUPLE":
+                stack.append(tuple(_to_mark(stack)))
+            case "SETITEM":
+                *_, target, key, value = stack
+                target[key] = value
+                del stack[-2:]
+            case "SETITEMS":
+                items = _to_mark(stack)
+                stack[-1].update(zip(items[::2], items[1::2]))
+            case "BUILD":
+                stack.pop()  # a state dict's `_metadata`, versions of modules
+            case "GLOBAL":
+                stack.append(_Name(argument))
+            case "BINPERSID":
+                stack.append(("storage", *stack.pop()[1:]))
+            case "REDUCE":
+                arguments, function = stack.pop(), stack.pop()
+                stack.append(_call(function, arguments, where))
+            case _:
+                raise UserError(f"{where} is refused: its pickle has the instruction {opcode.name}; nothing was run")
+    raise ValueError("the pickle does not end")
+
+
+def _to_mark(stack: list[Any]) -> list[Any]:
+    start = len(stack) - 1 - stack[::-1].index(_MARK)
+    taken = stack[start + 1 :]
+    del stack[start:]
+    return taken
+
+
+def _call(function: Any, arguments: tuple[Any, ...], where: str) -> Any:
+    """The two calls that a state dict is made of."""
+    if function == _Name(_DICT) and not arguments:
+        return {}
+    if function == _Name(_TENSOR):
+        (_, storage, key, _, _), offset, shape, strides, *_ = arguments
+        if storage.text not in _STORAGES:
+            raise UserError(f"{where}: a tensor of {storage.text} is there; only floats can be read")
+        return _Tensor(key, _STORAGES[storage.text], offset, shape, strides)
+    named = function.text.replace(" ", ".") if isinstance(function, _Name) else repr(function)
+    raise UserError(f"{where} is refused: its pickle asks to call {named}; nothing was run")

@@ -1,0 +1,118 @@
+"""The real SmolLM2-135M, converted without torch, against transformers' own reading of the same file."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+import transformers
+
+from lema_jax.generation.engine import Engine
+from lema_jax.model.config import Compute
+from lema_jax.model.layout import unstack_layers
+from lema_jax.model.llama import Llama
+from lema_jax.parallel.mesh import MeshConfig, make_mesh
+from lema_jax.tasks import gsm8k
+from lema_jax.weights import names, vocabulary
+from lema_jax.weights.gguf import Gguf
+
+torch = pytest.importorskip("torch", reason="the independent implementation; install the extra `oracle`")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def theirs(smollm2_gguf):
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        smollm2_gguf.parent, gguf_file=smollm2_gguf.name, dtype=torch.float32
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def ours(smollm2_gguf):
+    file = Gguf(smollm2_gguf)
+    params = unstack_layers(names.load_model(file, file.config, np.dtype(np.float32)))
+    return Llama(file.config, Compute(scan_layers=False)), {"params": params}, vocabulary.from_gguf(file)
+
+
+@pytest.fixture(scope="module")
+def problems(data_dir):
+    return gsm8k.load("test", data_dir)
+
+
+def padded(ids: list[list[int]]) -> np.ndarray:
+    """Rows filled up on the right; a causal model's answers before the filling do not change."""
+    width = 64 * -(-max(map(len, ids)) // 64)
+    return np.array([row + [0] * (width - len(row)) for row in ids])
+
+
+def test_logits(ours, theirs, problems):
+    model, variables, tokenizer = ours
+    ids = [tokenizer(gsm8k.prompt(problem)).input_ids for problem in problems[:8]]
+    found = np.asarray(jax.jit(model.apply)(variables, padded(ids)))
+    worst = 0.0
+    for row, logits in zip(ids, found):
+        with torch.no_grad():
+            expected = theirs(torch.tensor([row])).logits[0].numpy()
+        worst = max(worst, np.abs(logits[: len(row)] - expected).max())
+    print(f"largest difference of a logit over 8 prompts: {worst:.2e}")
+    assert worst <= 1e-3
+
+
+def test_greedy_answers_token_for_token(ours, theirs, problems):
+    model, variables, tokenizer = ours
+    prompts = [gsm8k.prompt(problem) for problem in problems[:64]]
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=1))
+    engine = Engine(model, variables, tokenizer, mesh, rows=32, max_new_tokens=128)
+    found = {done.index: done for done in engine.complete(prompts)}
+    expected, ties = {}, {}
+    for start in range(0, len(prompts), 16):
+        batch = tokenizer(prompts[start : start + 16], return_tensors="pt", padding=True, padding_side="left")
+        made = theirs.generate(
+            **batch,
+            max_new_tokens=128,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            repetition_penalty=1.0,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        best = torch.stack(made.logits, dim=1).topk(2).values  # [B, T, 2]
+        for row, ids in enumerate(made.sequences[:, batch["input_ids"].shape[1] :].tolist()):
+            length = ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)
+            expected[start + row] = ids[:length]
+            ties[start + row] = (best[row, :length, 0] - best[row, :length, 1]).min().item()
+    other = []
+    for index, ids in expected.items():
+        same_length = found[index].completion_tokens == len(ids)
+        if not same_length or found[index].text != tokenizer.decode(ids, skip_special_tokens=True):
+            other.append(index)
+    tokens = sum(map(len, expected.values()))
+    print(f"{len(expected) - len(other)} of {len(expected)} greedy answers ({tokens} tokens) are the same")
+    # Only where the two likeliest tokens tie to float32's rounding may the answers part.
+    assert all(ties[index] < 1e-4 for index in other)
+    assert len(other) <= 1
+
+
+def test_perplexity_of_solutions(ours, theirs, problems):
+    model, variables, tokenizer = ours
+    nll = jax.jit(
+        lambda variables, tokens: optax.softmax_cross_entropy_with_integer_labels(
+            model.apply(variables, tokens)[:, :-1], tokens[:, 1:]
+        )
+    )
+    texts = [gsm8k.prompt(problem) + gsm8k.completion(problem) for problem in problems[:200]]
+    rows = sorted((tokenizer(text).input_ids for text in texts), key=len)
+    mine = yours = count = 0.0
+    for start in range(0, len(rows), 8):
+        batch = rows[start : start + 8]
+        tokens = padded(batch)
+        loss = np.asarray(nll(variables, tokens))
+        with torch.no_grad():
+            logits = theirs(torch.from_numpy(tokens)).logits[:, :-1]
+        expected = torch.nn.functional.cross_entropy(logits.mT, torch.from_numpy(tokens)[:, 1:], reduction="none")
+        for row, ids in enumerate(batch):
+            mine += loss[row, : len(ids) - 1].sum()
+            yours += expected[row, : len(ids) - 1].sum().item()
+            count += len(ids) - 1
+    print(f"perplexity of 200 solutions: {np.exp(mine / count):.6f}, transformers {np.exp(yours / count):.6f}")
+    assert mine / count == pytest.approx(yours / count, rel=1e-5)
