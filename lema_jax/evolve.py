@@ -63,12 +63,13 @@ def main(argv: Sequence[str]) -> None:
         likely = [_Evolved(f"{number}", seed.question, seed) for number, seed in enumerate(seeds)]
         print(f"answers to all of them: {where.estimate(_answer_requests(likely), kept_in)}")
         return
+    overlap = curate.Overlap(_held_out_problems(seeds[0].task))  # before anything is paid for: its data may be missing
     left_out: collections.Counter[str] = collections.Counter()
     with Appender(kept_in, Reply) as replies:
         outcome = where.ask(
             lambda: _question_requests(seeds), replies, lambda _, reply: bool(evolution.read_question(reply.text))
         )
-        questions = list(_new_questions(seeds, replies, left_out))
+        questions = list(_new_questions(seeds, replies, overlap, left_out))
         if not outcome.stopped:
             outcome += where.ask(lambda: _answer_requests(questions), replies, _is_answered)
         problems = [problem for new in questions if (problem := _problem(new, replies, left_out))]
@@ -128,10 +129,9 @@ def _request(prompt: str, sample: int, about: Problem | _Evolved) -> Request:
 
 
 def _new_questions(
-    seeds: Sequence[Problem], replies: Appender[Reply], left_out: collections.Counter[str]
+    seeds: Sequence[Problem], replies: Appender[Reply], overlap: curate.Overlap, left_out: collections.Counter[str]
 ) -> Iterator[_Evolved]:
     """The questions that pass, in the order of their seeds; counts the others by what is wrong with them."""
-    overlap = curate.Overlap(_held_out_problems(seeds[0].task))
     seen: set[str] = set()
     for request in _question_requests(seeds):
         reply, seed = replies.rows.get(request.id), request.about
@@ -151,16 +151,21 @@ def _new_questions(
 
 
 def _held_out_problems(task: str) -> Iterator[Problem]:
-    """The problems of every split but `train` of every task; those of `task` itself must be there."""
+    """The problems of every split but `train` of every task, those told that are not there; `task`'s own must be."""
     data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
+    unchecked = []
     for name in tasks.NAMES:
         for split in tasks.get(name).SPLITS:
-            if split != "train":
-                try:
-                    yield from tasks.get(name).load(split, data_dir)
-                except UserError:
-                    if name == task:
-                        raise
+            if split == "train":
+                continue
+            try:
+                yield from tasks.get(name).load(split, data_dir)
+            except UserError:
+                if name == task:
+                    raise
+                unchecked.append(f"{name}/{split}")
+    if unchecked:
+        print(f"overlap is not checked with {', '.join(unchecked)}, which cannot be read here")
 
 
 def _is_answered(request: Request, reply: Reply) -> bool:
@@ -182,7 +187,8 @@ def _problem(new: _Evolved, replies: Appender[Reply], left_out: collections.Coun
         left_out["no two answers agree"] += 1
         return None
     gold, votes = agreed
-    meta = {"seed": new.seed.id, "teacher": _MODEL.value, "votes": votes}
+    origin = new.seed.meta.get("seed", new.seed.id)  # of a question evolved twice, the first one
+    meta = {"seed": origin, "teacher": _MODEL.value, "votes": votes}
     return _as_problem(new, gold).model_copy(update={"meta": meta})
 
 

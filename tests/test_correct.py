@@ -285,6 +285,40 @@ def test_several_samples_of_each(files, tmp_path):
     assert len({row.id for row in corrections(tmp_path / "corrections.jsonl")}) == 36
 
 
+MATH_WRONG = "We need $2x = 6$.\nSo $x = 2$.\nThe answer is $\\boxed{999}$."
+MATH_REPLY = (
+    "Step 2.\nExplanation: Halving 6 gives 3.\n"
+    "Correct Solution:\n{\n...\nStep 2: So $x = 3$.\nStep 3: The answer is GOLD.\n}"
+)
+CSQA_WRONG = "Explanations:\nWRONG - It fits.\nReasons and Final Answer:\nThe answer is WRONG."
+CSQA_REPLY = " It overlooks the best one.\nCorrected Answer:\n{\nExplanations:\nGOLD - It fits.\nThe answer is GOLD.\n}"
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong", "reply", "step"), [("math", MATH_WRONG, MATH_REPLY, 2), ("csqa", CSQA_WRONG, CSQA_REPLY, None)]
+)
+def test_other_families(tmp_path, data_dir, task, wrong, reply, step):
+    rows, said = [], {}
+    for number, problem in enumerate(tasks.get(task).load("train", data_dir)[:3]):
+        text = wrong.replace("WRONG", next((choice for choice in problem.choices if choice != problem.gold), ""))
+        answer, verdict = tasks.grade(problem, text, truncated=False)
+        rows.append(attempt(number).model_copy(update={"problem": problem, "text": text, "answer": answer}))
+        assert verdict is Verdict.WRONG
+        said[problem.question] = reply.replace("GOLD", problem.gold)
+    records.write(tmp_path / "a.jsonl", rows)
+
+    def behave(body, times):
+        prompt = body["messages"][0]["content"]
+        return Act(completion(next(text for asked, text in said.items() if f"Question: {asked}\n" in prompt)))
+
+    with Server(behave) as server:
+        told = succeeds(f"--attempts={tmp_path / 'a.jsonl'}", f"--out={tmp_path / 'c.jsonl'}", *chat_flags(server))
+    assert "3 of 3 corrections kept" in told
+    for row in corrections(tmp_path / "c.jsonl"):
+        assert row.step == step
+        assert row.answer == row.attempt.problem.gold
+
+
 def test_a_prompt_file_is_sent_as_it_is(files, tmp_path):
     (tmp_path / "prompt.txt").write_text("Mend this.\n\nQuestion: 1 + 1?\n...\nIncorrect Step: Step 1.\n")
     with Server(teacher(12)) as server:

@@ -182,11 +182,14 @@ class Batches:
 
     async def _end_of(self, batch_id: str) -> "Batch | None":
         """The batch when it has ended; None when Ctrl-C came first."""
+        told = ""
         while not self._interrupted.is_set():
             batch = await self._client.batches.retrieve(batch_id)
             counts = batch.request_counts
-            done = f", {counts.completed:,} of {counts.total:,} answered" if counts else ""
-            print(f"{batch_id}: {batch.status}{done}", file=sys.stderr)
+            state = f"{batch.status}, {counts.completed:,} of {counts.total:,} answered" if counts else batch.status
+            if state != told:
+                print(f"{batch_id}: {state}", file=sys.stderr)
+                told = state
             if batch.status in _ENDED:
                 return batch
             with contextlib.suppress(TimeoutError):

@@ -129,26 +129,36 @@ def replies_of(out: str | Path) -> Path:
 def define_flags() -> Callable[[], Endpoint]:
     """Defines the flags of `Endpoint` for the door that calls it; returns what reads them after parsing."""
     flags.disclaim_key_flags()  # they are the door's
+    usual = Endpoint()
     base_url = flags.DEFINE_string("base_url", None, "an OpenAI-compatible endpoint; OpenAI's own if not given")
-    concurrency = flags.DEFINE_integer("concurrency", 32, "the most requests in flight", lower_bound=1)
-    per_minute = [
-        flags.DEFINE_float(f"{what}_per_minute", math.inf, f"the most {what} to start in a minute", lower_bound=1e-3)
-        for what in ("requests", "tokens")
-    ]
-    timeout = flags.DEFINE_float("timeout_s", 300.0, "seconds after which a request is tried again", lower_bound=0.01)
-    usd = flags.DEFINE_float("max_cost_usd", math.inf, "spend no more, earlier runs included", lower_bound=0)
-    tokens = flags.DEFINE_float("max_tokens_total", math.inf, "use no more tokens, likewise", lower_bound=0)
+    concurrency = flags.DEFINE_integer("concurrency", usual.concurrency, "the most requests in flight", lower_bound=1)
+    requests = flags.DEFINE_float(
+        "requests_per_minute", usual.requests_per_minute, "the most requests to start in a minute", lower_bound=1e-3
+    )
+    tokens = flags.DEFINE_float(
+        "tokens_per_minute",
+        usual.tokens_per_minute,
+        "the most tokens, sent and received, in a minute",
+        lower_bound=1e-3,
+    )
+    timeout = flags.DEFINE_float(
+        "timeout_s", usual.timeout_s, "seconds after which a request is tried again", lower_bound=1e-3
+    )
+    usd = flags.DEFINE_float("max_cost_usd", usual.max_cost_usd, "spend no more, earlier runs included", lower_bound=0)
+    total = flags.DEFINE_float(
+        "max_tokens_total", usual.max_tokens_total, "use no more tokens, likewise", lower_bound=0
+    )
     prices = flags.DEFINE_list("usd_per_million", [], "prices of a million tokens: prompt,completion")
-    batched = flags.DEFINE_bool("batch", False, "use the Batch API: half the price, within a day")
-    poll = flags.DEFINE_float("batch_poll_s", 30.0, "seconds between looks at a batch", lower_bound=0.01)
+    batched = flags.DEFINE_bool("batch", usual.batch, "use the Batch API: half the price, within a day")
+    poll = flags.DEFINE_float("batch_poll_s", usual.batch_poll_s, "seconds between looks at a batch", lower_bound=1e-3)
     return lambda: Endpoint(
         base_url=base_url.value,
         concurrency=concurrency.value,
-        requests_per_minute=per_minute[0].value,
-        tokens_per_minute=per_minute[1].value,
+        requests_per_minute=requests.value,
+        tokens_per_minute=tokens.value,
         timeout_s=timeout.value,
         max_cost_usd=usd.value,
-        max_tokens_total=tokens.value,
+        max_tokens_total=total.value,
         usd_per_million=tuple(prices.value),
         batch=batched.value,
         batch_poll_s=poll.value,

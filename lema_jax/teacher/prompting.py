@@ -23,9 +23,11 @@ def worked_examples(problem: Problem, prompt_file: str | Path | None = None) -> 
     """The text of `prompt_file`, or of the package's own file for the family of the problem's task.
 
     Raises:
-      UserError: the file cannot be read, or lacks the cue that replies to this task are read by.
+      UserError: the file cannot be read, or lacks the cue that replies to this task are read by; a task without a file.
     """
     if prompt_file is None:
+        if problem.task not in _FAMILIES:
+            raise UserError(f"there are no worked examples for the task {problem.task}; give some by --prompt_file")
         text = packaged(_FAMILIES[problem.task])
     else:
         try:

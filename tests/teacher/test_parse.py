@@ -17,6 +17,7 @@ Correct Solution:
 Step 2: She keeps 9 - 4 = 5 pens.
 Step 3: The answer is 5.
 }"""
+BARE = CANONICAL.replace("{\n", "").replace("\n}", "")
 EXPECTED = Parts(
     named=(2,),
     explanation="It adds where it should subtract.",
@@ -39,7 +40,7 @@ def test_the_papers_form():
         CANONICAL.replace("...\n", ""),
         CANONICAL.replace("...\n", "Step 1: ...\n"),
         CANONICAL.replace("...\n", "Step 1: (same as before)\n"),
-        CANONICAL.replace("{\n", "").replace("\n}", ""),
+        BARE,
         CANONICAL.replace("{\n", "```\n{\n").replace("\n}", "\n}\n```"),
         CANONICAL.replace("\n}", ""),
         CANONICAL.replace("Explanation:", "**Explanation:**").replace("Correct Solution:", "### Corrected Solution"),
@@ -51,6 +52,8 @@ def test_the_papers_form():
         CANONICAL.replace("\nStep 3: The answer is 5.\n}", "\n}\nThe answer is 5."),
         CANONICAL.replace("9 - 4 = 5 pens", "\n9 - 4 = 5\npens"),
         CANONICAL + "\n\nI hope this helps!",
+        BARE + "\n\nI hope this helps!",
+        BARE + "\n\n**Question:** Another one?\nOriginal Solution:\nStep 1: The answer is 9.",
         CANONICAL + "\n\nQuestion: Another one?\nOriginal Solution:\n{\nStep 1: The answer is 9.\n}",
         "<think>Is it Step 1? No. Step 3?</think>\n" + CANONICAL,
         re.sub(r"\{\n\.\.\.\n(.*)\n(.*)\n\}", r"{ ... \1 \2 }", CANONICAL),

@@ -153,6 +153,13 @@ def test_a_file_that_cannot_serve(tmp_path):
         prompting.worked_examples(problem(), tmp_path / "bytes.txt")
 
 
+def test_a_task_without_examples_needs_a_file(data_dir):
+    file = data_dir / "lema" / "prompt_correction_gsm8k.txt"
+    assert prompting.worked_examples(problem("another"), file)
+    with pytest.raises(UserError, match="no worked examples for the task another"):
+        prompting.worked_examples(problem("another"))
+
+
 def test_an_evolution_prompt_shows_the_seed_alone():
     assert prompting.evolution(problem(question="How many pens?")).endswith(
         "\n\nQuestion: How many pens?\nNew Question:"
