@@ -106,8 +106,9 @@ def _open_model() -> Opened:
 
 
 def _open_checkpoint(folder: str) -> Opened:
+    card = checkpoint.read_card(folder)
     step = checkpoint.latest_step(folder) if _STEP.value is None else _STEP.value
-    card, variables = checkpoint.load_weights(folder, mesh.make_mesh(MeshConfig()), Compute(), step)
+    _, variables = checkpoint.load_weights(folder, mesh.make_mesh(MeshConfig()), Compute(), step)
     return Opened(
         names.Tree(variables["params"], names.table(card.config), folder),
         card.config,

@@ -1,0 +1,181 @@
+"""The door from end to end: every format in and out, a rerun, mistakes, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from lema_jax import checkpoint
+from lema_jax.data import tokenizer as tokenizers
+from lema_jax.model.config import Compute, LlamaConfig, LoraConfig, RopeScaling
+from lema_jax.model.llama import Llama
+from lema_jax.parallel.mesh import MeshConfig, make_mesh
+from lema_jax.weights import hf_config, names, peft, safetensors
+
+CONFIG = LlamaConfig(720, 32, 48, 2, 4, 2, 8, 128, rope_scaling=RopeScaling("llama3", 8.0, 32), attention_bias=True)
+TEXTS = ["Ann has 3 apples and buys 12 more.", "The answer is 15.", "naïve café 😀 1,234"]
+TOKENS = np.random.default_rng(0).integers(0, 720, (2, 16))
+
+
+def run(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lema_jax.convert", *flags]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def converted(*flags: str) -> str:
+    done = run(*flags)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def random_weights(dtype=np.float32) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {
+        name: (0.2 * random.normal(size=entry.hf_shape) + name.endswith("norm.weight")).astype(dtype)
+        for entry in names.table(CONFIG)
+        for name in entry.names
+    }
+
+
+@pytest.fixture
+def hf_dir(tmp_path: Path) -> Path:
+    """A Hugging Face folder of bfloat16 weights in two files."""
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    tokenizers.save(tokenizers.train_bpe(TEXTS, CONFIG.vocab_size), folder)
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    (folder / "config.json").write_text(json.dumps(hf_config.to_hf(CONFIG, "bfloat16", ids)))
+    weights = random_weights(ml_dtypes.bfloat16)
+    halves = [dict(list(weights.items())[start::2]) for start in (0, 1)]
+    for number, half in enumerate(halves):
+        save_file(half, folder / f"{number}.safetensors")
+    weight_map = {name: f"{number}.safetensors" for number, half in enumerate(halves) for name in half}
+    (folder / safetensors.INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+@pytest.fixture
+def peft_dir(tmp_path: Path) -> Path:
+    """An adapter of PEFT's for that model."""
+    folder = tmp_path / "peft"
+    folder.mkdir()
+    shape = LoraConfig(rank=4, alpha=6.0, dropout=0.05)
+    random = np.random.default_rng(1)
+    adapters: dict = {}
+    for entry in peft.table(CONFIG, shape, [hf for hf, _, _ in names.LINEARS]):
+        names.put(adapters, entry.path, 0.1 * random.normal(size=entry.full_shape).astype(np.float32))
+    peft.save(folder, adapters, shape, CONFIG, "someone/base")
+    return folder
+
+
+def logits_of(folder: Path) -> np.ndarray:
+    """A model folder's answer to TOKENS, as every later command reads it."""
+    card, variables = checkpoint.load_weights(folder, make_mesh(MeshConfig(), jax.devices()[:1]), Compute())
+    return np.asarray(Llama(card.config, Compute(), card.lora).apply(variables, TOKENS))
+
+
+def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_path):
+    model, out = tmp_path / "model", tmp_path / "out"
+    converted(f"--hf_dir={hf_dir}", f"--out={model}")
+    converted(f"--checkpoint={model}", "--to=hf", f"--out={out}", "--dtype=bfloat16", "--shard_gib=0.00001")
+    assert hf_config.read(out) == CONFIG
+    assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    stored = {name: array for file in out.glob("*.safetensors") for name, array in load_file(file).items()}
+    for name, array in random_weights(ml_dtypes.bfloat16).items():
+        assert stored[name].tobytes() == array.tobytes(), name
+    same = tokenizers.fingerprint(tokenizers.load(hf_dir))
+    assert tokenizers.fingerprint(tokenizers.load(model)) == tokenizers.fingerprint(tokenizers.load(out)) == same
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
+    assert "there already" in converted(f"--hf_dir={hf_dir}", f"--out={model}")
+    assert before == {path: path.stat().st_mtime_ns for path in model.rglob("*")}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "model", "out"]
+
+
+@pytest.mark.slow
+def test_adapters_of_peft_are_run_merged_and_given_back(hf_dir, peft_dir, tmp_path):
+    base, adapted, merged, alone = (tmp_path / name for name in ("base", "adapted", "merged", "alone"))
+    converted(f"--hf_dir={hf_dir}", f"--out={base}", "--dtype=float32")
+    converted(f"--checkpoint={base}", f"--peft_dir={peft_dir}", "--to=adapter", f"--out={adapted}")
+    converted(f"--checkpoint={adapted}", f"--out={merged}")
+    assert checkpoint.read_card(adapted).lora == LoraConfig(4, 6.0, 0.05)
+    assert checkpoint.read_card(merged).lora is None
+    np.testing.assert_allclose(logits_of(adapted), logits_of(merged), atol=1e-4)
+    assert np.abs(logits_of(base) - logits_of(merged)).max() > 0.1
+    converted(f"--checkpoint={adapted}", "--to=peft", f"--out={alone}", "--peft_base=someone/base")
+    original, back = (load_file(folder / peft.SAFETENSORS) for folder in (peft_dir, alone))
+    assert original.keys() == back.keys()
+    assert all(original[name].tobytes() == back[name].tobytes() for name in original)
+    one, other = tmp_path / "one", tmp_path / "other"
+    converted(f"--checkpoint={adapted}", "--to=hf", f"--out={one}")
+    converted(f"--hf_dir={hf_dir}", f"--peft_dir={peft_dir}", "--to=hf", f"--out={other}", "--dtype=float32")
+    for name, array in load_file(one / safetensors.SINGLE).items():
+        np.testing.assert_array_equal(array, load_file(other / safetensors.SINGLE)[name])
+
+
+@pytest.mark.slow
+def test_transformers_answers_with_what_is_exported(hf_dir, peft_dir, tmp_path):
+    pytest.importorskip("torch")
+    import transformers
+
+    from tests import hf_oracle
+
+    model, out = tmp_path / "model", tmp_path / "out"
+    converted(f"--hf_dir={hf_dir}", f"--peft_dir={peft_dir}", f"--out={model}", "--dtype=float32")
+    converted(f"--checkpoint={model}", "--to=hf", f"--out={out}")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
+    np.testing.assert_allclose(hf_oracle.logits(theirs, TOKENS), logits_of(model), atol=1e-4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    ids = tokenizer(TEXTS[0], return_tensors="pt")
+    made = theirs.generate(**ids, max_new_tokens=5, do_sample=False)
+    assert made.shape[1] <= ids["input_ids"].shape[1] + 5
+    assert tokenizer.eos_token_id == theirs.generation_config.eos_token_id == 1
+    assert (theirs.config.pad_token_id, theirs.generation_config.pad_token_id) == (2, 2)
+
+
+@pytest.mark.slow
+def test_smollm2_from_its_gguf(smollm2_gguf, tmp_path):
+    out = tmp_path / "smollm2"
+    assert "134,515,008 parameters" in converted(f"--gguf={smollm2_gguf}", f"--out={out}", "--dtype=bfloat16")
+    card = checkpoint.read_card(out)
+    assert (card.config.num_layers, card.config.vocab_size, card.config.tie_embeddings) == (30, 49152, True)
+    assert tokenizers.load(out)("12").input_ids == [33, 34]
+
+
+@pytest.mark.slow
+def test_a_mistake_is_one_line_and_leaves_nothing(hf_dir, peft_dir, tmp_path):
+    out = tmp_path / "out"
+    narrow = tmp_path / "narrow"
+    narrow.mkdir()
+    for path in hf_dir.iterdir():
+        (narrow / path.name).write_bytes(path.read_bytes())
+    raw = json.loads((hf_dir / "config.json").read_text())
+    (narrow / "config.json").write_text(json.dumps(raw | {"intermediate_size": 24}))
+    (tmp_path / "text.gguf").write_text("no model")
+    mistakes = {
+        "name one thing to convert": ["--to=hf"],
+        "one thing to convert": [f"--hf_dir={hf_dir}", "--gguf=x"],
+        "cannot be read as GGUF": [f"--gguf={tmp_path / 'text.gguf'}"],
+        "shape of model.layers.0.mlp.down_proj.weight": [f"--hf_dir={narrow}"],
+        "is no model folder": [f"--checkpoint={tmp_path / 'absent'}"],
+        "has none; --peft_dir adds some": [f"--hf_dir={hf_dir}", "--to=peft"],
+        "name both --checkpoint and --peft_dir": [f"--hf_dir={hf_dir}", f"--peft_dir={peft_dir}", "--to=adapter"],
+        "[4, 48], not [4, 24]": [f"--hf_dir={narrow}", f"--peft_dir={peft_dir}"],
+    }
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for expected, given in mistakes.items():
+        done = run(*given, f"--out={out}")
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert expected in done.stderr
+        assert "Traceback" not in done.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+    out.mkdir()
+    assert "made from something else" in run(f"--hf_dir={hf_dir}", f"--out={out}").stderr
