@@ -93,7 +93,8 @@ class Prediction(Row):
     prompt: str
     text: str
     answer: str | None
-    verdict: Verdict
+    verdict: Verdict  # ours: right mathematically
+    paper: bool | None = None  # the authors' grader's, where it was asked
     prompt_tokens: int
     completion_tokens: int
 

@@ -1,4 +1,4 @@
-"""The benchmarks, one file each. `get(name)` gives a task: a module with the functions of `Task`.
+"""The benchmarks, one file each. `get(name)` gives a task: a module (or an object) with the functions of `Task`.
 
 No JAX here: a task serves anyone as a loader, a prompt and a grader.
 """
@@ -11,7 +11,7 @@ from typing import Protocol, cast
 from lema_jax.errors import UserError
 from lema_jax.records import Problem, Verdict
 
-NAMES = ("arithmetic", "gsm8k")
+NAMES = ("arithmetic", "asdiv", "csqa", "gsm8k", "math", "svamp")
 
 
 class Task(Protocol):
@@ -32,17 +32,24 @@ class Task(Protocol):
         """The final answer that a reasoning path states, or None when none can be read."""
 
     def same(self, answer: str, gold: str) -> bool:
-        """Whether an extracted answer equals the gold one."""
+        """Whether an extracted answer equals the gold one: the robust verdict."""
+
+    def paper(self, text: str, problem: Problem) -> bool:
+        """The verdict of the authors' released grader on a whole text, faults and all, to compare with the paper."""
 
 
 def get(name: str) -> Task:
-    """The task of that name.
+    """The task of that name, or that of a user's own file: `jsonl:PATH`.
 
     Raises:
       UserError: no such task; the message lists those there are.
     """
+    if name.startswith("jsonl:"):
+        from lema_jax.tasks.jsonl import JsonlTask  # it stands on tasks, which stand on this
+
+        return JsonlTask(Path(name.removeprefix("jsonl:")))
     if name not in NAMES:
-        raise UserError(f"no task {name!r}; there are: {', '.join(NAMES)}")
+        raise UserError(f"no task {name!r}; there are: {', '.join(NAMES)}, and jsonl:PATH for a file of your own")
     return cast(Task, importlib.import_module(f"lema_jax.tasks.{name}"))
 
 

@@ -22,18 +22,18 @@ _CUE = re.compile(
 )
 
 
-def stated(text: str) -> Iterator[str]:
-    """What follows each cue of a final answer, the last cue first.
+def stated(text: str) -> Iterator[tuple[str, bool]]:
+    """What follows each cue of a final answer, the last cue first, and whether it is the content of a box.
 
     Cues: `the answer is`, `answer:`, `#### `, a line `A: `, and a box, whose content alone is given. What stands after
     the beginning of another question (`Q:` or `Question:` in a paragraph of its own) is not looked at, nor what is
     further than 2,000 characters from its cue.
     """
-    if after := _NEXT_QUESTION.search(text):
-        text = text[: after.start()]
+    if next_question := _NEXT_QUESTION.search(text):
+        text = text[: next_question.start()]
     for cue in reversed(list(_CUE.finditer(text))[-_MOST_CUES:]):
-        after = text[cue.end() : cue.end() + _LONGEST_STATED]
-        yield braced(after) if cue["box"] else after
+        what = text[cue.end() : cue.end() + _LONGEST_STATED]
+        yield (braced(what), True) if cue["box"] else (what, False)
 
 
 def braced(text: str) -> str:
@@ -58,7 +58,7 @@ def final_number(text: str) -> str | None:
     A cue that no number follows gives way to the one before; a cue that several numbers follow (`5 or 6`) states no
     answer. Without any cue the answer is a last line that is a number and nothing else.
     """
-    for after in stated(text):
+    for after, _ in stated(text):
         line = _first_line(after)
         if _mentions_number(line):
             return canonical(line)

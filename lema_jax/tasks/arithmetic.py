@@ -15,9 +15,9 @@ from lema_jax.records import Problem
 from lema_jax.tasks import arithmetic_long_templates as long
 from lema_jax.tasks import arithmetic_templates as short
 from lema_jax.tasks.arithmetic_story import Draw, Misfit, Story
-from lema_jax.tasks.word_problems import completion, extract, prompt, same
+from lema_jax.tasks.word_problems import completion, extract, paper, prompt, same
 
-__all__ = ["HELD_OUT", "SPLITS", "TEMPLATES", "completion", "extract", "load", "prompt", "same"]
+__all__ = ["HELD_OUT", "SPLITS", "TEMPLATES", "completion", "extract", "load", "paper", "prompt", "same"]
 
 # Sizes of the splits that share their templates: they follow each other in one stream of distinct questions, so a
 # longer `train` would leave dev and test as they are.

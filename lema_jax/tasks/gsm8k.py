@@ -9,9 +9,9 @@ from pathlib import Path
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
 from lema_jax.tasks import answers, sources
-from lema_jax.tasks.word_problems import completion, extract, prompt, same
+from lema_jax.tasks.word_problems import completion, extract, paper, prompt, same
 
-__all__ = ["SPLITS", "completion", "download", "extract", "load", "prompt", "same"]
+__all__ = ["SPLITS", "completion", "download", "extract", "load", "paper", "prompt", "same"]
 
 _URL = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data/"
 _SOURCES = {
@@ -54,7 +54,8 @@ def _problem(split: str, number: int, row: dict[str, str], where: str) -> Proble
     gold = re.sub(r"[,\s]", "", gold)
     if not mark or answers.number(gold) is None:
         raise UserError(f"{where}: answer: does not end in a line `#### NUMBER`")
-    return Problem(
+    return sources.problem(
+        where,
         id=f"gsm8k/{split}/{number - 1}",
         task="gsm8k",
         split=split,

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
 
@@ -25,22 +27,34 @@ class Source:
     url: str
 
 
-def find(source: Source, data_dir: Path | None) -> Path:
-    """The file's path: in `data_dir`, or the folder that the environment variable LEMA_DATA names, or its subfolder.
+def folder(source: Source, data_dir: Path | None) -> Path:
+    """`data_dir`, or else the folder that the environment variable LEMA_DATA names.
 
     Raises:
-      UserError: neither is given, or the file is not there.
+      UserError: neither is given.
     """
     if data_dir is None and not os.environ.get("LEMA_DATA"):
         raise UserError(
             f"{source.name} is wanted, but no data folder is named; give --data_dir or LEMA_DATA"
             f" (the file is at {source.url})"
         )
-    folder = Path(data_dir or os.environ["LEMA_DATA"])
-    places = (folder / source.name, folder / Path(source.name).name)
+    return Path(data_dir or os.environ["LEMA_DATA"])
+
+
+def find(source: Source, data_dir: Path | None) -> Path:
+    """The file's path in `data_dir`, or else in the folder that the environment variable LEMA_DATA names.
+
+    It may lie there by its whole name or by the last part of it, packed by gzip or not.
+
+    Raises:
+      UserError: neither folder is given, or the file is not there.
+    """
+    at = folder(source, data_dir)
+    places = (at / source.name, at / Path(source.name).name)
     for place in places:
-        if place.is_file():
-            return place
+        for file in (place, place.with_name(place.name + ".gz")):
+            if file.is_file():
+                return file
     raise UserError(f"there is neither {places[0]} nor {places[1]}; get it from {source.url}")
 
 
@@ -60,6 +74,18 @@ def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str,
         raise UserError(f"{path}:{number + 1}: cannot be read ({error}); get the file anew") from None
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+      UserError: the file is not JSON; with the line.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); get the file anew") from None
+
+
 def require_keys(where: str, row: Any, keys: Sequence[str]) -> dict[str, Any]:
     """The row, if it is an object with those keys; otherwise a `UserError` that says where it is not."""
     if not isinstance(row, dict):
@@ -67,6 +93,15 @@ def require_keys(where: str, row: Any, keys: Sequence[str]) -> dict[str, Any]:
     if missing := [key for key in keys if key not in row]:
         raise UserError(f"{where}: no {' and no '.join(missing)}; found {', '.join(row) or 'no key'}")
     return row
+
+
+def problem(where: str, **fields: Any) -> Problem:
+    """A problem of those fields; a field of the wrong type is a `UserError` that says where it stands."""
+    try:
+        return Problem(**fields)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise UserError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def check(source: Source, path: Path, problems: list[Problem]) -> list[Problem]:

@@ -4,6 +4,7 @@ import re
 
 from lema_jax.records import Problem
 from lema_jax.tasks import answers
+from lema_jax.tasks import paper as authors
 
 _MARK = re.compile(r"<<[^<>]*>>")
 
@@ -20,6 +21,13 @@ def completion(problem: Problem) -> str:
     return f"{_MARK.sub('', problem.rationale).strip()}\nThe answer is {problem.gold}."
 
 
+def join(body: str, question: str) -> str:
+    """One text of a story and its question; the full stop that a story lacks is set."""
+    body, question = body.strip(), question.strip()
+    stop = "." if body[-1:].isalnum() and question[:1].isupper() else ""
+    return f"{body}{stop} {question}"
+
+
 def extract(text: str, problem: Problem) -> str | None:
     """The number that `text` states as its answer (see `answers.final_number`), or None."""
     return answers.final_number(text)
@@ -28,3 +36,20 @@ def extract(text: str, problem: Problem) -> str | None:
 def same(answer: str, gold: str) -> bool:
     """Whether both are the same number, exactly (see `answers.same_number`)."""
     return answers.same_number(answer, gold)
+
+
+def paper(text: str, problem: Problem) -> bool:
+    """The authors' verdict for GSM8K: the floats are equal; no answer counts as 0."""
+    return (authors.number(text) or 0.0) == _float(problem.gold)
+
+
+def paper_rounded(text: str, problem: Problem) -> bool:
+    """The authors' verdict for SVAMP and ASDiv: equal after rounding both to two places."""
+    return round(authors.number(text) or 0.0, 2) == round(_float(problem.gold), 2)
+
+
+def _float(gold: str) -> float:
+    value = answers.number(gold)
+    if value is None:
+        raise ValueError(f"gold {gold!r} is no number")
+    return float(value)

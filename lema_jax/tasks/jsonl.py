@@ -1,0 +1,97 @@
+"""A task of one's own: a jsonl file with `question` and `gold` a line, named `jsonl:PATH`.
+
+Optional: `choices` (then gold is the text of one of them), `rationale` (one step a line), `id`, and `split` (a row that
+names none belongs to every split). A row with choices is read and graded as CommonsenseQA is, one whose gold is a
+number as GSM8K, any other as MATH.
+"""
+
+import re
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lema_jax.errors import UserError
+from lema_jax.records import Problem
+from lema_jax.tasks import csqa, math, sources, word_problems
+
+_NUMBER = re.compile(r"\s*-?\$?-?\d[\d,]*(\.\d+)?%?\s*")
+_KEYS = {"question", "gold", "choices", "rationale", "id", "split"}
+
+
+class JsonlTask:
+    """The task of one file; see `tasks.Task` for what its functions do."""
+
+    SPLITS: Sequence[str] = ("train", "dev", "test")  # unless rows name others
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def load(self, split: str, data_dir: Path | None = None) -> list[Problem]:
+        """The problems of the file that are of this split; `data_dir` is not looked at.
+
+        Raises:
+          UserError: no such file; no row of the split; with file and line: no question or gold, an unknown key, a gold
+            that is none of the choices, an id that stands twice.
+        """
+        if not self._path.is_file():
+            raise UserError(f"--task=jsonl:{self._path}: there is no such file")
+        lines: dict[str, int] = {}
+        problems = []
+        for number, row in sources.read_jsonl(self._path, ("question", "gold")):
+            where = f"{self._path}:{number}"
+            _check(row, where)
+            if row.get("split") not in (None, split):
+                continue
+            problem = self._problem(where, split, row, str(row["id"]) if "id" in row else str(number - 1))
+            if (first := lines.setdefault(problem.id, number)) != number:
+                raise UserError(f"{where}: id {row['id']!r} stands on line {first} already; each needs its own")
+            problems.append(problem)
+        if not problems:
+            raise UserError(f"{self._path}: no problem of split {split!r}; rows without a `split` belong to every one")
+        return problems
+
+    def prompt(self, problem: Problem) -> str:
+        return _family(problem).prompt(problem)
+
+    def completion(self, problem: Problem) -> str:
+        return word_problems.completion(problem) if problem.rationale else csqa.completion(problem)
+
+    def extract(self, text: str, problem: Problem) -> str | None:
+        return _family(problem).extract(text, problem)
+
+    def same(self, answer: str, gold: str) -> bool:
+        if _NUMBER.fullmatch(gold):
+            return word_problems.same(answer, gold)
+        return csqa.same(answer, gold) or math.same(answer, gold)
+
+    def paper(self, text: str, problem: Problem) -> bool:
+        return _family(problem).paper(text, problem)
+
+    def _problem(self, where: str, split: str, row: dict[str, Any], name: str) -> Problem:
+        return sources.problem(
+            where,
+            id=f"{self._path.stem}/{split}/{name}",
+            task=f"jsonl:{self._path}",
+            split=split,
+            question=row["question"],
+            gold=str(row["gold"]),
+            rationale=row.get("rationale", ""),
+            choices=row.get("choices", ()),
+        )
+
+
+def _family(problem: Problem) -> types.ModuleType:
+    if problem.choices:
+        return csqa
+    return word_problems if _NUMBER.fullmatch(problem.gold) else math
+
+
+def _check(row: dict[str, Any], where: str) -> None:
+    if unknown := sorted(row.keys() - _KEYS):
+        raise UserError(f"{where}: unknown key {unknown[0]!r}; a row has {', '.join(sorted(_KEYS))}")
+    for key in ("question", "gold"):
+        if not str(row[key]).strip():
+            raise UserError(f"{where}: {key}: is empty; a task needs one for every question")
+    if "choices" in row and row["gold"] not in row["choices"]:
+        raise UserError(f"{where}: gold: {row['gold']!r} is none of the choices {row['choices']}")
