@@ -79,7 +79,7 @@ class Engine:
         self._idle = jax.jit(functools.partial(decode.idle, model), static_argnums=(0, 1))
         self._prefill = jax.jit(functools.partial(decode.prefill, model, **fixed))
         self._insert = jax.jit(decode.insert, donate_argnums=0)
-        self._grow = jax.jit(lambda rows, slots: rows.replace(cache=decode.grow(rows.cache, slots)), static_argnums=1)
+        self._grow = jax.jit(decode.grow, static_argnums=1)
         self._decode = jax.jit(functools.partial(decode.decode, model, block=BLOCK, **fixed), donate_argnums=1)
 
     def complete(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> Iterator[Completion]:
@@ -108,8 +108,8 @@ class Engine:
         while waiting or under_way:
             free = [row for row in range(self._rows) if row not in under_way]
             while waiting and free:
-                where, free = free[: self._group], free[self._group :]
-                group = {row: waiting.popleft() for row in where[: len(waiting)]}
+                taken, free = free[: self._group], free[self._group :]
+                group = {row: waiting.popleft() for row in taken[: len(waiting)]}
                 fresh = self._read(list(group.values()), seeds)
                 under_way |= group
                 rows, slots = self._make_room(rows, slots, under_way)
@@ -152,10 +152,9 @@ class Engine:
     def _completion(self, request: _Request) -> Completion:
         eos = self._tokenizer.eos_token_id
         ended = request.made[-1] == eos
-        text = self._tokenizer.decode(
-            request.made[:-1] if ended else request.made, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return Completion(request.index, text, not ended, len(request.ids), len(request.made))
+        made = request.made[:-1] if ended else request.made
+        text = self._tokenizer.decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Completion(request.index, str(text), not ended, len(request.ids), len(request.made))
 
 
 def ladder(length: int) -> int:

@@ -1,13 +1,15 @@
 """Grouped-query attention over a whole sequence, or over a key/value cache."""
 
-import flax
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 # Shapes: B batch, T queries, S keys, L layers in the cache, N query heads, K key/value heads, G = N / K, H head width.
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Cache:
     """Keys and values by slot: slot s of a row holds the token at position s of that row.
 

@@ -6,7 +6,6 @@ Shapes: B rows, R rows of a group being filled, P prompt slots, S cache slots, C
 import dataclasses
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 
@@ -25,7 +24,8 @@ class Sampling:
     top_p: float = 1.0
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Rows:
     """B sequences under way.
 
@@ -73,18 +73,18 @@ def prefill(
 
 def insert(rows: Rows, fresh: Rows, where_R: jax.Array) -> Rows:
     """Puts filled rows at row numbers `where_R`; a number that is out of range drops its row."""
-    slots = jax.tree.leaves(rows.cache)[0].shape[3]
-    fresh = fresh.replace(cache=grow(fresh.cache, slots))
+    fresh = grow(fresh, jax.tree.leaves(rows.cache)[0].shape[3])
     small = lambda old, new: old.at[where_R].set(new, mode="drop")
     large = lambda old, new: old.at[:, where_R].set(new, mode="drop")
     cache = _shard_cache(jax.tree.map(large, rows.cache, fresh.cache))
-    rest = jax.tree.map(small, rows.replace(cache=None), fresh.replace(cache=None))
-    return rest.replace(cache=cache)
+    rest = jax.tree.map(small, dataclasses.replace(rows, cache=None), dataclasses.replace(fresh, cache=None))
+    return dataclasses.replace(rest, cache=cache)
 
 
-def grow(cache: Any, slots: int) -> Any:
-    """The cache with room for `slots` tokens a row."""
-    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, slots - x.shape[3]), (0, 0)]), cache)
+def grow(rows: Rows, slots: int) -> Rows:
+    """The same rows, each with room for `slots` tokens."""
+    pad = lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, slots - x.shape[3]), (0, 0)])
+    return dataclasses.replace(rows, cache=jax.tree.map(pad, rows.cache))
 
 
 def decode(
@@ -106,7 +106,8 @@ def decode(
         token_B = _choose(logits_BV, rows.key_B, rows.made_B, sampling)
         live_B = (~rows.done_B).astype(jnp.int32)
         made_B = rows.made_B + live_B
-        rows = rows.replace(
+        rows = dataclasses.replace(
+            rows,
             token_B=jnp.where(rows.done_B, rows.token_B, token_B),
             length_B=rows.length_B + live_B,
             made_B=made_B,

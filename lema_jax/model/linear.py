@@ -35,7 +35,7 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
         """[…, I] -> […, O]; `deterministic=False` turns the adapter's dropout on (needs the rng `dropout`)."""
         shape = (x.shape[-1], self.features)
-        init = nn.initializers.lecun_normal()
+        init = nn.initializers.normal(0.02)  # as LLaMA's
         kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape, self.param_dtype)
         x = x.astype(self.dtype)
         y = x @ kernel.astype(self.dtype)

@@ -1,7 +1,7 @@
 """What the word problems of the task `arithmetic` are made of: numbers that know their working, drawn words, a story.
 
 A number is a `Quantity`: it remembers the sum that it came from, so `f"{left}"` reads `17` and `f"{left:=}"` reads
-`22 - 5 = <<22-5=17>>17`, GSM8K's published form. A draw that leaves the whole numbers 2..400 is a `Misfit` and is drawn
+`22 - 5 = <<22-5=17>>17`, GSM8K's published form. A draw that leaves the whole numbers 2..100 is a `Misfit` and is drawn
 anew. Numbers are told in digits after a space, since the small tokenizer keeps ` 17` as one token.
 """
 
@@ -9,7 +9,8 @@ import dataclasses
 import random
 from typing import Self, TypeVar
 
-LEAST, LARGEST = 2, 400  # of two or more of a thing, so that the plurals are right
+LEAST, LARGEST = 2, 100  # of two or more of a thing, so that the plurals are right
+STATED = 20  # how large a number that a question states is, mostly: sums of small numbers are learnt in minutes
 T = TypeVar("T")
 
 
@@ -18,7 +19,7 @@ class Misfit(Exception):
 
 
 class Quantity(int):
-    """A whole number in 2..400 with the sum that gave it (empty for a number that the question states)."""
+    """A whole number in 2..100 with the sum that gave it (empty for a number that the question states)."""
 
     working: str
 
@@ -102,6 +103,8 @@ class Draw:
         return self.one(*self.THINGS)
 
     def number(self, least: int, most: int) -> Quantity:
+        """A whole number from `least` to `most`, the upper end brought down to STATED where that leaves a choice."""
+        most = min(most, max(least + 6, STATED))
         return Quantity(least + int(self._rng.random() * (most - least + 1)))
 
     def aside(self, name: str) -> str:

@@ -16,12 +16,12 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from jax.sharding import Mesh
 
+from lema_jax import checkpoint
+from lema_jax.checkpoint import Card
 from lema_jax.data import batches, dataset, tokenizer
 from lema_jax.errors import UserError
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
-from lema_jax import checkpoint
-from lema_jax.checkpoint import Card
 from lema_jax.training.config import TrainConfig, as_dict, shaping, validate
 from lema_jax.training.metrics import Metrics
 from lema_jax.training.program import Program

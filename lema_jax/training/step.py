@@ -3,11 +3,11 @@
 Shapes: B rows of the global batch, A micro-batches, T time, C a chunk of it, D width, V vocabulary.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,7 +17,8 @@ from lema_jax.model.llama import Llama
 CHUNK = 128  # positions of a row whose logits exist at a time
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class State:
     """What a step changes: `trained` is one whole collection of the model, `params` or `lora`."""
 

@@ -1,0 +1,67 @@
+"""A tiny LLaMA and a tiny data set, for tests of every room that needs one."""
+
+import functools
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lema_jax import checkpoint
+from lema_jax.checkpoint import Card
+from lema_jax.data import dataset, tokenizer
+from lema_jax.data.encode import Encoded
+from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
+from lema_jax.model.llama import Llama
+
+CONFIG = LlamaConfig(
+    vocab_size=704,
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    max_positions=256,
+)
+LORA = LoraConfig(rank=4, alpha=8.0, dropout=0.0)
+
+
+def variables(config: LlamaConfig = CONFIG, lora: LoraConfig | None = None, seed: int = 0) -> dict:
+    """Random variables, stacked; adapters are random too, so that they change the result."""
+    tree = nn.unbox(jax.jit(Llama(config, Compute(), lora).init)(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32)))
+    noise = lambda x: 0.3 * jax.random.normal(jax.random.key(seed + 1), x.shape)
+    return tree | ({"lora": jax.tree.map(noise, tree["lora"])} if lora else {})
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="method")
+def apply(model: Llama, *args, method: str = "__call__", **kwargs):
+    """`model.apply`, compiled: op by op it is slow on a CPU with eight devices."""
+    return model.apply(*args, method=method, **kwargs)
+
+
+def tokens(rows: int, length: int, seed: int = 0, vocab: int = CONFIG.vocab_size) -> np.ndarray:
+    """Random ids, [rows, length] int32."""
+    return np.random.default_rng(seed).integers(0, vocab, (rows, length), dtype=np.int32)
+
+
+def data_set(folder: Path, examples: int = 40, longest: int = 24) -> Path:
+    """A data set of random examples with a small tokenizer."""
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    tokenizer.save(tokenizer.train_bpe(["one two three four"], 704), folder / "tokenizer")
+    made = []
+    for _ in range(examples):
+        length = int(random.integers(6, longest + 1))
+        weights = (np.arange(length) >= random.integers(1, length - 1)).astype(np.uint8)
+        made.append(Encoded(random.integers(3, 500, length, dtype=np.int32), weights))
+    dataset.write_records(made, folder)
+    return folder
+
+
+def model_folder(folder: Path, data: Path, seed: int = 0) -> Path:
+    """A model folder with random weights and the tokenizer of a data set."""
+    card = Card(CONFIG, lineage=checkpoint.lineage(tiny=seed))
+    checkpoint.save_model(folder, card, variables(seed=seed)["params"], data / "tokenizer")
+    return folder

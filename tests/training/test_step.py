@@ -1,0 +1,150 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lema_jax.model import layout
+from lema_jax.model.config import Compute, LoraConfig
+from lema_jax.model.llama import Llama
+from lema_jax.parallel import sharding
+from lema_jax.parallel.mesh import MeshConfig, make_mesh
+from lema_jax.training import step as step_module
+from lema_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
+from lema_jax.training.program import Program
+from lema_jax.training.step import completion_nll, loss_fn
+from tests import tiny
+
+ROWS, LENGTH = 8, 12
+
+
+def batch(seed: int = 0) -> dict[str, np.ndarray]:
+    """Two packed segments and some padding in every row, loss on the end of each segment."""
+    segments = np.array([[1] * 5 + [2] * 5 + [0] * 2] * ROWS, np.int32)
+    positions = np.array([[*range(5), *range(5), 0, 1]] * ROWS, np.int32)
+    weights = ((positions >= 2) & (segments > 0)).astype(np.float32)
+    weights[3] = 0  # a row without loss
+    tokens = tiny.tokens(ROWS, LENGTH, seed)
+    return {"tokens": tokens, "weights": weights, "segment_ids": segments, "positions": positions}
+
+
+def train(steps: int, **fields) -> tuple[list[float], dict]:
+    """Losses and final trained weights (stacked) of a few steps on the same random start."""
+    settings = {"mesh": MeshConfig(1, 1, 1), "optimizer": OptimizerConfig(learning_rate=1e-2)} | fields
+    config = TrainConfig(out="-", init="-", steps=steps, data=DataConfig("-", ROWS, LENGTH), **settings)
+    devices = jax.devices()[: np.prod([config.mesh.data, config.mesh.fsdp, config.mesh.tensor])]
+    mesh = make_mesh(config.mesh, devices)
+    with sharding.use(mesh):
+        program = Program(config, tiny.CONFIG, mesh)
+        start = tiny.variables(lora=config.lora)
+        laid_out = start if config.compute.scan_layers else layout.unstack_layers(start)
+        state = program.begin(jax.device_put(laid_out[program.collection], sharding.of(program.state.trained)))
+        frozen = {name: jax.device_put(laid_out[name], sharding.of(tree)) for name, tree in program.frozen.items()}
+        losses = []
+        for number in range(steps):
+            state, metrics = program.step(state, frozen, jax.device_put(batch(number), sharding.of(program.batch)))
+            losses.append(float(metrics["loss"]))
+        return losses, jax.device_get(program.to_disk(state).trained)
+
+
+@functools.cache
+def alone(lora: bool):
+    return train(3, lora=tiny.LORA if lora else None)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mesh": MeshConfig(8, 1, 1)},
+        {"mesh": MeshConfig(2, 2, 2)},
+        {"accumulation": 4},
+        {"mesh": MeshConfig(1, 2, 1), "accumulation": 2},
+        {"compute": Compute(scan_layers=False, remat="full")},
+    ],
+    ids=["data 8", "data 2 fsdp 2 tensor 2", "accumulation", "fsdp and accumulation", "in line, rematerialised"],
+)
+def test_the_split_of_the_work_changes_nothing(fields, lora):
+    losses, trained = train(3, lora=tiny.LORA if lora else None, **fields)
+    expected_losses, expected = alone(lora)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), trained, expected)
+
+
+def plain_loss(variables, model, rows):
+    """The definition, written out: mean of -log p over weighted targets of the same segment."""
+    logits = tiny.apply(model, variables, rows["tokens"], rows["positions"], rows["segment_ids"])
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    total = weight = 0.0
+    for b in range(ROWS):
+        for t in range(1, LENGTH):
+            if rows["segment_ids"][b, t] == rows["segment_ids"][b, t - 1]:
+                total -= rows["weights"][b, t] * log_p[b, t - 1, rows["tokens"][b, t]]
+                weight += rows["weights"][b, t]
+    return total / weight
+
+
+def test_the_loss_is_its_definition():
+    model, variables, rows = Llama(tiny.CONFIG), tiny.variables(), batch()
+    nll, weight = jax.jit(functools.partial(loss_fn, model=model, collection="params"))(
+        variables["params"], {}, rows, jax.random.key(0)
+    )
+    np.testing.assert_allclose(nll / weight, plain_loss(variables, model, rows), rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [3, 5, 128])
+def test_the_loss_does_not_depend_on_its_chunks(chunk, monkeypatch):
+    monkeypatch.setattr(step_module, "CHUNK", chunk)
+    random = np.random.default_rng(0)
+    x, head = random.normal(size=(2, 11, 4)), random.normal(size=(4, 9))
+    targets, weights = random.integers(0, 9, (2, 11)), (random.random((2, 11)) < 0.4).astype(np.float32)
+
+    def chunked(x, head):
+        return completion_nll(lambda x: x @ head, x, targets, weights)
+
+    def whole(x, head):
+        log_p = jax.nn.log_softmax(x @ head)
+        return -jnp.sum(jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0] * weights)
+
+    np.testing.assert_allclose(jax.jit(chunked)(x, head), whole(x, head), rtol=1e-5)
+    gradients = jax.jit(jax.grad(chunked, argnums=(0, 1)))(x, head), jax.grad(whole, argnums=(0, 1))(x, head)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *gradients)
+
+
+def test_a_batch_without_loss_gives_zero_and_moves_nothing():
+    rows = batch() | {"weights": np.zeros((ROWS, LENGTH), np.float32)}
+    config = TrainConfig(
+        "-",
+        DataConfig("-", ROWS, LENGTH),
+        1,
+        "-",
+        optimizer=OptimizerConfig(weight_decay=0.0),
+        mesh=MeshConfig(1, 1, 1),
+    )
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    with sharding.use(mesh):
+        program = Program(config, tiny.CONFIG, mesh)
+        before = tiny.variables()["params"]
+        state = program.begin(jax.device_put(before, sharding.of(program.state.trained)))
+        state, metrics = program.step(state, {}, jax.device_put(rows, sharding.of(program.batch)))
+    assert metrics["loss"] == 0
+    assert metrics["grad_norm"] == 0
+    jax.tree.map(np.testing.assert_array_equal, state.trained, tiny.variables()["params"])
+
+
+def test_only_the_adapters_are_trained_and_have_optimizer_state():
+    config = TrainConfig("-", DataConfig("-", ROWS, LENGTH), 1, "-", lora=LoraConfig(rank=4), mesh=MeshConfig(1, 1, 1))
+    program = Program(config, tiny.CONFIG, make_mesh(config.mesh, jax.devices()[:1]))
+    assert set(program.frozen) == {"params"}
+    adapters = sum(leaf.size for leaf in jax.tree.leaves(program.state.trained))
+    moments = sum(leaf.size for leaf in jax.tree.leaves(program.state.optimizer) if leaf.ndim)
+    assert moments == 2 * adapters
+
+
+def test_optimizer_state_is_cut_like_its_parameter():
+    config = TrainConfig("-", DataConfig("-", ROWS, LENGTH), 1, "-", mesh=MeshConfig(1, 4, 2))
+    program = Program(config, tiny.CONFIG, make_mesh(config.mesh))
+    specs = lambda tree: [leaf.sharding.spec for leaf in jax.tree.leaves(tree) if leaf.ndim]
+    weights = specs(program.state.trained)
+    assert specs(program.state.optimizer) == weights * 2
