@@ -1,6 +1,6 @@
 """Arithmetic: word problems of our own in GSM8K's form, drawn from templates. It needs no data and no network.
 
-A problem's numbers and results are whole, 2 to 400, so a tokenizer that keeps ` 17` as one token lets a small
+A problem's numbers and results are whole, 2 to 100, so a tokenizer that keeps ` 17` as one token lets a small
 model learn them in minutes. `train`, `dev` and `test` share their templates and no question; `ood` has templates of its
 own. `meta` names the template and the number of steps.
 """

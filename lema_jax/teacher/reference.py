@@ -167,7 +167,8 @@ def _reached(question: str, steps: Sequence[str]) -> collections.Counter[Fractio
     reached: collections.Counter[Fraction | None] = collections.Counter(value for _, value in sums)
     known = _stated(question)
     for step in steps:
-        reached.update(value for value in set(numbers(step)) - known - set(reached))
+        if not claims(step):
+            reached.update(set(numbers(step)) - known - set(reached))
     return reached
 
 

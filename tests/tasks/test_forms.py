@@ -144,7 +144,7 @@ HOSTILE = st.text(max_size=120) | st.text(
 
 
 @given(HOSTILE, HOSTILE)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_no_text_raises_and_every_text_equals_itself(one, other):
     assert same(one, one) is True
     same(one, other)

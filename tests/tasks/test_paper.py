@@ -112,7 +112,7 @@ def test_the_papers_own_gold_texts_are_right(data_dir):
 
 
 @given(st.text(max_size=200) | st.text(alphabet="The answer is 0123456789.,=>*/+-%:$\\boxed{}frac", max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_text_raises(text):
     for statement in (text, "The answer is " + text):
         paper.number(statement)
