@@ -47,7 +47,7 @@ def make(raw: dict[str, Any], seed: int = 0) -> transformers.LlamaForCausalLM:
 def logits(model: torch.nn.Module, tokens: np.ndarray) -> np.ndarray:
     """[B, T] -> [B, T, V]."""
     with torch.no_grad():
-        return model(torch.from_numpy(tokens)).logits.numpy()
+        return model(torch.from_numpy(tokens)).logits.float().numpy()
 
 
 def loss_and_gradients(model: torch.nn.Module, tokens: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:

@@ -61,9 +61,9 @@ def test_greedy_answers_token_for_token(ours, theirs, problems):
     model, variables, tokenizer = ours
     prompts = [gsm8k.prompt(problem) for problem in problems[:64]]
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1))
-    engine = Engine(model, variables, tokenizer, mesh, rows=32, max_new_tokens=128)
+    engine = Engine(model, variables, tokenizer, mesh, rows=16, max_new_tokens=128)
     found = {done.index: done for done in engine.complete(prompts)}
-    expected, ties = {}, {}
+    same, tokens = 0, 0
     for start in range(0, len(prompts), 16):
         batch = tokenizer(prompts[start : start + 16], return_tensors="pt", padding=True, padding_side="left")
         made = theirs.generate(
@@ -72,25 +72,24 @@ def test_greedy_answers_token_for_token(ours, theirs, problems):
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            repetition_penalty=1.0,
-            output_logits=True,
-            return_dict_in_generate=True,
         )
-        best = torch.stack(made.logits, dim=1).topk(2).values  # [B, T, 2]
-        for row, ids in enumerate(made.sequences[:, batch["input_ids"].shape[1] :].tolist()):
-            length = ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)
-            expected[start + row] = ids[:length]
-            ties[start + row] = (best[row, :length, 0] - best[row, :length, 1]).min().item()
-    other = []
-    for index, ids in expected.items():
-        same_length = found[index].completion_tokens == len(ids)
-        if not same_length or found[index].text != tokenizer.decode(ids, skip_special_tokens=True):
-            other.append(index)
-    tokens = sum(map(len, expected.values()))
-    print(f"{len(expected) - len(other)} of {len(expected)} greedy answers ({tokens} tokens) are the same")
-    # Only where the two likeliest tokens tie to float32's rounding may the answers part.
-    assert all(ties[index] < 1e-4 for index in other)
-    assert len(other) <= 1
+        for row, ids in enumerate(made[:, batch["input_ids"].shape[1] :].tolist()):
+            ids = ids[: ids.index(tokenizer.eos_token_id) + 1] if tokenizer.eos_token_id in ids else ids
+            done = found[start + row]
+            tokens += len(ids)
+            if done.completion_tokens == len(ids) and done.text == tokenizer.decode(ids, skip_special_tokens=True):
+                same += 1
+            else:  # answers may part only where the two likeliest tokens tie to float32's rounding
+                assert closest_race(theirs, tokenizer(prompts[start + row]).input_ids, ids) < 1e-4
+    print(f"{same} of {len(prompts)} greedy answers ({tokens} tokens) are the same")
+    assert same >= len(prompts) - 1
+
+
+def closest_race(model, prompt: list[int], answer: list[int]) -> float:
+    """The least lead of the likeliest token over the second in a greedy answer."""
+    with torch.no_grad():
+        best = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].topk(2).values
+    return (best[:, 0] - best[:, 1]).min().item()
 
 
 def test_perplexity_of_solutions(ours, theirs, problems):
