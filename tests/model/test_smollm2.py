@@ -29,7 +29,7 @@ def theirs(smollm2_gguf):
 @pytest.fixture(scope="module")
 def ours(smollm2_gguf):
     file = Gguf(smollm2_gguf)
-    params = unstack_layers(names.load_model(file, file.config, np.dtype(np.float32)))
+    params = jax.device_put(unstack_layers(names.load_model(file, file.config, np.dtype(np.float32))))
     return Llama(file.config, Compute(scan_layers=False)), {"params": params}, vocabulary.from_gguf(file)
 
 
