@@ -176,7 +176,7 @@ def _load(source: Source, entries: tuple[Entry, ...], dtype: np.dtype | None, sh
     tree: dict[str, Any] = {}
     for entry in entries:
         kind = dtype or jnp.result_type(*{source.dtype(name) for name in entry.names})
-        read = functools.partial(_read, source, entry, kind)
+        read = functools.partial(read_part, source, entry, kind)
         if shardings is None:
             put(tree, entry.path, read(tuple(slice(0, size) for size in entry.full_shape)))
         else:
@@ -184,7 +184,7 @@ def _load(source: Source, entries: tuple[Entry, ...], dtype: np.dtype | None, sh
     return tree
 
 
-def _read(source: Source, entry: Entry, dtype: np.dtype, index: Any) -> np.ndarray:
+def read_part(source: Source, entry: Entry, dtype: np.dtype, index: Any) -> np.ndarray:
     """The part `index` of our array, each of their tensors read, turned and cast by itself."""
     ranges = [range(size)[part] for size, part in zip(entry.full_shape, index)]
     layers, within = (ranges[0], ranges[1:]) if entry.layers else (range(1), ranges)

@@ -98,7 +98,7 @@ def test_part_of_an_array_reads_that_part_alone():
     source.largest_read = 0
     (entry,) = (entry for entry in names.table(SMALL) if entry.path == "layers/mlp/gate/kernel")
     index = (slice(1, 3), slice(2, 4), slice(6, 12))
-    part = names._read(source, entry, np.dtype(np.float32), index)
+    part = names.read_part(source, entry, np.dtype(np.float32), index)
     np.testing.assert_array_equal(part, whole["layers"]["mlp"]["gate"]["kernel"][index])
     assert source.largest_read == 2 * 6
 
