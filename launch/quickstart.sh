@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh
 run=${RUNS:-runs}/quickstart
+export TRANSFORMERS_VERBOSITY=error # it warns that PyTorch is not here, which nothing needs
 
 stage() { echo; echo "== $1"; }
 lema() { .venv/bin/python -m "lema_jax.$1" "${@:2}"; }
@@ -23,11 +24,10 @@ lema sample --checkpoint="$run/student" --task=arithmetic --limit=2500 --tempera
 stage "4/8 correct the wrong ones"
 lema correct --attempts="$run/attempts.jsonl" --teacher=reference --out="$run/corrections.jsonl"
 
-stage "5/8 data for two arms: 4,000 examples each, chain of thought alone and with corrections"
-for arm in cot lema; do
-  lema build_data --task=arithmetic --arm=$arm --corrections="$run/corrections.jsonl" --tokenizer="$run/student" \
-    --overlap=drop --equal_examples=4000 --out="$run/data_$arm"
-done
+stage "5/8 data for two arms: 3,000 examples each, chain of thought alone and with corrections"
+mix=(--task=arithmetic --tokenizer="$run/student" --overlap=drop --max_tokens=256 --equal_examples=3000)
+lema build_data "${mix[@]}" --arm=cot --out="$run/data_cot"
+lema build_data "${mix[@]}" --arm=lema --corrections="$run/corrections.jsonl" --out="$run/data_lema"
 
 stage "6/8 train both arms from the same student, for the same number of steps"
 for arm in cot lema; do

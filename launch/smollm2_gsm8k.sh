@@ -41,6 +41,7 @@ if [ -z "$data_dir" ]; then
   .venv/bin/python -c 'import pathlib, sys; from lema_jax.tasks import gsm8k; gsm8k.download(pathlib.Path(sys.argv[1]))' "$data_dir"
 fi
 export LEMA_DATA=$data_dir
+export TRANSFORMERS_VERBOSITY=error # it warns that PyTorch is not here, which nothing needs
 
 stage "1/8 weights"
 if [ -n "$hf_dir" ]; then
@@ -64,10 +65,9 @@ lema correct --attempts="$out/attempts.jsonl" "${teacher[@]}" --out="$out/correc
 
 stage "4/8 data for two arms of equal size: chain of thought alone, and with corrections"
 examples=$((questions * samples))
-for arm in cot lema; do
-  lema build_data --task=gsm8k --arm=$arm --corrections="$out/corrections.jsonl" --limit="$examples" \
-    --tokenizer="$out/base" --max_tokens=384 --equal_examples="$((examples * 3 / 4))" --out="$out/data_$arm"
-done
+mix=(--task=gsm8k --limit="$examples" --tokenizer="$out/base" --max_tokens=384 --equal_examples="$((examples * 3 / 4))")
+lema build_data "${mix[@]}" --arm=cot --out="$out/data_cot"
+lema build_data "${mix[@]}" --arm=lema --corrections="$out/corrections.jsonl" --out="$out/data_lema"
 
 stage "5/8 train adapters on both, $steps steps"
 for arm in cot lema; do

@@ -1,6 +1,5 @@
 """Reading the final number: the forms people and models write, and any text at all."""
 
-import time
 from fractions import Fraction
 
 import pytest
@@ -210,14 +209,3 @@ def test_arithmetic_is_exact_and_bounded(text, value):
 def test_floating_arithmetic_follows_python():
     assert expressions.floating("0.1 + 0.2") == 0.1 + 0.2
     assert expressions.floating("7 / 2") == 3.5
-
-
-def test_two_thousand_verdicts_take_a_second_at_most():
-    """The bar is 2,000 a second on one core; five times as many are measured, so that a busy machine passes."""
-    texts = [f"She has 3 * 4 = 12 of them.\n{text}" for text, _ in STATED] * 20
-    start = time.process_time()
-    for text in texts:
-        answer = answers.final_number(text)
-        assert answer is not None
-        answers.same_number(answer, "5,600")
-    assert len(texts) / (time.process_time() - start) > 2_000

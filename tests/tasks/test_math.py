@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 
 import pytest
 
@@ -110,18 +109,6 @@ def test_a_solution_without_a_box_is_named(tmp_path, data_dir):
     (tmp_path / "test.jsonl").write_text("\n".join(lines))
     with pytest.raises(UserError, match=r"test\.jsonl:5: solution: has no"):
         math.load("test", tmp_path)
-
-
-def test_two_hundred_verdicts_of_latex_take_a_second_at_most(problems):
-    """The bar is 200 a second on one core; it stands far below what is measured, so that a busy machine passes."""
-    rng = random.Random(1)
-    latex = [problem.gold for problem in problems if "\\" in problem.gold]
-    pairs = [(rng.choice(latex), rng.choice(latex)) for _ in range(2_000)]
-    start = time.process_time()
-    for answer, gold in pairs:
-        math.same(answer, gold)
-        math.same(gold, gold.replace("\\frac", "\\dfrac"))
-    assert 2 * len(pairs) / (time.process_time() - start) > 200
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math"])
