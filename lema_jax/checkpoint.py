@@ -120,11 +120,12 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
 
 
 def load_weights(
-    folder: str | Path, mesh: Mesh, compute: Compute, step: int | None = None
+    folder: str | Path, mesh: Mesh, compute: Compute | None, step: int | None = None
 ) -> tuple[Card, dict[str, Any]]:
     """The variables of a model folder, {params, lora?}, on the mesh, in the layout and dtype of `compute`.
 
-    A folder with adapters brings its frozen base along. Every process reads only its own shards.
+    Without a `compute` they come as they lie on the disk: stacked, each array of the type that it is stored as. A folder
+    with adapters brings its frozen base along. Every process reads only its own shards.
 
     Raises:
       UserError: no such folder or step, a base that is missing or is another than was trained on, or arrays that do
@@ -143,11 +144,12 @@ def load_weights(
                 "put the base back where it was when training began"
             )
         variables |= load_weights(base, mesh, compute)[1]
-    model = Llama(card.config, dataclasses.replace(compute, scan_layers=True), card.lora)
+    model = Llama(card.config, dataclasses.replace(compute or Compute(), scan_layers=True), card.lora)
     abstract = abstract_variables(model, mesh)
     collection = "lora" if card.lora else "params"
-    variables |= restore(folder, step, {"weights": {collection: abstract[collection]}})["weights"]
-    return card, variables if compute.scan_layers else unstacked(variables, card, mesh, compute)
+    wanted = {"weights": {collection: abstract[collection]}}
+    variables |= restore(folder, step, wanted, as_stored=compute is None)["weights"]
+    return card, variables if compute is None or compute.scan_layers else unstacked(variables, card, mesh, compute)
 
 
 def abstract_variables(model: Llama, mesh: Mesh) -> Any:
@@ -164,8 +166,8 @@ def unstacked(variables: Any, card: Card, mesh: Mesh, compute: Compute) -> Any:
     return jax.jit(layout.unstack_layers, out_shardings=where)(variables)
 
 
-def restore(folder: str | Path, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-    """The named items of a step; arrays into the shapes, dtypes and shardings of `abstract`.
+def restore(folder: str | Path, step: int, abstract: dict[str, Any], as_stored: bool = False) -> dict[str, Any]:
+    """The named items of a step; arrays into the shapes, shardings and dtypes of `abstract`, or the dtypes on the disk.
 
     Raises:
       UserError: no such step, or arrays of other names or shapes than asked for; every difference is listed.
@@ -180,6 +182,9 @@ def restore(folder: str | Path, step: int, abstract: dict[str, Any]) -> dict[str
         differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         lines = [f"{n}: {found.get(n, 'missing')} where {wanted.get(n, 'nothing')} is expected" for n in differing]
         raise UserError(f"{path} does not fit:\n  " + "\n  ".join(lines))
+    if as_stored:
+        keep = lambda leaf, on_disk: jax.ShapeDtypeStruct(leaf.shape, on_disk.dtype, sharding=leaf.sharding)
+        abstract = jax.tree.map(keep, abstract, stored)
     return ocp.load_checkpointables(path, abstract)
 
 

@@ -11,7 +11,7 @@ adapter of PEFT's upon it. Writes, beside and then renamed:
     adapter  a model folder of the adapters alone, upon the model folder that --checkpoint names
     hf       a Hugging Face folder for transformers and vLLM, adapters merged
     peft     an adapter folder for PEFT
-The same command run again finds its work done.
+The same command run again finds its work done. For a GGUF, write `hf` and run llama.cpp's convert_hf_to_gguf.py on it.
 """
 
 import contextlib
@@ -31,7 +31,6 @@ from lema_jax import checkpoint, errors
 from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.errors import UserError
-from lema_jax.model.config import Compute
 from lema_jax.parallel import mesh
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.weights import formats, hf_folder, names, peft
@@ -108,7 +107,7 @@ def _open_model() -> Opened:
 def _open_checkpoint(folder: str) -> Opened:
     card = checkpoint.read_card(folder)
     step = checkpoint.latest_step(folder) if _STEP.value is None else _STEP.value
-    _, variables = checkpoint.load_weights(folder, mesh.make_mesh(MeshConfig()), Compute(), step)
+    _, variables = checkpoint.load_weights(folder, mesh.make_mesh(MeshConfig()), None, step)
     return Opened(
         names.Tree(variables["params"], names.table(card.config), folder),
         card.config,

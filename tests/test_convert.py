@@ -85,7 +85,7 @@ def logits_of(folder: Path) -> np.ndarray:
 def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_path):
     model, out = tmp_path / "model", tmp_path / "out"
     converted(f"--hf_dir={hf_dir}", f"--out={model}")
-    converted(f"--checkpoint={model}", "--to=hf", f"--out={out}", "--dtype=bfloat16", "--shard_gib=0.00001")
+    converted(f"--checkpoint={model}", "--to=hf", f"--out={out}", "--shard_gib=0.00001")
     assert hf_config.read(out) == CONFIG
     assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
     stored = {name: array for file in out.glob("*.safetensors") for name, array in load_file(file).items()}
