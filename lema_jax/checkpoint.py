@@ -124,7 +124,7 @@ def load_weights(
 ) -> tuple[Card, dict[str, Any]]:
     """The variables of a model folder, {params, lora?}, on the mesh, in the layout and dtype of `compute`.
 
-    Without a `compute` they come as they lie on the disk: stacked, each array of the type that it is stored as. A folder
+    Without a `compute` they come as they lie on the disk: stacked, each array in the type it is stored as. A folder
     with adapters brings its frozen base along. Every process reads only its own shards.
 
     Raises:

@@ -60,7 +60,7 @@ def test_logits(ours, theirs, problems):
 def test_greedy_answers_token_for_token(ours, theirs, problems):
     model, variables, tokenizer = ours
     prompts = [gsm8k.prompt(problem) for problem in problems[:64]]
-    mesh = make_mesh(MeshConfig(data=-1, fsdp=1))
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     engine = Engine(model, variables, tokenizer, mesh, rows=16, max_new_tokens=128)
     found = {done.index: done for done in engine.complete(prompts)}
     same, tokens = 0, 0
