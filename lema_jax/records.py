@@ -99,6 +99,16 @@ class Prediction(Row):
     completion_tokens: int
 
 
+class PathScore(Row):
+    """A checkpoint's score of one reasoning path, given its question."""
+
+    problem_id: str
+    checkpoint: str
+    right: bool
+    nll: float  # nats, summed over the path's tokens
+    tokens: int
+
+
 R = TypeVar("R", bound=Row)
 
 
@@ -147,8 +157,11 @@ class Appender(Generic[R]):
 
     def __init__(self, path: str | Path, row: type[R]):
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab+")  # noqa: SIM115 (held open for the life of the object)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "ab+")  # noqa: SIM115 (held open for the life of the object)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}; choose another place") from None
         try:
             _lock(self._file, self.path)
             _mend_last_line(self._file)
@@ -159,13 +172,15 @@ class Appender(Generic[R]):
 
     def append(self, *rows: R) -> None:
         """Writes rows whose ids are new and forces them to the disk before it returns (one fsync a call)."""
+        new: dict[str, R] = {}
         for row in rows:
-            if row.id in self.rows:
+            if row.id in self.rows or row.id in new:
                 raise ValueError(f"row {row.id} is in {self.path} already")
-            self.rows[row.id] = row
+            new[row.id] = row
         self._file.write("".join(row.model_dump_json() + "\n" for row in rows).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
+        self.rows |= new
 
     def __enter__(self) -> Self:
         return self

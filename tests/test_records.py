@@ -114,8 +114,23 @@ def test_a_torn_line_in_the_middle_is_an_error_and_stays(file: Path) -> None:
 
 
 def test_a_row_is_appended_once(file: Path) -> None:
-    with Appender(file, Example) as appender, pytest.raises(ValueError, match="e2"):
-        appender.append(example(2))
+    with Appender(file, Example) as appender:
+        for rows in ((example(2),), (example(4), example(2)), (example(5), example(5))):
+            with pytest.raises(ValueError, match=f"row {rows[-1].id} is in .* already"):
+                appender.append(*rows)
+        assert appender.rows.keys() == {"e1", "e2", "e3"}
+    assert [row.id for row in records.read(file, Example)] == ["e1", "e2", "e3"]
+
+
+def test_a_row_counts_only_when_it_is_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError("no space left on device")
+
+    with Appender(file, Example) as appender:
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+            patch.setattr("os.fsync", full)
+            appender.append(example(4))
+        assert "e4" not in appender.rows
 
 
 def test_a_second_writer_is_refused_while_the_first_writes(file: Path) -> None:
