@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jax
 import ml_dtypes
 import numpy as np
 from absl import flags
@@ -107,7 +108,8 @@ def _open_model() -> Opened:
 def _open_checkpoint(folder: str) -> Opened:
     card = checkpoint.read_card(folder)
     step = checkpoint.latest_step(folder) if _STEP.value is None else _STEP.value
-    _, variables = checkpoint.load_weights(folder, mesh.make_mesh(MeshConfig()), None, step)
+    host = mesh.make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+    _, variables = checkpoint.load_weights(folder, host, None, step)
     return Opened(
         names.Tree(variables["params"], names.table(card.config), folder),
         card.config,
