@@ -16,6 +16,7 @@ from lema_jax.model.config import LlamaConfig, RopeScaling
 # Keys that leave the network's function alone: book-keeping, initialisation, generation, splitting for speed.
 _HARMLESS = frozenset(
     {
+        "_attn_implementation_autoset",
         "_name_or_path",
         "auto_map",
         "bos_token_id",

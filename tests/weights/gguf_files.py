@@ -8,7 +8,6 @@ import numpy as np
 from gguf import GGMLQuantizationType as Quantization
 
 from lema_jax.model.config import LlamaConfig
-from lema_jax.weights import names
 
 THEIRS = {
     "model.embed_tokens": "token_embd",
@@ -30,16 +29,6 @@ def permute(weight: np.ndarray, heads: int) -> np.ndarray:
     """Halves of each head -> neighbouring pairs, as llama.cpp wants the rows of query and key projections."""
     halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
     return halves.swapaxes(1, 2).reshape(weight.shape)
-
-
-def tensors(config: LlamaConfig, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random float32 weights by Hugging Face's names."""
-    random = np.random.default_rng(seed)
-    return {
-        name: random.normal(size=entry.hf_shape).astype(np.float32)
-        for entry in names.table(config)
-        for name in entry.names
-    }
 
 
 def write(

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from gguf_files import tensors
+from memory import Memory, tensors
 
 from lema_jax import checkpoint
 from lema_jax.model import presets
@@ -23,29 +23,6 @@ from lema_jax.weights import names, safetensors
 SMALL = LlamaConfig(64, 32, 64, 3, 8, 4, 8)
 
 
-class Counting:
-    """Tensors in memory as a Source that notes what is read."""
-
-    where = "memory"
-
-    def __init__(self, weights):
-        self.weights, self.reads = weights, []
-
-    def names(self):
-        return self.weights
-
-    def shape(self, name):
-        return self.weights[name].shape
-
-    def dtype(self, name):
-        return self.weights[name].dtype
-
-    def read(self, name, index):
-        part = self.weights[name][index]
-        self.reads.append((name, part.size))
-        return part
-
-
 def shardings(config, mesh):
     return sharding.of(checkpoint.abstract_variables(Llama(config), mesh)["params"])
 
@@ -55,16 +32,16 @@ def test_every_device_reads_its_own_slices(shape):
     if len(jax.devices()) < 8:
         pytest.skip("needs 8 devices")
     mesh = make_mesh(MeshConfig(*shape), jax.devices()[:8])
-    source = Counting(tensors(SMALL))
+    source = Memory(tensors(SMALL))
     params = names.load_model(source, SMALL, shardings=shardings(SMALL, mesh))
-    whole = names.load_model(Counting(tensors(SMALL)), SMALL)
+    whole = names.load_model(Memory(tensors(SMALL)), SMALL)
     jax.tree.map(np.testing.assert_array_equal, params, whole)
     held = sum(shard.data.size for leaf in jax.tree.leaves(params) for shard in leaf.addressable_shards)
     assert sum(size for _, size in source.reads) <= held
     cut = shape[1] * shape[2]
     for name, size in source.reads:
-        if source.weights[name].ndim == 2:
-            assert size == source.weights[name].size // cut
+        if source.tensors[name].ndim == 2:
+            assert size == source.tensors[name].size // cut
 
 
 SHARE = """

@@ -6,7 +6,8 @@ import gguf
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Quantization
-from gguf_files import tensors, write
+from gguf_files import write
+from memory import tensors
 
 from lema_jax.errors import UserError
 from lema_jax.model import rope

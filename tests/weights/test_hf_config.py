@@ -147,3 +147,11 @@ def test_a_folder_without_a_config_or_with_a_broken_one(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         hf_config.read(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{}, {"rope_scaling": LLAMA31_ROPE, "rope_theta": 5e5}, {"head_dim": 64}])
+def test_what_transformers_saves_is_read(tmp_path, change):
+    transformers = pytest.importorskip("transformers")
+    raw = {key: value for key, value in (LLAMA2 | change).items() if key != "model_type"}
+    transformers.LlamaConfig(**raw).save_pretrained(tmp_path)
+    assert hf_config.read(tmp_path) == hf_config.parse(LLAMA2 | change, "x")

@@ -6,6 +6,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from memory import Memory, tensors
 
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig
@@ -13,35 +14,6 @@ from lema_jax.model.llama import Llama
 from lema_jax.weights import names
 
 SMALL = LlamaConfig(16, 8, 24, 3, 4, 2, 4)
-
-
-class Arrays:
-    """Random tensors in memory as a Source; counts what is read."""
-
-    where = "memory"
-
-    def __init__(self, config, dtype=np.float32):
-        random = np.random.default_rng(0)
-        self.tensors = {
-            name: random.normal(size=entry.hf_shape).astype(dtype)
-            for entry in names.table(config)
-            for name in entry.names
-        }
-        self.largest_read = 0
-
-    def names(self):
-        return self.tensors
-
-    def shape(self, name):
-        return self.tensors[name].shape
-
-    def dtype(self, name):
-        return self.tensors[name].dtype
-
-    def read(self, name, index):
-        part = self.tensors[name][index]
-        self.largest_read = max(self.largest_read, part.size)
-        return part
 
 
 def every_config():
@@ -66,7 +38,7 @@ def _boxed(leaf):
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("config", list(every_config()), ids=repr)
 def test_in_and_out_again_is_bit_equal(config, dtype):
-    source = Arrays(config, dtype)
+    source = Memory(tensors(config, dtype))
     tree = names.Tree(names.load_model(source, config), names.table(config), "memory")
     out = {name: names.whole(tree, name) for name in tree.names()}
     assert out.keys() == source.tensors.keys()
@@ -76,7 +48,7 @@ def test_in_and_out_again_is_bit_equal(config, dtype):
 
 
 def test_a_kernel_is_the_transpose_of_its_layer():
-    source = Arrays(SMALL)
+    source = Memory(tensors(SMALL))
     params = names.load_model(source, SMALL, np.dtype(np.float32))
     for layer in range(3):
         theirs = source.tensors[f"model.layers.{layer}.mlp.down_proj.weight"]
@@ -84,7 +56,7 @@ def test_a_kernel_is_the_transpose_of_its_layer():
 
 
 def test_sharded_reading_gives_the_same_and_reads_slices_alone():
-    source = Arrays(SMALL)
+    source = Memory(tensors(SMALL))
     whole = names.load_model(source, SMALL)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1), "x")
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -93,18 +65,18 @@ def test_sharded_reading_gives_the_same_and_reads_slices_alone():
 
 
 def test_part_of_an_array_reads_that_part_alone():
-    source = Arrays(SMALL)
+    source = Memory(tensors(SMALL))
     whole = names.load_model(source, SMALL)
-    source.largest_read = 0
+    source.reads.clear()
     (entry,) = (entry for entry in names.table(SMALL) if entry.path == "layers/mlp/gate/kernel")
     index = (slice(1, 3), slice(2, 4), slice(6, 12))
     part = names.read_part(source, entry, np.dtype(np.float32), index)
     np.testing.assert_array_equal(part, whole["layers"]["mlp"]["gate"]["kernel"][index])
-    assert source.largest_read == 2 * 6
+    assert {size for _, size in source.reads} == {2 * 6}
 
 
 def test_every_mismatch_is_in_one_error():
-    source = Arrays(SMALL)
+    source = Memory(tensors(SMALL))
     del source.tensors["model.layers.1.mlp.up_proj.weight"]
     source.tensors["model.layers.0.self_attn.q_norm.weight"] = np.ones(4)
     source.tensors["model.norm.weight"] = np.ones(9)
@@ -122,7 +94,7 @@ def test_every_mismatch_is_in_one_error():
 
 def test_a_tied_head_may_be_stored_but_not_differ():
     tied = LlamaConfig(16, 8, 24, 1, 4, 2, 4, tie_embeddings=True)
-    source = Arrays(tied)
+    source = Memory(tensors(tied))
     source.tensors["lm_head.weight"] = source.tensors["model.embed_tokens.weight"].copy()
     assert "head" not in names.load_model(source, tied)
     source.tensors["lm_head.weight"][3, 3] += 1
@@ -131,7 +103,7 @@ def test_a_tied_head_may_be_stored_but_not_differ():
 
 
 def test_a_tree_of_another_config_names_the_arrays():
-    params = names.load_model(Arrays(SMALL), SMALL)
+    params = names.load_model(Memory(tensors(SMALL)), SMALL)
     del params["norm"]
     params["extra"] = np.ones(3)
     params["layers"]["attn"]["q"]["kernel"] = np.ones((3, 8, 15))
@@ -144,7 +116,7 @@ def test_a_tree_of_another_config_names_the_arrays():
 
 
 def test_layers_of_unlike_types_are_promoted():
-    source = Arrays(SMALL, np.float16)
+    source = Memory(tensors(SMALL, np.float16))
     name = "model.layers.2.mlp.up_proj.weight"
     source.tensors[name] = source.tensors[name].astype(ml_dtypes.bfloat16)
     params = names.load_model(source, SMALL)

@@ -1,13 +1,12 @@
 """Folders of safetensors: single, sharded, damaged; and what is written is what was read."""
 
-import dataclasses
 import json
 import struct
 
 import ml_dtypes
 import numpy as np
 import pytest
-from gguf_files import tensors
+from memory import Memory, tensors
 from safetensors.numpy import load_file, save_file
 
 from lema_jax.errors import UserError
@@ -31,7 +30,7 @@ def sharded(folder, weights, parts=3):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shard_bytes", [1 << 30, 1000, 1])
 def test_in_and_out_again_is_bit_equal(tmp_path, dtype, shard_bytes):
-    weights = {name: array.astype(dtype) for name, array in tensors(SMALL).items()}
+    weights = tensors(SMALL, dtype)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     save_file(weights, tmp_path / "a" / safetensors.SINGLE)
@@ -75,26 +74,6 @@ def test_numbers_that_float16_cannot_hold_are_refused(tmp_path):
     tree = names.Tree(names.load_model(Memory(weights), SMALL), names.table(SMALL), "memory")
     with pytest.raises(UserError, match=r"model\.norm\.weight has numbers that float16 cannot hold"):
         safetensors.save(tmp_path, tree, np.dtype(np.float16), 1 << 30)
-
-
-@dataclasses.dataclass
-class Memory:
-    """Tensors in memory as a Source."""
-
-    tensors: dict[str, np.ndarray]
-    where: str = "memory"
-
-    def names(self):
-        return self.tensors
-
-    def shape(self, name):
-        return self.tensors[name].shape
-
-    def dtype(self, name):
-        return self.tensors[name].dtype
-
-    def read(self, name, index):
-        return self.tensors[name][index]
 
 
 def test_what_is_no_folder_of_weights_is_told_apart(tmp_path):

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from gguf_files import tensors, write
+from gguf_files import write
+from memory import tensors
 
 from lema_jax.data import encode
 from lema_jax.data import tokenizer as tokenizers_on_disk
@@ -97,15 +98,17 @@ def smollm2(smollm2_gguf):
 
 @pytest.fixture(scope="module")
 def questions(data_dir):
-    lines = (data_dir / "gsm8k" / "train.jsonl").read_text().splitlines()
-    return [json.loads(line)["question"] for line in lines]
+    """3,000 questions of GSM8K's, then 2,000 problems of MATH's, full of digits and LaTeX."""
+    gsm8k = (data_dir / "gsm8k" / "train.jsonl").read_text().splitlines()[:3000]
+    math = (data_dir / "math" / "train.jsonl").read_text().splitlines()[:2000]
+    return [json.loads(line)["question"] for line in gsm8k] + [json.loads(line)["problem"] for line in math]
 
 
 def test_smollm2_ids_by_the_definition(smollm2, questions):
     file, tokenizer = smollm2
     gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     plain = PlainBpe(file, [r"\p{N}", gpt2])
-    for text in questions[:1000] + UNICODE:
+    for text in questions + UNICODE:
         ids = tokenizer(text).input_ids
         assert ids == plain(text), text
         assert tokenizer.decode(ids) == text

@@ -1,0 +1,88 @@
+"""Whole Hugging Face folders: whichever file holds the tokenizer, and what fine-tuners added to it."""
+
+import json
+
+import numpy as np
+import pytest
+from memory import Memory, tensors
+
+from lema_jax.data import encode
+from lema_jax.data import tokenizer as tokenizers
+from lema_jax.errors import UserError
+from lema_jax.model.config import LlamaConfig
+from lema_jax.weights import hf_config, hf_folder, names, safetensors
+
+TEXTS = ["Ann has 3 apples and buys 12 more.", "The answer is 15.", "naïve café 😀 1,234"]
+CONFIG = LlamaConfig(720, 32, 48, 2, 4, 2, 8, 128)
+
+
+@pytest.fixture
+def fast(tmp_path):
+    """A folder that has a tokenizer.json."""
+    folder = tmp_path / "fast"
+    tokenizers.save(tokenizers.train_bpe(TEXTS, 720), folder)
+    return folder
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A folder as LLaMA-2's early fine-tunes are: a sentencepiece file, and files that name what was added."""
+    from test_spm import train
+
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    (folder / "tokenizer.model").write_bytes(train(TEXTS * 50, vocab_size=320))
+    (folder / "added_tokens.json").write_text(json.dumps({"[PAD]": 320, "<s>": 1}))
+    special = {"pad_token": "[PAD]", "eos_token": {"content": "</s>", "lstrip": False}, "unk_token": None}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True, "model_max_length": 4096}))
+    return folder
+
+
+def test_a_tokenizer_json_is_copied_as_it_is(fast, tmp_path):
+    hf_folder.copy_tokenizer(fast, tmp_path / "out")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (fast / name).read_bytes()
+
+
+def test_a_sentencepiece_file_with_added_tokens(slow, tmp_path):
+    pytest.importorskip("sentencepiece")
+    hf_folder.copy_tokenizer(slow, tmp_path / "out")
+    tokenizer = tokenizers.load(tmp_path / "out")
+    assert len(tokenizer) == 321
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (320, 2, 1)
+    assert encode.adds_bos(tokenizer)
+    assert tokenizer("x[PAD]").input_ids[-1] == 320
+
+
+def test_added_tokens_that_leave_a_gap_are_refused(slow, tmp_path):
+    pytest.importorskip("sentencepiece")
+    (slow / "added_tokens.json").write_text(json.dumps({"[PAD]": 325}))
+    with pytest.raises(UserError, match=r"'\[PAD\]' has id 325, but 320 comes next"):
+        hf_folder.copy_tokenizer(slow, tmp_path / "out")
+
+
+def test_a_folder_without_a_tokenizer(tmp_path):
+    with pytest.raises(UserError, match=r"neither tokenizer\.json nor tokenizer\.model"):
+        hf_folder.copy_tokenizer(tmp_path, tmp_path / "out")
+
+
+def test_what_is_written_transformers_reads(fast, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    source = names.Tree(names.load_model(Memory(tensors(CONFIG)), CONFIG), names.table(CONFIG), "memory")
+    out = tmp_path / "out"
+    out.mkdir()
+    hf_folder.write(out, CONFIG, source, fast, np.dtype(np.float16), 1 << 30)
+    assert hf_config.read(out) == CONFIG
+    read = transformers.AutoConfig.from_pretrained(out)
+    assert (read.model_type, read.eos_token_id, read.pad_token_id) == ("llama", 1, 2)
+    assert str(read.dtype).removeprefix("torch.") == "float16"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    assert [tokenizer(text).input_ids for text in TEXTS] == [tokenizers.load(fast)(text).input_ids for text in TEXTS]
+    assert json.loads((out / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert json.loads((out / "generation_config.json").read_text()) == {
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+    }
+    assert safetensors.open_folder(out).dtype("lm_head.weight") == np.float16
