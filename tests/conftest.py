@@ -1,13 +1,31 @@
-"""Fixtures that several rooms share, and how JAX runs in tests: eight devices on the CPU, no implicit broadcasting."""
+"""Fixtures that several rooms share, and how libraries run in tests.
+
+JAX has eight devices on the CPU, no implicit broadcasting, and a compilation cache for the length of the session, which
+the processes that tests start share. Hypothesis has no deadlines (what is asserted are properties, and machines are
+busy) and keeps nothing.
+"""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+_CACHE = tempfile.mkdtemp(prefix="lema_jax_tests_")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+settings.register_profile("tests", deadline=None, database=None)
+settings.load_profile("tests")
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(_CACHE, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -57,10 +57,10 @@ def alone(lora: bool):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"mesh": MeshConfig(8, 1, 1)},
+        pytest.param({"mesh": MeshConfig(8, 1, 1)}, marks=pytest.mark.slow),
         {"mesh": MeshConfig(2, 2, 2)},
         {"accumulation": 4},
-        {"mesh": MeshConfig(1, 2, 1), "accumulation": 2},
+        pytest.param({"mesh": MeshConfig(1, 2, 1), "accumulation": 2}, marks=pytest.mark.slow),
         {"compute": Compute(scan_layers=False, remat="full")},
     ],
     ids=["data 8", "data 2 fsdp 2 tensor 2", "accumulation", "fsdp and accumulation", "in line, rematerialised"],
