@@ -1,82 +1,241 @@
-"""Reasoning paths of a student: reads a task's questions and a model folder, writes attempts.jsonl.
+"""Reasoning paths of a student: its attempts at questions, graded, with all that made them.
 
-    python -m lema_jax.sample --checkpoint=runs/student --task=gsm8k --samples=4 --temperature=0.7 --out=attempts.jsonl
+Reads   a task's questions (--task), or a file of problems, such as those of `evolve` (--problems).
+Writes  attempts.jsonl: every attempt, right or wrong. `correct` takes the wrong ones, `build_data` the right ones. With
+        --mode the ones of a kind are written once more beside it, each text of a question once: the right ones
+        (attempts.cot_augment.jsonl) or the mistakes (attempts.mistakes.jsonl), of all students in the file.
 
-Every attempt, right or wrong, is graded and kept with what made it; `correct` takes the wrong ones, `build_data` may
-take the right ones. What an attempt draws depends on its question, settings and number alone. The same command run
-again samples only what is missing; other students, more samples or more questions add to the file.
+  python -m lema_jax.sample --checkpoint=runs/student --task=gsm8k --samples=4 --temperature=0.7 --out=attempts.jsonl
+  python -m lema_jax.sample --student=openai --model=gpt-4o --few_shot=package --task=gsm8k --samples=4 \\
+      --mode=cot_augment --out=attempts.jsonl --max_cost_usd=20 [--base_url=http://localhost:8000/v1] [--dry_run]
+
+What an attempt of a checkpoint draws depends on its question, settings and number alone. The same command run again
+samples only what is missing; other students, more samples or more questions add to the file. The replies of an
+endpoint are kept beside it (attempts.replies.jsonl); its key is read from OPENAI_API_KEY.
 """
 
+import collections
+import dataclasses
 import functools
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from lema_jax import checkpoint, errors, records, tasks
-from lema_jax.generation import student
-from lema_jax.generation.student import Asked
-from lema_jax.model.decode import Sampling
-from lema_jax.records import Appender, Attempt, row_id
+from lema_jax import errors, records, tasks
+from lema_jax.data import curate
+from lema_jax.errors import UserError
+from lema_jax.records import Appender, Attempt, Problem, Verdict, row_id
+from lema_jax.teacher import chat, endpoint, prompting
+from lema_jax.teacher.chat import Outcome, Reply, Request
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A model folder of convert or train.", required=True)
-_STEP = flags.DEFINE_integer("step", None, "The step to sample from; the last when left out.")
-_TASK = flags.DEFINE_string("task", None, "Whose questions; see lema_jax/tasks.", required=True)
-_SPLIT = flags.DEFINE_string("split", "train", "Which of them.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the publishers' files lie; else the variable LEMA_DATA.")
-_LIMIT = flags.DEFINE_integer("limit", None, "Only the first questions of the split.", lower_bound=1)
-_SAMPLES = flags.DEFINE_integer("samples", 1, "Attempts at each question.", lower_bound=1)
-_TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "Of sampling.", lower_bound=0)
-_TOP_P = flags.DEFINE_float("top_p", 1.0, "Nucleus that is sampled from.", lower_bound=0, upper_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of sampling.")
-_OUT = flags.DEFINE_string("out", None, "The attempts file.", required=True)
-_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 512, "Tokens of an attempt.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Attempts under way at a time.", lower_bound=1)
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and activations.")
+if TYPE_CHECKING:
+    from lema_jax.generation.engine import Engine
+
+_STUDENT = flags.DEFINE_enum("student", "checkpoint", ["checkpoint", "openai"], "a model folder, or a chat endpoint")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a model folder of convert or train")
+_STEP = flags.DEFINE_integer("step", None, "the step to sample from; the last when left out")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "a checkpoint's attempts under way at a time", lower_bound=1)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of a checkpoint's weights and activations")
+_MODEL = flags.DEFINE_string("model", "", "the chat endpoint's model")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what an endpoint would be asked and what it would cost")
+_ENDPOINT = endpoint.define_flags()
+
+_TASK = flags.DEFINE_string("task", "", "whose questions; see lema_jax/tasks")
+_SPLIT = flags.DEFINE_string("split", "train", "which of them")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the publishers' files lie; else the variable LEMA_DATA")
+_PROBLEMS = flags.DEFINE_string("problems", None, "a file of problems, in place of --task")
+_LIMIT = flags.DEFINE_integer("limit", None, "only the first questions", lower_bound=1)
+_FEW_SHOT = flags.DEFINE_string(
+    "few_shot", None, "worked examples before each question: a text file, or `package` for our own; none if not given"
+)
+
+_SAMPLES = flags.DEFINE_integer("samples", 1, "attempts at each question", lower_bound=1)
+_DIFFICULTY_WEIGHTED = flags.DEFINE_bool(
+    "difficulty_weighted", False, "then more at a question, up to --max_samples, the more of those have failed"
+)
+_MAX_SAMPLES = flags.DEFINE_integer("max_samples", None, "attempts at a question that failed each time", lower_bound=2)
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "of sampling", lower_bound=0)
+_TOP_P = flags.DEFINE_float("top_p", 1.0, "nucleus that is sampled from", lower_bound=0, upper_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "of sampling; an endpoint is sent one only when it is given")
+_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 512, "tokens of an attempt", lower_bound=1)
+_OUT = flags.DEFINE_string("out", None, "the attempts file to write or to go on with", required=True)
+_SELECTED = {"cot_augment": Verdict.RIGHT, "mistakes": Verdict.WRONG}
+_MODE = flags.DEFINE_enum("mode", "all", ["all", *_SELECTED], "also write a file of the right ones, or of the mistakes")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """An attempt that the file shall hold."""
+
+    problem: Problem
+    prompt: str
+    student: str
+    sampling: dict[str, Any]
+
+    @functools.cached_property
+    def id(self) -> str:
+        return row_id(model=self.student, problem=self.problem.id, prompt=self.prompt, **self.sampling)
+
+    def row(self, **fields: Any) -> Attempt:
+        """The attempt that it became; fields: text, answer, verdict and the token counts."""
+        shared = {"id": self.id, "problem": self.problem, "prompt": self.prompt}
+        return _own_part(Attempt(**shared, student=self.student, sampling=self.sampling, **fields))
+
+
+# Answers what the file lacks and returns the rows in the order wanted, those that were answered.
+Answer = Callable[[Sequence[_Wanted]], list[Attempt]]
 
 
 def main(argv: Sequence[str]) -> None:
-    """Samples what is missing and counts the verdicts."""
-    del argv
-    if _TEMPERATURE.value == 0 and _SAMPLES.value > 1:
-        raise errors.UserError(
-            f"--samples={_SAMPLES.value} at --temperature=0 would all be the same; raise one of them"
-        )
+    """Samples what is missing, counts the verdicts and writes the selection."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}")
+    _check_flags()
+    asked = list(_prompts(_problems()))
+    if _STUDENT.value == "openai":
+        _sample_endpoint(asked)
+    else:
+        _sample_checkpoint(asked)
+
+
+def _check_flags() -> None:
+    strange = (_MODEL, _DRY_RUN) if _STUDENT.value == "checkpoint" else (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE)
+    for flag in strange:
+        if flag.present:
+            raise UserError(f"--{flag.name} is not for --student={_STUDENT.value}; leave it out, or choose the other")
+    needed = _CHECKPOINT if _STUDENT.value == "checkpoint" else _MODEL
+    if not needed.value:
+        raise UserError(f"--student={_STUDENT.value} needs --{needed.name}")
+    if bool(_TASK.value) == bool(_PROBLEMS.value):
+        raise UserError("give either --task or --problems: a task's questions, or a file of them")
+    if _PROBLEMS.value and _SPLIT.present:
+        raise UserError("--split is of --task; a file of --problems is taken whole")
+    if _DIFFICULTY_WEIGHTED.value != (_MAX_SAMPLES.value is not None):
+        raise UserError("--difficulty_weighted and --max_samples go together: give both or none")
+    if _MAX_SAMPLES.value is not None and _MAX_SAMPLES.value <= _SAMPLES.value:
+        raise UserError(f"--max_samples={_MAX_SAMPLES.value} must be above --samples={_SAMPLES.value}")
+    if _TEMPERATURE.value == 0 and (_MAX_SAMPLES.value or _SAMPLES.value) > 1:
+        raise UserError("several attempts at --temperature=0 would all be the same; raise it, or take one sample")
+
+
+def _problems() -> list[Problem]:
+    if _PROBLEMS.value:
+        problems = list(records.read(_PROBLEMS.value, Problem))
+        if not problems:
+            raise UserError(f"{_PROBLEMS.value} holds no problem")
+    else:
+        data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
+        problems = tasks.get(_TASK.value).load(_SPLIT.value, data_dir)
+    return problems[: _LIMIT.value]
+
+
+def _prompts(problems: Iterable[Problem]) -> Iterator[tuple[Problem, str]]:
+    examples: dict[str, str] = {}
+    for problem in problems:
+        prompt = tasks.get(problem.task).prompt(problem)
+        if _FEW_SHOT.value:
+            if problem.task not in examples:
+                file = None if _FEW_SHOT.value == "package" else _FEW_SHOT.value
+                examples[problem.task] = prompting.chain_of_thought_examples(problem, file)
+            prompt = prompting.few_shot(examples[problem.task], prompt)
+        yield problem, prompt
+
+
+def _wanted(
+    asked: Iterable[tuple[Problem, str]], student: str, settings: dict[str, Any], numbers: Callable[[Problem], range]
+) -> list[_Wanted]:
+    return [
+        _Wanted(problem, prompt, student, settings | {"sample": number})
+        for problem, prompt in asked
+        for number in numbers(problem)
+    ]
+
+
+def _rounds(
+    asked: Sequence[tuple[Problem, str]], student: str, settings: dict[str, Any], answer: Answer
+) -> list[Attempt]:
+    """The attempts at every question, then more at those that the first ones failed.
+
+    The attempts grow linearly with the share that failed, from `samples` to `max_samples` (as DART-Math's, arXiv
+    2407.13690, that are in proportion to difficulty). The draw repeats itself, so a rerun wants the same ones.
+    """
+    rows = answer(_wanted(asked, student, settings, lambda _: range(_SAMPLES.value)))
+    if _MAX_SAMPLES.value is None:
+        return rows
+    failed = collections.Counter(row.problem.id for row in rows if row.verdict is not Verdict.RIGHT)
+    more = _MAX_SAMPLES.value - _SAMPLES.value
+
+    def numbers(problem: Problem) -> range:
+        return range(_SAMPLES.value, _SAMPLES.value + -(-more * failed[problem.id] // _SAMPLES.value))
+
+    return rows + answer(_wanted(asked, student, settings, numbers))
+
+
+def _own_part(row: Attempt) -> Attempt:
+    """Without the further questions that a model of texts asks itself after worked examples, and answers."""
+    own, next_question, _ = row.text.partition("\n\nQuestion:")
+    if not (_FEW_SHOT.value and next_question):
+        return row
+    answer, verdict = tasks.grade(row.problem, own, truncated=False)
+    return row.model_copy(update={"text": own, "answer": answer, "verdict": verdict})
+
+
+def _finish(file: Appender[Attempt], rows: Sequence[Attempt]) -> None:
+    """Writes the rows in the order wanted, behind those of other commands, and the selection; counts the verdicts."""
+    ids = {row.id for row in rows}
+    everything = [*(row for id, row in file.rows.items() if id not in ids), *rows]
+    records.write(file.path, everything)
+    counts = collections.Counter(row.verdict.value for row in rows)
+    questions = len({row.problem.id for row in rows})
+    print(f"{len(rows)} attempts at {questions} questions: " + ", ".join(f"{n} {v}" for v, n in counts.most_common()))
+    if _MODE.value != "all":
+        path = file.path.with_suffix(f".{_MODE.value}.jsonl")
+        written = records.write(path, _select(everything, _SELECTED[_MODE.value]))
+        print(f"{path}: {written} of all {len(everything)} attempts")
+
+
+def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
+    """The rows of a verdict, each text of a question once, white space and case aside."""
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        text = (row.problem.id, curate.normal(row.text))
+        if row.verdict is verdict and text not in seen:
+            seen.add(text)
+            yield row
+
+
+# --- a checkpoint -----------------------------------------------------------------------------------------------------
+
+
+def _sample_checkpoint(asked: Sequence[tuple[Problem, str]]) -> None:
+    from lema_jax import checkpoint  # these load JAX, which an endpoint's user need not wait for
+    from lema_jax.generation import student
+
     step = checkpoint.latest_step(_CHECKPOINT.value) if _STEP.value is None else _STEP.value
-    model = checkpoint.identity(_CHECKPOINT.value, step)
-    task = tasks.get(_TASK.value)
-    problems = task.load(_SPLIT.value, Path(_DATA_DIR.value) if _DATA_DIR.value else None)[: _LIMIT.value]
-    sampling = {
+    settings = {
         "temperature": _TEMPERATURE.value,
         "top_p": _TOP_P.value,
         "seed": _SEED.value,
         "max_new_tokens": _MAX_NEW_TOKENS.value,
         "dtype": _DTYPE.value,
     }
-    asked, numbers = [], {}
-    for problem in problems:
-        for number in range(_SAMPLES.value):
-            settings = sampling | {"sample": number}
-            prompt = task.prompt(problem)
-            one = Asked(row_id(model=model, problem=problem.id, prompt=prompt, **settings), problem, prompt)
-            asked.append(one)
-            numbers[one.id] = settings
+    with Appender(_OUT.value, Attempt) as file:
 
-    def row(*, id: str, **fields: object) -> Attempt:
-        return Attempt.model_validate({"id": id, "student": model, "sampling": numbers[id], **fields})
+        def answer(wanted: Sequence[_Wanted]) -> list[Attempt]:
+            by_id = {one.id: one for one in wanted}
+            questions = [student.Asked(one.id, one.problem, one.prompt) for one in wanted]
+            row = lambda *, id, problem, prompt, **fields: by_id[id].row(**fields)
+            return student.answer(questions, file, functools.partial(_engine, step), row)
 
-    with Appender(Path(_OUT.value), Attempt) as file:
-        rows = student.answer(asked, file, functools.partial(_engine, step), row)
-        others = [other for name, other in file.rows.items() if name not in numbers]
-        records.write(file.path, [*others, *rows])
-    counts = Counter(row.verdict.value for row in rows)
-    print(
-        f"{len(rows)} attempts at {len(problems)} questions: " + ", ".join(f"{n} {v}" for v, n in counts.most_common())
-    )
+        _finish(file, _rounds(asked, checkpoint.identity(_CHECKPOINT.value, step), settings, answer))
 
 
-def _engine(step: int, answers: int) -> student.Engine:
+def _engine(step: int, answers: int) -> "Engine":
+    from lema_jax.generation import student
+    from lema_jax.model.decode import Sampling
+
     return student.load(
         _CHECKPOINT.value,
         step,
@@ -85,6 +244,62 @@ def _engine(step: int, answers: int) -> student.Engine:
         max_new_tokens=_MAX_NEW_TOKENS.value,
         dtype=_DTYPE.value,
     )
+
+
+# --- a chat endpoint --------------------------------------------------------------------------------------------------
+
+
+def _sample_endpoint(asked: Sequence[tuple[Problem, str]]) -> None:
+    where, kept_in, model = _ENDPOINT(), endpoint.replies_of(_OUT.value), _MODEL.value
+    settings = {
+        "temperature": _TEMPERATURE.value,
+        "top_p": _TOP_P.value,
+        "max_new_tokens": _MAX_NEW_TOKENS.value,
+    }
+    if _SEED.present:
+        settings["seed"] = _SEED.value
+    if _DRY_RUN.value:
+        most = range(_MAX_SAMPLES.value or _SAMPLES.value)
+        print(where.estimate(map(_request, _wanted(asked, model, settings, lambda _: most)), kept_in))
+        return
+    outcome = Outcome(0)
+    with Appender(_OUT.value, Attempt) as file, Appender(kept_in, Reply) as replies:
+
+        def answer(wanted: Sequence[_Wanted]) -> list[Attempt]:
+            nonlocal outcome
+            missing = [one for one in wanted if one.id not in file.rows]
+            if not outcome.stopped:
+                outcome += where.ask(lambda: map(_request, missing), replies, _is_right)
+            new = [_attempt(one, reply) for one in missing if (reply := replies.rows.get(_request(one).id))]
+            file.append(*new)
+            return [file.rows[one.id] for one in wanted if one.id in file.rows]
+
+        _finish(file, _rounds(asked, model, settings, answer))
+    outcome.require_all()
+
+
+def _request(one: _Wanted) -> Request:
+    return chat.request(
+        one.prompt,
+        model=one.student,
+        max_tokens=_MAX_NEW_TOKENS.value,
+        temperature=_TEMPERATURE.value,
+        top_p=_TOP_P.value,
+        seed=int(one.id[:8], 16) if "seed" in one.sampling else None,
+        sample=one.sampling["sample"],
+        about=one,
+    )
+
+
+def _is_right(request: Request, reply: Reply) -> bool:
+    return _attempt(request.about, reply).verdict is Verdict.RIGHT
+
+
+def _attempt(one: _Wanted, reply: Reply) -> Attempt:
+    """The attempt in a reply; one that the endpoint cut off is TRUNCATED, one without an answer UNPARSED."""
+    answer, verdict = tasks.grade(one.problem, reply.text, truncated=reply.finish in ("length", "content_filter"))
+    tokens = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+    return one.row(text=reply.text, answer=answer, verdict=verdict, **tokens)
 
 
 if __name__ == "__main__":

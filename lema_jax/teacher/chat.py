@@ -37,6 +37,7 @@ def request(
     max_tokens: int,
     temperature: float | None = None,
     top_p: float | None = None,
+    seed: int | None = None,
     sample: int = 0,
     about: Any = None,
 ) -> Request:
@@ -46,7 +47,8 @@ def request(
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": max_tokens,
     }
-    body |= {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value is not None}
+    chosen = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    body |= {name: value for name, value in chosen.items() if value is not None}
     return Request(body, sample, about)
 
 

@@ -12,6 +12,7 @@ from lema_jax.records import Attempt, Problem
 from lema_jax.tasks.steps import original_solution, split_steps
 
 _FAMILIES = {"arithmetic": "gsm8k", "gsm8k": "gsm8k", "math": "math", "csqa": "csqa"}
+_COT_FAMILIES = dict.fromkeys(("arithmetic", "asdiv", "gsm8k", "svamp"), "cot_gsm8k")
 
 
 def asks_step(problem: Problem) -> bool:
@@ -25,21 +26,27 @@ def worked_examples(problem: Problem, prompt_file: str | Path | None = None) -> 
     Raises:
       UserError: the file cannot be read, or lacks the cue that replies to this task are read by; a task without a file.
     """
-    if prompt_file is None:
-        if problem.task not in _FAMILIES:
-            raise UserError(f"there are no worked examples for the task {problem.task}; give some by --prompt_file")
-        text = packaged(_FAMILIES[problem.task])
-    else:
-        try:
-            text = Path(prompt_file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--prompt_file: cannot read {prompt_file}: {error}") from None
+    text = _text(problem, "prompt_file", prompt_file, _FAMILIES)
     if _cue(problem) not in text:
         raise UserError(
             f"--prompt_file: {prompt_file} never says {_cue(problem)!r}, which a correction of the task"
             f" {problem.task} begins with; give a file whose worked examples do"
         )
-    return text.strip()
+    return text
+
+
+def chain_of_thought_examples(problem: Problem, file: str | Path | None = None) -> str:
+    """The text of `file`, or of the package's own worked examples of chain of thought for the problem's task.
+
+    Raises:
+      UserError: the file cannot be read; a task that the package has no examples for.
+    """
+    return _text(problem, "few_shot", file, _COT_FAMILIES)
+
+
+def few_shot(examples: str, prompt: str) -> str:
+    """A task's prompt after worked examples; they have the instruction, so from its `Question:` on."""
+    return f"{examples}\n\nQuestion:{prompt.partition('Question:')[2]}"
 
 
 def packaged(name: str) -> str:
@@ -63,6 +70,20 @@ def correction(examples: str, attempt: Attempt) -> str:
 def evolution(problem: Problem) -> str:
     """The prompt for a new question from a seed question (section 2.3)."""
     return f"{packaged('evolve')}\n\nQuestion: {problem.question}\nNew Question:"
+
+
+def _text(problem: Problem, flag: str, file: str | Path | None, families: dict[str, str]) -> str:
+    """The text of the file that the flag names or, where it names none, of the package's own for the task."""
+    if file is None:
+        if problem.task not in families:
+            raise UserError(
+                f"there are no worked examples for the task {problem.task}; give a file of some by --{flag}"
+            )
+        return packaged(families[problem.task])
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--{flag}: cannot read {file}: {error}") from None
 
 
 def _cue(problem: Problem) -> str:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from lema_jax import tasks
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks import expressions
@@ -115,6 +116,22 @@ def test_the_commonsense_examples():
             explained = re.findall(r"^(.+?) - ", text, re.MULTILINE)
             assert [name.casefold() for name in explained] == choices
     assert len(found) == 4
+
+
+def test_the_chain_of_thought_examples_calculate_right_and_answer_as_the_task_asks():
+    text = prompting.chain_of_thought_examples(problem("svamp"))
+    assert false_equations(text) == []
+    shots = examples(text)
+    assert len({shot.partition("\n")[0] for shot in shots}) == 4
+    corrected = [answer(parse(halves(shot)[1]).steps) for shot in examples(prompting.packaged("gsm8k"))]
+    for shot, gold in zip(shots, corrected):
+        question, _, solution = shot.strip().partition("\nAnswer: Let's think step by step.\n")
+        assert solution.endswith(f"The answer is {gold}.")
+        asked = problem(question=question, gold=gold)
+        prompt = prompting.few_shot(text, tasks.get("gsm8k").prompt(asked))
+        assert prompt == f"{text}\n\nQuestion: {question}\nAnswer: Let's think step by step.\n"
+    with pytest.raises(UserError, match="no worked examples for the task csqa; give a file of some by --few_shot"):
+        prompting.chain_of_thought_examples(problem("csqa"))
 
 
 def test_a_prompt_ends_in_its_case_and_cue():

@@ -1,0 +1,298 @@
+"""The sample door, run as a user runs it: from a tiny checkpoint and from a chat endpoint on this machine."""
+
+import collections
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent / "teacher"))
+from wire_server import Act, Server, completion
+
+from lema_jax import records, tasks
+from lema_jax.records import Attempt, Problem, Verdict
+from lema_jax.teacher import prompting
+from tests import tiny
+
+KEY = "sk-secret-of-the-test"
+ENVIRONMENT = os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1", "JAX_NUM_CPU_DEVICES": "1"}
+
+
+def sample(*flags):
+    command = [sys.executable, "-m", "lema_jax.sample", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+
+
+def succeeds(*flags) -> str:
+    done = sample(*flags)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fails(*flags) -> str:
+    done = sample(*flags)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def attempts(path: Path) -> list[Attempt]:
+    return list(records.read(path, Attempt))
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    return tmp_path / "attempts.jsonl"
+
+
+# --- a checkpoint -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A model folder, and beside it short problems that its context has room for."""
+    folder = tmp_path_factory.mktemp("student")
+    questions = [
+        Problem(id=f"arithmetic/own/{n}", task="arithmetic", split="own", question=f"{n} + 1?", gold=str(n + 1))
+        for n in range(3)
+    ]
+    records.write(folder / "problems.jsonl", questions)
+    return tiny.model_folder(folder / "model", tiny.data_set(folder / "set"))
+
+
+def checkpoint_flags(folder: Path, out: Path, *more) -> tuple[str, ...]:
+    questions = folder.parent / "problems.jsonl"
+    return (f"--checkpoint={folder}", f"--problems={questions}", f"--out={out}", "--max_new_tokens=8", *more)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_ends_in_the_same_file(folder, out, tmp_path):
+    flags = checkpoint_flags(folder, out, "--samples=2", "--seed=1")
+    assert "6 attempts at 3 questions: 6 " in succeeds(*flags)
+    rows = attempts(out)
+    assert [(row.problem.id, row.sampling["sample"]) for row in rows] == [
+        (f"arithmetic/own/{n}", sample) for n in range(3) for sample in range(2)
+    ]
+    assert len({row.text for row in rows}) == 6
+    for row in rows:
+        assert row.student.endswith("@0")
+        assert row.sampling | {"sample": 0} == {
+            "temperature": 0.7, "top_p": 1.0, "seed": 1, "max_new_tokens": 8, "dtype": "float32", "sample": 0
+        }  # fmt: skip
+        assert 0 < row.completion_tokens <= 8 < row.prompt_tokens
+    whole = out.read_bytes()
+    killed = tmp_path / "killed.jsonl"
+    lines = whole.splitlines(keepends=True)
+    killed.write_bytes(lines[4] + lines[1] + lines[2][:50])  # in the order in which answers end; the last one torn
+    succeeds(*checkpoint_flags(folder, killed, "--samples=2", "--seed=1"))
+    assert killed.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_more_samples_leave_the_first_as_they_are(folder, out):
+    succeeds(*checkpoint_flags(folder, out, "--limit=1"))
+    (first,) = attempts(out)
+    succeeds(*checkpoint_flags(folder, out, "--limit=2", "--samples=2", "--batch_size=1"))
+    rows = attempts(out)
+    assert len(rows) == 4
+    assert rows[0] == first
+
+
+# --- a chat endpoint --------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def problems() -> list[Problem]:
+    return tasks.get("arithmetic").load("train")[:6]
+
+
+def number(body) -> int:
+    """Which of the problems is asked."""
+    prompt = body["messages"][0]["content"]
+    return next(n for n, problem in enumerate(problems()) if f"Question: {problem.question}\n" in prompt)
+
+
+def right(n: int) -> str:
+    return tasks.get("arithmetic").completion(problems()[n])
+
+
+def says(*texts):
+    """A server's behaviour: the texts in turn, each question for itself; `{}` is its gold answer."""
+
+    def behave(body, times):
+        return Act(completion(texts[(times - 1) % len(texts)].replace("{}", problems()[number(body)].gold)))
+
+    return behave
+
+
+def chat_flags(server: Server, out: Path, *more) -> tuple[str, ...]:
+    where = ("--student=openai", f"--base_url={server.url}", f"--out={out}")
+    return (*where, "--task=arithmetic", "--limit=6", "--model=m", "--concurrency=1", *more)
+
+
+def test_every_verdict_of_an_endpoint(out):
+    said = {
+        0: (completion(right(0)), Verdict.RIGHT),
+        1: (completion("The answer is 123456789."), Verdict.WRONG),
+        2: (completion("Who knows?"), Verdict.UNPARSED),
+        3: (completion("The answer is 1234567", "length"), Verdict.TRUNCATED),
+        4: (completion(None, refusal="I'd rather not."), Verdict.UNPARSED),
+        5: (completion("The answer is 1234567", "content_filter"), Verdict.TRUNCATED),
+    }
+    with Server(lambda body, times: Act(said[number(body)][0]), key=KEY) as server:
+        told = succeeds(*chat_flags(server, out, "--temperature=0.5"))
+        assert len(server.asked) == 6
+        before = out.read_bytes()
+        assert succeeds(*chat_flags(server, out, "--temperature=0.5")) == told
+        assert out.read_bytes() == before
+        out.unlink()  # the replies are paid for; the rows can be made again
+        succeeds(*chat_flags(server, out, "--temperature=0.5"))
+        assert len(server.asked) == 6
+    assert out.read_bytes() == before
+    assert "6 attempts at 6 questions: " in told
+    rows = attempts(out)
+    assert [row.verdict for row in rows] == [verdict for _, verdict in said.values()]
+    assert rows[1].answer == "123456789"
+    for row, problem, prompt in zip(rows, problems(), server.asked):
+        assert (row.problem, row.student, row.prompt) == (problem, "m", prompt)
+        assert row.prompt == tasks.get("arithmetic").prompt(problem)
+        assert row.sampling == {"temperature": 0.5, "top_p": 1.0, "max_new_tokens": 512, "sample": 0}
+        assert (row.prompt_tokens, row.completion_tokens) == (100, 20)
+    assert KEY not in out.read_text()
+
+
+def test_an_endpoint_is_told_how_to_sample(out):
+    bodies = []
+
+    def behave(body, times):
+        bodies.append(body)
+        return Act(completion("The answer is 1."))
+
+    with Server(behave) as server:
+        flags = ("--limit=1", "--samples=2", "--temperature=0.9", "--top_p=0.8", "--max_new_tokens=99")
+        succeeds(*chat_flags(server, out, *flags))
+        succeeds(*chat_flags(server, out, *flags, "--seed=3"))
+    for body in bodies:
+        assert (body["model"], body["temperature"], body["top_p"], body["max_tokens"]) == ("m", 0.9, 0.8, 99)
+    assert ["seed" in body for body in bodies] == [False, False, True, True]
+    assert bodies[2]["seed"] != bodies[3]["seed"]
+    assert [row.sampling.get("seed") for row in attempts(out)] == [None, None, 3, 3]
+
+
+def test_several_students_in_one_file_and_what_a_mode_selects(out, tmp_path):
+    with Server(says("2 - 1 = 1\nThe answer is 987654.", "So.\nThe answer is {}.")) as server:
+        told = succeeds(*chat_flags(server, out, "--samples=4", "--mode=mistakes"))
+        assert f"{tmp_path / 'attempts.mistakes.jsonl'}: 6 of all 24 attempts" in told
+        again = ("2 - 1 =  1\n\nThe answer is 987654.", "so.\nThe answer is {}.", "Other.\nThe answer is {}.")
+        server.behave = says(*again)
+        succeeds(*chat_flags(server, out, "--model=n", "--samples=3", "--mode=cot_augment"))
+    rows = attempts(out)
+    assert collections.Counter(row.student for row in rows) == {"m": 24, "n": 18}
+    chosen = {mode: attempts(tmp_path / f"attempts.{mode}.jsonl") for mode in ("mistakes", "cot_augment")}
+    assert {row.verdict for row in chosen["mistakes"]} == {Verdict.WRONG}
+    assert {row.verdict for row in chosen["cot_augment"]} == {Verdict.RIGHT}
+    per_question = collections.Counter(row.problem.id for row in chosen["cot_augment"])
+    assert per_question == {problem.id: 2 for problem in problems()}  # what differs in space and case alone is one
+    assert {row.student for row in chosen["cot_augment"]} == {"m", "n"}
+    assert {row.id for some in chosen.values() for row in some} < {row.id for row in rows}
+
+
+def test_harder_questions_get_more_attempts_up_to_the_cap(out):
+    failures = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 4}  # of the first four
+
+    def behave(body, times):
+        n = number(body)
+        return Act(completion("The answer is 987654." if times <= failures[n] else right(n)))
+
+    flags = ("--samples=4", "--difficulty_weighted", "--max_samples=10")
+    with Server(behave) as server:
+        succeeds(*chat_flags(server, out, *flags))
+        asked = len(server.asked)
+        before = out.read_bytes()
+        succeeds(*chat_flags(server, out, *flags))
+        assert len(server.asked) == asked
+        assert out.read_bytes() == before
+        dry = succeeds(*chat_flags(server, out, *flags, "--dry_run"))
+        assert f"{60 - asked} requests to ask ({asked} are answered already)" in dry
+    counts = collections.Counter(row.problem.id for row in attempts(out))
+    assert [counts[problem.id] for problem in problems()] == [4, 6, 7, 9, 10, 10]
+
+
+def test_worked_examples_stand_before_the_question(out, tmp_path):
+    shots = "Solve.\n\nQuestion: 1 + 1?\nAnswer: Let's think step by step.\nThe answer is 2."
+    (tmp_path / "shots.txt").write_text(shots + "\n")
+    more = "The answer is {}.\n\nQuestion: What else?\nAnswer: The answer is 5."
+    with Server(says(more)) as server:
+        succeeds(*chat_flags(server, out, "--limit=1", f"--few_shot={tmp_path / 'shots.txt'}"))
+        succeeds(*chat_flags(server, out, "--limit=1", "--few_shot=package"))
+    case = f"\n\nQuestion: {problems()[0].question}\nAnswer: Let's think step by step.\n"
+    assert server.asked == [shots + case, prompting.packaged("cot_gsm8k") + case]
+    for row in attempts(out):
+        assert (row.text, row.verdict) == (f"The answer is {problems()[0].gold}.", Verdict.RIGHT)
+
+
+def test_problems_of_a_file(out, tmp_path):
+    evolved = [row.model_copy(update={"id": f"e{n}", "split": "evolved"}) for n, row in enumerate(problems())]
+    records.write(tmp_path / "evolved.jsonl", evolved)
+    with Server(says("The answer is {}.")) as server:
+        flags = (f"--base_url={server.url}", f"--out={out}", f"--problems={tmp_path / 'evolved.jsonl'}")
+        told = succeeds("--student=openai", "--model=m", *flags)
+    assert "6 attempts at 6 questions: 6 right" in told
+    assert [row.problem for row in attempts(out)] == evolved
+
+
+def test_a_spent_budget_keeps_what_it_bought_and_goes_on_later(out):
+    with Server(says("The answer is {}.")) as server:
+        said = fails(*chat_flags(server, out, "--max_tokens_total=1300"))
+        assert "the same command goes on" in said
+        assert 0 < len(attempts(out)) == len(server.asked) < 6
+        succeeds(*chat_flags(server, out))
+        assert len(attempts(out)) == len(server.asked) == 6
+
+
+def test_a_dry_run_asks_and_writes_nothing(out, tmp_path):
+    with Server(says("?")) as server:
+        said = succeeds(*chat_flags(server, out, "--dry_run", "--samples=3", "--usd_per_million=1,2"))
+        assert not server.asked
+    assert "18 requests to ask" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_endpoint_needs_no_jax(tmp_path):
+    code = "import sys, lema_jax.sample; print({'jax', 'flax', 'transformers', 'openai', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--task=chess",), "no task 'chess'; there are: "),
+        (("--task=arithmetic", "--split=moon"), "no split 'moon'"),
+        (("--task=arithmetic", "--samples=2", "--temperature=0"), "would all be the same"),
+        (("--task=arithmetic", "--problems=p.jsonl"), "either --task or --problems"),
+        ((), "either --task or --problems"),
+        (("--problems=/none.jsonl",), "cannot read /none.jsonl"),
+        (("--problems=/none.jsonl", "--split=train"), "--split is of --task"),
+        (("--task=arithmetic", "--model="), "--student=openai needs --model"),
+        (("--task=arithmetic", "--dtype=bfloat16"), "--dtype is not for --student=openai"),
+        (("--task=arithmetic", "--student=checkpoint"), "--model is not for --student=checkpoint"),
+        (("--task=arithmetic", "--max_samples=9"), "--difficulty_weighted and --max_samples go together"),
+        (("--task=arithmetic", "--difficulty_weighted"), "--difficulty_weighted and --max_samples go together"),
+        (("--task=arithmetic", "--difficulty_weighted", "--max_samples=2", "--samples=2"), "must be above --samples=2"),
+        (("--task=arithmetic", "--few_shot=/none.txt"), "--few_shot: cannot read /none.txt"),
+        (("--task=arithmetic", "more"), "unexpected argument 'more'"),
+    ],
+)
+def test_user_mistakes_get_one_clear_line(flags, expected, out):
+    assert expected in fails("--student=openai", "--model=m", f"--out={out}", *flags)
+    assert not out.exists()
+
+
+def test_a_checkpoint_must_be_named_and_be_there(out, tmp_path):
+    assert "--student=checkpoint needs --checkpoint" in fails("--task=arithmetic", f"--out={out}")
+    assert "no checkpoint" in fails("--task=arithmetic", f"--out={out}", f"--checkpoint={tmp_path / 'none'}")
