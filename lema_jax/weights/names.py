@@ -142,16 +142,21 @@ def check(source: Source, entries: tuple[Entry, ...], beside: Collection[str] = 
     Raises:
       UserError: naming every tensor that is missing, unexpected or of another shape.
     """
-    found = set(source.names()) - set(beside)
+    found = {name: source.shape(name) for name in source.names() if name not in beside}
     expected = {name: entry.hf_shape for entry in entries for name in entry.names}
-    problems = [f"missing: {name} {list(expected[name])}" for name in expected if name not in found]
-    for name in sorted(found):
-        if name not in expected:
-            problems.append(f"unexpected: {name} {list(source.shape(name))}")
-        elif source.shape(name) != expected[name]:
-            problems.append(f"shape of {name}: {list(source.shape(name))}, not {list(expected[name])}")
+    _refuse_differences(found, expected, f"the tensors of {source.where}")
+
+
+def _refuse_differences(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], what: str) -> None:
+    problems = [f"missing: {name} {list(expected[name])}" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"unexpected: {name} {list(found[name])}" for name in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"shape of {name}: {list(found[name])}, not {list(expected[name])}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name] != expected[name]
+    ]
     if problems:
-        raise UserError(f"the tensors of {source.where} are not those of its config:\n  " + "\n  ".join(problems))
+        raise UserError(f"{what} are not those of its config:\n  " + "\n  ".join(problems))
 
 
 def load(
@@ -190,10 +195,10 @@ def read_part(source: Source, entry: Entry, dtype: np.dtype, index: Any) -> np.n
     layers, within = (ranges[0], ranges[1:]) if entry.layers else (range(1), ranges)
     parts = tuple(slice(part.start, part.stop) for part in within)
     out = np.empty([len(part) for part in ranges], dtype)
+    theirs = entry.names
     for row, layer in zip(out if entry.layers else out[None], layers):
-        name = entry.names[layer]
-        theirs = source.read(name, parts[::-1] if entry.transposed else parts)
-        row[...] = _turn(cast(theirs, dtype, name), entry)
+        tensor = source.read(theirs[layer], parts[::-1] if entry.transposed else parts)
+        row[...] = _turn(cast(tensor, dtype, theirs[layer]), entry)
     return out
 
 
@@ -213,15 +218,8 @@ class Tree:
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
         found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
         expected = {entry.path: entry.full_shape for entry in entries}
-        problems = [f"missing: {path} {list(expected[path])}" for path in expected.keys() - found.keys()]
-        problems += [f"unexpected: {path} {list(found[path].shape)}" for path in found.keys() - expected.keys()]
-        problems += [
-            f"shape of {path}: {list(found[path].shape)}, not {list(expected[path])}"
-            for path in expected.keys() & found.keys()
-            if found[path].shape != expected[path]
-        ]
-        if problems:
-            raise UserError(f"the arrays of {where} are not those of its config:\n  " + "\n  ".join(sorted(problems)))
+        shapes = {path: tuple(leaf.shape) for path, leaf in found.items()}
+        _refuse_differences(shapes, expected, f"the arrays of {where}")
         self._at = {
             name: (entry, found[entry.path], layer) for entry in entries for layer, name in enumerate(entry.names)
         }
