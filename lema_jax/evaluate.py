@@ -1,86 +1,206 @@
-"""Greedy answers of a model to a task's questions: reads a model folder, writes predictions.jsonl and summary.json.
+"""Greedy answers of models to tasks' questions: reads model folders, writes predictions.jsonl and summary.json.
 
     python -m lema_jax.evaluate --checkpoint=runs/lema --task=gsm8k --split=test --out=runs/lema/gsm8k_test
+    python -m lema_jax.evaluate --checkpoint=runs/cot,runs/lema@200 --task=gsm8k,svamp --out=runs/tests
+    python -m lema_jax.evaluate --checkpoint=runs/cot,runs/lema --score=attempts.jsonl --out=runs/scores
 
-The folder brings its architecture and tokenizer, and for adapters its base. Every prediction is on the disk before it
-counts; the same command run again answers only what is missing.
+One checkpoint and one task go into --out itself; several, into --out/<checkpoint>/<task>_<split>. A folder brings its
+architecture and tokenizer, and for adapters its base; `folder@200` is its step 200. With --harness each folder also
+gets the files that lm-evaluation-harness writes. With --score the right and wrong attempts of a file of `sample` are
+scored instead (scores.jsonl), which tells ΔPPL: how much likelier a checkpoint finds right paths than wrong ones.
+
+Every row is on the disk before it counts; the same command run again answers only what is missing.
 """
 
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from lema_jax import checkpoint, errors, records, tasks
-from lema_jax.evidence import stats
-from lema_jax.generation import student
-from lema_jax.generation.student import Asked
+from lema_jax.data import tokenizer
+from lema_jax.errors import UserError
+from lema_jax.evidence import harness, perplexity, stats, table
+from lema_jax.generation import score, student
+from lema_jax.generation.engine import Engine
+from lema_jax.generation.student import Asked, Student
 from lema_jax.model.decode import Sampling
-from lema_jax.records import Appender, Prediction, row_id
+from lema_jax.records import Appender, Attempt, PathScore, Prediction, Problem, Verdict, row_id
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A model folder of convert or train.", required=True)
-_STEP = flags.DEFINE_integer("step", None, "The step to evaluate; the last when left out.")
-_TASK = flags.DEFINE_string("task", None, "The benchmark; see lema_jax/tasks.", required=True)
-_SPLIT = flags.DEFINE_string("split", "test", "Its split.")
+_CHECKPOINT = flags.DEFINE_list("checkpoint", None, "Model folders of convert or train; folder@step.", required=True)
+_STEP = flags.DEFINE_integer("step", None, "The step of folders that name none; the last when left out.")
+_TASK = flags.DEFINE_list("task", [], "The benchmarks; see lema_jax/tasks.")
+_SPLIT = flags.DEFINE_list("split", ["test"], "Their split, or one for each task.")
+_SCORE = flags.DEFINE_string("score", None, "An attempts file to score instead of answering tasks.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the publishers' files lie; else the variable LEMA_DATA.")
-_LIMIT = flags.DEFINE_integer("limit", None, "Only the first questions of the split.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", None, "Folder for predictions.jsonl and summary.json.", required=True)
+_LIMIT = flags.DEFINE_integer("limit", None, "Only the first questions of a split (or attempts).", lower_bound=1)
+_OUT = flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
+_HARNESS = flags.DEFINE_bool("harness", False, "Also write results and samples as lm-evaluation-harness does.")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 2048, "Tokens of an answer (2,048 in the paper).", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Answers under way at a time.", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and activations.")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Checkpoint:
+    """A step of a model folder. `name`: what its results are filed under. `model`: what they are of."""
+
+    folder: str
+    step: int
+    name: str
+    model: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Test:
+    """A split of a task: what is asked."""
+
+    name: str
+    task: tasks.Task
+    problems: list[Problem]
+
+
 def main(argv: Sequence[str]) -> None:
-    """Answers what is missing, then writes predictions in the questions' order, and their summary."""
-    del argv
-    step = checkpoint.latest_step(_CHECKPOINT.value) if _STEP.value is None else _STEP.value
-    model = checkpoint.identity(_CHECKPOINT.value, step)
-    task = tasks.get(_TASK.value)
-    shaping = {"model": model, "max_new_tokens": _MAX_NEW_TOKENS.value, "dtype": _DTYPE.value}
-    asked = [
-        Asked(row_id(problem=problem.id, prompt=task.prompt(problem), **shaping), problem, task.prompt(problem))
-        for problem in task.load(_SPLIT.value, Path(_DATA_DIR.value) if _DATA_DIR.value else None)[: _LIMIT.value]
-    ]
+    """Checks all that is asked for, then answers, or scores, checkpoint by checkpoint."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
+    if bool(_TASK.value) == bool(_SCORE.value):
+        raise UserError("give either --task=name,name or --score=attempts.jsonl")
+    checkpoints = [_checkpoint(given) for given in _CHECKPOINT.value]
+    _distinct("--checkpoint", [one.name for one in checkpoints])
     out = Path(_OUT.value)
+    if _SCORE.value:
+        attempts = _attempts(_SCORE.value)
+        for one in checkpoints:
+            _score(one, attempts, out / one.name if len(checkpoints) > 1 else out)
+    else:
+        tests = _tests()
+        several = len(checkpoints) * len(tests) > 1
+        for one in checkpoints:
+            # held for all tasks of the checkpoint, let go before the next one's weights are read
+            read = functools.cache(functools.partial(student.read, one.folder, one.step, _DTYPE.value))
+            for test in tests:
+                _answer(one, test, out / one.name / test.name if several else out, read)
+
+
+def _checkpoint(given: str) -> _Checkpoint:
+    folder, _, digits = given.rpartition("@")
+    if not folder or not digits.isdecimal() or Path(given).exists():
+        folder, digits = given, ""
+    name = Path(folder).resolve().name + (f"@{digits}" if digits else "")
+    checkpoint.read_card(folder)  # no model folder at all is said first
+    step = int(digits) if digits else _STEP.value
+    if step is None:
+        step = checkpoint.latest_step(folder)
+    elif step not in checkpoint.steps(folder):
+        raise UserError(f"{folder} has no checkpoint at step {step}; it has {checkpoint.steps(folder)}")
+    tokenizer.load(folder)
+    return _Checkpoint(folder, step, name, checkpoint.identity(folder, step))
+
+
+def _tests() -> list[_Test]:
+    splits = _SPLIT.value * len(_TASK.value) if len(_SPLIT.value) == 1 else _SPLIT.value
+    if len(splits) != len(_TASK.value):
+        raise UserError(f"--split has {len(splits)} splits for {len(_TASK.value)} tasks; give one, or one for each")
+    data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
+    tests = []
+    for name, split in zip(_TASK.value, splits):
+        task = tasks.get(name)
+        problems = task.load(split, data_dir)[: _LIMIT.value]
+        tests.append(_Test(f"{Path(name.removeprefix('jsonl:')).stem}_{split}", task, problems))
+        print(f"{name}/{split}: {table.before_a_run(len(problems))}")
+    _distinct("--task", [test.name for test in tests])
+    return tests
+
+
+def _distinct(flag: str, names: Sequence[str]) -> None:
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise UserError(f"{flag} has two of the name {twice[0]}, which would share a folder; evaluate them one by one")
+
+
+def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student]) -> None:
+    """Answers what is missing, then writes predictions in the questions' order, and their summary."""
+    shaping = {"model": one.model, "max_new_tokens": _MAX_NEW_TOKENS.value, "dtype": _DTYPE.value}
+    prompts = [test.task.prompt(problem) for problem in test.problems]
+    asked = [
+        Asked(row_id(problem=problem.id, prompt=prompt, **shaping), problem, prompt)
+        for problem, prompt in zip(test.problems, prompts)
+    ]
+
+    def engine(answers: int) -> Engine:
+        del answers  # a run that goes on has the batch of the first one, so its answers are the same to the last bit
+        rows = min(_BATCH_SIZE.value, len(asked))
+        return student.engine(read(), rows=rows, sampling=Sampling(), max_new_tokens=_MAX_NEW_TOKENS.value)
+
+    def row(*, problem: Problem, text: str, **fields: Any) -> Prediction:
+        paper = test.task.paper(text, problem)
+        return Prediction(checkpoint=one.model, problem=problem, text=text, paper=paper, **fields)
+
     with Appender(out / "predictions.jsonl", Prediction) as file:
         if strangers := file.rows.keys() - {one.id for one in asked}:
             other = file.rows[min(strangers)]
-            raise errors.UserError(
+            raise UserError(
                 f"{file.path} holds answers to something else (model {other.checkpoint}, question {other.problem.id}): "
-                "another model, step, task or setting; choose another --out, or remove the file"
+                "another model, step, task, limit or setting; choose another --out, or remove the file"
             )
-        rows = student.answer(
-            asked, file, functools.partial(_engine, step), functools.partial(Prediction, checkpoint=model)
-        )
+        rows = student.answer(asked, file, engine, row)
         records.write(file.path, rows)
     summary = stats.summarize(rows)
-    _write(out / "summary.json", {"checkpoint": model, "task": _TASK.value, "split": _SPLIT.value}, summary)
-    print(
-        f"{_TASK.value}/{_SPLIT.value}: {summary.accuracy:.1%} right, 95 % interval {summary.interval.low:.1%} to "
-        f"{summary.interval.high:.1%}, n = {summary.n} ({summary.wrong} wrong, {summary.unparsed} unparsed, "
-        f"{summary.truncated} truncated)"
-    )
+    _write(out / "summary.json", one.model, test, summary)
+    if _HARNESS.value:
+        harness.write(out, rows)
+    print(f"{one.name} on {test.name}: {table.result(summary)}")
 
 
-def _engine(step: int, answers: int) -> student.Engine:
-    return student.load(
-        _CHECKPOINT.value,
-        step,
-        rows=min(_BATCH_SIZE.value, answers),
-        sampling=Sampling(),
-        max_new_tokens=_MAX_NEW_TOKENS.value,
-        dtype=_DTYPE.value,
-    )
-
-
-def _write(path: Path, what: dict[str, str], summary: stats.Summary) -> None:
+def _write(path: Path, model: str, test: _Test, summary: stats.Summary) -> None:
+    what = {"checkpoint": model, "task": test.problems[0].task, "split": test.problems[0].split}
     beside = path.with_suffix(".tmp")
     beside.write_text(json.dumps(what | dataclasses.asdict(summary), indent=2) + "\n")
     os.replace(beside, path)
+
+
+def _attempts(path: str) -> list[Attempt]:
+    """Those that are right or wrong: an attempt without an answer is neither."""
+    told = [one for one in records.read(path, Attempt) if one.verdict in (Verdict.RIGHT, Verdict.WRONG)]
+    if not told:
+        raise UserError(f"{path} has no right or wrong attempts to score")
+    return told[: _LIMIT.value]
+
+
+def _score(one: _Checkpoint, attempts: Sequence[Attempt], out: Path) -> None:
+    """Scores what is missing, writes scores in the attempts' order, and says ΔPPL."""
+    ids = {row_id(model=one.model, attempt=attempt.id, dtype=_DTYPE.value): attempt for attempt in attempts}
+    with Appender(out / "scores.jsonl", PathScore) as file:
+        if strangers := file.rows.keys() - ids.keys():
+            other = file.rows[min(strangers)]
+            raise UserError(
+                f"{file.path} holds scores of something else (model {other.checkpoint}, question {other.problem_id}): "
+                "another model, step, attempts or limit; choose another --out, or remove the file"
+            )
+        missing = [name for name in ids if name not in file.rows]
+        if missing:
+            loaded = student.read(one.folder, one.step, _DTYPE.value)
+            pairs = [(ids[name].prompt, ids[name].text) for name in missing]
+            for done in score.score(loaded, pairs, rows=_BATCH_SIZE.value):
+                name = missing[done.index]
+                if done.nll is not None:
+                    file.append(_path_score(name, ids[name], one.model, done.nll, done.tokens))
+        scores = [file.rows[name] for name in ids if name in file.rows]
+        records.write(file.path, scores)
+    if unread := len(ids) - len(scores):
+        print(f"{one.name}: {unread} attempts are empty or longer than the model's context; left out")
+    print(perplexity.sentence(perplexity.delta_ppl(scores), one.name))
+
+
+def _path_score(name: str, attempt: Attempt, model: str, nll: float, tokens: int) -> PathScore:
+    right = attempt.verdict is Verdict.RIGHT
+    return PathScore(id=name, problem_id=attempt.problem.id, checkpoint=model, right=right, nll=nll, tokens=tokens)
 
 
 if __name__ == "__main__":

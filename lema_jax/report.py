@@ -1,12 +1,14 @@
-"""Shows what was measured: runs compared on the same questions, or a file of corrections audited.
+"""Shows what was measured: runs compared on the same questions, corrections audited, paths scored.
 
-Reads   folders that `evaluate` made (`predictions.jsonl`, `summary.json`), or `correct`'s corrections.jsonl.
+Reads   folders that `evaluate` made (`predictions.jsonl`, `summary.json`), `correct`'s corrections.jsonl, or
+        `evaluate --score`'s scores.jsonl.
 Writes  tables, what they mean, and a few answers to read, to the terminal; with --out, one HTML page that opens from
         disk.
 
   python -m lema_jax.report --runs=runs/cot/test,runs/lema/test --names=cot,lema --out=report.html
   python -m lema_jax.report --by_task --runs=cot/gsm8k,cot/svamp,lema/gsm8k,lema/svamp --names=cot,cot,lema,lema
   python -m lema_jax.report --corrections=runs/corrections.jsonl --out=corrections.html
+  python -m lema_jax.report --scores=runs/scores/cot/scores.jsonl,runs/scores/lema/scores.jsonl
 
 Runs that share a name are training seeds of one arm: --names=cot,cot,lema,lema.
 """
@@ -16,13 +18,15 @@ from pathlib import Path
 
 from absl import flags
 
-from lema_jax import errors
+from lema_jax import errors, records
 from lema_jax.data import card
 from lema_jax.errors import UserError
-from lema_jax.evidence import ablation, audit, compare, curves, page, runs, table
+from lema_jax.evidence import ablation, audit, compare, curves, page, perplexity, runs, table
+from lema_jax.records import PathScore
 
 _RUNS = flags.DEFINE_list("runs", [], "folders made by evaluate, all on the same questions")
 _CORRECTIONS = flags.DEFINE_string("corrections", None, "a file made by correct, to audit")
+_SCORES = flags.DEFINE_list("scores", [], "files made by evaluate --score: the perplexity of right and wrong paths")
 _NAMES = flags.DEFINE_list(
     "names", [], "a name for each run (its folder's name if none are given); equal names are seeds of one arm"
 )
@@ -42,9 +46,11 @@ _SHOW = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
-    if bool(_RUNS.value) == bool(_CORRECTIONS.value):
-        raise UserError("give either --runs=folder,folder or --corrections=file")
-    if _CORRECTIONS.value:
+    if [bool(_RUNS.value), bool(_CORRECTIONS.value), bool(_SCORES.value)].count(True) != 1:
+        raise UserError("give either --runs=folder,folder, --corrections=file or --scores=file,file")
+    if _SCORES.value:
+        _tell_apart()
+    elif _CORRECTIONS.value:
         _audit(Path(_CORRECTIONS.value))
     elif _BY_TASK.value:
         _compare_by_task()
@@ -57,6 +63,13 @@ def _audit(path: Path) -> None:
     print(audit.text(found))
     if _OUT.value:
         _write(Path(_OUT.value), audit.html(found, path.name))
+
+
+def _tell_apart() -> None:
+    if _OUT.value:
+        raise UserError("--scores is told in the terminal alone; leave --out away")
+    for path, name in zip(_SCORES.value, _names(_SCORES.value, _NAMES.value)):
+        print(perplexity.sentence(perplexity.delta_ppl(records.read(path, PathScore)), name))
 
 
 def _compare_by_task() -> None:
@@ -110,7 +123,7 @@ def _names(folders: Sequence[str], names: Sequence[str]) -> Sequence[str]:
     if not names:
         return _bare_names(folders)
     if len(names) != len(folders):
-        raise UserError(f"--names has {len(names)} names for {len(folders)} --runs; give one for each")
+        raise UserError(f"--names has {len(names)} names for {len(folders)} folders or files; give one for each")
     return names
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lema_jax import records
 from lema_jax.data.card import Card
-from lema_jax.records import Attempt, Correction, Verdict
+from lema_jax.records import Attempt, Correction, PathScore, Verdict
 from tests import made_runs
 
 
@@ -62,7 +62,7 @@ def test_what_each_mistake_is_told(folders, tmp_path):
         ["--corrections=nowhere.jsonl"],
         [f"--runs={cot}", f"--data={cot}", f"--out={tmp_path / 'r.html'}", "--show=0"],
     )
-    expected = ("--runs=folder", "for 2 --runs", "cannot read", "unexpected argument", "97 only in", "cannot write")
+    expected = ("--runs=folder", "for 2 folders or files", "cannot read", "unexpected argument", "97 only in", "cannot write")
     expected += ("--by_task needs --names", "give either --runs", "cannot read nowhere.jsonl", "has no card.json")
     assert all(words in error for words, error in zip(expected, told, strict=True))
 
@@ -147,3 +147,17 @@ def test_corrections_are_audited(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "1 of 2 corrections are kept (50.0 %" in done.stdout
     assert "explained" in (tmp_path / "c.html").read_text()
+
+
+def test_scores_say_how_well_each_checkpoint_tells_right_paths_from_wrong_ones(tmp_path):
+    for name, wrong in (("cot", 7.0), ("lema", 14.0)):
+        fields = {"checkpoint": name, "tokens": 10}
+        rows = [PathScore(id=f"r{n}", problem_id=f"{n}", right=True, nll=7.0, **fields) for n in range(20)]
+        rows += [PathScore(id=f"w{n}", problem_id=f"{n}", right=False, nll=wrong, **fields) for n in range(20)]
+        records.write(tmp_path / name / "scores.jsonl", rows)
+    done = report(f"--scores={tmp_path}/cot/scores.jsonl,{tmp_path}/lema/scores.jsonl")
+    assert done.returncode == 0, done.stderr
+    cot, lema = done.stdout.splitlines()
+    assert cot.startswith("cot: ΔPPL 0.000, 95 % interval 0.000 to 0.000")
+    assert lema.startswith("lema: ΔPPL 2.041")  # e^1.4 - e^0.7
+    assert "20 questions with both, 0 without" in lema

@@ -30,6 +30,7 @@ class Arm:
     wrong: int
     unparsed: int
     truncated: int
+    paper: float | None  # accuracy by the authors' grader
 
     @property
     def questions(self) -> int:
@@ -66,6 +67,7 @@ def arm(runs: Sequence[Run]) -> Arm:
         wrong=counts[Verdict.WRONG],
         unparsed=counts[Verdict.UNPARSED],
         truncated=counts[Verdict.TRUNCATED],
+        paper=stats.paper_accuracy([p for run in runs for p in run.predictions]),
     )
 
 

@@ -3,7 +3,8 @@
     results_<date>.json            the accuracy, and what was run
     samples_<task>_<date>.jsonl    a line for every question
 
-A run written again replaces its files.
+`paper` is the verdict of the authors' grader, beside `exact_match`, which is ours. A task that is a file of one's own
+goes by the file's name. A run written again replaces its files.
 """
 
 import datetime
@@ -18,12 +19,12 @@ from typing import Any
 from lema_jax.evidence import stats
 from lema_jax.records import Prediction, Verdict
 
-_METRIC = "exact_match"
+_METRIC, _PAPER = "exact_match", "paper"
 
 
 def write(folder: Path, predictions: Sequence[Prediction]) -> None:
     """Writes both files of one run (one task, one checkpoint, at least one prediction) into `folder`."""
-    task = predictions[0].problem.task
+    task = _name(predictions[0].problem.task)
     before = sorted(folder.glob(f"samples_{task}_*.jsonl"))
     stamp = before[-1].stem.rpartition("_")[2] if before else datetime.datetime.now().isoformat().replace(":", "-")
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in samples(predictions))
@@ -38,6 +39,9 @@ def samples(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
 
 def _sample(number: int, prediction: Prediction) -> dict[str, Any]:
     doc = prediction.problem.model_dump(mode="json")
+    metrics = {_METRIC: float(prediction.verdict is Verdict.RIGHT)}
+    if prediction.paper is not None:
+        metrics[_PAPER] = float(prediction.paper)
     return {
         "doc_id": number,
         "doc": doc,
@@ -46,38 +50,46 @@ def _sample(number: int, prediction: Prediction) -> dict[str, Any]:
         "resps": [[prediction.text]],
         "filtered_resps": ["" if prediction.answer is None else prediction.answer],
         "filter": "none",
-        "metrics": [_METRIC],
+        "metrics": list(metrics),
         "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
         "prompt_hash": _hash(prediction.prompt),
         "target_hash": _hash(prediction.problem.gold),
-        _METRIC: float(prediction.verdict is Verdict.RIGHT),
         "verdict": prediction.verdict.value,
+        **metrics,
     }
 
 
 def results(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """The harness's results; the standard error is of a mean of n rights and wrongs, with its n - 1."""
     summary = stats.summarize(predictions)
-    task, n = predictions[0].problem.task, summary.n
-    error = math.sqrt(summary.accuracy * (1 - summary.accuracy) / (n - 1)) if n > 1 else "N/A"
+    task, n = _name(predictions[0].problem.task), summary.n
+    metrics = {_METRIC: summary.accuracy} | ({} if summary.paper is None else {_PAPER: summary.paper})
+    measured: dict[str, Any] = {"alias": task}
+    for metric, accuracy in metrics.items():
+        error = math.sqrt(accuracy * (1 - accuracy) / (n - 1)) if n > 1 else "N/A"
+        measured |= {f"{metric},none": accuracy, f"{metric}_stderr,none": error}
     config = {
         "task": task,
         "test_split": predictions[0].problem.split,
         "output_type": "generate_until",
-        "metric_list": [{"metric": _METRIC, "aggregation": "mean", "higher_is_better": True}],
+        "metric_list": [{"metric": one, "aggregation": "mean", "higher_is_better": True} for one in metrics],
         "num_fewshot": 0,
     }
     return {
-        "results": {task: {"alias": task, f"{_METRIC},none": summary.accuracy, f"{_METRIC}_stderr,none": error}},
+        "results": {task: measured},
         "group_subtasks": {task: []},
         "configs": {task: config},
         "versions": {task: "lema_jax"},
         "n-shot": {task: 0},
-        "higher_is_better": {task: {_METRIC: True}},
+        "higher_is_better": {task: dict.fromkeys(metrics, True)},
         "n-samples": {task: {"original": n, "effective": n}},
         "config": {"model": "lema_jax", "model_args": f"checkpoint={predictions[0].checkpoint}"},
         "model_name": predictions[0].checkpoint,
     }
+
+
+def _name(task: str) -> str:
+    return Path(task.removeprefix("jsonl:")).stem
 
 
 def _hash(text: str) -> str:

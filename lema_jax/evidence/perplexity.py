@@ -4,21 +4,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from lema_jax.errors import UserError
 from lema_jax.evidence import stats
-
-
-class PathScore(NamedTuple):
-    """A student's score of one reasoning path, given its question."""
-
-    problem_id: str
-    right: bool
-    nll: float  # nats, summed over the path's tokens
-    tokens: int
+from lema_jax.records import PathScore
 
 
 @dataclass(frozen=True)
@@ -53,3 +44,13 @@ def delta_ppl(scores: Iterable[PathScore], *, seed: int = 0) -> DeltaPpl:
     wrong, right = both.mean(axis=0).tolist()
     interval = stats.bootstrap_mean(both[:, 0] - both[:, 1], seed=seed)
     return DeltaPpl(len(both), len(paths) - len(both), right, wrong, wrong - right, interval)
+
+
+def sentence(found: DeltaPpl, name: str) -> str:
+    """The finding in plain words."""
+    low, high = found.interval
+    return (
+        f"{name}: ΔPPL {found.difference:.3f}, 95 % interval {low:.3f} to {high:.3f} (perplexity of wrong paths "
+        f"{found.wrong:.3f}, of right ones {found.right:.3f}; {found.questions:,} questions with both, "
+        f"{found.left_out:,} without left out)"
+    )

@@ -29,7 +29,10 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of one run: `n = right + wrong + unparsed + truncated`, accuracy = right / n."""
+    """The result of one run: `n = right + wrong + unparsed + truncated`, accuracy = right / n.
+
+    `paper` is the accuracy by the authors' grader; None where not every answer has its verdict.
+    """
 
     n: int
     right: int
@@ -38,6 +41,7 @@ class Summary:
     truncated: int
     accuracy: float
     interval: Interval
+    paper: float | None
 
 
 def summarize(predictions: Iterable[Prediction]) -> Summary:
@@ -46,6 +50,7 @@ def summarize(predictions: Iterable[Prediction]) -> Summary:
     Raises:
       UserError: no predictions: an accuracy of nothing is not 0.
     """
+    predictions = list(predictions)
     counts = Counter(prediction.verdict for prediction in predictions)
     n = counts.total()
     if not n:
@@ -59,7 +64,14 @@ def summarize(predictions: Iterable[Prediction]) -> Summary:
         truncated=counts[Verdict.TRUNCATED],
         accuracy=right / n,
         interval=wilson(right, n),
+        paper=paper_accuracy(predictions),
     )
+
+
+def paper_accuracy(predictions: Sequence[Prediction]) -> float | None:
+    """The share of answers that the authors' grader takes for right; None where one lacks its verdict."""
+    verdicts = [prediction.paper for prediction in predictions]
+    return None if None in verdicts else sum(map(bool, verdicts)) / len(verdicts)
 
 
 def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> Interval:

@@ -32,8 +32,17 @@ def p_value(p: float) -> str:
     return f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 
+def result(summary: stats.Summary) -> str:
+    """One run in a line."""
+    paper = "" if summary.paper is None else f"; {percent(summary.paper)} by the paper's grader"
+    return (
+        f"{percent(summary.accuracy)} right, 95 % interval {span(summary.interval)}, n = {summary.n:,} "
+        f"({summary.wrong:,} wrong, {summary.unparsed:,} unparsed, {summary.truncated:,} truncated){paper}"
+    )
+
+
 HEADER = (
-    *("run", "accuracy", "n", "95 % interval", "wrong", "unparsed", "truncated"),
+    *("run", "accuracy", "n", "95 % interval", "paper's grader", "wrong", "unparsed", "truncated"),
     *("Δ points", "its 95 % interval", "McNemar p"),
 )
 
@@ -45,7 +54,8 @@ def row(arm: Arm, comparison: Comparison | None) -> tuple[str, ...]:
     if comparison is not None:
         p = "by seeds" if comparison.p is None else p_value(comparison.p)
         against = (points(comparison.difference), points_span(comparison.interval), p)
-    counts = (f"{arm.wrong:,}", f"{arm.unparsed:,}", f"{arm.truncated:,}")
+    paper = "" if arm.paper is None else percent(arm.paper)
+    counts = (paper, f"{arm.wrong:,}", f"{arm.unparsed:,}", f"{arm.truncated:,}")
     return (arm.name, percent(arm.accuracy), f"{arm.questions:,}{seeds}", span(arm.interval), *counts, *against)
 
 

@@ -26,6 +26,13 @@ GROUP = 8  # prompts read at a time
 GREEDY = Sampling()
 BLOCK = 32  # tokens made between two looks of the host
 
+# The model is an argument by which programs are told apart, so engines of equal models share what is compiled.
+_IDLE = jax.jit(decode.idle, static_argnums=(0, 1, 2))
+_PREFILL = jax.jit(decode.prefill, static_argnums=0, static_argnames=("eos", "sampling"))
+_INSERT = jax.jit(decode.insert, donate_argnums=0)
+_GROW = jax.jit(decode.grow, static_argnums=1)
+_DECODE = jax.jit(decode.decode, static_argnums=0, donate_argnums=2, static_argnames=("block", "eos", "sampling"))
+
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
@@ -67,7 +74,7 @@ class Engine:
         sampling: Sampling = GREEDY,
         max_new_tokens: int = 2048,
     ):
-        self._model, self._variables, self._tokenizer, self._mesh = model, variables, tokenizer, mesh
+        self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
         self._max_new_tokens = max_new_tokens
         ways = mesh.shape["data"] * mesh.shape["fsdp"]
         if model.config.num_kv_heads % mesh.shape["tensor"]:
@@ -76,11 +83,8 @@ class Engine:
             )
         self._rows, self._group = (-(-count // ways) * ways for count in (rows, min(rows, GROUP)))
         fixed = {"eos": tokenizer.eos_token_id, "sampling": sampling}
-        self._idle = jax.jit(functools.partial(decode.idle, model), static_argnums=(0, 1))
-        self._prefill = jax.jit(functools.partial(decode.prefill, model, **fixed))
-        self._insert = jax.jit(decode.insert, donate_argnums=0)
-        self._grow = jax.jit(decode.grow, static_argnums=1)
-        self._decode = jax.jit(functools.partial(decode.decode, model, block=BLOCK, **fixed), donate_argnums=1)
+        self._prefill = functools.partial(_PREFILL, model, variables, **fixed)
+        self._decode = functools.partial(_DECODE, model, variables, block=BLOCK, **fixed)
 
     def complete(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> Iterator[Completion]:
         """Yields every prompt's completion as it ends; order is that of ending, `index` says whose it is.
@@ -115,11 +119,11 @@ class Engine:
                 rows, slots = self._make_room(rows, slots, under_way)
                 where = np.full(self._group, self._rows, np.int32)  # out of range: rows that pad the group
                 where[: len(group)] = list(group)
-                rows = self._insert(rows, fresh, where)
+                rows = _INSERT(rows, fresh, where)
                 for request, token in zip(group.values(), jax.device_get(fresh.token_B)):
                     request.made.append(int(token))
             rows, slots = self._make_room(rows, slots, under_way)
-            rows, out_BC = self._decode(self._variables, rows)
+            rows, out_BC = self._decode(rows)
             tokens_BC, done_B = jax.device_get((out_BC, rows.done_B))
             for row, request in list(under_way.items()):
                 request.made.extend(int(token) for token in tokens_BC[row] if token != decode.NONE)
@@ -136,7 +140,7 @@ class Engine:
             tokens[row, : len(request.ids)] = request.ids
             lengths[row], limits[row], seed[row] = len(request.ids), self._limit(request), seeds[request.index]
         keys = jax.vmap(jax.random.key)(seed)
-        return self._prefill(self._variables, tokens, lengths, limits, keys)
+        return self._prefill(tokens, lengths, limits, keys)
 
     def _limit(self, request: _Request) -> int:
         return min(self._max_new_tokens, self._model.config.max_positions - len(request.ids))
@@ -146,8 +150,8 @@ class Engine:
         longest = max(len(request.ids) + len(request.made) for request in under_way.values())
         needed = ladder(longest + BLOCK)
         if rows is None:
-            return self._idle(self._rows, needed), needed
-        return (rows, slots) if needed <= slots else (self._grow(rows, needed), needed)
+            return _IDLE(self._model, self._rows, needed), needed
+        return (rows, slots) if needed <= slots else (_GROW(rows, needed), needed)
 
     def _completion(self, request: _Request) -> Completion:
         eos = self._tokenizer.eos_token_id

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerFast
 
 from lema_jax import checkpoint, tasks
 from lema_jax.data import tokenizer
@@ -29,24 +31,45 @@ class Asked:
     prompt: str
 
 
-def load(folder: str | Path, step: int, *, rows: int, sampling: Sampling, max_new_tokens: int, dtype: str) -> Engine:
-    """The decoding engine of a model folder's step, its rows spread over all devices.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Student:
+    """A model folder's step on a mesh, rows to be spread over all devices."""
+
+    model: Llama
+    variables: Any
+    tokenizer: PreTrainedTokenizerFast
+    mesh: Mesh
+
+
+def read(folder: str | Path, step: int, dtype: str) -> Student:
+    """The student of a model folder's step, with weights and activations in `dtype`.
 
     Raises:
       UserError: what `checkpoint.load_weights` and `tokenizer.load` raise.
     """
     compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=jax.default_backend() != "cpu")
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1))
+    words = tokenizer.load(folder)
     card, variables = checkpoint.load_weights(folder, mesh, compute, step)
+    return Student(Llama(card.config, compute, card.lora), variables, words, mesh)
+
+
+def engine(student: Student, *, rows: int, sampling: Sampling, max_new_tokens: int) -> Engine:
+    """Its decoding engine; those of equal models share their compiled programs."""
     return Engine(
-        Llama(card.config, compute, card.lora),
-        variables,
-        tokenizer.load(folder),
-        mesh,
+        student.model,
+        student.variables,
+        student.tokenizer,
+        student.mesh,
         rows=rows,
         sampling=sampling,
         max_new_tokens=max_new_tokens,
     )
+
+
+def load(folder: str | Path, step: int, *, rows: int, sampling: Sampling, max_new_tokens: int, dtype: str) -> Engine:
+    """`engine` of what `read` reads."""
+    return engine(read(folder, step, dtype), rows=rows, sampling=sampling, max_new_tokens=max_new_tokens)
 
 
 def answer(

@@ -47,3 +47,20 @@ def test_results_agree_with_the_samples_and_with_the_summary(rows):
     assert results["n-samples"]["arithmetic"]["effective"] == 20
     metric = results["configs"]["arithmetic"]["metric_list"][0]["metric"]
     assert all(metric in sample for sample in harness.samples(rows))
+
+
+def test_the_authors_verdict_stands_beside_ours_where_it_was_asked(rows):
+    judged = [row.model_copy(update={"paper": number < 15}) for number, row in enumerate(rows)]
+    assert [sample["paper"] for sample in harness.samples(judged)] == [1.0] * 15 + [0.0] * 5
+    found = harness.results(judged)["results"]["arithmetic"]
+    assert (found["exact_match,none"], found["paper,none"]) == (0.25, 0.75)
+    assert stats.summarize(judged).paper == 0.75
+    half = [*judged[:10], *rows[10:]]
+    assert stats.summarize(half).paper is None
+    assert "paper,none" not in harness.results(half)["results"]["arithmetic"]
+
+
+def test_a_file_of_ones_own_goes_by_its_name(rows, tmp_path):
+    own = [row.problem.model_copy(update={"task": "jsonl:some/where/exam.jsonl"}) for row in rows]
+    harness.write(tmp_path, [row.model_copy(update={"problem": problem}) for row, problem in zip(rows, own)])
+    assert len(list(tmp_path.glob("samples_exam_*.jsonl"))) == 1

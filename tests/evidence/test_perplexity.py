@@ -5,11 +5,13 @@ import math
 import pytest
 
 from lema_jax.errors import UserError
-from lema_jax.evidence.perplexity import PathScore, delta_ppl
+from lema_jax.evidence.perplexity import delta_ppl
+from lema_jax.records import PathScore
 
 
 def score(problem, right, ppl, tokens=7):
-    return PathScore(problem, right, math.log(ppl) * tokens, tokens)
+    nll = math.log(ppl) * tokens
+    return PathScore(id="", problem_id=problem, checkpoint="student", right=right, nll=nll, tokens=tokens)
 
 
 def test_a_question_counts_once_however_many_paths_it_has():
@@ -32,4 +34,4 @@ def test_nothing_to_compare_is_an_error():
     with pytest.raises(UserError, match="none of 2 questions"):
         delta_ppl([score("a", True, 2.0), score("b", False, 2.0)])
     with pytest.raises(UserError, match="question a has no tokens"):
-        delta_ppl([PathScore("a", True, 0.0, 0)])
+        delta_ppl([score("a", True, 2.0, tokens=0)])

@@ -1,0 +1,89 @@
+"""How likely a model finds given completions: the sum of -log p over a completion's tokens, its prompt excluded.
+
+Shapes: B rows, T time, C a chunk of it, D width, V vocabulary.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lema_jax.data.encode import prompt_ids
+from lema_jax.generation.engine import ladder
+from lema_jax.generation.student import Student
+from lema_jax.model.llama import Llama
+from lema_jax.parallel import sharding
+
+CHUNK = 128  # positions of a row whose logits exist at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """The score of pair number `index`: nats, summed over `tokens` tokens; None where the model cannot read the pair
+    (nothing to score, or more tokens than its context)."""
+
+    index: int
+    nll: float | None
+    tokens: int
+
+
+def score(student: Student, pairs: Sequence[tuple[str, str]], *, rows: int) -> Iterator[Scored]:
+    """Yields the score of every (prompt, completion), shortest first, `rows` at a time.
+
+    Prompt and completion are tokenised apart, as in training. The completion is scored as it stands: no end-of-sequence
+    is put after it, for a text that was cut off had none.
+    """
+    ways = student.mesh.shape["data"] * student.mesh.shape["fsdp"]
+    rows = -(-rows // ways) * ways
+    prompts = [prompt_ids(prompt, student.tokenizer) for prompt, _ in pairs]
+    completions = [student.tokenizer(text, add_special_tokens=False).input_ids for _, text in pairs]
+    sizes = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions)]
+    readable = []
+    for index, (prompt, completion, size) in enumerate(zip(prompts, completions, sizes)):
+        if prompt and completion and size <= student.model.config.max_positions:
+            readable.append(index)
+        else:
+            yield Scored(index, None, len(completion))
+    readable.sort(key=sizes.__getitem__)
+    with sharding.use(student.mesh):
+        for start in range(0, len(readable), rows):
+            batch = readable[start : start + rows]
+            tokens_BT = np.zeros((rows, ladder(sizes[batch[-1]])), np.int32)
+            weights_BT = np.zeros(tokens_BT.shape, np.float32)
+            for row, index in enumerate(batch):
+                tokens_BT[row, : sizes[index]] = prompts[index] + completions[index]
+                weights_BT[row, len(prompts[index]) : sizes[index]] = 1
+            nll_B = jax.device_get(_NLL(student.model, student.variables, tokens_BT, weights_BT))
+            yield from (Scored(index, float(nll), len(completions[index])) for index, nll in zip(batch, nll_B))
+
+
+def completion_nll(model: Llama, variables: Any, tokens_BT: jax.Array, weights_BT: jax.Array) -> jax.Array:
+    """Σ_t weight · -log p(token_t | tokens before it) of each row, [B] float32; never more than [B, CHUNK, V] logits.
+
+    A row may be padded on the right; T is a length of the engine's ladder.
+    """
+    x_BTD = model.apply(variables, tokens_BT, method="trunk")
+    # position t predicts token t + 1; the last predicts nothing, so its weight is that of no token
+    targets_BT = jnp.roll(tokens_BT, -1, axis=1)
+    weights_BT = jnp.roll(weights_BT.at[:, 0].set(0), -1, axis=1)
+
+    def chunks(array: jax.Array) -> jax.Array:  # [B, T, …] -> [T / C, B, C, …]
+        split = array.reshape(array.shape[0], -1, math.gcd(array.shape[1], CHUNK), *array.shape[2:])
+        return jnp.swapaxes(split, 0, 1)
+
+    def add(total_B: jax.Array, chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        x_BCD, targets_BC, weights_BC = chunk
+        logits_BCV = model.apply(variables, x_BCD, method="logits")
+        losses_BC = optax.softmax_cross_entropy_with_integer_labels(logits_BCV, targets_BC)
+        return total_B + jnp.sum(losses_BC * weights_BC, axis=1), None
+
+    zero_B = jnp.zeros(tokens_BT.shape[0], jnp.float32)
+    return jax.lax.scan(add, zero_B, tuple(map(chunks, (x_BTD, targets_BT, weights_BT))))[0]
+
+
+_NLL = jax.jit(completion_nll, static_argnums=0)

@@ -1,0 +1,209 @@
+"""The door run as a user runs it, in this process: several checkpoints and tasks, resume, scores, mistakes."""
+
+import json
+import shutil
+import sys
+
+import jax
+import pytest
+from absl import flags
+
+from lema_jax import errors, evaluate, records
+from lema_jax.data import tokenizer
+from lema_jax.evidence import runs
+from lema_jax.generation import student
+from lema_jax.records import Attempt, PathScore, Prediction, Verdict
+from lema_jax.tasks import arithmetic
+from tests import tiny
+
+SHORT = ("--max_new_tokens=8", "--batch_size=8")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two model folders of one shape, and of other weights."""
+    root = tmp_path_factory.mktemp("models")
+    asked = [arithmetic.prompt(problem) for problem in arithmetic.load("test")[:50]]
+    tokenizer.save(tokenizer.train_bpe(asked, tiny.CONFIG.vocab_size), root / "data" / "tokenizer")
+    return [tiny.model_folder(root / name, root / "data", seed) for seed, name in enumerate(("a", "b"))]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs the door with flags; its exit code, what it printed, and what it complained of."""
+
+    def run(*given) -> tuple[int, str, str]:
+        own = flags.FLAGS.flags_by_module_dict()[evaluate.__name__]
+        saved = {flag.name: (flag.value, flag.present) for flag in own}
+        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, given)])
+        try:
+            errors.run(evaluate.main)
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            for flag in own:
+                flag.value, flag.present = saved[flag.name]
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def read(folder) -> list[Prediction]:
+    return list(records.read(folder / "predictions.jsonl", Prediction))
+
+
+def test_one_checkpoint_and_one_task_write_into_out(models, run, tmp_path):
+    out = tmp_path / "out"
+    code, said, complained = run(f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", f"--out={out}", *SHORT)
+    assert code == 0, complained
+    assert "The smallest difference between two runs that 9 questions show" in said.splitlines()[0]
+    rows = read(out)
+    assert [row.problem for row in rows] == arithmetic.load("test")[:9]
+    assert all(row.paper is arithmetic.paper(row.text, row.problem) for row in rows)
+    assert all(row.prompt == arithmetic.prompt(row.problem) for row in rows)
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["task"], summary["split"], summary["n"], summary["paper"]) == ("arithmetic", "test", 9, 0.0)
+    assert summary["checkpoint"] == rows[0].checkpoint
+    assert sorted(path.name for path in out.iterdir()) == ["predictions.jsonl", "summary.json"]
+
+
+def test_a_killed_run_goes_on_to_the_same_file(models, run, tmp_path, monkeypatch):
+    given = (f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", f"--out={tmp_path}", *SHORT)
+    run(*given)
+    whole = (tmp_path / "predictions.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / "predictions.jsonl").write_bytes(b"".join([lines[4], lines[1], lines[7][:100]]))  # as rows end; torn
+    (tmp_path / "summary.json").unlink()
+    assert run(*given)[0] == 0
+    assert (tmp_path / "predictions.jsonl").read_bytes() == whole
+    monkeypatch.setattr(student, "read", lambda *_: pytest.fail("weights are read though nothing is missing"))
+    assert run(*given)[0] == 0
+    assert (tmp_path / "predictions.jsonl").read_bytes() == whole
+
+
+def test_several_checkpoints_and_tasks_share_weights_and_programs(models, run, tmp_path, monkeypatch):
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps({"question": f"What is {n} + 2?", "gold": str(n + 2)}) + "\n" for n in range(9)))
+    out, tests = tmp_path / "out", f"--task=arithmetic,jsonl:{own}"
+    compiled, reads = [], []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    )
+
+    def counted(folder, *rest, read=student.read):
+        reads.append((folder, len(compiled)))
+        return read(folder, *rest)
+
+    monkeypatch.setattr(student, "read", counted)
+    both = f"--checkpoint={models[0]},{models[1]}@0"
+    again = ("--limit=9", *SHORT, "--batch_size=16")  # a batch that no other test here has compiled for
+    given = (both, tests, "--split=ood,test", "--harness", f"--out={out}", *again)
+    try:
+        code, said, complained = run(*given)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert code == 0, complained
+    assert [folder for folder, _ in reads] == [str(models[0]), str(models[1])]
+    assert 0 < len(compiled) == reads[1][1]  # the second checkpoint compiled nothing
+    folders = [out / name / test for name in ("a", "b@0") for test in ("arithmetic_ood", "own_test")]
+    for folder in folders:
+        assert len(runs.load(folder, "run").predictions) == 9
+        assert len(list(folder.glob("samples_*.jsonl"))) == len(list(folder.glob("results_*.json"))) == 1
+    assert said.count("paper's grader") == 4
+    texts = [[row.text for row in read(folder)] for folder in folders]
+    assert texts[0] != texts[2]
+    alone = tmp_path / "alone"
+    run(f"--checkpoint={models[1]}", "--task=arithmetic", "--split=ood", f"--out={alone}", *again)
+    assert (alone / "predictions.jsonl").read_bytes() == (folders[2] / "predictions.jsonl").read_bytes()
+
+
+@pytest.fixture
+def attempts(tmp_path):
+    """Three attempts at each of four questions: right, wrong, and cut off."""
+    made = []
+    for problem in arithmetic.load("train")[:4]:
+        for number, verdict in enumerate((Verdict.RIGHT, Verdict.WRONG, Verdict.TRUNCATED)):
+            fields = {"student": "s", "sampling": {}, "prompt": "Q: ", "prompt_tokens": 1, "completion_tokens": 1}
+            text = f"{problem.question} The answer is {number}."
+            name = f"{problem.id}/{number}"
+            made.append(Attempt(id=name, problem=problem, text=text, answer=None, verdict=verdict, **fields))
+    records.write(tmp_path / "attempts.jsonl", made)
+    return tmp_path / "attempts.jsonl"
+
+
+def test_scores_tell_right_paths_from_wrong_ones_and_go_on(models, run, attempts, tmp_path):
+    out = tmp_path / "scores"
+    given = (f"--checkpoint={models[0]}", f"--score={attempts}", "--batch_size=8", f"--out={out}")
+    code, said, complained = run(*given)
+    assert code == 0, complained
+    scores = list(records.read(out / "scores.jsonl", PathScore))
+    assert [one.right for one in scores] == [True, False] * 4
+    assert all(one.nll > 0 and one.tokens > 5 for one in scores)
+    assert "ΔPPL" in said
+    assert "4 questions with both, 0 without" in said
+    whole = (out / "scores.jsonl").read_bytes()
+    (out / "scores.jsonl").write_bytes(whole[:500])
+    assert run(*given)[0] == 0
+    assert [one.id for one in records.read(out / "scores.jsonl", PathScore)] == [one.id for one in scores]
+    code, _, complained = run(f"--checkpoint={models[1]}", f"--score={attempts}", f"--out={out}")
+    assert code == 1
+    assert "scores of something else" in complained
+
+
+def broken(models, tmp_path, what):
+    """The folder of the first model, without one of its parts."""
+    shutil.copytree(models[0], tmp_path / "broken")
+    shutil.rmtree(tmp_path / "broken" / what)
+    return tmp_path / "broken"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"limit": "0"}, "--limit"),
+        ({"task": "gsm9k"}, "no task 'gsm9k'; there are: arithmetic"),
+        ({"split": "exam"}, "no split 'exam'; there are: train, dev, test, ood"),
+        ({"split": "test,dev"}, "2 splits for 1 tasks"),
+        ({"task": "arithmetic,arithmetic"}, "two of the name arithmetic_test"),
+        ({"task": ""}, "either --task=name,name or --score"),
+        ({"task": "jsonl:{tmp}/none.jsonl"}, "there is no such file"),
+        ({"task": "jsonl:{tmp}/own.jsonl"}, "own.jsonl:2: gold"),
+        ({"task": "gsm8k", "data_dir": "{tmp}"}, "gsm8k/test.jsonl"),
+        ({"checkpoint": "{tmp}/none"}, "is no model folder"),
+        ({"checkpoint": "{a}@7"}, "no checkpoint at step 7; it has [0]"),
+        ({"checkpoint": "{a},{a}"}, "two of the name a"),
+        ({"out": "{tmp}/own.jsonl"}, "cannot write"),
+        ({"task": "", "score": "{tmp}/none.jsonl"}, "cannot read"),
+    ],
+)
+def test_a_mistake_is_one_line(models, run, tmp_path, given, complaint):
+    (tmp_path / "own.jsonl").write_text('{"question": "1 + 1?", "gold": "2"}\n{"question": "2 + 2?", "gold": ""}\n')
+    usual = {"checkpoint": "{a}", "task": "arithmetic", "limit": "2", "out": "{tmp}/out"}
+    flags = [f"--{k}={v.format(a=models[0], tmp=tmp_path)}" for k, v in (usual | given).items()]
+    code, _, complained = run(*flags)
+    assert code == 1
+    assert complained.startswith("error: ")
+    assert complained.count("\n") == 1, complained
+    assert complaint in complained
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(("what", "complaint"), [("tokenizer", "no tokenizer in"), ("checkpoints", "no checkpoint")])
+def test_a_model_folder_that_lacks_a_part_is_named(models, run, tmp_path, what, complaint):
+    folder = broken(models, tmp_path, what)
+    code, _, complained = run(f"--checkpoint={folder}", "--task=arithmetic", f"--out={tmp_path}/out")
+    assert (code, complained.count("\n")) == (1, 1)
+    assert complaint in complained
+    assert str(folder) in complained
+
+
+def test_predictions_of_another_evaluation_are_left_alone(models, run, tmp_path):
+    given = ("--task=arithmetic", "--limit=3", f"--out={tmp_path}", *SHORT)
+    run(f"--checkpoint={models[0]}", *given)
+    before = (tmp_path / "predictions.jsonl").read_bytes()
+    for other in ((f"--checkpoint={models[1]}", *given), (f"--checkpoint={models[0]}", *given, "--limit=2")):
+        code, _, complained = run(*other)
+        assert code == 1
+        assert "holds answers to something else (model " in complained
+        assert (tmp_path / "predictions.jsonl").read_bytes() == before
