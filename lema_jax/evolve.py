@@ -14,13 +14,14 @@ test question, and when all answers differ. The key of the endpoint is read from
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
 
 from lema_jax import errors, records, tasks
-from lema_jax.data import curate
+from lema_jax.data import curate, gather
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Correction, Problem
 from lema_jax.teacher import chat, endpoint, evolution, prompting
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
         likely = [_Evolved(f"{number}", seed.question, seed) for number, seed in enumerate(seeds)]
         print(f"answers to all of them: {where.estimate(_answer_requests(likely), kept_in)}")
         return
-    overlap = curate.Overlap(_held_out_problems(seeds[0].task))  # before anything is paid for: its data may be missing
+    overlap = _overlap(seeds[0].task)  # before anything is paid for: its data may be missing
     left_out: collections.Counter[str] = collections.Counter()
     with Appender(kept_in, Reply) as replies:
         outcome = where.ask(
@@ -150,22 +151,12 @@ def _new_questions(
             yield _Evolved(request.id, question, seed)
 
 
-def _held_out_problems(task: str) -> Iterator[Problem]:
-    """The problems of every split but `train` of every task, those told that are not there; `task`'s own must be."""
-    data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
-    unchecked = []
-    for name in tasks.NAMES:
-        for split in tasks.get(name).SPLITS:
-            if split == "train":
-                continue
-            try:
-                yield from tasks.get(name).load(split, data_dir)
-            except UserError:
-                if name == task:
-                    raise
-                unchecked.append(f"{name}/{split}")
-    if unchecked:
-        print(f"overlap is not checked with {', '.join(unchecked)}, which cannot be read here")
+def _overlap(task: str) -> curate.Overlap:
+    """What finds the questions that give a held-out one away; tells which sets cannot be checked."""
+    sets, missing = gather.held_out(task, Path(_DATA_DIR.value) if _DATA_DIR.value else None, required=True)
+    if missing:
+        print(f"overlap is not checked with {', '.join(missing)}, which cannot be read here")
+    return curate.Overlap(itertools.chain.from_iterable(sets.values()))
 
 
 def _is_answered(request: Request, reply: Reply) -> bool:

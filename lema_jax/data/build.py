@@ -155,6 +155,8 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
                 "--attempts"
             )
         pools.append(gather.chain_of_thought(recipe.task, gold if recipe.gold_rationales else [], recipe.attempts))
+    if recipe.arm == "lema_no_step" and any(problem.choices for problem in training):
+        raise UserError(f"arm=lema_no_step: a correction of {recipe.task} names no step; choose another arm")
     if (render := examples.ARMS[recipe.arm]) is not None:
         pools.append(gather.corrections(recipe.task, recipe.corrections, render))
     return pools
@@ -162,7 +164,8 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
 
 def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
     """Applies the overlap policy; returns what was checked and found."""
-    tests, unchecked = _test_questions(recipe)
+    required = recipe.overlap != "keep"  # a user who keeps what overlaps need not have the test sets
+    tests, unchecked = gather.held_out(recipe.task, recipe.data_dir, required=required)
     overlap = curate.Overlap(itertools.chain.from_iterable(tests.values()))
     questions = {row.problem.question: row.problem.id for pool in pools for row in pool.candidates}
     found = {question: test for question in questions if (test := overlap.find(question)) is not None}
@@ -177,27 +180,6 @@ def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
             pool.keep(lambda row: row.problem.question not in found, "of a test question")
     checked = {name: len(problems) for name, problems in tests.items()}
     return {"policy": recipe.overlap, "checked": checked, "unchecked": unchecked, "found": len(found)}
-
-
-def _test_questions(recipe: Recipe) -> tuple[dict[str, list[Problem]], list[str]]:
-    """All splits but `train` of every task, and the names of those that cannot be loaded here.
-
-    The recipe's own task must be among the first, unless the user has chosen to keep what overlaps.
-    """
-    tests: dict[str, list[Problem]] = {}
-    unchecked = []
-    for name in dict.fromkeys((recipe.task, *tasks.NAMES)):
-        task = tasks.get(name)
-        for split in task.SPLITS:
-            if split == "train":
-                continue
-            try:
-                tests[f"{name}/{split}"] = task.load(split, recipe.data_dir)
-            except UserError as error:
-                if name == recipe.task and recipe.overlap != "keep":
-                    raise UserError(f"overlap with {name}/{split} cannot be checked: {error}") from None
-                unchecked.append(f"{name}/{split}")
-    return tests, unchecked
 
 
 def _tokenizer(recipe: Recipe, pools: Sequence[Pool]) -> PreTrainedTokenizerFast:
@@ -268,7 +250,7 @@ def _made_already(out: Path, identity: dict[str, Any]) -> Card | None:
         raise UserError(f"{out} is there and is no data set of build_data's; choose another --out")
     if made.recipe == identity:
         return made
-    differs = [key for key in identity if identity[key] != made.recipe[key]]
+    differs = [key for key in identity if key not in made.recipe or identity[key] != made.recipe[key]]
     raise UserError(
         f"{out} was made with other settings or inputs ({', '.join(differs)}); delete it, or choose another --out"
     )

@@ -1,7 +1,8 @@
-"""Training examples in the paper's formats (arXiv 2310.20689, section 2; the instruction is the authors' own line).
+"""Training examples in the paper's formats (arXiv 2310.20689, section 2; the instructions are the authors' own lines).
 
 A chain-of-thought example is a task's own prompt and a solution. A correction example shows a wrong solution and asks
-for the mistake in it; its completion names the step, explains it, and solves from there on.
+for the mistake in it; its completion names the step, explains it, and solves from there on. For a question with choices
+no step is asked: the completion says what is mistaken and gives the whole answer anew.
 """
 
 import enum
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 from lema_jax import tasks
 from lema_jax.records import Correction, Example, Problem, row_id
-from lema_jax.tasks.steps import number_steps, original_solution, split_steps
+from lema_jax.tasks.steps import number_steps, original_answer, original_solution, split_steps
 
 
 class Part(enum.StrEnum):
@@ -32,6 +33,17 @@ _REQUESTS = {
     Part.SOLUTION: "identify the incorrect step in each solution, and explain why it is incorrect.",
 }
 
+_COMMONSENSE = (
+    "For the following commonsense questions, the original explanations and reasons may contain mistakes. Please "
+)
+_COMMONSENSE_REQUESTS = {
+    None: "identify and explain the mistakes in the original answer, then correct these mistakes and provide the "
+    "corrected final answer. Please just select only one answer that is most relevant to the question.",
+    Part.EXPLANATION: "correct the mistakes in the original answer and provide the corrected final answer. Please just "
+    "select only one answer that is most relevant to the question.",
+    Part.SOLUTION: "identify and explain the mistakes in the original answer.",
+}
+
 
 def cot(problem: Problem, completion: str, source: str) -> Example:
     """A chain-of-thought example: the task's prompt, a solution that ends with `The answer is {a}.`"""
@@ -42,9 +54,12 @@ def cot(problem: Problem, completion: str, source: str) -> Example:
 def correction(row: Correction, without: Part | None = None) -> Example:
     """A correction example; `without` is the part that an ablation leaves out.
 
-    The row must name a step of its attempt (`names_a_step`). Without the step, the prompt's cue is the explanation's.
+    The row must be complete (`is_complete`), and `without` no `STEP` where none is named. The prompt's cue is that of
+    the first part that is not left out.
     """
-    assert names_a_step(row), row.id
+    assert is_complete(row), row.id
+    if row.attempt.problem.choices:
+        return _commonsense(row, without)
     problem, wrong = row.attempt.problem, split_steps(row.attempt.text)
     block = original_solution(problem.question, wrong)
     step, explanation = f"Step {row.step}.", f"Explanation: {row.explanation}"
@@ -61,8 +76,8 @@ def correction(row: Correction, without: Part | None = None) -> Example:
 
 def extracted(row: Correction) -> Example:
     """The chain of thought inside a correction: the attempt's steps before the mistake, then the corrected ones."""
-    assert row.step is not None, row.id
-    kept = split_steps(row.attempt.text)[: row.step - 1]
+    assert is_complete(row), row.id
+    kept = split_steps(row.attempt.text)[: row.step - 1] if row.step else []
     return cot(row.attempt.problem, "\n".join([*kept, *corrected_steps(row)]), row.teacher)
 
 
@@ -83,9 +98,25 @@ def interface() -> list[str]:
     return [f"{_OPENING}{_REQUESTS[None]}\n\n{cues}", "Explanation: \nCorrect Solution:\n{\n...\nStep 1: \n}"]
 
 
-def names_a_step(row: Correction) -> bool:
-    """Whether the correction names a step that its attempt has, and gives corrected ones."""
-    return row.step is not None and 1 <= row.step <= len(split_steps(row.attempt.text)) and bool(row.steps)
+def is_complete(row: Correction) -> bool:
+    """Whether the correction has steps and names the one of its attempt that they begin at, or need name none."""
+    if row.attempt.problem.choices:
+        return bool(row.steps) and row.step is None
+    return bool(row.steps) and row.step is not None and 1 <= row.step <= len(split_steps(row.attempt.text))
+
+
+def _commonsense(row: Correction, without: Part | None) -> Example:
+    problem = row.attempt.problem
+    assert without is not Part.STEP, row.id
+    block = original_answer(problem.question, problem.choices, row.attempt.text)
+    steps = "\n".join(corrected_steps(row))
+    parts = [row.explanation, f"Corrected Answer:\n{{\n{steps}\n}}"]
+    if without is Part.EXPLANATION:
+        block, parts = block.removesuffix("Mistakes:") + "Corrected Answer:", [f"{{\n{steps}\n}}"]
+    elif without is Part.SOLUTION:
+        parts = [row.explanation]
+    prompt = f"{_COMMONSENSE}{_COMMONSENSE_REQUESTS[without]}\n\n{block}"
+    return _example("correction", problem, row.teacher, prompt, "\n".join(parts))
 
 
 def _solution(row: Correction) -> str:
@@ -95,6 +126,7 @@ def _solution(row: Correction) -> str:
 
 
 def corrected_steps(row: Correction) -> list[str]:
+    """The steps, the last of which states the answer."""
     stated = "The answer is" in row.steps[-1]
     return [*row.steps] if stated else [*row.steps, f"The answer is {row.answer}."]
 

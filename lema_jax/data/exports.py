@@ -29,17 +29,20 @@ def preference(rows: Iterable[Candidate]) -> Rows:
     """`prompt`, `chosen`, `rejected` for TRL's `DPOTrainer`: one pair a correction, at the first wrong step.
 
     The prompt is the task's and the steps that were right; the student's wrong step is rejected, the teacher's first
-    corrected one chosen (step-wise DPO, arXiv 2406.18629).
+    corrected one chosen (step-wise DPO, arXiv 2406.18629). Where no step is named the pair is of whole answers.
     """
     for row in rows:
         if (correction := row.correction) is None:
             continue
-        assert correction.step is not None
+        prompt, corrected = tasks.get(row.problem.task).prompt(row.problem), examples.corrected_steps(correction)
+        if correction.step is None:
+            yield {"prompt": prompt, "chosen": "\n".join(corrected), "rejected": correction.attempt.text.strip()}
+            continue
         steps = split_steps(correction.attempt.text)
         kept = "".join(f"{step}\n" for step in steps[: correction.step - 1])
         yield {
-            "prompt": tasks.get(row.problem.task).prompt(row.problem) + kept,
-            "chosen": examples.corrected_steps(correction)[0],
+            "prompt": prompt + kept,
+            "chosen": corrected[0],
             "rejected": steps[correction.step - 1],
         }
 

@@ -43,15 +43,44 @@ def corrections(task_name: str, paths: Iterable[Path], render: Callable[[Correct
       UserError: an unreadable file, or one of another task.
     """
     candidates = []
-    rejected = stepless = 0
+    rejected = incomplete = 0
     for row in _rows(paths, Correction, task_name, lambda row: row.attempt.problem):
         if row.rejected:
             rejected += 1
-        elif not examples.names_a_step(row):
-            stepless += 1
+        elif not examples.is_complete(row):
+            incomplete += 1
         else:
             candidates.append(Candidate(row.attempt.problem, render(row), row))
-    return Pool("corrections", candidates, [("rejected", rejected), ("without a step of the attempt", stepless)])
+    return Pool(
+        "corrections",
+        candidates,
+        [("rejected", rejected), ("without a step of the attempt, or a solution", incomplete)],
+    )
+
+
+def held_out(task_name: str, data_dir: Path | None, *, required: bool) -> tuple[dict[str, list[Problem]], list[str]]:
+    """The problems of every split but `train` of every task, and the names (`task/split`) of those not to be had here.
+
+    Args:
+      required: whether the splits of the task itself must be had; those of a user's own file need not.
+
+    Raises:
+      UserError: a required one that cannot be read.
+    """
+    sets: dict[str, list[Problem]] = {}
+    missing = []
+    for name in dict.fromkeys((task_name, *tasks.NAMES)):
+        task = tasks.get(name)
+        for split in task.SPLITS:
+            if split == "train":
+                continue
+            try:
+                sets[f"{name}/{split}"] = task.load(split, data_dir)
+            except UserError as error:
+                if required and name == task_name and name in tasks.NAMES:
+                    raise UserError(f"overlap with {name}/{split} cannot be checked: {error}") from None
+                missing.append(f"{name}/{split}")
+    return sets, missing
 
 
 def _rows(paths: Iterable[Path], kind: type[R], task_name: str, problem: Callable[[R], Problem]) -> Iterator[R]:

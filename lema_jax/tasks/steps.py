@@ -27,3 +27,11 @@ def number_steps(steps: Sequence[str], first: int = 1) -> str:
 def original_solution(question: str, steps: Sequence[str]) -> str:
     """The block that a teacher's prompt and a correction example share (the authors' format)."""
     return f"Question: {question}\nOriginal Solution:\n{{\n{number_steps(steps)}\n}}\nIncorrect Step:"
+
+
+def original_answer(question: str, choices: Sequence[str], text: str) -> str:
+    """The same for a question with choices, whose correction names no step."""
+    return (
+        f"Question: {question}\nCandidate Answers: {', '.join(choices)}.\n"
+        f"Original Answer:\n{{\n{text.strip()}\n}}\nMistakes:"
+    )

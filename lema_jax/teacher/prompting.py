@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Problem
-from lema_jax.tasks.steps import original_solution, split_steps
+from lema_jax.tasks.steps import original_answer, original_solution, split_steps
 
 _FAMILIES = {"arithmetic": "gsm8k", "gsm8k": "gsm8k", "math": "math", "csqa": "csqa"}
 _COT_FAMILIES = dict.fromkeys(("arithmetic", "asdiv", "gsm8k", "svamp"), "cot_gsm8k")
@@ -60,10 +60,7 @@ def correction(examples: str, attempt: Attempt) -> str:
     if asks_step(problem):
         case = original_solution(problem.question, split_steps(attempt.text))
     else:
-        case = (
-            f"Question: {problem.question}\nCandidate Answers: {', '.join(problem.choices)}.\n"
-            f"Original Answer:\n{{\n{attempt.text.strip()}\n}}\n{_cue(problem)}"
-        )
+        case = original_answer(problem.question, problem.choices, attempt.text)
     return f"{examples}\n\n{case}"
 
 

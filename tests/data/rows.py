@@ -14,6 +14,15 @@ def problem(number: int = 0, **fields: Any) -> Problem:
     return Problem(id=f"gsm8k/train/{number}", **values | fields)
 
 
+def commonsense(**fields: Any) -> Correction:
+    """A correction of an answer to a question with choices."""
+    asked = problem(task="csqa", question="Where is money kept?", gold="bank", choices=("bank", "sand"), rationale="")
+    wrong = attempt(asked, text="Explanations:\nSand - It is safe.\nThe answer is sand.\n")
+    steps = ("Explanations:", "Sand - Nobody looks there.", "Reasons and Final Answer:", "The answer is bank.")
+    values = {"step": None, "explanation": "Sand is not safe.", "steps": steps, "answer": "bank"}
+    return correction(wrong, **values | fields)
+
+
 def attempt(of: Problem | None = None, text: str = "\n".join(STEPS), verdict: str = "wrong", **fields: Any) -> Attempt:
     of = of or problem()
     values = {

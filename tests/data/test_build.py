@@ -11,7 +11,7 @@ import pytest
 
 from lema_jax import records, tasks
 from lema_jax.data import build as room
-from lema_jax.data import card, dataset, examples, tokenizer
+from lema_jax.data import card, dataset, examples, gather, tokenizer
 from lema_jax.data.build import Recipe, build
 from lema_jax.data.card import Card
 from lema_jax.data.encode import Limits
@@ -340,3 +340,45 @@ def test_loss_is_on_completions(tmp_path: Path, corrections: Path) -> None:
     )
     assert made.counts["loss_tokens"] == expected
     assert int(np.sum([record["weights"].sum() for record in dataset.Records(tmp_path / "out")])) == expected
+
+
+def test_a_users_own_file_needs_no_held_out_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(split: str, data_dir: Path | None = None) -> list[Problem]:
+        if split == "test":
+            raise UserError("no such split")
+        return TEST
+
+    monkeypatch.setattr(tasks, "NAMES", ())  # a task named `jsonl:PATH` is in no list
+    monkeypatch.setattr(tasks.get("gsm8k"), "SPLITS", ("train", "dev", "test"))
+    monkeypatch.setattr(tasks.get("gsm8k"), "load", load)
+    assert gather.held_out("gsm8k", None, required=True) == ({"gsm8k/dev": TEST}, ["gsm8k/test"])
+
+
+def test_questions_with_choices_have_corrections_but_no_step_to_leave_out(
+    tmp_path: Path, task: dict[str, list[Problem]]
+) -> None:
+    row = rows.commonsense()
+    task["train"][:] = [row.attempt.problem]
+    records.write(tmp_path / "corrections.jsonl", [row])
+    given = {"task": "csqa", "corrections": (tmp_path / "corrections.jsonl",), "gold_rationales": False}
+    made, _ = build(recipe(arm="lema", export=("preference",), **given), tmp_path / "out")
+    assert made.kinds == {"correction": 1}
+    assert texts(tmp_path / "out") == [examples.correction(row)]
+    with pytest.raises(UserError, match="arm=lema_no_step: a correction of csqa names no step"):
+        build(recipe(arm="lema_no_step", **given), tmp_path / "other")
+
+
+@pytest.mark.parametrize("text", ['{"recipe": {}}', '{"colour": 1}', "[]", "{", '"x"'])
+def test_a_card_that_is_none_of_ours_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "card.json").write_text(text)
+    with pytest.raises(UserError, match=r"out/card.json is no card of a data set"):
+        build(recipe(), tmp_path / "out")
+
+
+def test_a_card_of_other_settings_names_them(tmp_path: Path) -> None:
+    made, _ = build(recipe(), tmp_path / "out")
+    settings = {name: value for name, value in made.recipe.items() if name != "overlap"}
+    card.write(dataclasses.replace(made, recipe=settings), tmp_path / "out")
+    with pytest.raises(UserError, match=r"other settings or inputs \(overlap\)"):
+        build(recipe(), tmp_path / "out")

@@ -81,8 +81,36 @@ def test_every_arm_but_cot_makes_something_of_a_correction() -> None:
 
 def test_a_correction_must_name_a_step_of_the_attempt() -> None:
     steps = [1, 3, 0, 4, None]
-    assert [examples.names_a_step(rows.correction(step=step)) for step in steps] == [True, True, False, False, False]
-    assert not examples.names_a_step(rows.correction(steps=()))
+    assert [examples.is_complete(rows.correction(step=step)) for step in steps] == [True, True, False, False, False]
+    assert not examples.is_complete(rows.correction(steps=()))
+
+
+CASE = "Question: Where is money kept?\nCandidate Answers: bank, sand.\nOriginal Answer:\n{\nExplanations:\n"
+CASE += "Sand - It is safe.\nThe answer is sand.\n}\n"
+ANSWER = "{\nExplanations:\nSand - Nobody looks there.\nReasons and Final Answer:\nThe answer is bank.\n}"
+
+
+def test_a_question_with_choices_asks_for_no_step(data_dir: Path) -> None:
+    made = examples.correction(rows.commonsense())
+    authors = (data_dir / "lema" / "prompt_correction_csqa.txt").read_text().partition("\n")[0]
+    assert made.prompt == f"{authors}\n\n{CASE}Mistakes:"
+    assert made.completion == f"Sand is not safe.\nCorrected Answer:\n{ANSWER}"
+    unstated = examples.correction(rows.commonsense(steps=rows.commonsense().steps[:-1]))
+    assert unstated.completion == made.completion
+    assert not examples.is_complete(rows.commonsense(steps=()))
+    assert not examples.is_complete(rows.commonsense(step=1))
+
+
+def test_other_arms_of_a_question_with_choices() -> None:
+    row = rows.commonsense()
+    unexplained, unsolved = (examples.correction(row, part) for part in (Part.EXPLANATION, Part.SOLUTION))
+    assert unexplained.prompt.endswith(f"{CASE}Corrected Answer:")
+    assert "explain the" not in unexplained.prompt
+    assert unexplained.completion == ANSWER
+    assert unsolved.prompt.endswith(f"{CASE}Mistakes:")
+    assert "correct these" not in unsolved.prompt
+    assert unsolved.completion == row.explanation
+    assert examples.extracted(row).completion == ANSWER.removeprefix("{\n").removesuffix("\n}")
 
 
 def test_equal_texts_have_equal_ids() -> None:

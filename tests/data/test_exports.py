@@ -56,6 +56,16 @@ def test_prompt_and_rejected_are_the_attempt_up_to_the_mistake(step: int) -> Non
     assert seen == "\n".join(split_steps(row.attempt.text)[:step])
 
 
+def test_without_a_step_the_pair_is_of_whole_answers() -> None:
+    row = rows.commonsense()
+    (pair,) = exports.preference([Candidate(row.attempt.problem, examples.correction(row), row)])
+    assert pair == {
+        "prompt": examples.cot(row.attempt.problem, "", "gold").prompt,
+        "chosen": "\n".join(row.steps),
+        "rejected": "Explanations:\nSand - It is safe.\nThe answer is sand.",
+    }
+
+
 def test_files_hold_one_json_object_a_line(tmp_path: Path) -> None:
     odd = "a\u2028b \U0001f600 \\n"
     row = Candidate(rows.problem(), examples.cot(rows.problem(), odd, "gold"))

@@ -39,7 +39,7 @@ def test_kept_corrections_that_name_a_step(tmp_path: Path) -> None:
     records.write(file, made)
     pool = gather.corrections("gsm8k", [file], examples.correction)
     assert [row.correction for row in pool.candidates] == made[:1]
-    assert pool.left_out == [("rejected", 1), ("without a step of the attempt", 2)]
+    assert pool.left_out == [("rejected", 1), ("without a step of the attempt, or a solution", 2)]
 
 
 def test_rows_of_another_task_are_refused(tmp_path: Path) -> None:
