@@ -1,6 +1,6 @@
 """A 1.3 M-parameter LLaMA from random weights on the arithmetic task; stopped early, so that it still makes mistakes.
 
-    python -m lema_jax.train --config=configs/arithmetic_student.py --config.data.path=… --config.out=…
+python -m lema_jax.train --config=configs/arithmetic_student.py --config.data.path=… --config.out=…
 """
 
 from lema_jax.data.batches import DataConfig

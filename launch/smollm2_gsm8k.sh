@@ -65,7 +65,7 @@ lema correct --attempts="$out/attempts.jsonl" "${teacher[@]}" --out="$out/correc
 
 stage "4/8 data for two arms of equal size: chain of thought alone, and with corrections"
 examples=$((questions * samples))
-mix=(--task=gsm8k --limit="$examples" --tokenizer="$out/base" --max_tokens=384 --equal_examples="$((examples * 3 / 4))")
+mix=(--task=gsm8k --limit="$examples" --tokenizer="$out/base" --max_tokens=512 --equal_examples="$((examples * 3 / 4))")
 lema build_data "${mix[@]}" --arm=cot --out="$out/data_cot"
 lema build_data "${mix[@]}" --arm=lema --corrections="$out/corrections.jsonl" --out="$out/data_lema"
 

@@ -239,4 +239,4 @@ def _parse(path: str | Path, number: int, line: str, row: type[R]) -> R:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "the line"
-        raise UserError(f"{path}:{number}: {field}: {first['msg']} (expected a {row.__name__})") from None
+        raise UserError(f"{path}:{number}: {field}: {first['msg']} (expected: {row.__name__})") from None

@@ -51,7 +51,7 @@ def test_ids_are_of_everything_and_of_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ('{"id": "x"', r"rows.jsonl:4: the line: .*JSON.*expected a Example"),
+        ('{"id": "x"', r"rows.jsonl:4: the line: .*JSON.*expected: Example"),
         ('{"id": "x"}', "rows.jsonl:4: kind: Field required"),
         (example(9).model_dump_json().replace('"cot"', "7"), "rows.jsonl:4: kind: .*string"),
         (example(9).model_dump_json().replace('"kind"', '"mind"'), "rows.jsonl:4: "),
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_kind_are_refused(file: Path) -> None:
-    with pytest.raises(UserError, match=r"rows.jsonl:1: .*expected a Problem"):
+    with pytest.raises(UserError, match=r"rows.jsonl:1: .*expected: Problem"):
         list(records.read(file, Problem))
 
 
@@ -127,9 +127,10 @@ def test_a_row_counts_only_when_it_is_written(file: Path, monkeypatch: pytest.Mo
         raise OSError("no space left on device")
 
     with Appender(file, Example) as appender:
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        with monkeypatch.context() as patch:
             patch.setattr("os.fsync", full)
-            appender.append(example(4))
+            with pytest.raises(OSError, match="no space"):
+                appender.append(example(4))
         assert "e4" not in appender.rows
 
 
