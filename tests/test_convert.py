@@ -13,10 +13,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lema_jax import checkpoint
+from lema_jax.data import dataset
 from lema_jax.data import tokenizer as tokenizers
+from lema_jax.data.encode import Encoded
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig, RopeScaling
 from lema_jax.model.llama import Llama
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
+from lema_jax.training import loop
+from lema_jax.training.config import DataConfig, TrainConfig
 from lema_jax.weights import hf_config, names, peft, safetensors
 
 CONFIG = LlamaConfig(720, 32, 48, 2, 4, 2, 8, 128, rope_scaling=RopeScaling("llama3", 8.0, 32), attention_bias=True)
@@ -118,6 +122,24 @@ def test_adapters_of_peft_are_run_merged_and_given_back(hf_dir, peft_dir, tmp_pa
     converted(f"--hf_dir={hf_dir}", f"--peft_dir={peft_dir}", "--to=hf", f"--out={other}", "--dtype=float32")
     for name, array in load_file(one / safetensors.SINGLE).items():
         np.testing.assert_array_equal(array, load_file(other / safetensors.SINGLE)[name])
+
+
+@pytest.mark.slow
+def test_an_adapter_of_peft_trains_on(hf_dir, peft_dir, tmp_path):
+    base, adapted, data, out = (tmp_path / name for name in ("base", "adapted", "data", "out"))
+    converted(f"--hf_dir={hf_dir}", f"--out={base}", "--dtype=float32")
+    converted(f"--checkpoint={base}", f"--peft_dir={peft_dir}", "--to=adapter", f"--out={adapted}")
+    data.mkdir()
+    tokenizers.save(tokenizers.load(hf_dir), data / "tokenizer")
+    encoded = [Encoded(row.astype(np.int32), np.ones(16, np.uint8)) for row in np.tile(TOKENS, (8, 1))]
+    dataset.write_records(encoded, data)
+    lora = checkpoint.read_card(adapted).lora
+    settings = DataConfig(str(data), batch_size=8, seq_len=16)
+    loop.run(TrainConfig(init=str(adapted), out=str(out), data=settings, lora=lora, steps=4, log_every=1))
+    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    before, after = logits_of(adapted), logits_of(out)
+    assert 1e-4 < np.abs(before - after).max() < np.abs(before - logits_of(base)).max()
 
 
 @pytest.mark.slow
