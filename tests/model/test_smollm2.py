@@ -8,7 +8,6 @@ import transformers
 
 from lema_jax.generation.engine import Engine
 from lema_jax.model.config import Compute
-from lema_jax.model.layout import unstack_layers
 from lema_jax.model.llama import Llama
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.tasks import gsm8k
@@ -29,8 +28,8 @@ def theirs(smollm2_gguf):
 @pytest.fixture(scope="module")
 def ours(smollm2_gguf):
     file = Gguf(smollm2_gguf)
-    params = jax.device_put(unstack_layers(names.load_model(file, file.config, np.dtype(np.float32))))
-    return Llama(file.config, Compute(scan_layers=False)), {"params": params}, vocabulary.from_gguf(file)
+    params = jax.device_put(names.load_model(file, file.config, np.dtype(np.float32)))
+    return Llama(file.config, Compute()), {"params": params}, vocabulary.from_gguf(file)
 
 
 @pytest.fixture(scope="module")
