@@ -23,7 +23,9 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise errors.UserError(f"unknown argument {argv[1]!r}; fields are set by --config.field=value")
     if _CONFIG.value is None:
-        raise errors.UserError("--config is missing; name a file of configs/, such as --config=configs/arithmetic_student.py")
+        raise errors.UserError(
+            "--config is missing; name a file of configs/, such as --config=configs/arithmetic_student.py"
+        )
     loop.run(_CONFIG.value, allow_config_change=_ALLOW.value)
 
 
