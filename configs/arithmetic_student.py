@@ -1,4 +1,4 @@
-"""A 1.3 M-parameter LLaMA from random weights on the arithmetic task; stopped early, so that it still makes mistakes.
+"""A 1.2 M-parameter LLaMA from random weights on the arithmetic task; stopped early, so that it still makes mistakes.
 
 python -m lema_jax.train --config=configs/arithmetic_student.py --config.data.path=… --config.out=…
 """

@@ -19,7 +19,7 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
-    weight_decay: float = 0.01  # on matrices; not on norm scales
+    weight_decay: float = 0.01  # on matrices; not on norm scales and biases
     clip_norm: float = 0.3  # global norm of the gradient; 0 for no clipping
 
     def problems(self) -> list[str]:
@@ -48,7 +48,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     """AdamW (decoupled decay) behind a global-norm clip."""
 
     def decayed(tree: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: "scale" not in jax.tree_util.keystr(path), tree)
+        return jax.tree_util.tree_map_with_path(lambda path, _: not _is_vector(jax.tree_util.keystr(path)), tree)
 
     adamw = optax.adamw(
         learning_rate(config, steps),
@@ -59,3 +59,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         mask=decayed,
     )
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm else adamw
+
+
+def _is_vector(path: str) -> bool:
+    return "scale" in path or "bias" in path
