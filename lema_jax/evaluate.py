@@ -134,8 +134,7 @@ def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student
     ]
 
     def engine(answers: int) -> Engine:
-        del answers  # a run that goes on has the batch of the first one, so its answers are the same to the last bit
-        rows = min(_BATCH_SIZE.value, len(asked))
+        rows = min(_BATCH_SIZE.value, answers)
         return student.engine(read(), rows=rows, sampling=Sampling(), max_new_tokens=_MAX_NEW_TOKENS.value)
 
     def row(*, problem: Problem, text: str, **fields: Any) -> Prediction:

@@ -1,90 +1,28 @@
-"""The correct door, run as a user runs it: offline and against a chat endpoint, undisturbed, killed and interrupted."""
+"""The correct door with the reference teacher: undisturbed, killed, misused."""
 
-import collections
-import functools
-import json
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent / "teacher"))
-from wire_server import Act, Server, completion, error
-
-from lema_jax import records, tasks
-from lema_jax.records import Attempt, Correction, Verdict
+from lema_jax import records
+from lema_jax.records import Verdict
 from lema_jax.tasks.steps import split_steps
-from lema_jax.teacher import reference
-
-KEY = "sk-secret-of-the-test"
-ENVIRONMENT = os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
-
-
-def command(*flags) -> list[str]:
-    return [sys.executable, "-m", "lema_jax.correct", *map(str, flags)]
-
-
-def correct(*flags, env=ENVIRONMENT):
-    return subprocess.run(command(*flags), capture_output=True, text=True, env=env)
-
-
-def succeeds(*flags) -> str:
-    done = correct(*flags)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def fails(*flags, env=ENVIRONMENT) -> str:
-    done = correct(*flags, env=env)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
-@functools.cache
-def problems():
-    return tasks.get("arithmetic").load("train")
-
-
-def attempt(number: int) -> Attempt:
-    """A wrong attempt at problem `number`: its last sum, or its answer, is one too much."""
-    problem = problems()[number]
-    right = tasks.get("arithmetic").completion(problem)
-    text = right.replace(f"= {problem.gold}", f"= {int(problem.gold) + 1}")
-    text = text.replace(f"answer is {problem.gold}", f"answer is {int(problem.gold) + 1}")
-    answer, verdict = tasks.grade(problem, text, truncated=False)
-    assert verdict is Verdict.WRONG
-    return Attempt(
-        id=f"a{number}", problem=problem, student="s", sampling={}, prompt="p", text=text, answer=answer,
-        verdict=verdict, prompt_tokens=1, completion_tokens=1,
-    )  # fmt: skip
-
-
-def write_attempts(path: Path, count: int, *others: Attempt) -> Path:
-    records.write(path, [*(attempt(number) for number in range(count)), *others])
-    return path
-
-
-def not_wrong(verdict: Verdict) -> Attempt:
-    return attempt(0).model_copy(update={"id": verdict.value, "verdict": verdict})
-
-
-def corrections(path: Path) -> list[Correction]:
-    return list(records.read(path, Correction))
+from tests.correct_door import (
+    ENVIRONMENT,
+    attempt,
+    corrections,
+    fails,
+    kill_when,
+    not_wrong,
+    succeeds,
+    write_attempts,
+)
 
 
 @pytest.fixture
 def files(tmp_path):
     return f"--attempts={write_attempts(tmp_path / 'attempts.jsonl', 12)}", f"--out={tmp_path / 'corrections.jsonl'}"
-
-
-# --- the reference teacher --------------------------------------------------------------------------------------------
 
 
 def test_wrong_attempts_alone_are_corrected_in_their_order(tmp_path):
@@ -145,16 +83,6 @@ def test_killed_anywhere_and_run_again_the_file_is_the_same(tmp_path):
     assert out.read_bytes() == expected
 
 
-def kill_when(reached, *flags, after: float = 0.0) -> None:
-    """Starts the door, waits until `reached()` (and a moment more), and kills it as kill -9 does."""
-    process = subprocess.Popen(command(*flags), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT)
-    while process.poll() is None and not reached():
-        time.sleep(0.002)
-    time.sleep(after)
-    process.kill()
-    process.communicate()
-
-
 def test_nothing_to_correct(tmp_path):
     attempts = tmp_path / "attempts.jsonl"
     records.write(attempts, [not_wrong(Verdict.RIGHT), not_wrong(Verdict.TRUNCATED)])
@@ -180,237 +108,3 @@ def test_user_mistakes_get_one_clear_line(files, tmp_path):
     torn = tmp_path / "torn.jsonl"
     torn.write_text((tmp_path / "attempts.jsonl").read_text().replace('"verdict":"wrong"', '"verdict":"bad"', 1))
     assert "torn.jsonl:1: verdict: " in fails(f"--attempts={torn}", files[1])
-
-
-# --- a chat teacher ---------------------------------------------------------------------------------------------------
-
-
-def replies(count: int) -> dict[str, str]:
-    """A good reply to each attempt, by its question."""
-    return {attempt(n).problem.question: reference.reply(attempt(n)) for n in range(count)}
-
-
-def question(body) -> str:
-    return body["messages"][0]["content"].rpartition("Question: ")[2].partition("\nOriginal")[0]
-
-
-def teacher(count: int, delay: float = 0.0):
-    """A server's behaviour: the right reply, later for some than for others."""
-    said = replies(count)
-
-    def behave(body, times):
-        asked = question(body)
-        return Act(completion(said[asked]), delay=delay * (1 + len(asked) % 5))
-
-    return behave
-
-
-def chat_flags(server: Server, *more) -> tuple[str, ...]:
-    return ("--teacher=openai", "--model=m", f"--base_url={server.url}", *more)
-
-
-def test_replies_become_rows_and_are_never_asked_for_again(files, tmp_path):
-    with Server(teacher(12, delay=0.01), key=KEY) as server:
-        said = succeeds(*files, *chat_flags(server, "--usd_per_million=1,2"))
-        assert "12 of 12 corrections kept" in said
-        assert len(server.asked) == 12
-        rows = corrections(tmp_path / "corrections.jsonl")
-        assert [row.attempt.id for row in rows] == [f"a{number}" for number in range(12)]
-        assert rows[0].usage == {
-            "prompt_tokens": 100, "completion_tokens": 20, "finish": "stop", "cost_usd": pytest.approx(140e-6)
-        }  # fmt: skip
-        before = (tmp_path / "corrections.jsonl").read_bytes()
-        (tmp_path / "corrections.jsonl").unlink()  # the replies are paid for; the rows can be made again
-        succeeds(*files, *chat_flags(server, "--usd_per_million=1,2"))
-        assert len(server.asked) == 12
-    assert (tmp_path / "corrections.jsonl").read_bytes() == before
-    prompt = server.asked[0]
-    assert prompt.startswith("Each word problem below")
-    assert prompt.endswith("}\nIncorrect Step:")
-    for path in tmp_path.iterdir():
-        assert KEY not in path.read_text()
-
-
-def test_each_bad_reply_is_written_with_its_reason(files, tmp_path):
-    good = list(replies(12).values())
-    by_question = {attempt(n).problem.question: n for n in range(12)}
-    bad = {
-        0: (completion("I'm sorry, but I can't help with that."), "refusal"),
-        1: (completion(good[1].replace("answer is ", "answer is 1")), "answer_is_gold"),
-        2: (completion("Step 99." + good[2].partition(".")[2]), "step_exists"),
-        3: (completion(good[3][:60], "length"), "length"),
-        4: (completion("", "content_filter"), "content_filter"),
-        5: (completion(good[5].replace("Explanation: ", "Explanation: The given answer differs. ")), "no_leak"),
-        6: (completion("Looks fine to me!"), "no_step"),
-    }  # fmt: skip
-
-    def behave(body, times):
-        number = by_question[question(body)]
-        return Act(bad[number][0] if number in bad else completion(good[number]))
-
-    with Server(behave) as server:
-        said = succeeds(*files, *chat_flags(server))
-    rows = corrections(tmp_path / "corrections.jsonl")
-    assert [row.rejected for row in rows] == [bad[n][1] if n in bad else "" for n in range(12)]
-    assert "5 of 12 corrections kept, for 5 of 12 mistakes" in said
-    for _, why in bad.values():
-        assert f"1 rejected: {why}" in said
-
-
-def test_until_correct_asks_again_only_where_nothing_was_kept(files, tmp_path):
-    said = replies(12)
-    stubborn = {attempt(n).problem.question: n for n in (2, 5)}
-
-    def behave(body, times):
-        good = question(body) not in stubborn or times > stubborn[question(body)]
-        return Act(completion(said[question(body)] if good else "Step 1 looks odd."))
-
-    with Server(behave) as server:
-        told = succeeds(*files, *chat_flags(server, "--samples=4", "--until_correct"))
-    times = collections.Counter(map(question_of_prompt, server.asked))
-    assert [times[attempt(n).problem.question] for n in range(12)] == [{2: 3, 5: 4}.get(n, 1) for n in range(12)]
-    assert "11 of 17 corrections kept, for 11 of 12 mistakes" in told
-
-
-def question_of_prompt(prompt: str) -> str:
-    return question({"messages": [{"content": prompt}]})
-
-
-def test_several_samples_of_each(files, tmp_path):
-    with Server(teacher(12)) as server:
-        assert "36 of 36 corrections kept, for 12 of 12 mistakes" in succeeds(
-            *files, *chat_flags(server, "--samples=3")
-        )
-        assert len(server.asked) == 36
-    assert len({row.id for row in corrections(tmp_path / "corrections.jsonl")}) == 36
-
-
-MATH_WRONG = "We need $2x = 6$.\nSo $x = 2$.\nThe answer is $\\boxed{999}$."
-MATH_REPLY = (
-    "Step 2.\nExplanation: Halving 6 gives 3.\n"
-    "Correct Solution:\n{\n...\nStep 2: So $x = 3$.\nStep 3: The answer is GOLD.\n}"
-)
-CSQA_WRONG = "Explanations:\nWRONG - It fits.\nReasons and Final Answer:\nThe answer is WRONG."
-CSQA_REPLY = " It overlooks the best one.\nCorrected Answer:\n{\nExplanations:\nGOLD - It fits.\nThe answer is GOLD.\n}"
-
-
-@pytest.mark.parametrize(
-    ("task", "wrong", "reply", "step"), [("math", MATH_WRONG, MATH_REPLY, 2), ("csqa", CSQA_WRONG, CSQA_REPLY, None)]
-)
-def test_other_families(tmp_path, data_dir, task, wrong, reply, step):
-    rows, said = [], {}
-    for number, problem in enumerate(tasks.get(task).load("train", data_dir)[:3]):
-        text = wrong.replace("WRONG", next((choice for choice in problem.choices if choice != problem.gold), ""))
-        answer, verdict = tasks.grade(problem, text, truncated=False)
-        rows.append(attempt(number).model_copy(update={"problem": problem, "text": text, "answer": answer}))
-        assert verdict is Verdict.WRONG
-        said[problem.question] = reply.replace("GOLD", problem.gold)
-    records.write(tmp_path / "a.jsonl", rows)
-
-    def behave(body, times):
-        prompt = body["messages"][0]["content"]
-        return Act(completion(next(text for asked, text in said.items() if f"Question: {asked}\n" in prompt)))
-
-    with Server(behave) as server:
-        told = succeeds(f"--attempts={tmp_path / 'a.jsonl'}", f"--out={tmp_path / 'c.jsonl'}", *chat_flags(server))
-    assert "3 of 3 corrections kept" in told
-    for row in corrections(tmp_path / "c.jsonl"):
-        assert row.step == step
-        assert row.answer == row.attempt.problem.gold
-
-
-def test_a_prompt_file_is_sent_as_it_is(files, tmp_path):
-    (tmp_path / "prompt.txt").write_text("Mend this.\n\nQuestion: 1 + 1?\n...\nIncorrect Step: Step 1.\n")
-    with Server(teacher(12)) as server:
-        succeeds(*files, *chat_flags(server, f"--prompt_file={tmp_path / 'prompt.txt'}", "--temperature=0.5"))
-    assert server.asked[0].startswith("Mend this.\n\nQuestion: 1 + 1?\n...\nIncorrect Step: Step 1.\n\nQuestion: ")
-
-
-def test_a_dry_run_asks_and_writes_nothing(files, tmp_path):
-    with Server(teacher(12)) as server:
-        said = succeeds(*files, *chat_flags(server, "--dry_run", "--usd_per_million=1,2", "--samples=2"))
-        assert not server.asked
-        assert "24 requests to ask (0 are answered already)" in said
-        assert "24,576 completion tokens; cost at most about $0.0" in said
-        assert [path.name for path in tmp_path.iterdir()] == ["attempts.jsonl"]
-        succeeds(*files, *chat_flags(server))
-        again = succeeds(*files, *chat_flags(server, "--dry_run", "--samples=2"))
-        assert "12 requests to ask (12 are answered already)" in again
-        assert "cost at most about unknown" in again
-
-
-def test_a_spent_budget_keeps_what_it_bought_and_says_how_to_go_on(files, tmp_path):
-    with Server(teacher(12)) as server:
-        said = fails(*files, *chat_flags(server, "--usd_per_million=1,2", "--max_cost_usd=0.007"))
-        assert "the budget has no room for another request" in said
-        assert "the same command goes on" in said
-        done = len(server.asked)
-        assert 0 < done < 12
-        assert len(corrections(tmp_path / "corrections.jsonl")) == done
-        succeeds(*files, *chat_flags(server))
-        assert len(server.asked) == 12
-
-
-def test_a_bad_key_is_told_without_the_key(files, tmp_path):
-    echoing = Server(lambda body, times: error(f"Incorrect API key provided: {KEY}", 401))
-    with echoing as server:
-        assert "Incorrect API key provided: [key]; see OPENAI_API_KEY" in fails(*files, *chat_flags(server))
-
-
-def test_by_batch(files, tmp_path):
-    with Server(teacher(12), finished=5, batch_end="expired") as server:
-        said = succeeds(*files, *chat_flags(server, "--batch", "--batch_poll_s=0.02"))
-        assert "12 of 12 corrections kept" in said
-        assert len(server.asked) == 12
-        assert len(server.batches) == 3
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_lands_what_is_in_flight_and_says_how_to_go_on(files, tmp_path, number):
-    with Server(teacher(12, delay=0.25)) as server:
-        flags = (*files, *chat_flags(server, "--concurrency=4"))
-        process = subprocess.Popen(command(*flags), stdout=-1, stderr=-1, text=True, env=ENVIRONMENT)
-        while len(server.asked) < 4:
-            time.sleep(0.01)
-        process.send_signal(number)
-        _, said = process.communicate()
-        assert process.returncode == 1
-        assert "waiting for the answers in flight" in said
-        assert "requests are answered and kept (interrupted); the same command goes on" in said.splitlines()[-1]
-        assert len(server.asked) == len(corrections(tmp_path / "corrections.jsonl")) < 12
-        succeeds(*flags)
-        assert sorted(server.asked) == sorted(set(server.asked))
-    assert {row.attempt.id for row in corrections(tmp_path / "corrections.jsonl")} == {f"a{n}" for n in range(12)}
-
-
-@pytest.mark.parametrize(
-    ("requests", "kills", "samples"),
-    [(60, 3, 1), pytest.param(2000, 20, 10, marks=pytest.mark.slow)],
-)
-def test_killed_while_asking_nothing_is_lost_and_nothing_kept_is_asked_twice(tmp_path, requests, kills, samples):
-    mistakes = requests // samples
-    files = (f"--attempts={write_attempts(tmp_path / 'a.jsonl', mistakes)}",)
-    more = (f"--samples={samples}", "--concurrency=16")
-    with Server(teacher(mistakes, delay=0.01)) as server:
-        succeeds(*files, f"--out={tmp_path / 'undisturbed.jsonl'}", *chat_flags(server, *more))
-    out, kept_file = tmp_path / "killed.jsonl", tmp_path / "killed.replies.jsonl"
-    draw = random.Random(requests)
-    lost = 0
-    with Server(teacher(mistakes, delay=0.01)) as server:
-        flags = (*files, f"--out={out}", *chat_flags(server, *more))
-        for _ in range(kills):
-            target = len(server.asked) + draw.randrange(requests // kills)
-            kill_when(lambda target=target: len(server.asked) > target, *flags, after=draw.uniform(0, 0.02))
-            asked, kept = len(server.asked), len(whole_lines(kept_file))
-            lost = asked - kept
-            assert 0 <= lost <= 16 * kills  # what was in flight when it was killed, this time and before
-        succeeds(*flags)
-        total = len(server.asked)
-    assert total - requests == lost  # of all that was asked, only what was in flight was asked again
-    ids = [json.loads(line)["id"] for line in whole_lines(kept_file)]
-    assert len(ids) == len(set(ids)) == requests
-    assert out.read_bytes() == (tmp_path / "undisturbed.jsonl").read_bytes()
-
-
-def whole_lines(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []

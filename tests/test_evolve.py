@@ -5,15 +5,12 @@ import functools
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent / "teacher"))
-from wire_server import Act, Server, completion
-
 from lema_jax import records, tasks
 from lema_jax.records import Attempt, Correction, Problem, Verdict
+from tests.teacher.wire_server import Act, Server, completion
 
 ENVIRONMENT = os.environ | {"OPENAI_API_KEY": "sk-secret-of-the-test", "NO_PROXY": "127.0.0.1"}
 

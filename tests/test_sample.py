@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent / "teacher"))
-from wire_server import Act, Server, completion
-
 from lema_jax import records, tasks
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.teacher import prompting
 from tests import tiny
+from tests.teacher.wire_server import Act, Server, completion
 
 KEY = "sk-secret-of-the-test"
 ENVIRONMENT = os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1", "JAX_NUM_CPU_DEVICES": "1"}

@@ -80,14 +80,15 @@ def answer(
     Args:
       asked: every answer that the file shall hold in the end.
       file: what is there already, and where new rows go as they end.
-      engine: makes the engine for that many answers; called only when something is missing.
+      engine: makes the engine for that many answers; called only when something is missing. It is told of all of
+        them: a run that goes on has the batch of the first one, so its answers are the same to the last bit.
       row: makes a row; called with id, problem, prompt, text, answer, verdict, prompt_tokens and completion_tokens.
     """
     missing = [one for one in asked if one.id not in file.rows]
     if missing:
         seeds = [int(one.id[:8], 16) for one in missing]
         progress = _Progress(len(asked))
-        for done in engine(len(missing)).complete([one.prompt for one in missing], seeds):
+        for done in engine(len(asked)).complete([one.prompt for one in missing], seeds):
             one = missing[done.index]
             said, verdict = tasks.grade(one.problem, done.text, truncated=done.truncated)
             counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}

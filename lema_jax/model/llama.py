@@ -4,6 +4,8 @@ Shapes stand in names: B batch, T time, S cache slots, D width, N query heads, K
 F feed-forward width, V vocabulary, L layers. Logical axis names say what an axis means; `parallel` says where it goes.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +26,11 @@ HIDDEN = ("batch", "length", "mlp")  # and h_BTF
 def shard(x: jax.Array, *axes: str) -> jax.Array:
     """Pins an activation to its logical axes under a mesh; without one, nothing. An unknown name is an error."""
     return nn.with_logical_constraint(x, axes, fallback=nn.spmd.RulesFallback.RAISE_ERROR)
+
+
+def linears(compute: Compute, lora: LoraConfig | None, bias: bool) -> Callable[..., Linear]:
+    """Makes the linear layers of a block: called with a layer's features and axes."""
+    return functools.partial(Linear, lora=lora, bias=bias, dtype=compute.dtype, param_dtype=compute.param_dtype)
 
 
 class RMSNorm(nn.Module):
@@ -50,15 +57,11 @@ class Attention(nn.Module):
     deterministic: bool
 
     def setup(self) -> None:
-        c = self.config
-        self.q = self._linear(c.num_heads * c.head_dim, ("embed", "heads"))
-        self.k = self._linear(c.num_kv_heads * c.head_dim, ("embed", "kv_heads"))
-        self.v = self._linear(c.num_kv_heads * c.head_dim, ("embed", "kv_heads"))
-        self.o = self._linear(c.hidden_size, ("heads", "embed"))
-
-    def _linear(self, features: int, axes: tuple[str, str]) -> Linear:
-        bias = self.config.attention_bias
-        return Linear(features, axes, self.lora, bias, self.compute.dtype, self.compute.param_dtype)
+        c, linear = self.config, linears(self.compute, self.lora, self.config.attention_bias)
+        self.q = linear(c.num_heads * c.head_dim, ("embed", "heads"))
+        self.k = linear(c.num_kv_heads * c.head_dim, ("embed", "kv_heads"))
+        self.v = linear(c.num_kv_heads * c.head_dim, ("embed", "kv_heads"))
+        self.o = linear(c.hidden_size, ("heads", "embed"))
 
     def __call__(self, x_BTD, cache, layer, sin_cos, mask_BTS, start_B):
         c, det = self.config, self.deterministic
@@ -87,13 +90,10 @@ class MLP(nn.Module):
     deterministic: bool
 
     def setup(self) -> None:
-        self.gate = self._linear(self.config.intermediate_size, ("embed", "mlp"))
-        self.up = self._linear(self.config.intermediate_size, ("embed", "mlp"))
-        self.down = self._linear(self.config.hidden_size, ("mlp", "embed"))
-
-    def _linear(self, features: int, axes: tuple[str, str]) -> Linear:
-        bias = self.config.mlp_bias
-        return Linear(features, axes, self.lora, bias, self.compute.dtype, self.compute.param_dtype)
+        c, linear = self.config, linears(self.compute, self.lora, self.config.mlp_bias)
+        self.gate = linear(c.intermediate_size, ("embed", "mlp"))
+        self.up = linear(c.intermediate_size, ("embed", "mlp"))
+        self.down = linear(c.hidden_size, ("mlp", "embed"))
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         det = self.deterministic
@@ -164,7 +164,7 @@ class Llama(nn.Module):
             self.layers = [layer(*shared) for _ in range(c.num_layers)]
         self.norm = RMSNorm(c.norm_eps, run.dtype)
         if not c.tie_embeddings:
-            self.head = Linear(c.vocab_size, ("embed", "vocab"), None, False, run.dtype, run.param_dtype)
+            self.head = linears(run, None, False)(c.vocab_size, ("embed", "vocab"))
 
     def __call__(
         self, tokens_BT: jax.Array, positions_BT: jax.Array | None = None, segment_ids_BT: jax.Array | None = None
