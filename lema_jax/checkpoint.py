@@ -2,17 +2,19 @@
 
     folder/model.json             what it is: architecture, adapter, where its frozen base lies, lineage (a `Card`)
     folder/tokenizer/             its tokenizer, in Hugging Face's files
-    folder/checkpoints/<step>/    Orbax: `weights` ({params: …} or {lora: …}), and of a trainer `optimizer` and `data`
+    folder/checkpoints/<step>/    Orbax: `weights` ({params: …} or {lora: …}), and of a trainer `optimizer`
 
 Weights lie stacked over layers, whatever layout they were trained in, and are read straight into the shardings of the
 mesh at hand. Orbax commits a step by renaming its folder, so a step is there whole or not at all.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ from lema_jax.model import layout
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
+
+
+class DamagedCheckpoint(UserError):
+    """Files of a checkpoint that cannot be read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +93,26 @@ def latest_step(folder: str | Path) -> int:
     if not found:
         raise UserError(f"{folder} has no checkpoint yet (its folder `checkpoints` is empty)")
     return found[-1]
+
+
+def merit(tried: Mapping[str, float]) -> float:
+    """What a checkpoint is worth by its trial on dev: greedy accuracy, or where none was measured minus the loss."""
+    return tried["accuracy"] if "accuracy" in tried else -tried["loss"]
+
+
+def best_step(folder: str | Path) -> int:
+    """The committed step that did best on dev (`dev.jsonl`; of equals the earliest).
+
+    Raises:
+      UserError: the run was not tried on dev.
+    """
+    path = Path(folder) / "dev.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+    there = set(steps(folder))
+    tried = {line["step"]: line for line in lines if line["step"] in there}
+    if not tried:
+        raise UserError(f"{folder} has no checkpoint that was tried on dev; train with dev.path, or name a step")
+    return max(sorted(tried), key=lambda step: merit(tried[step]))
 
 
 def identity(folder: str | Path, step: int | None = None) -> str:
@@ -171,12 +197,16 @@ def restore(folder: str | Path, step: int, abstract: dict[str, Any], as_stored: 
 
     Raises:
       UserError: no such step, or arrays of other names or shapes than asked for; every difference is listed.
+      DamagedCheckpoint: its files cannot be read.
     """
     path = (Path(folder) / "checkpoints" / str(step)).absolute()
     if not path.exists():
         raise UserError(f"{folder} has no checkpoint at step {step}; it has {steps(folder)}")
     arrays = {name: tree for name, tree in abstract.items() if name in ("weights", "optimizer")}
-    stored = {name: ocp.metadata(path, checkpointable_name=name).metadata for name in arrays}
+    with _damage(path):
+        stored = {name: ocp.metadata(path, checkpointable_name=name).metadata for name in arrays}
+        if None in stored.values():
+            raise ValueError("its metadata cannot be read")
     wanted, found = _shapes(arrays), _shapes(stored)
     if wanted != found:
         differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
@@ -185,7 +215,29 @@ def restore(folder: str | Path, step: int, abstract: dict[str, Any], as_stored: 
     if as_stored:
         keep = lambda leaf, on_disk: jax.ShapeDtypeStruct(leaf.shape, on_disk.dtype, sharding=leaf.sharding)
         abstract = jax.tree.map(keep, abstract, stored)
-    return ocp.load_checkpointables(path, abstract)
+    with _damage(path):
+        return ocp.load_checkpointables(path, abstract)
+
+
+def place_in_data(folder: str | Path, step: int) -> dict[str, Any]:
+    """The state of the data iterator that a trainer saved with the step.
+
+    Raises:
+      DamagedCheckpoint: its files cannot be read.
+    """
+    path = (Path(folder) / "checkpoints" / str(step)).absolute()
+    with _damage(path):
+        return ocp.metadata(path, checkpointable_name="weights").custom_metadata["data"]
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Orbax raises errors of many kinds for damaged files; here they are one."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise DamagedCheckpoint(f"checkpoint {path} is damaged ({reason}); use the one before it") from error
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -3,19 +3,32 @@
     python -m lema_jax.train --config=configs/smollm2_gsm8k.py --config.out=runs/lema --config.steps=60
 
 Every field of the configuration can be overridden by `--config.field=…`, nested ones by `--config.a.b=…`. The same
-command run again continues from the last checkpoint in `--config.out`.
+command run again continues from the last checkpoint in `--config.out`. With --dry_run nothing is trained: it says what
+would be, how large it is on each device, and shows the first batch. Told to stop (SIGTERM), it saves and exits with
+code 42, by which a launcher knows to run it again.
 """
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
-from lema_jax import errors
-from lema_jax.training import loop
+from lema_jax import errors, records
+from lema_jax.generation.judge import judge
+from lema_jax.parallel import processes
+from lema_jax.records import Problem
+from lema_jax.training import dry_run, loop
+from lema_jax.training.config import TrainConfig
+
+PREEMPTED = 42
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().")
 _ALLOW = flags.DEFINE_bool("allow_config_change", False, "Continue a run although its configuration was changed.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be trained, and show the first batch.")
+_PROFILE = flags.DEFINE_string("profile", "", "A folder for a profiler's trace of a few steps.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -26,7 +39,22 @@ def main(argv: Sequence[str]) -> None:
         raise errors.UserError(
             "--config is missing; name a file of configs/, such as --config=configs/arithmetic_student.py"
         )
-    loop.run(_CONFIG.value, allow_config_change=_ALLOW.value)
+    config: TrainConfig = _CONFIG.value
+    processes.join()
+    if not jax.config.values["jax_compilation_cache_dir"] and config.out:  # a run that goes on need not compile again
+        jax.config.update("jax_compilation_cache_dir", str(Path(config.out).absolute() / "compiled"))
+    if _DRY_RUN.value:
+        dry_run.show(config)
+        return
+    judged = None
+    if config.dev.questions:
+        problems = list(records.read(Path(config.dev.path) / "problems.jsonl", Problem))[: config.dev.questions]
+        judged = judge(problems, config.data.path, config.compute, config.dev.max_new_tokens)
+    try:
+        loop.run(config, allow_config_change=_ALLOW.value, judge=judged, profile=_PROFILE.value)
+    except loop.Preempted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(PREEMPTED)
 
 
 if __name__ == "__main__":

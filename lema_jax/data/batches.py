@@ -6,8 +6,10 @@ state: a checkpoint may be resumed by another number of processes.
 """
 
 import dataclasses
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -43,49 +45,72 @@ class DataConfig:
         return found
 
 
-def batches(cfg: DataConfig, process_index: int = 0, process_count: int = 1) -> grain.IterDataset:
-    """This process's rows of each global batch, for ever; grain iterators save and restore their place.
+def batches(cfg: DataConfig, rows: slice = slice(None)) -> grain.IterDataset:
+    """The rows `rows` of each global batch, for ever; grain iterators save and restore their place.
 
-    Each element is a dict of [B / process_count, T] arrays: `tokens` int32, `weights` float32 (1 where there is loss),
-    `segment_ids` int32 (1, 2, … for the examples of a row, 0 on padding), `positions` int32 (from 0 in each segment).
-    Nothing is shifted: the loss does that.
+    Each element is a dict of [rows, T] arrays: `tokens` int32, `weights` float32 (1 where there is loss), `segment_ids`
+    int32 (1, 2, … for the examples of a row, 0 on padding), `positions` int32 (from 0 in each segment), and `records`
+    int32 (which example of the data set each token is of). Nothing is shifted: the loss does that.
 
     Raises:
-      UserError: a data set that is missing, empty or damaged, an example longer than a row, or a batch size that the
-        processes do not divide.
+      UserError: a data set that is missing, empty or damaged, or an example longer than a row.
     """
+    plans, records = _endless(cfg), dataset.Records(cfg.path)
+    return plans.map(lambda plan: _fill({name: array[rows] for name, array in plan.items()}, records))
+
+
+def once(cfg: DataConfig, rows: slice = slice(None)) -> Iterator[dict[str, np.ndarray]]:
+    """As `batches`, each example once and in order; the last batch is filled up with empty rows."""
+    lengths = _lengths(cfg)
+    records = dataset.Records(cfg.path)
+    for plan in _pack(cfg, lengths, range(len(lengths))).batch(cfg.batch_size):
+        short = cfg.batch_size - len(plan["record"])
+        whole = {name: np.pad(array, [(0, short), (0, 0)]) for name, array in plan.items()}
+        yield _fill({name: array[rows] for name, array in whole.items()}, records)
+
+
+def steps_for(cfg: DataConfig, *, epochs: float = math.inf, tokens: float = math.inf) -> int:
+    """How many batches hold `epochs` times as many examples as there are, or `tokens` tokens (padding apart)."""
+    wanted = epochs * len(_lengths(cfg))
+    plans, steps = iter(_endless(cfg)), 0
+    while wanted > 0 and tokens > 0:
+        segments = next(plans)["record_segment_ids"]
+        wanted -= int(segments.max(axis=1).sum())
+        tokens -= int((segments > 0).sum())
+        steps += 1
+    return steps
+
+
+def _endless(cfg: DataConfig) -> grain.IterDataset:
+    """Plans of batches: [B, T] record numbers, segments and positions."""
+    lengths = _lengths(cfg)
+    return _pack(cfg, lengths, _Epochs(len(lengths), cfg.seed)).batch(cfg.batch_size)
+
+
+def _lengths(cfg: DataConfig) -> np.ndarray:
     if found := cfg.problems():
         raise UserError("; ".join(f"data.{problem}" for problem in found))
-    if cfg.batch_size % process_count:
-        near = [n for n in (cfg.batch_size // process_count * process_count,) if n] + [
-            -(-cfg.batch_size // process_count) * process_count
-        ]
-        raise UserError(
-            f"data.batch_size={cfg.batch_size} must divide by the {process_count} processes; "
-            f"try {' or '.join(map(str, near))}"
-        )
     lengths = dataset.lengths(cfg.path)[:, 0]
     if (longest := int(lengths.max())) > cfg.seq_len:
         raise UserError(
             f"data.seq_len={cfg.seq_len} is shorter than the longest example of {cfg.path}; "
             f"the smallest value that works is {longest}"
         )
-    rows = cfg.batch_size // process_count
-    mine = slice(process_index * rows, (process_index + 1) * rows)
-    order = grain.MapDataset.source(_Epochs(len(lengths), cfg.seed))
-    spans = order.map(lambda record: {"record": np.full(lengths[record], record, np.int32)})
-    packed = grain.experimental.FirstFitPackIterDataset(
+    return lengths
+
+
+def _pack(cfg: DataConfig, lengths: np.ndarray, order: Sequence[int]) -> grain.IterDataset:
+    spans = grain.MapDataset.source(order).map(lambda record: {"record": np.full(lengths[record], record, np.int32)})
+    return grain.experimental.FirstFitPackIterDataset(
         spans.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)),
         length_struct={"record": cfg.seq_len},
         num_packing_bins=max(_BINS, cfg.batch_size),
         max_sequences_per_bin=None if cfg.packing else 1,
         seed=cfg.seed,
     )
-    records = dataset.Records(cfg.path)
-    return packed.batch(cfg.batch_size).map(lambda plan: _fill({k: v[mine] for k, v in plan.items()}, records))
 
 
-class _Epochs:
+class _Epochs(Sequence[int]):
     """Record numbers for ever, every epoch in an order of its own.
 
     Not grain's shuffle: it computes each number alone, which takes it milliseconds where there are few records.
@@ -99,7 +124,7 @@ class _Epochs:
     def __len__(self) -> int:
         return sys.maxsize
 
-    def __getitem__(self, index: int) -> int:
+    def __getitem__(self, index: Any) -> Any:
         epoch, place = divmod(index, self._records)
         if epoch != self._epoch:
             self._epoch = epoch
@@ -117,4 +142,5 @@ def _fill(plan: dict[str, np.ndarray], records: Sequence[dict[str, np.ndarray]])
         span = slice(start, start + len(record["tokens"]))
         tokens[row, span] = record["tokens"]
         weights[row, span] = record["weights"]
-    return {"tokens": tokens, "weights": weights, "segment_ids": segment_ids, "positions": positions}
+    places = {"segment_ids": segment_ids, "positions": positions, "records": plan["record"]}
+    return {"tokens": tokens, "weights": weights} | places

@@ -20,10 +20,11 @@ from lema_jax.model.linear import Linear
 WIDTH = ("batch", "length", "width")  # logical axes of activations: x_BTD,
 HEADS = ("batch", "length", "heads", "head_dim")  # q_BTNH,
 KV_HEADS = ("batch", "length", "kv_heads", "head_dim")  # k_BTKH and v_BTKH,
+KEYS = ("batch", "kv_heads", "keys", "head_dim")  # k_BKSH and v_BKSH,
 HIDDEN = ("batch", "length", "mlp")  # and h_BTF
 
 
-def shard(x: jax.Array, *axes: str) -> jax.Array:
+def shard(x: jax.Array, *axes: str | None) -> jax.Array:
     """Pins an activation to its logical axes under a mesh; without one, nothing. An unknown name is an error."""
     return nn.with_logical_constraint(x, axes, fallback=nn.spmd.RulesFallback.RAISE_ERROR)
 
@@ -73,7 +74,7 @@ class Attention(nn.Module):
         k_BTKH = shard(rope.rotate(heads(self.k(x_BTD, det), c.num_kv_heads), sin_cos), *KV_HEADS)
         v_BTKH = shard(heads(self.v(x_BTD, det), c.num_kv_heads), *KV_HEADS)
         if cache is None:
-            k_BKSH, v_BKSH = jnp.swapaxes(k_BTKH, 1, 2), jnp.swapaxes(v_BTKH, 1, 2)
+            k_BKSH, v_BKSH = (shard(jnp.swapaxes(x, 1, 2), *KEYS) for x in (k_BTKH, v_BTKH))
         else:
             cache = cache.write(layer, k_BTKH, v_BTKH, start_B)
             k_BKSH, v_BKSH = cache.read(layer)

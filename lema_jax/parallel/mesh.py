@@ -1,4 +1,4 @@
-"""The device mesh, and how several processes become one program."""
+"""The device mesh: which device holds which part of weights and batch."""
 
 import dataclasses
 import math
@@ -6,32 +6,35 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from lema_jax.errors import UserError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "sequence", "tensor")
 
 
 @dataclasses.dataclass
 class MeshConfig:
     """How many devices each axis has; -1 in one of them takes what the others leave.
 
-    data: whole copies of the model, each with its part of the batch. fsdp: weights and optimizer state cut along the
-    model width, the batch too. tensor: heads, feed-forward width and vocabulary cut.
+    data: whole copies of the model, each with its part of the batch; over several slices of a TPU it is the axis that
+    crosses from one to the other. fsdp: weights and optimizer state cut along the model width, the batch too.
+    tensor: heads, feed-forward width and vocabulary cut. sequence: the tokens of a row cut, for long rows.
     """
 
     data: int = 1
     fsdp: int = -1
     tensor: int = 1
+    sequence: int = 1
 
-    def resolve(self, devices: int) -> tuple[int, int, int]:
-        """The axis sizes for that many devices.
+    def resolve(self, devices: int) -> tuple[int, int, int, int]:
+        """The axis sizes (in the order of AXES) for that many devices.
 
         Raises:
           UserError: the sizes do not multiply to `devices`.
         """
-        sizes = [self.data, self.fsdp, self.tensor]
+        sizes = [getattr(self, axis) for axis in AXES]
         named = ", ".join(f"mesh.{axis}={size}" for axis, size in zip(AXES, sizes))
         if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
             raise UserError(f"{named}: each must be positive, and at most one -1 (takes the rest)")
@@ -40,13 +43,26 @@ class MeshConfig:
             sizes[sizes.index(-1)] = devices // known
         if math.prod(sizes) != devices:
             raise UserError(f"{named} is not a layout of {devices} devices; the sizes must multiply to {devices}")
-        return sizes[0], sizes[1], sizes[2]
+        return tuple(sizes)
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh of all devices (of all processes), tensor axis innermost: its traffic is the heaviest."""
+    """The mesh of all devices (of all processes), tensor axis innermost: its traffic is the heaviest.
+
+    Raises:
+      UserError: sizes that are no layout of the devices, or a data axis that several slices do not divide.
+    """
     devices = jax.devices() if devices is None else devices
     sizes = config.resolve(len(devices))
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
     if devices[0].platform == "cpu":
-        return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+        grid = np.array(devices).reshape(sizes)
+    elif slices > 1:
+        if sizes[0] % slices:
+            raise UserError(f"mesh.data={sizes[0]} must divide by the {slices} slices; it is the axis between them")
+        within = (sizes[0] // slices, *sizes[1:])
+        between = (slices,) + (1,) * (len(AXES) - 1)
+        grid = mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
+    else:
+        grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))

@@ -27,12 +27,15 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("norm", None),
     # activations ("heads", "kv_heads" and "mlp" as above)
     ("batch", ("data", "fsdp")),
-    ("length", None),
+    ("length", "sequence"),
+    ("keys", None),  # the tokens that attention looks at: all of them, on every device
     ("width", None),  # the model width of an activation
     ("head_dim", None),
+    ("pieces", ("sequence", "data", "fsdp")),  # rows cut along the sequence into rows of their own
 )
 
 BATCH = PartitionSpec(("data", "fsdp"))  # rows of anything that has a row an example
+TOKENS = PartitionSpec(("data", "fsdp"), "sequence")  # [B, T]
 
 
 @contextlib.contextmanager

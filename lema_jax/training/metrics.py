@@ -1,22 +1,38 @@
-"""What a run says of itself: metrics.jsonl and the progress line."""
+"""What a run says of itself: metrics.jsonl with a line for every step, the progress line, TensorBoard, W&B."""
 
 import datetime
+import importlib
 import json
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
+
+from lema_jax.errors import UserError
+from lema_jax.training.config import TrainConfig
+
+Sink = Callable[[int, dict[str, float]], None]
 
 
 class Metrics:
-    """metrics.jsonl and the progress line. Lines past the step that a run resumes at are dropped: they come again."""
+    """Lines past the step that a run resumes at are dropped from metrics.jsonl: they come again.
 
-    def __init__(self, out: Path, first: int, last: int):
-        self._path, self._last = out / "metrics.jsonl", last
-        self._step, self._since = first, time.monotonic()
-        before = self._path.read_text().splitlines() if self._path.exists() else []
+    Of several processes the first speaks for all.
+    """
+
+    def __init__(self, config: TrainConfig, first: int):
+        self._config, self._speaks = config, jax.process_index() == 0
+        self._path = Path(config.out) / "metrics.jsonl" if self._speaks else Path(os.devnull)
+        self._since = self._shown = time.monotonic()
+        self._lines: list[dict[str, float]] = []
+        before = self._path.read_text().splitlines() if self._path.is_file() else []
         kept = [line for line in before if line.endswith("}") and json.loads(line)["step"] <= first]
         self._path.write_text("".join(line + "\n" for line in kept))
+        self._sinks = _sinks(config) if self._speaks else []
 
     def __enter__(self) -> "Metrics":
         self._file = open(self._path, "a")
@@ -25,27 +41,55 @@ class Metrics:
     def __exit__(self, *exc: object) -> None:
         self._file.close()
 
-    def write(self, step: int, metrics: list[dict[str, jax.Array]]) -> None:
-        """One line for the steps since the last one: loss over all their tokens, speed over all their time."""
-        rows = jax.device_get(metrics)
+    def write(self, step: int, metrics: dict[str, np.ndarray]) -> None:
+        """One step's numbers, to everything that listens; the progress line every `log_every` steps."""
         now = time.monotonic()
-        seconds = (now - self._since) / len(rows)
-        weight = sum(row["loss_tokens"] for row in rows)
-        line = {
-            "step": step,
-            "loss": float(sum(row["loss"] * row["loss_tokens"] for row in rows) / max(weight, 1)),
-            "grad_norm": float(rows[-1]["grad_norm"]),
-            "learning_rate": float(rows[-1]["learning_rate"]),
-            "tokens": int(sum(row["tokens"] for row in rows)),
-            "seconds_per_step": seconds,
-            "tokens_per_second": float(sum(row["tokens"] for row in rows) / (now - self._since)),
-        }
-        self._since = now
+        seconds, self._since = now - self._since, now
+        line: dict[str, float] = {"step": step} | {name: float(value) for name, value in metrics.items()}
+        line |= {"seconds": seconds, "tokens_per_second": line["tokens"] / seconds}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        left = datetime.timedelta(seconds=round(seconds * (self._last - step)))
+        for sink in self._sinks:
+            sink(step, line)
+        self._lines.append(line)
+        if self._speaks and (step % self._config.log_every == 0 or step == self._config.steps):
+            self._show(step, now - self._shown)
+            self._lines, self._shown = [], now
+
+    def _show(self, step: int, seconds: float) -> None:
+        lines, steps = self._lines, self._config.steps
+        mean = sum(line["loss"] * line["loss_tokens"] for line in lines) / max(sum(l["loss_tokens"] for l in lines), 1)
+        real = sum(line["tokens"] for line in lines) / seconds
+        padded = self._config.data.batch_size * self._config.data.seq_len * len(lines) / seconds
+        left = datetime.timedelta(seconds=round(seconds / len(lines) * (steps - step)))
         print(
-            f"step {step}/{self._last}  loss {line['loss']:.4f}  grad {line['grad_norm']:.3f}  "
-            f"lr {line['learning_rate']:.2e}  {line['tokens_per_second']:,.0f} tokens/s  left {left}",
+            f"step {step}/{steps}  loss {mean:.4f}  grad {lines[-1]['grad_norm']:.3f}  "
+            f"lr {lines[-1]['learning_rate']:.2e}  {real:,.0f} tokens/s ({padded:,.0f} with padding)  left {left}",
             flush=True,
         )
+
+
+def _sinks(config: TrainConfig) -> list[Sink]:
+    sinks: list[Sink] = []
+    if config.tensorboard:
+        writer = _needed("tensorboardX", "tensorboard").SummaryWriter(str(Path(config.out) / "tensorboard"))
+
+        def board(step: int, line: dict[str, float]) -> None:
+            for name, value in line.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
+
+        sinks.append(board)
+    if config.wandb:
+        # The run's folder is its name, so that a run which goes on goes on there too.
+        name = Path(config.out).name
+        run = _needed("wandb", "wandb").init(project=config.wandb, id=name, resume="allow", dir=config.out)
+        sinks.append(lambda step, line: run.log(line, step=step))
+    return sinks
+
+
+def _needed(package: str, field: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise UserError(f"{field} is set, but the package {package} is missing; pip install {package}") from None

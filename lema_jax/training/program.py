@@ -10,15 +10,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from lema_jax.model import layout
 from lema_jax.model.config import LlamaConfig
 from lema_jax.model.llama import Llama
-from lema_jax.parallel import sharding
+from lema_jax.parallel import processes, sharding
 from lema_jax.training.config import TrainConfig
 from lema_jax.training.optimizer import learning_rate, make_optimizer
-from lema_jax.training.step import State, train_step
+from lema_jax.training.step import State, loss_fn, train_step
 
 
 class Program:
@@ -30,7 +31,9 @@ class Program:
       stored: the same, stacked over layers, as it lies on disk.
       frozen: the abstract collections beside it.
       batch: the abstract batch, [B, T] each.
+      rows: those of the batch that this process reads.
       step: the jitted `train_step(state, frozen, batch)`; the state is donated.
+      score: the jitted `loss_fn(trained, frozen, batch)` without dropout.
     """
 
     def __init__(self, config: TrainConfig, llama: LlamaConfig, mesh: Mesh):
@@ -43,12 +46,13 @@ class Program:
         self.stored = self._abstract(self._state, self._stacked)
         variables = self._abstract(_variables, self._model)
         self.frozen = {name: tree for name, tree in variables.items() if name != self.collection}
-        rows = NamedSharding(mesh, sharding.BATCH)
+        rows = NamedSharding(mesh, sharding.TOKENS)
         shape = (config.data.batch_size, config.data.seq_len)
         self.batch = {
             name: jax.ShapeDtypeStruct(shape, jnp.float32 if name == "weights" else jnp.int32, sharding=rows)
             for name in ("tokens", "weights", "segment_ids", "positions")
         }
+        self.rows = processes.rows(rows, shape)
         self.step = jax.jit(
             functools.partial(
                 train_step,
@@ -57,11 +61,15 @@ class Program:
                 optimizer=self.optimizer,
                 schedule=learning_rate(config.optimizer, config.steps),
                 accumulation=config.accumulation,
+                max_grad_norm=config.guard.max_grad_norm or float(np.finfo(np.float32).max),
                 seed=config.seed,
             ),
             donate_argnums=0,
             out_shardings=(sharding.of(self.state), None),
         )
+        still = self._model.clone(deterministic=True)
+        key = jax.random.key(0)  # of a dropout that is off
+        self.score = jax.jit(functools.partial(loss_fn, key=key, model=still, collection=self.collection))
 
     def random(self, seed: int) -> Any:
         """The trained collection from random numbers, the same in every layout and on every mesh."""
@@ -87,6 +95,18 @@ class Program:
         if self._model.compute.scan_layers:
             return stored
         return jax.jit(layout.unstack_layers, out_shardings=sharding.of(self.state))(stored)
+
+    def put(self, rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """The rows that this process has read (`self.rows` of the batch) as its part of the global batch."""
+
+        def part(name: str, index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(self.batch[name].shape[0])
+            return rows[name][start - self.rows.start : stop - self.rows.start, index[1]]
+
+        return {
+            name: jax.make_array_from_callback(array.shape, array.sharding, functools.partial(part, name))
+            for name, array in self.batch.items()
+        }
 
     def _state(self, model: Llama) -> State:
         trained = _variables(model)[self.collection]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lema_jax.model.llama import Llama
+from lema_jax.model.llama import Llama, shard
 
 CHUNK = 128  # positions of a row whose logits exist at a time
 
@@ -68,10 +68,22 @@ def loss_fn(
     x_BTD = model.apply(
         variables, batch["tokens"], batch["positions"], segments_BT, method="trunk", rngs={"dropout": key}
     )
-    within_BT = segments_BT[:, 1:] == segments_BT[:, :-1]
-    weights_BT = batch["weights"][:, 1:] * within_BT
+    # Shifted by rolling, so that a row keeps its length and can stay cut along it; its last token predicts nothing.
+    within_BT = (jnp.roll(segments_BT, -1, axis=1) == segments_BT).at[:, -1].set(False)
+    weights_BT = jnp.roll(batch["weights"], -1, axis=1) * within_BT
+    targets_BT = jnp.roll(batch["tokens"], -1, axis=1)
     logits_of = functools.partial(model.apply, variables, method="logits")
-    return completion_nll(logits_of, x_BTD[:, :-1], batch["tokens"][:, 1:], weights_BT), jnp.sum(weights_BT)
+    pieces = map(_pieces, (x_BTD, targets_BT, weights_BT))
+    return completion_nll(logits_of, *pieces), jnp.sum(weights_BT)
+
+
+def _pieces(x: jax.Array) -> jax.Array:
+    """[B, T, …] -> [P · B, T / P, …]: rows that the mesh cuts in P along the sequence become rows of their own."""
+    parts = jax.sharding.get_abstract_mesh().shape.get("sequence", 1)
+    if parts == 1:
+        return x
+    x = jnp.swapaxes(x.reshape(x.shape[0], parts, -1, *x.shape[2:]), 0, 1)
+    return shard(x.reshape(-1, *x.shape[2:]), "pieces", *[None] * (x.ndim - 2))
 
 
 def train_step(
@@ -84,6 +96,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     accumulation: int,
+    max_grad_norm: float,
     seed: int,
 ) -> tuple[State, dict[str, jax.Array]]:
     """One optimizer step on Σ(weight · nll) / Σ(weight) of the global batch.
@@ -94,9 +107,10 @@ def train_step(
       batch: `tokens, weights, segment_ids, positions`, each [B, T].
       accumulation: A; the batch is taken in A parts of B / A rows whose sums are added, so the result does not depend
         on A. A batch without any loss gives loss 0 and a zero gradient.
+      max_grad_norm: a step with a larger gradient, or a loss or gradient that is no number, is ill: only `step` moves.
 
     Returns:
-      The next state, and scalars: loss, grad_norm (before clipping), learning_rate, loss_tokens, tokens (all but
+      The next state, and scalars: loss, grad_norm (before clipping), ill, learning_rate, loss_tokens, tokens (all but
       padding).
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -118,12 +132,17 @@ def train_step(
         (grads, nll, weight), _ = jax.lax.scan(micro, zeros, (jnp.arange(accumulation), parts))
     total = jnp.where(weight > 0, weight, 1.0)
     grads = jax.tree.map(lambda g: g / total, grads)
+    grad_norm = optax.tree.norm(grads)
+    well = jnp.isfinite(nll) & (grad_norm <= max_grad_norm)  # false for NaN, and for infinity where it must be
     updates, optimizer_state = optimizer.update(grads, state.optimizer, state.trained)
+    after = (optax.apply_updates(state.trained, updates), optimizer_state)
+    after = jax.tree.map(lambda new, old: jnp.where(well, new, old), after, (state.trained, state.optimizer))
     metrics = {
         "loss": nll / total,
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": grad_norm,
+        "ill": ~well,
         "learning_rate": schedule(state.step),
         "loss_tokens": weight,
         "tokens": jnp.sum(batch["segment_ids"] > 0),
     }
-    return State(state.step + 1, optax.apply_updates(state.trained, updates), optimizer_state), metrics
+    return State(state.step + 1, *after), metrics

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lema_jax.data import dataset
-from lema_jax.data.batches import DataConfig, batches
+from lema_jax.data.batches import DataConfig, batches, once, steps_for
 from lema_jax.data.encode import Encoded
 from lema_jax.errors import UserError
 
@@ -27,9 +27,9 @@ def made(folder: Path, sizes: list[int]) -> Path:
     return folder
 
 
-def first(folder: Path, count: int, process: tuple[int, int] = (0, 1), **fields: object) -> list[dict[str, np.ndarray]]:
+def first(folder: Path, count: int, rows: slice = slice(None), **fields: object) -> list[dict[str, np.ndarray]]:
     cfg = DataConfig(**{"path": str(folder), "batch_size": 4, "seq_len": 32, **fields})  # type: ignore[arg-type]
-    iterator = iter(batches(cfg, *process))
+    iterator = iter(batches(cfg, rows))
     return [next(iterator) for _ in range(count)]
 
 
@@ -51,6 +51,7 @@ def segments(batch: dict[str, np.ndarray]) -> list[int]:
             assert (np.diff(where) == 1).all()
             assert (batch["positions"][row, where] == np.arange(len(where))).all()
             assert (batch["weights"][row, where] == (np.arange(len(where)) > 0)).all()
+            assert (batch["records"][row, where] == tokens - 1).all()
             found.append(int(tokens[0]) - 1)
     padding = batch["segment_ids"] == 0
     assert not batch["tokens"][padding].any()
@@ -65,6 +66,7 @@ def test_shapes_and_types(folder: Path) -> None:
         "weights": ((4, 32), np.float32),
         "segment_ids": ((4, 32), np.int32),
         "positions": ((4, 32), np.int32),
+        "records": ((4, 32), np.int32),
     }
 
 
@@ -97,7 +99,7 @@ def test_seed_decides_the_order_and_epochs_differ(folder: Path) -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_share_one_global_batch(folder: Path, count: int) -> None:
     whole = first(folder, 50)
-    parts = [first(folder, 50, (index, count)) for index in range(count)]
+    parts = [first(folder, 50, slice(index * 4 // count, (index + 1) * 4 // count)) for index in range(count)]
     joined = [{key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts)]
     assert same(whole, joined)
 
@@ -114,7 +116,7 @@ def test_resume_goes_on_exactly_even_in_another_process_count(folder: Path, pack
     resumed = iter(batches(cfg))
     resumed.set_state(state)
     assert same(rest, [next(resumed) for _ in range(40)])
-    second_half = iter(batches(cfg, 1, 2))
+    second_half = iter(batches(cfg, slice(2, 4)))
     second_half.set_state(state)
     assert same([{key: value[2:] for key, value in batch.items()} for batch in rest], [next(second_half) for _ in rest])
 
@@ -143,9 +145,29 @@ def test_what_a_user_can_get_wrong(folder: Path, fields: dict[str, object], expe
         first(folder, 1, **fields)
 
 
-def test_rows_must_divide_among_processes(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.batch_size=4 must divide by the 3 processes; try 3 or 6"):
-        first(folder, 1, (0, 3))
+@pytest.mark.parametrize("packing", [True, False])
+def test_once_is_every_example_once(folder: Path, packing: bool) -> None:
+    cfg = DataConfig(str(folder), batch_size=4, seq_len=32, packing=packing)
+    found = list(once(cfg))
+    assert sorted(example for batch in found for example in segments(batch)) == list(range(len(SIZES)))
+    assert {batch["tokens"].shape for batch in found} == {(4, 32)}
+    assert same([{key: value[1:3] for key, value in batch.items()} for batch in found], list(once(cfg, slice(1, 3))))
+
+
+@pytest.mark.parametrize("epochs", [1, 2.5])
+def test_a_length_in_epochs_is_the_steps_that_hold_them(folder: Path, epochs: float) -> None:
+    cfg = DataConfig(str(folder), batch_size=4, seq_len=32)
+    steps = steps_for(cfg, epochs=epochs)
+    held = [len(segments(batch)) for batch in first(folder, steps)]
+    assert sum(held[:-1]) < epochs * len(SIZES) <= sum(held)
+    padded = DataConfig(str(folder), batch_size=4, seq_len=32, packing=False)
+    assert steps_for(padded, epochs=epochs) == -(-epochs * len(SIZES) // 4)
+
+
+def test_a_length_in_tokens_is_the_steps_that_hold_them(folder: Path) -> None:
+    steps = steps_for(DataConfig(str(folder), batch_size=4, seq_len=32), tokens=1000)
+    held = [int((batch["segment_ids"] > 0).sum()) for batch in first(folder, steps)]
+    assert sum(held[:-1]) < 1000 <= sum(held)
 
 
 def test_an_empty_data_set_says_so(tmp_path: Path) -> None:

@@ -59,7 +59,11 @@ def test_an_activation_with_an_unknown_axis_is_an_error_under_a_mesh():
 
 @pytest.mark.parametrize(
     ("config", "sizes"),
-    [(MeshConfig(-1, 1, 1), (8, 1, 1)), (MeshConfig(2, -1, 2), (2, 2, 2)), (MeshConfig(2, 2, 2), (2, 2, 2))],
+    [
+        (MeshConfig(-1, 1, 1), (8, 1, 1, 1)),
+        (MeshConfig(2, -1, 2), (2, 2, 1, 2)),
+        (MeshConfig(2, 1, 2, 2), (2, 1, 2, 2)),
+    ],
 )
 def test_a_mesh_takes_all_devices(config, sizes):
     assert config.resolve(8) == sizes

@@ -150,7 +150,7 @@ def test_every_broken_rule_is_told_at_once(tmp_path, data):
     with pytest.raises(UserError) as error:
         validate(broken, devices=8)
     for line in (
-        "steps=0 must be at least 1",
+        "steps=0, epochs=0.0, tokens=0: exactly one must be positive",
         "lora.rank=0 must be positive",
         "optimizer.schedule='linear' must be one of constant, cosine",
         "compute.dtype='float16' must be",

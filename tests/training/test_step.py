@@ -11,7 +11,7 @@ from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training import step as step_module
-from lema_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
+from lema_jax.training.config import DataConfig, GuardConfig, OptimizerConfig, TrainConfig
 from lema_jax.training.program import Program
 from lema_jax.training.step import completion_nll, loss_fn
 from tests import tiny
@@ -29,11 +29,15 @@ def batch(seed: int = 0) -> dict[str, np.ndarray]:
     return {"tokens": tokens, "weights": weights, "segment_ids": segments, "positions": positions}
 
 
+def settings(**fields) -> TrainConfig:
+    return TrainConfig("-", DataConfig("-", ROWS, LENGTH), steps=1, init="-", **fields)
+
+
 def train(steps: int, **fields) -> tuple[list[float], dict]:
     """Losses and final trained weights (stacked) of a few steps on the same random start."""
     settings = {"mesh": MeshConfig(1, 1, 1), "optimizer": OptimizerConfig(learning_rate=1e-2)} | fields
     config = TrainConfig(out="-", init="-", steps=steps, data=DataConfig("-", ROWS, LENGTH), **settings)
-    devices = jax.devices()[: np.prod([config.mesh.data, config.mesh.fsdp, config.mesh.tensor])]
+    devices = jax.devices()[: np.prod([config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.sequence])]
     mesh = make_mesh(config.mesh, devices)
     with sharding.use(mesh):
         program = Program(config, tiny.CONFIG, mesh)
@@ -59,11 +63,19 @@ def alone(lora: bool):
     [
         pytest.param({"mesh": MeshConfig(8, 1, 1)}, marks=pytest.mark.slow),
         {"mesh": MeshConfig(2, 2, 2)},
+        {"mesh": MeshConfig(1, 2, 2, 2)},
         {"accumulation": 4},
         pytest.param({"mesh": MeshConfig(1, 2, 1), "accumulation": 2}, marks=pytest.mark.slow),
         {"compute": Compute(scan_layers=False, remat="full")},
     ],
-    ids=["data 8", "data 2 fsdp 2 tensor 2", "accumulation", "fsdp and accumulation", "in line, rematerialised"],
+    ids=[
+        "data 8",
+        "data 2 fsdp 2 tensor 2",
+        "fsdp 2 tensor 2 sequence 2",
+        "accumulation",
+        "fsdp and accumulation",
+        "in line, rematerialised",
+    ],
 )
 def test_the_split_of_the_work_changes_nothing(fields, lora):
     losses, trained = train(3, lora=tiny.LORA if lora else None, **fields)
@@ -133,8 +145,36 @@ def test_a_batch_without_loss_gives_zero_and_moves_nothing():
     jax.tree.map(np.testing.assert_array_equal, state.trained, tiny.variables()["params"])
 
 
+@pytest.mark.parametrize("bound", [0.0, 1e-6])
+def test_an_ill_step_changes_nothing_but_the_count(bound):
+    """A weight that is no number makes a loss that is none; a bound that every gradient exceeds is the same."""
+    config = TrainConfig(
+        "-",
+        DataConfig("-", ROWS, LENGTH),
+        1,
+        init="-",
+        mesh=MeshConfig(1, 1, 1),
+        guard=GuardConfig(max_grad_norm=bound),
+    )
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    rows = batch()
+    if not bound:
+        rows["weights"][0, 2] = np.inf
+    with sharding.use(mesh):
+        program = Program(config, tiny.CONFIG, mesh)
+        state = program.begin(jax.device_put(tiny.variables()["params"], sharding.of(program.state.trained)))
+        before = jax.device_get(state)
+        state, metrics = program.step(state, {}, jax.device_put(rows, sharding.of(program.batch)))
+    assert metrics["ill"]
+    assert state.step == 1
+    after = jax.device_get(state)
+    jax.tree.map(np.testing.assert_array_equal, (after.trained, after.optimizer), (before.trained, before.optimizer))
+
+
 def test_only_the_adapters_are_trained_and_have_optimizer_state():
-    config = TrainConfig("-", DataConfig("-", ROWS, LENGTH), 1, "-", lora=LoraConfig(rank=4), mesh=MeshConfig(1, 1, 1))
+    config = TrainConfig(
+        "-", DataConfig("-", ROWS, LENGTH), 1, init="-", lora=LoraConfig(rank=4), mesh=MeshConfig(1, 1, 1)
+    )
     program = Program(config, tiny.CONFIG, make_mesh(config.mesh, jax.devices()[:1]))
     assert set(program.frozen) == {"params"}
     adapters = sum(leaf.size for leaf in jax.tree.leaves(program.state.trained))
@@ -143,7 +183,7 @@ def test_only_the_adapters_are_trained_and_have_optimizer_state():
 
 
 def test_optimizer_state_is_cut_like_its_parameter():
-    config = TrainConfig("-", DataConfig("-", ROWS, LENGTH), 1, "-", mesh=MeshConfig(1, 4, 2))
+    config = settings(mesh=MeshConfig(1, 4, 2))
     program = Program(config, tiny.CONFIG, make_mesh(config.mesh))
     specs = lambda tree: [leaf.sharding.spec for leaf in jax.tree.leaves(tree) if leaf.ndim]
     weights = specs(program.state.trained)

@@ -1,0 +1,49 @@
+"""Greedy accuracy of weights that are still being trained."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jax.sharding import Mesh
+
+from lema_jax import tasks
+from lema_jax.checkpoint import Card
+from lema_jax.data import tokenizer
+from lema_jax.generation import student
+from lema_jax.generation.student import Student
+from lema_jax.model.config import Compute
+from lema_jax.model.decode import Sampling
+from lema_jax.model.llama import Llama
+from lema_jax.records import Problem, Verdict
+
+ROWS = 32
+
+
+def judge(
+    problems: Sequence[Problem], words: str, compute: Compute, max_new_tokens: int
+) -> Callable[[Card, Mesh], Callable[[dict[str, Any]], float]]:
+    """Makes, for a card's model on a mesh, what tells its variables' share of right answers to `problems`.
+
+    Args:
+      words: a folder with the tokenizer.
+      compute: the layout and dtypes that the variables have.
+    """
+    prompts = [tasks.get(problem.task).prompt(problem) for problem in problems]
+
+    def make(card: Card, mesh: Mesh) -> Callable[[dict[str, Any]], float]:
+        model = Llama(card.config, dataclasses.replace(compute, remat="none"), card.lora)
+        read = tokenizer.load(words)
+
+        def accuracy(variables: dict[str, Any]) -> float:
+            one = Student(model, variables, read, mesh)
+            rows = min(ROWS, len(problems))
+            engine = student.engine(one, rows=rows, sampling=Sampling(), max_new_tokens=max_new_tokens)
+            right = 0
+            for done in engine.complete(prompts):
+                _, verdict = tasks.grade(problems[done.index], done.text, truncated=done.truncated)
+                right += verdict is Verdict.RIGHT
+            return right / len(problems)
+
+        return accuracy
+
+    return make

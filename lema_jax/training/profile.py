@@ -1,0 +1,32 @@
+"""A profiler's trace of a few steps, when asked for."""
+
+import contextlib
+from typing import Any
+
+import jax
+
+SKIP, STEPS = 2, 3  # the first steps of a run are not like the others
+
+
+class Profile:
+    """Traces steps SKIP + 1 … SKIP + STEPS of this start into `folder` (TensorBoard and Perfetto read it)."""
+
+    def __init__(self, folder: str, first: int):
+        self._folder, self._first = folder, first
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Profile":
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._stack.close()
+
+    def before(self, step: int) -> None:
+        """Is told before each step, counted as the run counts."""
+        if not self._folder:
+            return
+        if step == self._first + SKIP + 1:
+            self._stack.enter_context(jax.profiler.trace(self._folder))
+        elif step == self._first + SKIP + STEPS + 1:
+            self._stack.close()
+            print(f"trace of {STEPS} steps written to {self._folder}", flush=True)
