@@ -84,8 +84,7 @@ class _Wanted:
         return _own_part(Attempt(**shared, student=self.student, sampling=self.sampling, **fields))
 
 
-# Answers what the file lacks and returns the rows in the order wanted, those that were answered.
-Answer = Callable[[Sequence[_Wanted]], list[Attempt]]
+Answer = Callable[[Sequence[_Wanted]], object]  # answers what the file lacks, as far as it can
 
 
 def main(argv: Sequence[str]) -> None:
@@ -154,23 +153,32 @@ def _wanted(
 
 
 def _rounds(
-    asked: Sequence[tuple[Problem, str]], student: str, settings: dict[str, Any], answer: Answer
-) -> list[Attempt]:
-    """The attempts at every question, then more at those that the first ones failed.
+    asked: Sequence[tuple[Problem, str]],
+    student: str,
+    settings: dict[str, Any],
+    file: Appender[Attempt],
+    answer: Answer,
+) -> list[str]:
+    """Makes the attempts at every question, then more at those that the first ones failed; returns the ids wanted.
 
     The attempts grow linearly with the share that failed, from `samples` to `max_samples` (as DART-Math's, arXiv
     2407.13690, that are in proportion to difficulty). The draw repeats itself, so a rerun wants the same ones.
     """
-    rows = answer(_wanted(asked, student, settings, lambda _: range(_SAMPLES.value)))
+    wanted = _wanted(asked, student, settings, lambda _: range(_SAMPLES.value))
+    answer(wanted)
+    ids = [one.id for one in wanted]
     if _MAX_SAMPLES.value is None:
-        return rows
+        return ids
+    rows = (file.rows[id] for id in ids if id in file.rows)
     failed = collections.Counter(row.problem.id for row in rows if row.verdict is not Verdict.RIGHT)
     more = _MAX_SAMPLES.value - _SAMPLES.value
 
     def numbers(problem: Problem) -> range:
         return range(_SAMPLES.value, _SAMPLES.value + -(-more * failed[problem.id] // _SAMPLES.value))
 
-    return rows + answer(_wanted(asked, student, settings, numbers))
+    wanted = _wanted(asked, student, settings, numbers)
+    answer(wanted)
+    return ids + [one.id for one in wanted]
 
 
 def _own_part(row: Attempt) -> Attempt:
@@ -182,18 +190,23 @@ def _own_part(row: Attempt) -> Attempt:
     return row.model_copy(update={"text": own, "answer": answer, "verdict": verdict})
 
 
-def _finish(file: Appender[Attempt], rows: Sequence[Attempt]) -> None:
+def _finish(file: Appender[Attempt], wanted: Iterable[str]) -> None:
     """Writes the rows in the order wanted, behind those of other commands, and the selection; counts the verdicts."""
-    ids = {row.id for row in rows}
-    everything = [*(row for id, row in file.rows.items() if id not in ids), *rows]
-    records.write(file.path, everything)
-    counts = collections.Counter(row.verdict.value for row in rows)
-    questions = len({row.problem.id for row in rows})
-    print(f"{len(rows)} attempts at {questions} questions: " + ", ".join(f"{n} {v}" for v, n in counts.most_common()))
+    made = [id for id in wanted if id in file.rows]
+    known = set(made)
+    order = [*(id for id in file.rows if id not in known), *made]
+    counts: collections.Counter[str] = collections.Counter()
+    questions: set[str] = set()
+    for row in map(file.rows.__getitem__, made):
+        counts[row.verdict] += 1
+        questions.add(row.problem.id)
+    records.write(file.path, map(file.rows.__getitem__, order))
+    told = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common())
+    print(f"{file.path}: {len(made):,} attempts at {len(questions):,} questions: {told}")
     if _MODE.value != "all":
         path = file.path.with_suffix(f".{_MODE.value}.jsonl")
-        written = records.write(path, _select(everything, _SELECTED[_MODE.value]))
-        print(f"{path}: {written} of all {len(everything)} attempts")
+        written = records.write(path, _select(map(file.rows.__getitem__, order), _SELECTED[_MODE.value]))
+        print(f"{path}: {written:,} of all {len(order):,} attempts")
 
 
 def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
@@ -223,13 +236,13 @@ def _sample_checkpoint(asked: Sequence[tuple[Problem, str]]) -> None:
     }
     with Appender(_OUT.value, Attempt) as file:
 
-        def answer(wanted: Sequence[_Wanted]) -> list[Attempt]:
+        def answer(wanted: Sequence[_Wanted]) -> object:
             by_id = {one.id: one for one in wanted}
             questions = [student.Asked(one.id, one.problem, one.prompt) for one in wanted]
             row = lambda *, id, problem, prompt, **fields: by_id[id].row(**fields)
             return student.answer(questions, file, functools.partial(_engine, step), row)
 
-        _finish(file, _rounds(asked, checkpoint.identity(_CHECKPOINT.value, step), settings, answer))
+        _finish(file, _rounds(asked, checkpoint.identity(_CHECKPOINT.value, step), settings, file, answer))
 
 
 def _engine(step: int, answers: int) -> "Engine":
@@ -265,16 +278,15 @@ def _sample_endpoint(asked: Sequence[tuple[Problem, str]]) -> None:
     outcome = Outcome(0)
     with Appender(_OUT.value, Attempt) as file, Appender(kept_in, Reply) as replies:
 
-        def answer(wanted: Sequence[_Wanted]) -> list[Attempt]:
+        def answer(wanted: Sequence[_Wanted]) -> None:
             nonlocal outcome
             missing = [one for one in wanted if one.id not in file.rows]
             if not outcome.stopped:
                 outcome += where.ask(lambda: map(_request, missing), replies, _is_right)
-            new = [_attempt(one, reply) for one in missing if (reply := replies.rows.get(_request(one).id))]
-            file.append(*new)
-            return [file.rows[one.id] for one in wanted if one.id in file.rows]
+            found = ((one, replies.rows.get(_request(one).id)) for one in missing)
+            file.extend(_attempt(one, reply) for one, reply in found if reply)
 
-        _finish(file, _rounds(asked, model, settings, answer))
+        _finish(file, _rounds(asked, model, settings, file, answer))
     outcome.require_all()
 
 

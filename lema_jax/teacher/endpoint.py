@@ -117,7 +117,8 @@ class Endpoint:
 
     def _budget(self, model: str, replies: Appender[Reply]) -> Budget:
         spending = Budget(self.price(model), self.max_cost_usd, self.max_tokens_total)
-        spending.spend(reply.tokens for reply in replies.rows.values())
+        for reply in replies.rows.values():
+            spending.spend(reply.tokens, reply.cost_usd)
         return spending
 
 

@@ -46,13 +46,13 @@ def test_no_order_of_holding_and_spending_crosses_a_limit(moves, most_tokens, mo
             continue
         if ends_now:
             spending.release(worst)
-            spending.spend([used])
+            spending.spend(used)
         else:
             open_.append((worst, used))
     assert spending.holds == len(open_)
     for worst, used in open_:
         spending.release(worst)
-        spending.spend([used])
+        spending.spend(used)
     assert spending.spent_tokens <= most_tokens
     assert spending.spent_usd <= most_usd * (1 + 1e-9)
     assert spending.holds == 0
@@ -61,7 +61,7 @@ def test_no_order_of_holding_and_spending_crosses_a_limit(moves, most_tokens, mo
 def test_an_unlimited_budget_holds_anything_without_a_price():
     spending = Budget(None)
     assert spending.hold(Tokens(10**9, 10**9))
-    spending.spend([Tokens(10**9, 0)])
+    spending.spend(Tokens(10**9, 0))
     assert spending.spent_usd == 0
 
 
