@@ -60,6 +60,7 @@ class Attempt(Row):
     verdict: Verdict
     prompt_tokens: int
     completion_tokens: int
+    labelled_steps: tuple[int, ...] = ()  # the first wrong step, 1-based, as each person who looked marked it
 
 
 class Correction(Row):

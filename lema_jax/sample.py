@@ -1,6 +1,8 @@
 """Reasoning paths of a student: its attempts at questions, graded, with all that made them.
 
-Reads   a task's questions (--task), or a file of problems, such as those of `evolve` (--problems).
+Reads   a task's questions (--task), or a file of problems, such as those of `evolve` (--problems). A student is a model
+        folder (--checkpoint), a chat endpoint (--student=openai), or one whose wrong solutions others have published
+        (--student=stepverify: people's, with the step that a teacher marked; --student=mathcritique: Llama-3-8B's).
 Writes  attempts.jsonl: every attempt, right or wrong. `correct` takes the wrong ones, `build_data` the right ones. With
         --mode the ones of a kind are written once more beside it, each text of a question once: the right ones
         (attempts.cot_augment.jsonl) or the mistakes (attempts.mistakes.jsonl), of all students in the file.
@@ -27,13 +29,19 @@ from lema_jax import errors, records, tasks
 from lema_jax.data import curate
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Attempt, Problem, Verdict, row_id
+from lema_jax.tasks import published
 from lema_jax.teacher import chat, endpoint, prompting
 from lema_jax.teacher.chat import Outcome, Reply, Request
 
 if TYPE_CHECKING:
     from lema_jax.generation.engine import Engine
 
-_STUDENT = flags.DEFINE_enum("student", "checkpoint", ["checkpoint", "openai"], "a model folder, or a chat endpoint")
+_STUDENT = flags.DEFINE_enum(
+    "student",
+    "checkpoint",
+    ["checkpoint", "openai", *published.NAMES],
+    "a model folder, a chat endpoint, or one whose wrong solutions are published",
+)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a model folder of convert or train")
 _STEP = flags.DEFINE_integer("step", None, "the step to sample from; the last when left out")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "a checkpoint's attempts under way at a time", lower_bound=1)
@@ -92,20 +100,23 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}")
     _check_flags()
-    asked = list(_prompts(_problems()))
-    if _STUDENT.value == "openai":
-        _sample_endpoint(asked)
+    if _STUDENT.value in published.NAMES:
+        _take_published(_problems())
+    elif _STUDENT.value == "openai":
+        _sample_endpoint(list(_prompts(_problems())))
     else:
-        _sample_checkpoint(asked)
+        _sample_checkpoint(list(_prompts(_problems())))
 
 
 def _check_flags() -> None:
-    strange = (_MODEL, _DRY_RUN) if _STUDENT.value == "checkpoint" else (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE)
-    for flag in strange:
+    of_checkpoint, of_endpoint = (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE), (_MODEL, _DRY_RUN)
+    of_both = (_FEW_SHOT, _SAMPLES, _DIFFICULTY_WEIGHTED, _MAX_SAMPLES, _TEMPERATURE, _TOP_P, _SEED, _MAX_NEW_TOKENS)
+    strange = {"checkpoint": of_endpoint, "openai": of_checkpoint}
+    for flag in strange.get(_STUDENT.value, (*of_checkpoint, *of_endpoint, *of_both)):
         if flag.present:
-            raise UserError(f"--{flag.name} is not for --student={_STUDENT.value}; leave it out, or choose the other")
-    needed = _CHECKPOINT if _STUDENT.value == "checkpoint" else _MODEL
-    if not needed.value:
+            raise UserError(f"--{flag.name} is not for --student={_STUDENT.value}; leave it out, or choose another")
+    needed = {"checkpoint": _CHECKPOINT, "openai": _MODEL}.get(_STUDENT.value)
+    if needed and not needed.value:
         raise UserError(f"--student={_STUDENT.value} needs --{needed.name}")
     if bool(_TASK.value) == bool(_PROBLEMS.value):
         raise UserError("give either --task or --problems: a task's questions, or a file of them")
@@ -217,6 +228,13 @@ def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
         if row.verdict is verdict and text not in seen:
             seen.add(text)
             yield row
+
+
+def _take_published(problems: Sequence[Problem]) -> None:
+    rows = published.attempts(_STUDENT.value, problems, Path(_DATA_DIR.value) if _DATA_DIR.value else None)
+    with Appender(_OUT.value, Attempt) as file:
+        file.extend(row for row in rows if row.id not in file.rows)
+        _finish(file, [row.id for row in rows])
 
 
 # --- a checkpoint -----------------------------------------------------------------------------------------------------
