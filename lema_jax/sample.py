@@ -116,7 +116,7 @@ def _check_flags() -> None:
         if flag.present:
             raise UserError(f"--{flag.name} is not for --student={_STUDENT.value}; leave it out, or choose another")
     needed = {"checkpoint": _CHECKPOINT, "openai": _MODEL}.get(_STUDENT.value)
-    if needed and not needed.value:
+    if needed is not None and not needed.value:
         raise UserError(f"--student={_STUDENT.value} needs --{needed.name}")
     if bool(_TASK.value) == bool(_PROBLEMS.value):
         raise UserError("give either --task or --problems: a task's questions, or a file of them")

@@ -187,8 +187,9 @@ class Asking:
         import openai
 
         try:
-            raw = await self._client.chat.completions.with_raw_response.create(**chat.wire(request.body, self._client))
-            return chat.read_completion(request.id, json.loads(raw.text), worst, self._budget.price)
+            body = chat.wire(request.body, self._client)
+            text = await self._client.post("/chat/completions", body=body, cast_to=str)
+            return chat.read_completion(request.id, json.loads(text), worst, self._budget.price)
         except openai.APIStatusError as error:
             if finish := chat.unanswerable(error.status_code, error.body):
                 return chat.unanswered(request.id, finish)
