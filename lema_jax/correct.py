@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
         with Appender(_OUT.value, Correction) as out:
             print(_correct_offline(out))
         return
-    examples = {task: prompting.worked_examples(problem, _PROMPT_FILE.value) for task, problem in kinds.items()}
+    examples = {kind: prompting.worked_examples(problem, _PROMPT_FILE.value) for kind, problem in kinds.items()}
     requests = functools.partial(_requests, examples)
     if _DRY_RUN.value:
         print(_ENDPOINT().estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _kinds_of_mistakes() -> dict[str, Problem]:
-    """A problem of each task that has wrong attempts; tells how many attempts of each verdict there are.
+    """A problem of each family that has wrong attempts; tells how many attempts of each verdict there are.
 
     Raises:
       UserError: none is wrong.
@@ -78,7 +78,7 @@ def _kinds_of_mistakes() -> dict[str, Problem]:
     for attempt in records.read(_ATTEMPTS.value, Attempt):
         counts[attempt.verdict] += 1
         if attempt.verdict is Verdict.WRONG:
-            kinds.setdefault(attempt.problem.task, attempt.problem)
+            kinds.setdefault(prompting.family(attempt.problem), attempt.problem)
     told = f"{_ATTEMPTS.value}: " + ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in Verdict)
     if not kinds:
         raise UserError(f"{told}: nothing to correct; sample more, at a higher temperature, or from a weaker student")
@@ -165,7 +165,7 @@ def _requests(
     for attempt in _mistakes():
         if attempt.id in corrected:
             continue
-        prompt = prompting.correction(examples[attempt.problem.task], attempt)
+        prompt = prompting.correction(examples[prompting.family(attempt.problem)], attempt)
         for sample in samples:
             yield chat.request(
                 prompt,

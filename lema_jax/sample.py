@@ -146,10 +146,11 @@ def _prompts(problems: Iterable[Problem]) -> Iterator[tuple[Problem, str]]:
     for problem in problems:
         prompt = tasks.get(problem.task).prompt(problem)
         if _FEW_SHOT.value:
-            if problem.task not in examples:
+            family = prompting.family(problem)
+            if family not in examples:
                 file = None if _FEW_SHOT.value == "package" else _FEW_SHOT.value
-                examples[problem.task] = prompting.chain_of_thought_examples(problem, file)
-            prompt = prompting.few_shot(examples[problem.task], prompt)
+                examples[family] = prompting.chain_of_thought_examples(problem, file)
+            prompt = prompting.few_shot(examples[family], prompt)
         yield problem, prompt
 
 
