@@ -62,12 +62,26 @@ def main(argv: Sequence[str]) -> None:
     print(f"wrote {_OUT.value}" if new else f"{_OUT.value} is there already, made of the same inputs; nothing to do")
 
 
+def _corrections() -> list[str]:
+    """The files of --corrections, none for --arm=cot: one set of flags can serve for all arms of a comparison.
+
+    Raises:
+      UserError: they are given without an arm, where it would not be seen that they are left out.
+    """
+    if _ARM.value == "cot" and _CORRECTIONS.value:
+        if not _ARM.present:
+            raise UserError("--corrections without --arm; --arm=lema learns from them, --arm=cot leaves them out")
+        print("--arm=cot is chain of thought alone: the corrections are left out")
+        return []
+    return _CORRECTIONS.value
+
+
 def _recipe() -> Recipe:
     return Recipe(
         task=_TASK.value,
         arm=_ARM.value,
         attempts=tuple(map(Path, _ATTEMPTS.value)),
-        corrections=tuple(map(Path, _CORRECTIONS.value)),
+        corrections=tuple(map(Path, _corrections())),
         data_dir=Path(_DATA_DIR.value) if _DATA_DIR.value else None,
         gold_rationales=_GOLD_RATIONALES.value,
         limit=_LIMIT.value,

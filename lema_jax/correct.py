@@ -15,16 +15,14 @@ is read from OPENAI_API_KEY.
 
 import collections
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from absl import flags
 
 from lema_jax import errors, records
 from lema_jax.errors import UserError
-from lema_jax.records import Appender, Attempt, Correction, Verdict, row_id
+from lema_jax.records import Appender, Attempt, Correction, Problem, Verdict, row_id
 from lema_jax.teacher import chat, endpoint, keep, prompting, reference
-from lema_jax.teacher.budget import Price
 from lema_jax.teacher.chat import Outcome, Reply, Request
 
 _ATTEMPTS = flags.DEFINE_string("attempts", None, "attempts.jsonl of sample", required=True)
@@ -47,63 +45,81 @@ _MAX_TOKENS = flags.DEFINE_integer("max_tokens", 1024, "the most tokens of a rep
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what a chat teacher would be asked and what it would cost")
 _ENDPOINT = endpoint.define_flags()
 
-_ROWS_A_WRITE = 64
-
 
 def main(argv: Sequence[str]) -> None:
     """Corrects every wrong attempt that the output has no row for, and counts what each filter left."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}")
-    wrong = _wrong_attempts()
+    (_require_no_chat_flags if _TEACHER.value == "reference" else _require_chat_flags)()
+    kinds = _kinds_of_mistakes()
     if _TEACHER.value == "reference":
-        _require_no_chat_flags()
         with Appender(_OUT.value, Correction) as out:
-            _print_counts(_correct_offline(wrong, out))
+            print(_correct_offline(out))
         return
-    _require_chat_flags()
-    examples = {row.problem.task: prompting.worked_examples(row.problem, _PROMPT_FILE.value) for row in wrong}
+    examples = {kind: prompting.worked_examples(problem, _PROMPT_FILE.value) for kind, problem in kinds.items()}
     requests = functools.partial(_requests, examples)
     if _DRY_RUN.value:
-        print(_ENDPOINT().estimate(requests(wrong, range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
+        print(_ENDPOINT().estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
         return
     with Appender(_OUT.value, Correction) as out, Appender(endpoint.replies_of(_OUT.value), Reply) as replies:
-        rows, outcome = _correct_by_chat(wrong, requests, out, replies)
-        _print_counts(rows)
+        counts, outcome = _correct_by_chat(requests, out, replies)
+        print(counts)
     outcome.require_all()
 
 
-def _wrong_attempts() -> list[Attempt]:
+def _kinds_of_mistakes() -> dict[str, Problem]:
+    """A problem of each family that has wrong attempts; tells how many attempts of each verdict there are.
+
+    Raises:
+      UserError: none is wrong.
+    """
     counts: collections.Counter[str] = collections.Counter()
-    wrong = []
+    kinds: dict[str, Problem] = {}
     for attempt in records.read(_ATTEMPTS.value, Attempt):
         counts[attempt.verdict] += 1
         if attempt.verdict is Verdict.WRONG:
-            wrong.append(attempt)
+            kinds.setdefault(prompting.family(attempt.problem), attempt.problem)
     told = f"{_ATTEMPTS.value}: " + ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in Verdict)
-    if not wrong:
+    if not kinds:
         raise UserError(f"{told}: nothing to correct; sample more, at a higher temperature, or from a weaker student")
     print(told)
-    return wrong
+    return kinds
 
 
-def _append(out: Appender[Correction], rows: Iterable[Correction]) -> None:
-    """Makes and writes the rows in their order, some at a time."""
-    rows = iter(rows)
-    while some := list(itertools.islice(rows, _ROWS_A_WRITE)):
-        out.append(*some)
+def _mistakes() -> Iterator[Attempt]:
+    """The wrong attempts, read anew each time: they may be more than fit into memory."""
+    return (attempt for attempt in records.read(_ATTEMPTS.value, Attempt) if attempt.verdict is Verdict.WRONG)
 
 
 def _finished(row: Correction) -> Correction:
     return keep.cut_at_step(row) if _CUT.value else row
 
 
-def _print_counts(rows: Sequence[Correction]) -> None:
-    kept = [row for row in rows if not row.rejected]
-    mistakes, corrected = (len({row.attempt.id for row in some}) for some in (rows, kept))
-    print(f"{_OUT.value}: {len(kept):,} of {len(rows):,} corrections kept, for {corrected:,} of {mistakes:,} mistakes")
-    rejected = collections.Counter(row.rejected for row in rows if row.rejected)
-    for why in (*sorted(rejected.keys() - keep.RULES.keys()), *keep.RULES):
-        print(f"  {rejected[why]:7,} rejected: {why}")
+class _Counts:
+    """What became of the mistakes."""
+
+    def __init__(self) -> None:
+        self.rows = self.kept = 0
+        self.mistakes: set[str] = set()  # ids of attempts
+        self.corrected: set[str] = set()  # of these
+        self.rejected: collections.Counter[str] = collections.Counter()
+
+    def add(self, row: Correction) -> None:
+        self.rows += 1
+        self.mistakes.add(row.attempt.id)
+        if row.rejected:
+            self.rejected[row.rejected] += 1
+        else:
+            self.kept += 1
+            self.corrected.add(row.attempt.id)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{_OUT.value}: {self.kept:,} of {self.rows:,} corrections kept,"
+            f" for {len(self.corrected):,} of {len(self.mistakes):,} mistakes"
+        ]
+        reasons = (*sorted(self.rejected.keys() - keep.RULES.keys()), *keep.RULES)
+        return "\n".join([*lines, *(f"  {self.rejected[why]:7,} rejected: {why}" for why in reasons)])
 
 
 # --- the reference teacher --------------------------------------------------------------------------------------------
@@ -117,12 +133,19 @@ def _require_no_chat_flags() -> None:
         raise UserError("--samples is for a chat teacher: the reference teacher says the same each time")
 
 
-def _correct_offline(wrong: Iterable[Attempt], out: Appender[Correction]) -> list[Correction]:
-    by_id = {row_id(attempt=row.id, teacher=reference.TEACHER, cut=_CUT.value): row for row in wrong}
-    missing = [(id, attempt) for id, attempt in by_id.items() if id not in out.rows]
-    corrections = (keep.correction(id, row, reference.TEACHER, reference.reply(row)) for id, row in missing)
-    _append(out, map(_finished, corrections))
-    return [out.rows[id] for id in by_id]
+def _correct_offline(out: Appender[Correction]) -> _Counts:
+    def id(attempt: Attempt) -> str:
+        return row_id(attempt=attempt.id, teacher=reference.TEACHER, cut=_CUT.value)
+
+    missing = (attempt for attempt in _mistakes() if id(attempt) not in out.rows)
+    out.extend(
+        _finished(keep.correction(id(attempt), attempt, reference.TEACHER, reference.reply(attempt)))
+        for attempt in missing
+    )
+    counts = _Counts()
+    for attempt in _mistakes():
+        counts.add(out.rows[id(attempt)])
+    return counts
 
 
 # --- a chat teacher ---------------------------------------------------------------------------------------------------
@@ -135,9 +158,14 @@ def _require_chat_flags() -> None:
         raise UserError(f"--samples={_SAMPLES.value} at --temperature=0 would all be the same; raise one of them")
 
 
-def _requests(examples: dict[str, str], wrong: Iterable[Attempt], samples: Iterable[int]) -> Iterator[Request]:
-    for attempt in wrong:
-        prompt = prompting.correction(examples[attempt.problem.task], attempt)
+def _requests(
+    examples: dict[str, str], samples: Iterable[int], corrected: Container[str] = frozenset()
+) -> Iterator[Request]:
+    """For each mistake that is not corrected yet, as many as there are samples."""
+    for attempt in _mistakes():
+        if attempt.id in corrected:
+            continue
+        prompt = prompting.correction(examples[prompting.family(attempt.problem)], attempt)
         for sample in samples:
             yield chat.request(
                 prompt,
@@ -151,36 +179,41 @@ def _requests(examples: dict[str, str], wrong: Iterable[Attempt], samples: Itera
 
 
 def _correct_by_chat(
-    wrong: Sequence[Attempt],
-    requests: Callable[[Iterable[Attempt], Iterable[int]], Iterator[Request]],
-    out: Appender[Correction],
-    replies: Appender[Reply],
-) -> tuple[list[Correction], Outcome]:
+    requests: Callable[..., Iterator[Request]], out: Appender[Correction], replies: Appender[Reply]
+) -> tuple[_Counts, Outcome]:
     """Asks for all samples at once or, with --until_correct, for one after the other of what is not yet corrected.
 
     Rows are written in the order of the attempts when the replies are in: the file does not depend on their order.
     """
     where = _ENDPOINT()
-    read = functools.partial(_chat_row, where.price(_MODEL.value))
     numbers = range(_SAMPLES.value)
-    rows: list[Correction] = []
-    outcome = Outcome(0)
+    counts, outcome = _Counts(), Outcome(0)
     for samples in [[number] for number in numbers] if _UNTIL_CORRECT.value else [numbers]:
-        corrected = {row.attempt.id for row in rows if _UNTIL_CORRECT.value and not row.rejected}
-        asked = functools.partial(requests, [attempt for attempt in wrong if attempt.id not in corrected], samples)
-        outcome += where.ask(asked, replies, lambda request, reply: not read(request, reply).rejected)
-        new = [read(request, reply) for request in asked() if (reply := replies.rows.get(request.id))]
-        _append(out, (one for one in new if one.id not in out.rows))
-        rows += new
+        corrected = frozenset(counts.corrected) if _UNTIL_CORRECT.value else frozenset()
+        asked = functools.partial(requests, samples, corrected)
+        outcome += where.ask(asked, replies, lambda request, reply: not _chat_row(request, reply).rejected)
+        out.extend(_new_rows(asked(), out, replies, counts))
         if outcome.stopped:
             break
-    return rows, outcome
+    return counts, outcome
 
 
-def _chat_row(price: Price | None, request: Request, reply: Reply) -> Correction:
+def _new_rows(
+    requests: Iterable[Request], out: Appender[Correction], replies: Appender[Reply], counts: _Counts
+) -> Iterator[Correction]:
+    """The corrections that the file lacks; counts these and the others."""
+    for request in requests:
+        if reply := replies.rows.get(request.id):
+            row = _chat_row(request, reply)
+            counts.add(row)
+            if row.id not in out.rows:
+                yield row
+
+
+def _chat_row(request: Request, reply: Reply) -> Correction:
     usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens, "finish": reply.finish}
-    if price:
-        usage["cost_usd"] = price.of(reply.tokens)
+    if reply.cost_usd is not None:
+        usage["cost_usd"] = reply.cost_usd
     id = row_id(attempt=request.about.id, request=request.id, cut=_CUT.value)
     return _finished(keep.correction(id, request.about, _MODEL.value, reply.text, reply.failed, usage))
 

@@ -7,9 +7,10 @@ all that "resume" means here.
 
 import enum
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -59,6 +60,7 @@ class Attempt(Row):
     verdict: Verdict
     prompt_tokens: int
     completion_tokens: int
+    labelled_steps: tuple[int, ...] = ()  # the first wrong step, 1-based, as each person who looked marked it
 
 
 class Correction(Row):
@@ -119,17 +121,12 @@ def row_id(**shaping: Any) -> str:
 
 
 def read(path: str | Path, row: type[R]) -> Iterator[R]:
-    """Yields the rows of a jsonl file.
+    """Yields the rows of a jsonl file, one in memory at a time.
 
     Raises:
       UserError: a missing file, a malformed line (`file:line: field: reason`), or an id that occurs twice.
     """
-    seen: dict[str, int] = {}
-    for number, line in _lines(Path(path)):
-        parsed = _parse(path, number, line, row)
-        if (first := seen.setdefault(parsed.id, number)) != number:
-            raise UserError(f"{path}:{number}: id {parsed.id!r} stands on line {first} already; remove one of them")
-        yield parsed
+    return (parsed for _, parsed in _read(Path(path), row))
 
 
 def write(path: str | Path, rows: Iterable[Row]) -> int:
@@ -150,10 +147,12 @@ def write(path: str | Path, rows: Iterable[Row]) -> int:
 class Appender(Generic[R]):
     """A jsonl file that grows durably: a row that `append` returned from survives kill -9.
 
-    Opening it reads what is there into `rows` (id -> row). A torn last line (the trace of a kill while writing) is
-    dropped, so its row is done again; any other malformed line is an error and the file is left as it was found. A lock
-    keeps a second process from writing the same file.
+    Opening it finds what is there (`rows`). A torn last line (the trace of a kill while writing) is dropped, so its row
+    is done again; any other malformed line is an error and the file is left as it was found. A lock keeps a second
+    process from writing the same file.
     """
+
+    rows: Mapping[str, R]  # by id, in the order of the file; each is read when it is asked for
 
     def __init__(self, path: str | Path, row: type[R]):
         self.path = Path(path)
@@ -165,28 +164,63 @@ class Appender(Generic[R]):
         try:
             _lock(self._file, self.path)
             _mend_last_line(self._file)
-            self.rows: dict[str, R] = {parsed.id: parsed for parsed in read(self.path, row)}
+            self.rows = self._rows = _Rows(self.path, row)
         except BaseException:
             self._file.close()
             raise
 
     def append(self, *rows: R) -> None:
         """Writes rows whose ids are new and forces them to the disk before it returns (one fsync a call)."""
-        new: dict[str, R] = {}
+        lines: dict[str, bytes] = {}
         for row in rows:
-            if row.id in self.rows or row.id in new:
+            if row.id in self.rows or row.id in lines:
                 raise ValueError(f"row {row.id} is in {self.path} already")
-            new[row.id] = row
-        self._file.write("".join(row.model_dump_json() + "\n" for row in rows).encode())
+            lines[row.id] = row.model_dump_json().encode() + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
+        self._file.write(b"".join(lines.values()))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.rows |= new
+        for id, line in lines.items():
+            self._rows.starts[id] = end
+            end += len(line)
+
+    def extend(self, rows: Iterable[R]) -> None:
+        """Appends rows as they are made, some at a time, so that they may be more than fit into memory."""
+        rows = iter(rows)
+        while some := list(itertools.islice(rows, _ROWS_A_WRITE)):
+            self.append(*some)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._rows.file.close()
         self._file.close()
+
+
+_ROWS_A_WRITE = 64
+
+
+class _Rows(Mapping[str, R]):
+    """The rows of a file that is there and may grow. In memory are only the places at which they start."""
+
+    def __init__(self, path: Path, row: type[R]):
+        self._row = row
+        self.starts = {parsed.id: start for start, parsed in _read(path, row)}
+        self.file = open(path, "rb")  # noqa: SIM115 (apart from the one that writes, which another thread may be using)
+
+    def __getitem__(self, id: str) -> R:
+        self.file.seek(self.starts[id])
+        return self._row.model_validate_json(self.file.readline())
+
+    def __contains__(self, id: object) -> bool:
+        return id in self.starts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.starts)
+
+    def __len__(self) -> int:
+        return len(self.starts)
 
 
 def _lock(file: Any, path: Path) -> None:
@@ -221,21 +255,32 @@ def _mend_last_line(file: Any) -> None:
         file.write(b"\n")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _read(path: Path, row: type[R]) -> Iterator[tuple[int, R]]:
+    """The rows, and at which byte of the file each one's line starts; see `read` for errors."""
+    seen: dict[str, int] = {}
+    start = 0
+    for number, line in _lines(path):
+        if line.strip():
+            parsed = _parse(path, number, line, row)
+            if (first := seen.setdefault(parsed.id, number)) != number:
+                raise UserError(f"{path}:{number}: id {parsed.id!r} stands on line {first} already; remove one of them")
+            yield start, parsed
+        start += len(line)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        file = open(path, encoding="utf-8")  # noqa: SIM115 (closed by the with below)
+        with open(path, "rb") as file:
+            yield from enumerate(file, start=1)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    with file:
-        try:
-            yield from ((n, line) for n, line in enumerate(file, start=1) if line.strip())
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 text ({error}); was it cut or compressed?") from None
 
 
-def _parse(path: str | Path, number: int, line: str, row: type[R]) -> R:
+def _parse(path: Path, number: int, line: bytes, row: type[R]) -> R:
     try:
-        return row.model_validate_json(line)
+        return row.model_validate_json(line.decode())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}); was it cut or compressed?") from None
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "the line"

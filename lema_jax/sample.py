@@ -1,6 +1,8 @@
 """Reasoning paths of a student: its attempts at questions, graded, with all that made them.
 
-Reads   a task's questions (--task), or a file of problems, such as those of `evolve` (--problems).
+Reads   a task's questions (--task), or a file of problems, such as those of `evolve` (--problems). A student is a model
+        folder (--checkpoint), a chat endpoint (--student=openai), or one whose wrong solutions others have published
+        (--student=stepverify: people's, with the step that a teacher marked; --student=mathcritique: Llama-3-8B's).
 Writes  attempts.jsonl: every attempt, right or wrong. `correct` takes the wrong ones, `build_data` the right ones. With
         --mode the ones of a kind are written once more beside it, each text of a question once: the right ones
         (attempts.cot_augment.jsonl) or the mistakes (attempts.mistakes.jsonl), of all students in the file.
@@ -27,13 +29,19 @@ from lema_jax import errors, records, tasks
 from lema_jax.data import curate
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Attempt, Problem, Verdict, row_id
+from lema_jax.tasks import published
 from lema_jax.teacher import chat, endpoint, prompting
 from lema_jax.teacher.chat import Outcome, Reply, Request
 
 if TYPE_CHECKING:
     from lema_jax.generation.engine import Engine
 
-_STUDENT = flags.DEFINE_enum("student", "checkpoint", ["checkpoint", "openai"], "a model folder, or a chat endpoint")
+_STUDENT = flags.DEFINE_enum(
+    "student",
+    "checkpoint",
+    ["checkpoint", "openai", *published.NAMES],
+    "a model folder, a chat endpoint, or one whose wrong solutions are published",
+)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a model folder of convert or train")
 _STEP = flags.DEFINE_integer("step", None, "the step to sample from; the last when left out")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "a checkpoint's attempts under way at a time", lower_bound=1)
@@ -84,8 +92,7 @@ class _Wanted:
         return _own_part(Attempt(**shared, student=self.student, sampling=self.sampling, **fields))
 
 
-# Answers what the file lacks and returns the rows in the order wanted, those that were answered.
-Answer = Callable[[Sequence[_Wanted]], list[Attempt]]
+Answer = Callable[[Sequence[_Wanted]], object]  # answers what the file lacks, as far as it can
 
 
 def main(argv: Sequence[str]) -> None:
@@ -93,20 +100,23 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}")
     _check_flags()
-    asked = list(_prompts(_problems()))
-    if _STUDENT.value == "openai":
-        _sample_endpoint(asked)
+    if _STUDENT.value in published.NAMES:
+        _take_published(_problems())
+    elif _STUDENT.value == "openai":
+        _sample_endpoint(list(_prompts(_problems())))
     else:
-        _sample_checkpoint(asked)
+        _sample_checkpoint(list(_prompts(_problems())))
 
 
 def _check_flags() -> None:
-    strange = (_MODEL, _DRY_RUN) if _STUDENT.value == "checkpoint" else (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE)
-    for flag in strange:
+    of_checkpoint, of_endpoint = (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE), (_MODEL, _DRY_RUN)
+    of_both = (_FEW_SHOT, _SAMPLES, _DIFFICULTY_WEIGHTED, _MAX_SAMPLES, _TEMPERATURE, _TOP_P, _SEED, _MAX_NEW_TOKENS)
+    strange = {"checkpoint": of_endpoint, "openai": of_checkpoint}
+    for flag in strange.get(_STUDENT.value, (*of_checkpoint, *of_endpoint, *of_both)):
         if flag.present:
-            raise UserError(f"--{flag.name} is not for --student={_STUDENT.value}; leave it out, or choose the other")
-    needed = _CHECKPOINT if _STUDENT.value == "checkpoint" else _MODEL
-    if not needed.value:
+            raise UserError(f"--{flag.name} is not for --student={_STUDENT.value}; leave it out, or choose another")
+    needed = {"checkpoint": _CHECKPOINT, "openai": _MODEL}.get(_STUDENT.value)
+    if needed is not None and not needed.value:
         raise UserError(f"--student={_STUDENT.value} needs --{needed.name}")
     if bool(_TASK.value) == bool(_PROBLEMS.value):
         raise UserError("give either --task or --problems: a task's questions, or a file of them")
@@ -136,10 +146,11 @@ def _prompts(problems: Iterable[Problem]) -> Iterator[tuple[Problem, str]]:
     for problem in problems:
         prompt = tasks.get(problem.task).prompt(problem)
         if _FEW_SHOT.value:
-            if problem.task not in examples:
+            family = prompting.family(problem)
+            if family not in examples:
                 file = None if _FEW_SHOT.value == "package" else _FEW_SHOT.value
-                examples[problem.task] = prompting.chain_of_thought_examples(problem, file)
-            prompt = prompting.few_shot(examples[problem.task], prompt)
+                examples[family] = prompting.chain_of_thought_examples(problem, file)
+            prompt = prompting.few_shot(examples[family], prompt)
         yield problem, prompt
 
 
@@ -154,23 +165,32 @@ def _wanted(
 
 
 def _rounds(
-    asked: Sequence[tuple[Problem, str]], student: str, settings: dict[str, Any], answer: Answer
-) -> list[Attempt]:
-    """The attempts at every question, then more at those that the first ones failed.
+    asked: Sequence[tuple[Problem, str]],
+    student: str,
+    settings: dict[str, Any],
+    file: Appender[Attempt],
+    answer: Answer,
+) -> list[str]:
+    """Makes the attempts at every question, then more at those that the first ones failed; returns the ids wanted.
 
     The attempts grow linearly with the share that failed, from `samples` to `max_samples` (as DART-Math's, arXiv
     2407.13690, that are in proportion to difficulty). The draw repeats itself, so a rerun wants the same ones.
     """
-    rows = answer(_wanted(asked, student, settings, lambda _: range(_SAMPLES.value)))
+    wanted = _wanted(asked, student, settings, lambda _: range(_SAMPLES.value))
+    answer(wanted)
+    ids = [one.id for one in wanted]
     if _MAX_SAMPLES.value is None:
-        return rows
+        return ids
+    rows = (file.rows[id] for id in ids if id in file.rows)
     failed = collections.Counter(row.problem.id for row in rows if row.verdict is not Verdict.RIGHT)
     more = _MAX_SAMPLES.value - _SAMPLES.value
 
     def numbers(problem: Problem) -> range:
         return range(_SAMPLES.value, _SAMPLES.value + -(-more * failed[problem.id] // _SAMPLES.value))
 
-    return rows + answer(_wanted(asked, student, settings, numbers))
+    wanted = _wanted(asked, student, settings, numbers)
+    answer(wanted)
+    return ids + [one.id for one in wanted]
 
 
 def _own_part(row: Attempt) -> Attempt:
@@ -182,18 +202,23 @@ def _own_part(row: Attempt) -> Attempt:
     return row.model_copy(update={"text": own, "answer": answer, "verdict": verdict})
 
 
-def _finish(file: Appender[Attempt], rows: Sequence[Attempt]) -> None:
+def _finish(file: Appender[Attempt], wanted: Iterable[str]) -> None:
     """Writes the rows in the order wanted, behind those of other commands, and the selection; counts the verdicts."""
-    ids = {row.id for row in rows}
-    everything = [*(row for id, row in file.rows.items() if id not in ids), *rows]
-    records.write(file.path, everything)
-    counts = collections.Counter(row.verdict.value for row in rows)
-    questions = len({row.problem.id for row in rows})
-    print(f"{len(rows)} attempts at {questions} questions: " + ", ".join(f"{n} {v}" for v, n in counts.most_common()))
+    made = [id for id in wanted if id in file.rows]
+    known = set(made)
+    order = [*(id for id in file.rows if id not in known), *made]
+    counts: collections.Counter[str] = collections.Counter()
+    questions: set[str] = set()
+    for row in map(file.rows.__getitem__, made):
+        counts[row.verdict] += 1
+        questions.add(row.problem.id)
+    records.write(file.path, map(file.rows.__getitem__, order))
+    told = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common())
+    print(f"{file.path}: {len(made):,} attempts at {len(questions):,} questions: {told}")
     if _MODE.value != "all":
         path = file.path.with_suffix(f".{_MODE.value}.jsonl")
-        written = records.write(path, _select(everything, _SELECTED[_MODE.value]))
-        print(f"{path}: {written} of all {len(everything)} attempts")
+        written = records.write(path, _select(map(file.rows.__getitem__, order), _SELECTED[_MODE.value]))
+        print(f"{path}: {written:,} of all {len(order):,} attempts")
 
 
 def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
@@ -204,6 +229,13 @@ def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
         if row.verdict is verdict and text not in seen:
             seen.add(text)
             yield row
+
+
+def _take_published(problems: Sequence[Problem]) -> None:
+    rows = published.attempts(_STUDENT.value, problems, Path(_DATA_DIR.value) if _DATA_DIR.value else None)
+    with Appender(_OUT.value, Attempt) as file:
+        file.extend(row for row in rows if row.id not in file.rows)
+        _finish(file, [row.id for row in rows])
 
 
 # --- a checkpoint -----------------------------------------------------------------------------------------------------
@@ -223,13 +255,13 @@ def _sample_checkpoint(asked: Sequence[tuple[Problem, str]]) -> None:
     }
     with Appender(_OUT.value, Attempt) as file:
 
-        def answer(wanted: Sequence[_Wanted]) -> list[Attempt]:
+        def answer(wanted: Sequence[_Wanted]) -> object:
             by_id = {one.id: one for one in wanted}
             questions = [student.Asked(one.id, one.problem, one.prompt) for one in wanted]
             row = lambda *, id, problem, prompt, **fields: by_id[id].row(**fields)
             return student.answer(questions, file, functools.partial(_engine, step), row)
 
-        _finish(file, _rounds(asked, checkpoint.identity(_CHECKPOINT.value, step), settings, answer))
+        _finish(file, _rounds(asked, checkpoint.identity(_CHECKPOINT.value, step), settings, file, answer))
 
 
 def _engine(step: int, answers: int) -> "Engine":
@@ -265,16 +297,15 @@ def _sample_endpoint(asked: Sequence[tuple[Problem, str]]) -> None:
     outcome = Outcome(0)
     with Appender(_OUT.value, Attempt) as file, Appender(kept_in, Reply) as replies:
 
-        def answer(wanted: Sequence[_Wanted]) -> list[Attempt]:
+        def answer(wanted: Sequence[_Wanted]) -> None:
             nonlocal outcome
             missing = [one for one in wanted if one.id not in file.rows]
             if not outcome.stopped:
                 outcome += where.ask(lambda: map(_request, missing), replies, _is_right)
-            new = [_attempt(one, reply) for one in missing if (reply := replies.rows.get(_request(one).id))]
-            file.append(*new)
-            return [file.rows[one.id] for one in wanted if one.id in file.rows]
+            found = ((one, replies.rows.get(_request(one).id)) for one in missing)
+            file.extend(_attempt(one, reply) for one, reply in found if reply)
 
-        _finish(file, _rounds(asked, model, settings, answer))
+        _finish(file, _rounds(asked, model, settings, file, answer))
     outcome.require_all()
 
 

@@ -40,6 +40,7 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     flags = {
         "Flag --out must have a value": ["--task=arithmetic"],
         f"error: {malformed}:1: ": [*ARITHMETIC, "--arm=lema", f"--corrections={malformed}", out],
+        "error: --corrections without --arm": [*ARITHMETIC, f"--corrections={malformed}", out],
         "error: --correction_share is of an equalised mix": ["--task=arithmetic", "--correction_share=0.5", out],
     }
     for expected, given in flags.items():
@@ -66,6 +67,9 @@ def test_what_it_makes_and_that_a_rerun_makes_nothing(tmp_path: Path) -> None:
     again = run(*flags)
     assert again.returncode == 0
     assert "made of the same inputs; nothing to do" in again.stdout
+    with_corrections = run(*flags, "--arm=cot", "--corrections=none.jsonl")  # an arm that has no use for them
+    assert with_corrections.stdout.startswith("--arm=cot is chain of thought alone: the corrections are left out\n")
+    assert "made of the same inputs; nothing to do" in with_corrections.stdout
     other = run(*flags, "--seed=1")
     assert other.returncode == 1
     assert "other settings or inputs (seed)" in other.stderr

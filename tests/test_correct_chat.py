@@ -178,12 +178,19 @@ def test_a_dry_run_asks_and_writes_nothing(files, tmp_path):
         said = succeeds(*files, *chat_flags(server, "--dry_run", "--usd_per_million=1,2", "--samples=2"))
         assert not server.asked
         assert "24 requests to ask (0 are answered already)" in said
-        assert "24,576 completion tokens; cost at most about $0.0" in said
+        assert "24,576 completion tokens\nat $1 and $2 a million (--usd_per_million): at most about $0.0" in said
+        assert "--max_cost_usd" not in said
         assert [path.name for path in tmp_path.iterdir()] == ["attempts.jsonl"]
-        succeeds(*files, *chat_flags(server))
+        succeeds(*files, *chat_flags(server, "--usd_per_million=1000,2000"))  # 12 x $0.14
         again = succeeds(*files, *chat_flags(server, "--dry_run", "--samples=2"))
         assert "12 requests to ask (12 are answered already)" in again
-        assert "cost at most about unknown" in again
+        assert "what m costs is not known" in again
+        other = ("--dry_run", "--model=gpt-4o", "--max_cost_usd=1.69", "--batch")
+        said = succeeds(*files, *chat_flags(server, *other))
+        assert "12 requests to ask (0 are answered already)" in said
+        assert "at $1.25 and $5 a million (list of " in said
+        assert ", halved by --batch): at most about $0.0" in said
+        assert ", beside $1.68 that are spent\n--max_cost_usd=1.69 may end it" in said
 
 
 def test_a_spent_budget_keeps_what_it_bought_and_says_how_to_go_on(files, tmp_path):

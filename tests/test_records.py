@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,3 +184,28 @@ def test_nothing_is_lost_or_doubled_by_kill_9(tmp_path: Path) -> None:
         assert numbers == list(range(len(numbers)))
         assert len(numbers) > acknowledged
         assert all(row.completion == str(number) * 2000 for number, row in enumerate(appender.rows.values()))
+
+
+def test_rows_are_on_the_disk_and_not_in_memory(tmp_path: Path) -> None:
+    made = 0
+
+    def rows() -> Iterator[Example]:
+        nonlocal made
+        for number in range(2_000):
+            made += 1
+            yield example(number, f"{number} é\u2028" * 1_000)
+
+    tracemalloc.start()
+    with Appender(tmp_path / "rows.jsonl", Example) as appender:
+        appender.extend(rows())
+        held, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert appender.path.stat().st_size > 15e6
+        assert most < 5e6  # bytes; some rows on their way to the disk
+        assert held < 1e6
+        assert made == len(appender.rows) == 2_000
+        assert appender.rows["e1234"] == example(1234, "1234 é\u2028" * 1_000)
+    with Appender(tmp_path / "rows.jsonl", Example) as appender:
+        appender.append(example(2_000))
+        assert [appender.rows[id].completion[:4].strip() for id in ("e7", "e1999", "e2000")] == ["7 é", "1999", "c"]
+        assert list(appender.rows)[-2:] == ["e1999", "e2000"]

@@ -7,6 +7,7 @@ no step is asked: the completion says what is mistaken and gives the whole answe
 
 import enum
 import functools
+import re
 from collections.abc import Callable
 
 from lema_jax import tasks
@@ -125,10 +126,17 @@ def _solution(row: Correction) -> str:
     return f"Correct Solution:\n{{\n{unchanged}{number_steps(corrected_steps(row), row.step)}\n}}"
 
 
+FINAL_SENTENCE = re.compile(r"The answer is [^\n]+\.$")
+
+
 def corrected_steps(row: Correction) -> list[str]:
-    """The steps, the last of which states the answer."""
-    stated = "The answer is" in row.steps[-1]
-    return [*row.steps] if stated else [*row.steps, f"The answer is {row.answer}."]
+    """The steps, the last of which states the answer as the paper's completions do."""
+    *steps, last = row.steps
+    if FINAL_SENTENCE.search(last):
+        return [*steps, last]
+    if last.endswith(f"The answer is {row.answer}"):
+        return [*steps, f"{last}."]
+    return [*steps, last, f"The answer is {row.answer}."]
 
 
 def _example(kind: str, problem: Problem, source: str, prompt: str, completion: str) -> Example:

@@ -1,6 +1,5 @@
 """Rows to candidates: gold rationales, right attempts, kept corrections. What cannot serve is counted."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -12,8 +11,6 @@ from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Correction, Example, Problem, Verdict
 
 R = TypeVar("R", Attempt, Correction)
-
-_FINAL_SENTENCE = re.compile(r"The answer is [^\n]+\.$")
 
 
 def chain_of_thought(task_name: str, gold: Iterable[Problem], attempts: Iterable[Path]) -> Pool:
@@ -28,7 +25,7 @@ def chain_of_thought(task_name: str, gold: Iterable[Problem], attempts: Iterable
     for attempt in _rows(attempts, Attempt, task_name, lambda row: row.problem):
         if attempt.verdict is not Verdict.RIGHT:
             not_right += 1
-        elif not _FINAL_SENTENCE.search(attempt.text.strip()):
+        elif not examples.FINAL_SENTENCE.search(attempt.text.strip()):
             unended += 1
         else:
             candidates.append(Candidate(attempt.problem, examples.cot(attempt.problem, attempt.text, attempt.student)))

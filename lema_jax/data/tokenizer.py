@@ -76,7 +76,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     reserved = 3 + len(alphabet) + len(numbers)
     if vocab_size < reserved:
-        raise UserError(f"vocab_size={vocab_size} must be at least {reserved}: bytes, special tokens and whole numbers")
+        raise UserError(
+            f"a tokenizer of {vocab_size} ids is too small; bytes, special tokens and numbers take {reserved}"
+        )
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = _pre_tokenizer()
     trainer = trainers.BpeTrainer(

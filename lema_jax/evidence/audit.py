@@ -1,5 +1,10 @@
-"""A file of corrections looked at: what each keep rule rejected, where the mistakes are, whose, and rows to read."""
+"""A file of corrections looked at: what each keep rule rejected, where the mistakes are, whose, and rows to read.
 
+Where people have marked the first wrong step of an attempt (`sample --student=stepverify`), it also says how often a
+teacher names the same one.
+"""
+
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,18 +26,26 @@ _LAST_STEP = 12  # steps from here on are one bar
 
 @dataclass(frozen=True)
 class Rate:
-    """How many of `n` corrections were kept."""
+    """How many of `n` corrections were kept, or agree."""
 
-    kept: int
+    count: int
     n: int
 
     @property
     def share(self) -> float:
-        return self.kept / self.n
+        return self.count / self.n
 
     @property
     def interval(self) -> stats.Interval:
-        return stats.wilson(self.kept, self.n)
+        return stats.wilson(self.count, self.n)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often a rule names the step that people marked, or one beside it; `n` counts their marks."""
+
+    exact: Rate
+    near: Rate  # at most one step away
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,7 @@ class Audit:
     steps: dict[int, int]  # kept corrections by the step they call wrong, ascending
     rates: dict[str, dict[str, Rate]]  # "student", "teacher" and what a task knows of its questions -> value -> rate
     usage: dict[str, float]  # what the teachers' replies report, summed
+    agreement: dict[str, Agreement]  # by teacher, and of rules that need none; empty where no step was marked
 
 
 def load(path: Path) -> Audit:
@@ -80,13 +94,32 @@ def audit(rows: Sequence[Correction]) -> Audit:
         steps=dict(sorted(Counter(row.step for row in kept if row.step is not None).items())),
         rates=rates,
         usage=dict(usage),
+        agreement=_agreement([row for row in rows if row.attempt.labelled_steps]),
     )
+
+
+def _agreement(rows: Sequence[Correction]) -> dict[str, Agreement]:
+    """Of each teacher, of people with each other, and of rules that read nothing."""
+    marks = [(mark, row) for row in rows for mark in row.attempt.labelled_steps]
+    attempts = {row.attempt.id: row.attempt.labelled_steps for row in rows}.values()
+    named: dict[str, list[tuple[int, int | None]]] = {
+        teacher: [(mark, row.step) for mark, row in marks if row.teacher == teacher]
+        for teacher in dict.fromkeys(row.teacher for row in rows)
+    }
+    named["another person"] = [pair for people in attempts for pair in itertools.combinations(people, 2)]
+    named |= {f"always step {step}": [(mark, step) for mark, _ in marks] for step in (1, 2)}
+    return {name: Agreement(_within(pairs, 0), _within(pairs, 1)) for name, pairs in named.items() if pairs}
+
+
+def _within(pairs: Sequence[tuple[int, int | None]], distance: int) -> Rate:
+    """How many of the marks are so near to the step that is named; a teacher that names none is not near."""
+    return Rate(sum(step is not None and abs(mark - step) <= distance for mark, step in pairs), len(pairs))
 
 
 def _finding(found: Audit) -> str:
     overall = found.overall
     return (
-        f"{overall.kept:,} of {overall.n:,} corrections are kept ({table.percent(overall.share)}, 95 % interval "
+        f"{overall.count:,} of {overall.n:,} corrections are kept ({table.percent(overall.share)}, 95 % interval "
         f"{table.span(overall.interval)}); {found.attempts_corrected:,} of {found.attempts:,} wrong attempts have at "
         "least one."
     )
@@ -106,11 +139,25 @@ def text(found: Audit) -> str:
         lines += ["", table.text_table(("rejected because of", "corrections"), rejected)]
     for key, rates in found.rates.items():
         rows = [
-            (name, f"{r.kept:,}", f"{r.n:,}", table.percent(r.share), table.span(r.interval))
+            (name, f"{r.count:,}", f"{r.n:,}", table.percent(r.share), table.span(r.interval))
             for name, r in rates.items()
         ]
         lines += ["", table.text_table((key, "kept", "of", "share", "95 % interval"), rows)]
+    if found.agreement:
+        lines += ["", table.text_table(AGREEMENT, agreement_rows(found))]
     return "\n".join(lines)
+
+
+AGREEMENT = ("who names the wrong step", "as marked", "95 % interval", "within one", "95 % interval", "of marks")
+
+
+def agreement_rows(found: Audit) -> list[tuple[str, ...]]:
+    """Lines of a table with the header `AGREEMENT`."""
+    rows: list[tuple[str, ...]] = []
+    for name, who in found.agreement.items():
+        exact, near = ((table.percent(rate.share), table.span(rate.interval)) for rate in (who.exact, who.near))
+        rows.append((name, *exact, *near, f"{who.exact.n:,}"))
+    return rows
 
 
 def html(found: Audit, name: str, *, seed: int = 0) -> str:
@@ -123,10 +170,11 @@ def html(found: Audit, name: str, *, seed: int = 0) -> str:
         title=f"Corrections in {name}",
         lead=f"{overall.n:,} corrections of {found.attempts:,} wrong attempts",
         finding=_finding(found),
-        filters=charts.bars({"all": overall.n, **_most(found.rejected), "kept": overall.kept}, "corrections"),
+        filters=charts.bars({"all": overall.n, **_most(found.rejected), "kept": overall.count}, "corrections"),
         positions=charts.bars(positions, "kept corrections") if positions else None,
         rates=[(key, _rate_plot(rates)) for key, rates in found.rates.items()],
         usage=[(name, f"{total:,.10g}") for name, total in found.usage.items()],
+        agreement=(AGREEMENT, agreement_rows(found)) if found.agreement else None,
         rows=[{"row": row, "steps": split_steps(row.attempt.text)} for row in drawn],
         seed=seed,
     )

@@ -87,29 +87,31 @@ def answer(
     missing = [one for one in asked if one.id not in file.rows]
     if missing:
         seeds = [int(one.id[:8], 16) for one in missing]
-        progress = _Progress(len(asked))
+        kept = [file.rows[one.id].verdict for one in asked if one.id in file.rows]
+        progress = _Progress(len(asked), len(kept), kept.count(Verdict.RIGHT))
         for done in engine(len(asked)).complete([one.prompt for one in missing], seeds):
             one = missing[done.index]
             said, verdict = tasks.grade(one.problem, done.text, truncated=done.truncated)
             counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
             shared: dict[str, Any] = {"id": one.id, "problem": one.problem, "prompt": one.prompt}
             file.append(row(**shared, text=done.text, answer=said, verdict=verdict, **counts))
-            progress.show(file, done.completion_tokens)
+            progress.add(verdict, done.completion_tokens)
     return [file.rows[one.id] for one in asked]
 
 
 class _Progress:
     """One line that is written over: how many, how many right, how fast."""
 
-    def __init__(self, total: int):
-        self._total, self._tokens, self._began = total, 0, time.monotonic()
+    def __init__(self, total: int, done: int, right: int):
+        self._total, self._done, self._right = total, done, right
+        self._tokens, self._began = 0, time.monotonic()
 
-    def show(self, file: Appender[Any], tokens: int) -> None:
+    def add(self, verdict: Verdict, tokens: int) -> None:
+        self._done += 1
+        self._right += verdict is Verdict.RIGHT
         self._tokens += tokens
-        done = len(file.rows)
-        if done % 16 and done != self._total:
+        if self._done % 16 and self._done != self._total:
             return
-        right = sum(row.verdict is Verdict.RIGHT for row in file.rows.values()) / done
-        speed = self._tokens / (time.monotonic() - self._began)
-        end = "\n" if done == self._total else ""
-        print(f"\r{done}/{self._total} answered, {right:.1%} right, {speed:,.0f} tokens/s", end=end, flush=True)
+        right, speed = self._right / self._done, self._tokens / (time.monotonic() - self._began)
+        end = "\n" if self._done == self._total else ""
+        print(f"\r{self._done}/{self._total} answered, {right:.1%} right, {speed:,.0f} tokens/s", end=end, flush=True)

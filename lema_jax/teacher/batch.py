@@ -220,8 +220,8 @@ class Batches:
             id, response = row["custom_id"], row.get("response") or {}
             status, body = response.get("status_code"), response.get("body") or {}
             if status == 200:
-                reply = chat.read_completion(id, body, worst.get(id, Tokens(0, 0)))
-                self._budget.spend([reply.tokens])
+                reply = chat.read_completion(id, body, worst.get(id, Tokens(0, 0)), self._budget.price)
+                self._budget.spend(reply.tokens, reply.cost_usd)
                 return reply
             error = row.get("error") or body.get("error") or {}
             if finish := chat.unanswerable(status or 0, error):

@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lema_jax.errors import UserError
 
-# USD per million prompt and completion tokens, OpenAI's list prices of 2025; --usd_per_million overrides them.
-_PRICES = {
+LISTED = "March 2026"  # when the prices below were those of OpenAI's public list; --usd_per_million overrides them
+_PRICES = {  # USD per million prompt and completion tokens; a dated snapshot may cost more than the name without a date
     "gpt-3.5-turbo": (0.5, 1.5),
     "gpt-4": (30.0, 60.0),
     "gpt-4-turbo": (10.0, 30.0),
@@ -17,6 +17,12 @@ _PRICES = {
     "gpt-4.1": (2.0, 8.0),
     "gpt-4.1-mini": (0.4, 1.6),
     "gpt-4.1-nano": (0.1, 0.4),
+    "gpt-5": (1.25, 10.0),
+    "gpt-5-mini": (0.25, 2.0),
+    "gpt-5-nano": (0.05, 0.4),
+    "o3": (2.0, 8.0),
+    "o3-mini": (1.1, 4.4),
+    "o4-mini": (1.1, 4.4),
 }
 BATCH_DISCOUNT = 0.5  # the Batch API's price beside the list price
 _HIDDEN_TOKENS = 256  # what a chat template and a server's own system prompt may add to a prompt
@@ -81,21 +87,20 @@ class Budget:
     def __init__(self, price: Price | None, max_usd: float = math.inf, max_tokens: float = math.inf):
         if price is None and max_usd < math.inf:
             raise UserError("--max_cost_usd needs this model's price; give --usd_per_million=prompt,completion")
-        self.price = price or Price(0.0, 0.0)
+        self.price = price
         self._max_usd, self._max_tokens = max_usd, max_tokens
         self.spent_usd, self.spent_tokens = 0.0, 0
         self._held_usd, self._held_tokens = 0.0, 0
         self.holds = 0  # requests that something is set aside for
 
-    def spend(self, used: Iterable[Tokens]) -> None:
-        """Counts what has been paid."""
-        for tokens in used:
-            self.spent_usd += self.price.of(tokens)
-            self.spent_tokens += sum(tokens)
+    def spend(self, tokens: Tokens, usd: float | None = None) -> None:
+        """Counts what has been paid: `usd` where that is known (another model's price, say), else by this price."""
+        self.spent_usd += self._usd(tokens) if usd is None else usd
+        self.spent_tokens += sum(tokens)
 
     def hold(self, worst: Tokens) -> bool:
         """Sets the worst case aside until `release`, or says that it does not fit."""
-        usd, tokens = self._held_usd + self.price.of(worst), self._held_tokens + sum(worst)
+        usd, tokens = self._held_usd + self._usd(worst), self._held_tokens + sum(worst)
         if self.spent_usd + usd > self._max_usd or self.spent_tokens + tokens > self._max_tokens:
             return False
         self._held_usd, self._held_tokens = usd, tokens
@@ -104,6 +109,9 @@ class Budget:
 
     def release(self, worst: Tokens) -> None:
         """Gives back what `hold` set aside."""
-        self._held_usd -= self.price.of(worst)
+        self._held_usd -= self._usd(worst)
         self._held_tokens -= sum(worst)
         self.holds -= 1
+
+    def _usd(self, tokens: Tokens) -> float:
+        return self.price.of(tokens) if self.price else 0.0

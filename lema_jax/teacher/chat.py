@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lema_jax import records
 from lema_jax.errors import UserError
-from lema_jax.teacher.budget import Tokens
+from lema_jax.teacher.budget import Price, Tokens
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -53,10 +53,15 @@ def request(
 
 
 def wire(body: dict[str, Any], client: "AsyncOpenAI") -> dict[str, Any]:
-    """The body as the endpoint wants it: OpenAI's own takes only `max_completion_tokens` from its newer models."""
+    """The body as the endpoint wants it.
+
+    OpenAI's own takes only `max_completion_tokens` for its newer models, and for those that reason no word about
+    temperature and top_p, though 1 is what they have. Other endpoints' defaults may differ, so they are told.
+    """
     if client.base_url.host != "api.openai.com":
         return body
-    return {"max_completion_tokens" if name == "max_tokens" else name: value for name, value in body.items()}
+    told = {name: value for name, value in body.items() if name not in ("temperature", "top_p") or value != 1}
+    return {"max_completion_tokens" if name == "max_tokens" else name: value for name, value in told.items()}
 
 
 _FAILED = ("length", "content_filter", "refusal", "no_choices", "too_long")
@@ -70,6 +75,7 @@ class Reply(records.Row):
     model: str  # who answered, in the endpoint's words
     prompt_tokens: int  # the two counts are upper bounds where the endpoint reports none
     completion_tokens: int
+    cost_usd: float | None = None  # at the price known when it was paid
 
     @property
     def failed(self) -> str:
@@ -81,7 +87,7 @@ class Reply(records.Row):
         return Tokens(self.prompt_tokens, self.completion_tokens)
 
 
-def read_completion(id: str, completion: Any, worst: Tokens) -> Reply:
+def read_completion(id: str, completion: Any, worst: Tokens, price: Price | None) -> Reply:
     """The reply in a chat completion object of the wire protocol (decoded JSON).
 
     Args:
@@ -98,13 +104,18 @@ def read_completion(id: str, completion: Any, worst: Tokens) -> Reply:
         choice: Any = choices[0] if choices else {"finish_reason": "no_choices", "message": {}}
         message = choice["message"]
         text, refusal = message.get("content") or "", message.get("refusal") or ""
+        tokens = Tokens(
+            usage.get("prompt_tokens", worst.prompt),
+            usage.get("completion_tokens", worst.completion),
+        )
         return Reply(
             id=id,
             text=text or refusal,
             finish="refusal" if refusal and not text else choice.get("finish_reason") or "none",
             model=completion.get("model") or "",
-            prompt_tokens=usage.get("prompt_tokens", worst.prompt),
-            completion_tokens=usage.get("completion_tokens", worst.completion),
+            prompt_tokens=tokens.prompt,
+            completion_tokens=tokens.completion,
+            cost_usd=price and price.of(tokens),
         )
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:  # a ValidationError is a ValueError
         raise ValueError(f"no chat completion ({type(error).__name__})") from None
@@ -127,7 +138,7 @@ def unanswerable(status: int, error: Any) -> str:
 
 def unanswered(id: str, finish: str) -> Reply:
     """The reply that stands for a request which will never get one."""
-    return Reply(id=id, text="", finish=finish, model="", prompt_tokens=0, completion_tokens=0)
+    return Reply(id=id, text="", finish=finish, model="", prompt_tokens=0, completion_tokens=0, cost_usd=0)
 
 
 @dataclasses.dataclass

@@ -70,7 +70,7 @@ class Asking:
         self._budget, self._pace, self._right = spending, pace, right
         self._outcome = Outcome(total)
         self._progress = Progress(self._outcome, spending)
-        self._begun: set[str] = set()
+        self._asking: set[str] = set()
         self._workers: list[asyncio.Task[None]] = []
         self._in_flight: set[asyncio.Task[None]] = set()  # those that wait for the endpoint or for the disk
         self._room = asyncio.Event()
@@ -106,11 +106,12 @@ class Asking:
             for request in self._requests:  # one iterator for all workers
                 if request.id in self._replies.rows:
                     self._count(request, self._replies.rows[request.id])
-                elif request.id in self._begun:  # asked by another worker: the same question twice
+                elif request.id in self._asking:  # by another worker: the same question twice
                     self._outcome.total -= 1
                 else:
-                    self._begun.add(request.id)
+                    self._asking.add(request.id)
                     await self._ask(request)
+                    self._asking.remove(request.id)
                 if self._outcome.stopped:
                     return
         except Exception as error:
@@ -167,13 +168,13 @@ class Asking:
         try:
             reply = await self._send(request, worst)
             used = sum(reply.tokens)
-            self._budget.spend([reply.tokens])
+            self._budget.spend(reply.tokens, reply.cost_usd)
             await self._keep(reply)
             return reply
         except _TryAgain as error:
             failure = error
             if error.paid:
-                self._budget.spend([worst])
+                self._budget.spend(worst)
             raise
         finally:
             self._in_flight.discard(task)
@@ -186,8 +187,9 @@ class Asking:
         import openai
 
         try:
-            raw = await self._client.chat.completions.with_raw_response.create(**chat.wire(request.body, self._client))
-            return chat.read_completion(request.id, json.loads(raw.text), worst)
+            body = chat.wire(request.body, self._client)
+            text = await self._client.post("/chat/completions", body=body, cast_to=str)
+            return chat.read_completion(request.id, json.loads(text), worst, self._budget.price)
         except openai.APIStatusError as error:
             if finish := chat.unanswerable(error.status_code, error.body):
                 return chat.unanswered(request.id, finish)

@@ -59,7 +59,7 @@ class Endpoint:
             total, model = total + 1, request.body["model"]
         if not total:
             return Outcome(0)
-        return asyncio.run(self._ask(requests, total, replies, self._budget(model, replies), right))
+        return asyncio.run(self._ask(requests, total, replies, self._budget(model, replies.rows.values()), right))
 
     async def _ask(
         self,
@@ -91,22 +91,37 @@ class Endpoint:
 
     def estimate(self, requests: Iterable[Request], replies: Path) -> str:
         """What asking would take, in words; nothing is asked and nothing written."""
-        answered = {reply.id for reply in records.read(replies, Reply)} if replies.exists() else set()
-        count, kept, tokens, model = 0, 0, Tokens(0, 0), ""
+        kept = lambda: records.read(replies, Reply) if replies.exists() else iter(())
+        ids = {reply.id for reply in kept()}
+        count, answered, tokens, model = 0, 0, Tokens(0, 0), ""
         for request in requests:
             model = request.body["model"]
-            if request.id in answered:
-                kept += 1
+            if request.id in ids:
+                answered += 1
                 continue
             count += 1
             likely = budget.likely(request.body)
             tokens = Tokens(tokens.prompt + likely.prompt, tokens.completion + likely.completion)
-        price = self.price(model)
-        cost = f"${price.of(tokens):,.2f}" if price else "unknown (give --usd_per_million=prompt,completion)"
         return (
-            f"{count:,} requests to ask ({kept:,} are answered already): about {tokens.prompt:,} prompt tokens and at"
-            f" most {tokens.completion:,} completion tokens; cost at most about {cost}"
+            f"{count:,} requests to ask ({answered:,} are answered already): about {tokens.prompt:,} prompt"
+            f" tokens and at most {tokens.completion:,} completion tokens\n"
+            f"{self._told_cost(model, tokens, self._budget(model, kept()).spent_usd)}"
         )
+
+    def _told_cost(self, model: str, tokens: Tokens, spent_usd: float) -> str:
+        price = self.price(model)
+        if price is None:
+            return f"what {model} costs is not known; give --usd_per_million=prompt,completion"
+        source = "--usd_per_million" if self.usd_per_million else f"list of {budget.LISTED}"
+        told = (
+            f"at ${price.prompt:g} and ${price.completion:g} a million ({source}{', halved by --batch' * self.batch}):"
+            f" at most about ${price.of(tokens):,.2f}"
+        )
+        if spent_usd:
+            told += f", beside ${spent_usd:,.2f} that are spent"
+        if spent_usd + price.of(tokens) > self.max_cost_usd:
+            told += f"\n--max_cost_usd={self.max_cost_usd:g} may end it before the last request"
+        return told
 
     def price(self, model: str) -> Price | None:
         """Of the model's tokens, the way they are asked for; None when it is not known."""
@@ -115,9 +130,10 @@ class Endpoint:
             return Price(*(usd * budget.BATCH_DISCOUNT for usd in listed))
         return listed
 
-    def _budget(self, model: str, replies: Appender[Reply]) -> Budget:
+    def _budget(self, model: str, replies: Iterable[Reply]) -> Budget:
         spending = Budget(self.price(model), self.max_cost_usd, self.max_tokens_total)
-        spending.spend(reply.tokens for reply in replies.rows.values())
+        for reply in replies:
+            spending.spend(reply.tokens, reply.cost_usd)
         return spending
 
 
@@ -148,7 +164,7 @@ def define_flags() -> Callable[[], Endpoint]:
     total = flags.DEFINE_float(
         "max_tokens_total", usual.max_tokens_total, "use no more tokens, likewise", lower_bound=0
     )
-    prices = flags.DEFINE_list("usd_per_million", [], "prices of a million tokens: prompt,completion")
+    prices = flags.DEFINE_list("usd_per_million", [], "list prices of a million tokens: prompt,completion")
     batched = flags.DEFINE_bool("batch", usual.batch, "use the Batch API: half the price, within a day")
     poll = flags.DEFINE_float("batch_poll_s", usual.batch_poll_s, "seconds between looks at a batch", lower_bound=1e-3)
     return lambda: Endpoint(

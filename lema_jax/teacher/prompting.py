@@ -4,6 +4,7 @@ The files in `prompts/` have the layout of the authors' released ones, so either
 examples in the paper's three-part structure (section 2.1), nothing after the last one.
 """
 
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -11,8 +12,14 @@ from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Problem
 from lema_jax.tasks.steps import original_answer, original_solution, split_steps
 
-_FAMILIES = {"arithmetic": "gsm8k", "gsm8k": "gsm8k", "math": "math", "csqa": "csqa"}
-_COT_FAMILIES = dict.fromkeys(("arithmetic", "asdiv", "gsm8k", "svamp"), "cot_gsm8k")
+_NUMBER = re.compile(r"[-+$€£]*\d[\d.,/ ]*%?")
+
+
+def family(problem: Problem) -> str:
+    """Whose worked examples serve, by the kind of the answer: `csqa` (a choice), `gsm8k` (a number), else `math`."""
+    if problem.choices:
+        return "csqa"
+    return "math" if problem.task == "math" or not _NUMBER.fullmatch(problem.gold) else "gsm8k"
 
 
 def asks_step(problem: Problem) -> bool:
@@ -21,12 +28,12 @@ def asks_step(problem: Problem) -> bool:
 
 
 def worked_examples(problem: Problem, prompt_file: str | Path | None = None) -> str:
-    """The text of `prompt_file`, or of the package's own file for the family of the problem's task.
+    """The text of `prompt_file`, or of the package's own file for the problem's family.
 
     Raises:
-      UserError: the file cannot be read, or lacks the cue that replies to this task are read by; a task without a file.
+      UserError: the file cannot be read, or lacks the cue that replies to this task are read by.
     """
-    text = _text(problem, "prompt_file", prompt_file, _FAMILIES)
+    text = _text(family(problem), "prompt_file", prompt_file)
     if _cue(problem) not in text:
         raise UserError(
             f"--prompt_file: {prompt_file} never says {_cue(problem)!r}, which a correction of the task"
@@ -36,12 +43,12 @@ def worked_examples(problem: Problem, prompt_file: str | Path | None = None) -> 
 
 
 def chain_of_thought_examples(problem: Problem, file: str | Path | None = None) -> str:
-    """The text of `file`, or of the package's own worked examples of chain of thought for the problem's task.
+    """The text of `file`, or of the package's own worked examples of chain of thought for the problem's family.
 
     Raises:
-      UserError: the file cannot be read; a task that the package has no examples for.
+      UserError: the file cannot be read.
     """
-    return _text(problem, "few_shot", file, _COT_FAMILIES)
+    return _text(f"cot_{family(problem)}", "few_shot", file)
 
 
 def few_shot(examples: str, prompt: str) -> str:
@@ -69,14 +76,10 @@ def evolution(problem: Problem) -> str:
     return f"{packaged('evolve')}\n\nQuestion: {problem.question}\nNew Question:"
 
 
-def _text(problem: Problem, flag: str, file: str | Path | None, families: dict[str, str]) -> str:
-    """The text of the file that the flag names or, where it names none, of the package's own for the task."""
+def _text(name: str, flag: str, file: str | Path | None) -> str:
+    """The text of the file that the flag names or, where it names none, of the package's own."""
     if file is None:
-        if problem.task not in families:
-            raise UserError(
-                f"there are no worked examples for the task {problem.task}; give a file of some by --{flag}"
-            )
-        return packaged(families[problem.task])
+        return packaged(name)
     try:
         return Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """The reference teacher: corrects offline, from the gold rationale, what a paid teacher would correct from knowledge.
 
-It stands in for a chat model on tasks whose rationale tells its arithmetic (GSM8K, our own word problems). A step is
+It stands in for a chat model on tasks whose rationale tells its arithmetic (GSM8K, our own word problems), not where
+that is LaTeX (MATH). A step is
 wrong when a sum it claims does not hold, or when it computes a value that the gold rationale has no use for and that
 leads to none of the rationale's values either. When every value is of use, the path stopped short: then the step after
 the last useful value is wrong. The corrected steps are the gold ones that the kept steps have not reached.
@@ -42,7 +43,7 @@ def reply(attempt: Attempt) -> str:
     """The correction in the format of a chat teacher's reply (`Step k.`, `Explanation: …`, `Correct Solution:`).
 
     Raises:
-      UserError: the problem has no rationale.
+      UserError: the problem has no rationale, or one in LaTeX.
     """
     problem, steps = attempt.problem, split_steps(attempt.text)
     finding = locate(problem, steps)
@@ -60,7 +61,7 @@ def locate(problem: Problem, steps: Sequence[str]) -> Finding:
     """The first wrong step of a path whose answer is wrong.
 
     Raises:
-      UserError: the problem has no rationale.
+      UserError: the problem has no rationale, or one in LaTeX.
     """
     gold = _gold_steps(problem)
     needed = _needed(problem, gold)
@@ -96,6 +97,10 @@ def _gold_steps(problem: Problem) -> list[_GoldStep]:
     if not problem.rationale.strip():
         raise UserError(
             f"problem {problem.id} has no rationale, which the reference teacher corrects from; use a chat teacher"
+        )
+    if "\\" in problem.rationale:
+        raise UserError(
+            f"the rationale of problem {problem.id} is LaTeX, which the reference teacher cannot read: use a chat one"
         )
     return [_gold_step(line) for line in problem.rationale.splitlines() if line.strip()]
 

@@ -305,7 +305,7 @@ def test_nothing_left_names_the_filter(tmp_path: Path, corrections: Path, fields
         ({"export": ("preference",)}, "export=preference makes pairs from corrections"),
         ({"attempts": (Path("absent.jsonl"),)}, "cannot read absent.jsonl"),
         ({"tokenizer": Path("absent"), "train_tokenizer": None}, "no tokenizer in absent"),
-        ({"train_tokenizer": 10}, "vocab_size=10 must be at least"),
+        ({"train_tokenizer": 10}, "a tokenizer of 10 ids is too small"),
         ({"equal_examples": 41}, "equal_examples=41, but this mix ends after 40"),
         ({"dev_questions": 40}, "dev_questions=40 must be below the 40"),
     ],

@@ -10,11 +10,11 @@ from tests import made_runs
 from tests.html_page import Parsed
 
 
-def correction(number, rejected="", student="small", step=2, teacher="reference", level=1, **fields):
+def correction(number, rejected="", student="small", step=2, teacher="reference", level=1, marks=(), **fields):
     problem = made_runs.problem(number, meta={"level": level})
     attempt = Attempt(
         id=f"a{number}", problem=problem, student=student, sampling={}, prompt="", text="One is 1.\nTwo is 3.\nSo 3.",
-        answer="3", verdict=Verdict.WRONG, prompt_tokens=1, completion_tokens=1,
+        answer="3", verdict=Verdict.WRONG, prompt_tokens=1, completion_tokens=1, labelled_steps=marks,
     )  # fmt: skip
     given = {"text": "reply", "step": step, "explanation": "Two is not 3.", "steps": ("Two is 2.", "The answer is 2.")}
     identity = records.row_id(number=number, teacher=teacher)
@@ -34,10 +34,10 @@ ROWS = [
 
 def test_counts_add_up():
     found = audit.audit(ROWS)
-    assert (found.overall.kept, found.overall.n) == (2, 5)
+    assert (found.overall.count, found.overall.n) == (2, 5)
     assert (found.attempts, found.attempts_corrected) == (4, 2)
     assert found.rejected == {"answer_is_gold": 2, "explained": 1}
-    assert found.overall.kept + sum(found.rejected.values()) == found.overall.n
+    assert found.overall.count + sum(found.rejected.values()) == found.overall.n
     assert found.steps == {2: 1, 3: 1}
     assert found.usage == {"completion_tokens": 15, "cost_usd": 0.5}
 
@@ -48,6 +48,30 @@ def test_success_by_student_teacher_and_difficulty():
     assert rates["teacher"]["gpt"] == audit.Rate(1, 1)
     assert list(rates["level"]) == ["1", "2", "10"]
     assert sum(rate.n for rate in rates["level"].values()) == len(ROWS)
+
+
+def test_agreement_with_the_steps_that_people_marked():
+    assert audit.audit(ROWS).agreement == {}
+    rows = [
+        correction(0, marks=(2, 2, 3)),
+        correction(0, "explained", marks=(2, 2, 3), teacher="gpt", step=4),
+        correction(1, "no_step", marks=(1,), step=None),
+        correction(2, marks=()),
+    ]
+    found = audit.audit(rows)
+    rates = {name: (who.exact, who.near) for name, who in found.agreement.items()}
+    assert rates == {
+        "reference": (audit.Rate(2, 4), audit.Rate(3, 4)),  # the reply that names no step agrees with nobody
+        "gpt": (audit.Rate(0, 3), audit.Rate(1, 3)),
+        "another person": (audit.Rate(1, 3), audit.Rate(3, 3)),
+        "always step 1": (audit.Rate(1, 7), audit.Rate(5, 7)),
+        "always step 2": (audit.Rate(4, 7), audit.Rate(7, 7)),
+    }
+    assert "always step 1" in audit.text(found)
+    said = " ".join(Parsed(audit.html(found, "c.jsonl")).text)
+    assert "Agreement with people" in said
+    assert said.count("marked by people") == 2 + 2 + 1
+    assert "Agreement" not in " ".join(Parsed(audit.html(audit.audit(ROWS), "c.jsonl")).text)
 
 
 def test_page_marks_the_wrong_step_and_numbers_the_correction_from_it():

@@ -46,13 +46,13 @@ def test_no_order_of_holding_and_spending_crosses_a_limit(moves, most_tokens, mo
             continue
         if ends_now:
             spending.release(worst)
-            spending.spend([used])
+            spending.spend(used)
         else:
             open_.append((worst, used))
     assert spending.holds == len(open_)
     for worst, used in open_:
         spending.release(worst)
-        spending.spend([used])
+        spending.spend(used)
     assert spending.spent_tokens <= most_tokens
     assert spending.spent_usd <= most_usd * (1 + 1e-9)
     assert spending.holds == 0
@@ -61,7 +61,7 @@ def test_no_order_of_holding_and_spending_crosses_a_limit(moves, most_tokens, mo
 def test_an_unlimited_budget_holds_anything_without_a_price():
     spending = Budget(None)
     assert spending.hold(Tokens(10**9, 10**9))
-    spending.spend([Tokens(10**9, 0)])
+    spending.spend(Tokens(10**9, 0))
     assert spending.spent_usd == 0
 
 
@@ -70,3 +70,13 @@ def test_a_limit_in_dollars_needs_a_price():
         Budget(None, max_usd=1.0)
     assert Budget(None, max_tokens=5).hold(Tokens(2, 3))
     assert not Budget(Price(1, 1), max_usd=math.nextafter(1e-6, 0)).hold(Tokens(1, 0))
+
+
+def test_what_was_paid_at_another_price_is_counted_as_it_was():
+    spending = Budget(Price(1.0, 1.0), max_usd=5.0)
+    spending.spend(Tokens(1_000_000, 0), 4.5)  # a dearer model's
+    spending.spend(Tokens(1_000_000, 0), 0.0)  # one that costs nothing
+    assert spending.spent_usd == 4.5
+    assert spending.spent_tokens == 2_000_000
+    assert spending.hold(Tokens(500_000, 0))
+    assert not spending.hold(Tokens(1, 0))

@@ -294,7 +294,7 @@ leaves = st.none() | st.booleans() | st.integers() | st.text()
 )
 def test_any_json_is_a_completion_or_a_value_error(value):
     try:
-        reply = chat.read_completion("id", value, chat.Tokens(1, 1))
+        reply = chat.read_completion("id", value, chat.Tokens(1, 1), None)
     except ValueError:
         return
     assert isinstance(value["choices"], list | None)

@@ -107,11 +107,11 @@ def test_given_back_tokens_do_not_shorten_a_refusal():
 
 def test_the_line_tells_what_is_done_spent_and_left():
     budget = Budget(Price(1.0, 2.0))
-    budget.spend([Tokens(1_000_000, 500_000)])  # an earlier run: 2 dollars
+    budget.spend(Tokens(1_000_000, 500_000))  # an earlier run: 2 dollars
     outcome = Outcome(total=1000, answered=400, right=100)
     progress = Progress(outcome, budget)
     assert progress.line(0) == "400/1,000 answered · right 25.0% · $2.00 spent, $2.00 projected"
-    budget.spend([Tokens(500_000, 250_000)])
+    budget.spend(Tokens(500_000, 250_000))
     progress.new, progress.tokens, outcome.answered = 200, 750_000, 600
     assert progress.line(1000) == (
         "600/1,000 answered · right 16.7% · $3.00 spent, $5.00 projected · 750 tokens/s · 0:33:20 left"

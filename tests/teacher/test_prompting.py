@@ -118,20 +118,48 @@ def test_the_commonsense_examples():
     assert len(found) == 4
 
 
-def test_the_chain_of_thought_examples_calculate_right_and_answer_as_the_task_asks():
-    text = prompting.chain_of_thought_examples(problem("svamp"))
-    assert false_equations(text) == []
+@pytest.mark.parametrize("family", ["gsm8k", "math", "csqa"])
+def test_the_chain_of_thought_examples_are_right_by_our_own_graders(family):
+    """They are the corrected solutions of the correction examples, as the task's own prompt and completion have it."""
+    corrections = examples(prompting.packaged(family))
+    choices = [re.findall(r"Candidate Answers: (.*)\.\n", text) for text in corrections]
+    text = prompting.chain_of_thought_examples(problem(family, tuple("ab" * bool(choices[0]))))
     shots = examples(text)
-    assert len({shot.partition("\n")[0] for shot in shots}) == 4
-    corrected = [answer(parse(halves(shot)[1]).steps) for shot in examples(prompting.packaged("gsm8k"))]
-    for shot, gold in zip(shots, corrected):
-        question, _, solution = shot.strip().partition("\nAnswer: Let's think step by step.\n")
-        assert solution.endswith(f"The answer is {gold}.")
-        asked = problem(question=question, gold=gold)
-        prompt = prompting.few_shot(text, tasks.get("gsm8k").prompt(asked))
-        assert prompt == f"{text}\n\nQuestion: {question}\nAnswer: Let's think step by step.\n"
-    with pytest.raises(UserError, match="no worked examples for the task csqa; give a file of some by --few_shot"):
-        prompting.chain_of_thought_examples(problem("csqa"))
+    assert len({shot.partition("\n")[0] for shot in shots}) == len(shots) == len(corrections) == 4
+    assert false_equations(text) == []
+    for shot, correction, options in zip(shots, corrections, choices):
+        question = shot.partition("\n")[0]
+        gold = re.findall(r"The answer is (.+)\.", correction)[-1]
+        asked = problem(family, tuple(options[0].split(", ")) if options else (), question, gold)
+        head, cue, solution = shot.strip().partition("Answer: Let's think step by step.\n")
+        assert tasks.grade(asked, solution, truncated=False) == (gold, Verdict.RIGHT)
+        assert tasks.get(family).paper(solution, asked)
+        assert solution.endswith(f"\nThe answer is {gold}.")
+        mistaken = correction.partition("\n}\n")[0]
+        assert tasks.grade(asked, mistaken, truncated=False)[1] is Verdict.WRONG
+        assert prompting.few_shot(text, tasks.get(family).prompt(asked)) == f"{text}\n\nQuestion: {head}{cue}"
+
+
+def test_the_right_choice_stands_in_no_one_place():
+    found = [
+        (re.findall(r"Candidate Answers: (.*)\.\n", text)[0].split(", "), re.findall(r"The answer is (.+)\.", text)[-1])
+        for text in examples(prompting.packaged("csqa"))
+    ]
+    assert len({choices.index(gold) for choices, gold in found}) == 4
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "choices", "family"),
+    [
+        ("asdiv", "7", (), "gsm8k"),
+        ("jsonl:own.jsonl", "1,234.5", (), "gsm8k"),
+        ("jsonl:own.jsonl", "x^2", (), "math"),
+        ("math", "7", (), "math"),
+        ("jsonl:own.jsonl", "a", ("a", "b"), "csqa"),
+    ],
+)
+def test_the_family_is_that_of_the_answer(task, gold, choices, family):
+    assert prompting.family(problem(task, choices, gold=gold)) == family
 
 
 def test_a_prompt_ends_in_its_case_and_cue():
@@ -168,13 +196,6 @@ def test_a_file_that_cannot_serve(tmp_path):
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="cannot read"):
         prompting.worked_examples(problem(), tmp_path / "bytes.txt")
-
-
-def test_a_task_without_examples_needs_a_file(data_dir):
-    file = data_dir / "lema" / "prompt_correction_gsm8k.txt"
-    assert prompting.worked_examples(problem("another"), file)
-    with pytest.raises(UserError, match="no worked examples for the task another"):
-        prompting.worked_examples(problem("another"))
 
 
 def test_an_evolution_prompt_shows_the_seed_alone():

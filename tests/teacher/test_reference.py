@@ -125,10 +125,13 @@ def test_every_wrong_answer_of_another_problem_is_corrected_to_a_passing_reply(p
         assert (parts.flaw, keep.first_broken(tried, parts)) == ("", "")
 
 
-def test_without_a_rationale_there_is_no_correction():
+def test_without_a_rationale_in_plain_numbers_there_is_no_correction():
     bare = VERA.model_copy(update={"rationale": ""})
     with pytest.raises(UserError, match="problem p has no rationale"):
         reference.reply(attempt(bare, "The answer is 3."))
+    latex = VERA.model_copy(update={"rationale": "We have $4 \\cdot 8 = \\boxed{32}$."})
+    with pytest.raises(UserError, match="rationale of problem p is LaTeX"):
+        reference.reply(attempt(latex, "The answer is 3."))
 
 
 def test_agreement_with_teachers_labels_on_stepverify(data_dir, capsys):
