@@ -47,7 +47,14 @@ def our_losses(trained, frozen, collection: str, model: Llama) -> list[float]:
     optimizer = make_optimizer(OPTIMIZER, STEPS)
     schedule = learning_rate(OPTIMIZER, STEPS)
     step = functools.partial(
-        train_step, model=model, collection=collection, optimizer=optimizer, schedule=schedule, accumulation=1, seed=0
+        train_step,
+        model=model,
+        collection=collection,
+        optimizer=optimizer,
+        schedule=schedule,
+        accumulation=1,
+        max_grad_norm=1e9,
+        seed=0,
     )
     compiled = jax.jit(step)
     state, losses = State(jnp.int32(0), trained, optimizer.init(trained)), []
