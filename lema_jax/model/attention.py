@@ -1,11 +1,21 @@
 """Grouped-query attention over a whole sequence, or over a key/value cache."""
 
 import dataclasses
+import math
+from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lema_jax.model.linear import shard
 
 # Shapes: B batch, T queries, S keys, L layers in the cache, N query heads, K key/value heads, G = N / K, H head width.
+
+KEYS = ("batch", "kv_heads", "keys", "head_dim")  # logical axes of k_BKSH and v_BKSH
+LANES = 128  # the kernel cuts sequences into blocks of a multiple of this
 
 
 @jax.tree_util.register_dataclass
@@ -43,6 +53,66 @@ def segment_mask(segment_ids_BT: jax.Array) -> jax.Array:
 def cache_mask(positions_BT: jax.Array, slots: int) -> jax.Array:
     """[B, T, S]: the token at position p sees slots 0 … p; what lies beyond is not yet written, or stale."""
     return jnp.arange(slots)[None, None, :] <= positions_BT[:, :, None]
+
+
+def within(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array, kind: str) -> jax.Array:
+    """Causal attention of whole sequences within their segments, [B, T, N, H] out.
+
+    Args:
+      kind: "xla" for `attend`; "splash" for JAX's Pallas kernel, which never holds [T, T] logits (off a TPU it is
+        interpreted, for tests); "auto" for the kernel on a TPU. Rows, or a device's parts of them, that are no multiple
+        of LANES have `attend`.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    on_tpu = (jax.default_backend() if device is None else device.platform) == "tpu"
+    if (kind == "splash" or (kind == "auto" and on_tpu)) and q_BTNH.shape[1] % (LANES * _cuts()) == 0:
+        return _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, interpret=not on_tpu)
+    k_BKSH, v_BKSH = (shard(jnp.swapaxes(x, 1, 2), *KEYS) for x in (k_BTKH, v_BTKH))
+    return attend(q_BTNH, k_BKSH, v_BKSH, segment_mask(segment_ids_BT))
+
+
+def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.Array:
+    """The kernel, each device on its own rows and heads; keys and values are gathered along a cut length."""
+    mesh = jax.sharding.get_abstract_mesh()
+    where = nn.logical_to_mesh_axes
+    rows, length, heads = where(("batch", "length", "heads")) or (None, None, None)
+    (kv_heads,) = where(("kv_heads",)) or (None,)
+    cuts = _cuts()
+    t, n, h = q_BTNH.shape[1:]
+    block = math.gcd(t // cuts, 512)
+    sizes = splash.BlockSizes(
+        block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
+    )
+    kernel = splash.make_splash_mha(
+        splash.MultiHeadMask([splash.CausalMask((t, t))] * n),
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=cuts,
+        interpret=interpret,
+    )
+
+    def local(kernel, q_BNTH, k_BKSH, v_BKSH, segment_ids_BT, segment_ids_BS):
+        ids = splash.SegmentIds(segment_ids_BT, segment_ids_BS)
+        return jax.vmap(kernel)(q_BNTH, k_BKSH, v_BKSH, ids)
+
+    attend_on: Callable[..., jax.Array] = local
+    arrays = [jnp.swapaxes(x, 1, 2) for x in (q_BTNH * h**-0.5, k_BTKH, v_BTKH)]
+    if not mesh.empty:
+        whole = PartitionSpec(rows, kv_heads, None, None)
+        cut = PartitionSpec(rows, heads, length, None)
+        table = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, length)))
+        ids = PartitionSpec(rows, length), PartitionSpec(rows, None)
+        attend_on = jax.shard_map(
+            local, mesh=mesh, in_specs=(table, cut, whole, whole, *ids), out_specs=cut, check_vma=False
+        )
+    return jnp.swapaxes(attend_on(kernel, *arrays, segment_ids_BT, segment_ids_BT), 1, 2)
+
+
+def _cuts() -> int:
+    """How many parts the mesh cuts a sequence into."""
+    (length,) = nn.logical_to_mesh_axes(("length",)) or (None,)
+    axes = () if length is None else (length,) if isinstance(length, str) else length
+    return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
 
 
 def attend(q_BTNH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, mask_BTS: jax.Array) -> jax.Array:

@@ -103,6 +103,7 @@ class LoraConfig:
         return found
 
 
+ATTENTION = ("auto", "xla", "splash")  # of whole sequences; see `attention.within`
 REMAT = ("none", "dots", "full")  # what the backward pass recomputes: nothing, all but matmuls, each whole layer
 
 
@@ -116,12 +117,17 @@ class Compute:
       scan_layers: one compiled layer looped over stacked weights (compiles fast; for TPU), or every layer in line with
         leaves of its own (faster on CPU). On disk the weights are stacked either way; see `layout`.
       remat: one of REMAT.
+      attention: one of ATTENTION.
+      loss_chunk: positions of a row whose logits exist at a time. Few hold less memory; where kernels are cut, the head
+        is gathered for each chunk anew, so that a chunk should be as long as memory allows.
     """
 
     dtype: str = "float32"
     param_dtype: str = "float32"
     scan_layers: bool = True
     remat: str = "none"
+    attention: str = "auto"
+    loss_chunk: int = 128
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
@@ -130,6 +136,9 @@ class Compute:
             for name in ("dtype", "param_dtype")
             if getattr(self, name) not in ("float32", "bfloat16")
         ]
-        if self.remat not in REMAT:
-            found.append(f"remat={self.remat!r} must be one of {', '.join(REMAT)}")
+        for name, known in (("remat", REMAT), ("attention", ATTENTION)):
+            if getattr(self, name) not in known:
+                found.append(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        if self.loss_chunk < 1:
+            found.append(f"loss_chunk={self.loss_chunk} must be at least 1")
         return found

@@ -1,5 +1,7 @@
 """The one linear layer: a dense kernel, and beside it an adapter when the model has one."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,73 @@ import jax.numpy as jnp
 from lema_jax.model.config import LoraConfig
 
 # Shapes: I input features, O output features, R adapter rank; `…` any leading axes (B batch, T time).
+
+
+def shard(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Pins an array to its logical axes under a mesh; without one, nothing. An unknown name is an error."""
+    return nn.with_logical_constraint(x, axes, fallback=nn.spmd.RulesFallback.RAISE_ERROR)
+
+
+# How an axis of a kernel lies while the kernel is used, where that is not how it is kept.
+_AT_USE = {"embed": "width", "adapter_heads": "heads", "adapter_kv_heads": "kv_heads", "adapter_mlp": "mlp"}
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def whole(kernel: jax.Array, axes: tuple[str, str]) -> jax.Array:
+    """A kernel gathered along what `fsdp` cuts, as it is at use; its gradient is cut as the kernel is.
+
+    Said aloud, since the compiler otherwise cuts each product into a chain of small ones, and sums gradients whole.
+    """
+    return shard(kernel, *(_AT_USE.get(axis, axis) for axis in axes))
+
+
+whole.defvjp(lambda kernel, axes: (whole(kernel, axes), None), lambda axes, _, gradient: (shard(gradient, *axes),))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x: jax.Array, kernel: jax.Array, axes: tuple[str, str]) -> jax.Array:
+    """x [… I] @ kernel [I, O] -> [… O] in x's dtype. For the backward pass the kernel is kept as it lies, cut."""
+    return x @ whole(kernel.astype(x.dtype), axes)
+
+
+def _product_backward(axes, saved, gradient):
+    x, kernel = saved
+    kernel_gradient = shard(jnp.einsum("...i,...o->io", x, gradient), *axes)
+    return gradient @ whole(kernel.astype(x.dtype), axes).T, kernel_gradient.astype(kernel.dtype)
+
+
+product.defvjp(lambda x, kernel, axes: (product(x, kernel, axes), (x, kernel)), _product_backward)
+
+
+@jax.custom_vjp
+def fork(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x for the kernels and x for the adapters of layers that read the same input.
+
+    Where heads are cut, a kernel's gradient of x is a partial sum. Kept apart from those of the adapters, which would
+    stand between them, those of several kernels are added up first and then summed over the mesh once.
+    """
+    return x, x
+
+
+fork.defvjp(lambda x: ((x, x), None), lambda _, gradients: (gradients[0] + gradients[1],))
+
+
+def drop(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    """Dropout by a hash of each element's place, the same however x is cut over a mesh.
+
+    JAX's own random bits would cost a TPU more than the products that they go with, or are made whole on each device.
+    The hash is two rounds of a mixing function for 32 bits ("lowbias32", Wellons 2018).
+    """
+    place = jnp.zeros(x.shape, jnp.uint32)
+    for axis, size in enumerate(x.shape):
+        place = place * jnp.uint32(size % 2**32) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    for salt in jax.random.bits(key, (2,)):
+        place = place ^ salt
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            place = (place ^ (place >> shift)) * jnp.uint32(factor)
+        place = place ^ (place >> 16)
+    kept = place >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+    return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
 
 
 class Linear(nn.Module):
@@ -32,38 +101,34 @@ class Linear(nn.Module):
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
-        """[…, I] -> […, O]; `deterministic=False` turns the adapter's dropout on (needs the rng `dropout`)."""
+    def __call__(self, x: jax.Array, deterministic: bool = True, adapted: jax.Array | None = None) -> jax.Array:
+        """[…, I] -> […, O]; `deterministic=False` turns the adapter's dropout on (needs the rng `dropout`).
+
+        `adapted`: what the adapter reads, where `fork` made it.
+        """
         shape = (x.shape[-1], self.features)
         init = nn.initializers.normal(0.02)  # as LLaMA's
         kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape, self.param_dtype)
         x = x.astype(self.dtype)
-        y = x @ kernel.astype(self.dtype)
+        y = product(x, kernel, self.axes)
         if self.bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
             bias = self.param("bias", zeros, shape[1:], self.param_dtype)
             y = y + jnp.broadcast_to(bias.astype(self.dtype), y.shape)
         if self.lora is None:
             return y
-        a, b = self._adapter(self.lora.rank, shape)
-        dropped = nn.Dropout(self.lora.dropout)(x, deterministic=deterministic)
-        return y + (self.lora.alpha / self.lora.rank) * (dropped @ a.astype(self.dtype) @ b.astype(self.dtype))
+        read = x if adapted is None else adapted.astype(self.dtype)
+        if self.lora.dropout and not deterministic:
+            read = drop(read, self.lora.dropout, self.make_rng("dropout"))
+        # Both factors are cut over the whole mesh: with their optimizer state they outweigh a quantised base.
+        inner, outer = (axis if axis == "embed" else f"adapter_{axis}" for axis in self.axes)
+        low = product(read, self._factor("a", (shape[0], self.lora.rank), (inner, "rank")), (inner, "rank"))
+        high = product(low, self._factor("b", (self.lora.rank, shape[1]), ("rank", outer)), ("rank", outer))
+        return y + (self.lora.alpha / self.lora.rank) * high
 
-    def _adapter(self, rank: int, shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-        inputs, outputs = shape
-        init_a = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # bound sqrt(3 · 1/3 / I)
-        a = self.variable(
-            "lora",
-            "a",
-            lambda: nn.with_logical_partitioning(init_a, (self.axes[0], "rank"))(
-                self.make_rng("params"), (inputs, rank), jnp.float32
-            ),
-        )
-        b = self.variable(
-            "lora",
-            "b",
-            lambda: nn.with_logical_partitioning(nn.initializers.zeros_init(), ("rank", self.axes[1]))(
-                self.make_rng("params"), (rank, outputs), jnp.float32
-            ),
-        )
-        return a.value, b.value
+    def _factor(self, name: str, shape: tuple[int, int], axes: tuple[str, str]) -> jax.Array:
+        init = nn.initializers.zeros_init()
+        if name == "a":
+            init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # bound sqrt(3 · 1/3 / I)
+        make = lambda: nn.with_logical_partitioning(init, axes)(self.make_rng("params"), shape, jnp.float32)
+        return self.variable("lora", name, make).value

@@ -15,18 +15,12 @@ import jax.numpy as jnp
 from lema_jax.model import attention, rope
 from lema_jax.model.attention import Cache
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
-from lema_jax.model.linear import Linear
+from lema_jax.model.linear import Linear, fork, shard, whole
 
 WIDTH = ("batch", "length", "width")  # logical axes of activations: x_BTD,
 HEADS = ("batch", "length", "heads", "head_dim")  # q_BTNH,
 KV_HEADS = ("batch", "length", "kv_heads", "head_dim")  # k_BTKH and v_BTKH,
-KEYS = ("batch", "kv_heads", "keys", "head_dim")  # k_BKSH and v_BKSH,
 HIDDEN = ("batch", "length", "mlp")  # and h_BTF
-
-
-def shard(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Pins an activation to its logical axes under a mesh; without one, nothing. An unknown name is an error."""
-    return nn.with_logical_constraint(x, axes, fallback=nn.spmd.RulesFallback.RAISE_ERROR)
 
 
 def linears(compute: Compute, lora: LoraConfig | None, bias: bool) -> Callable[..., Linear]:
@@ -64,21 +58,24 @@ class Attention(nn.Module):
         self.v = linear(c.num_kv_heads * c.head_dim, ("embed", "kv_heads"))
         self.o = linear(c.hidden_size, ("heads", "embed"))
 
-    def __call__(self, x_BTD, cache, layer, sin_cos, mask_BTS, start_B):
+    def __call__(self, x_BTD, cache, layer, sin_cos, seen, start_B):
         c, det = self.config, self.deterministic
 
         def heads(y: jax.Array, count: int) -> jax.Array:
-            return y.reshape(*y.shape[:2], count, c.head_dim)
+            y_BNTH = jnp.swapaxes(y.reshape(*y.shape[:2], count, c.head_dim), 1, 2)
+            return jnp.swapaxes(jax.lax.optimization_barrier(y_BNTH), 1, 2)
 
-        q_BTNH = shard(rope.rotate(heads(self.q(x_BTD, det), c.num_heads), sin_cos), *HEADS)
-        k_BTKH = shard(rope.rotate(heads(self.k(x_BTD, det), c.num_kv_heads), sin_cos), *KV_HEADS)
-        v_BTKH = shard(heads(self.v(x_BTD, det), c.num_kv_heads), *KV_HEADS)
+        x_BTD, adapted_BTD = fork(x_BTD)
+        q_BTNH = shard(rope.rotate(heads(self.q(x_BTD, det, adapted_BTD), c.num_heads), sin_cos), *HEADS)
+        k_BTKH = shard(rope.rotate(heads(self.k(x_BTD, det, adapted_BTD), c.num_kv_heads), sin_cos), *KV_HEADS)
+        v_BTKH = shard(heads(self.v(x_BTD, det, adapted_BTD), c.num_kv_heads), *KV_HEADS)
         if cache is None:
-            k_BKSH, v_BKSH = (shard(jnp.swapaxes(x, 1, 2), *KEYS) for x in (k_BTKH, v_BTKH))
+            out_BTNH = attention.within(q_BTNH, k_BTKH, v_BTKH, seen, self.compute.attention)
         else:
             cache = cache.write(layer, k_BTKH, v_BTKH, start_B)
             k_BKSH, v_BKSH = cache.read(layer)
-        out_BTNH = shard(attention.attend(q_BTNH, k_BKSH, v_BKSH, mask_BTS), *HEADS)
+            out_BTNH = attention.attend(q_BTNH, k_BKSH, v_BKSH, seen)
+        out_BTNH = shard(out_BTNH, *HEADS)
         return self.o(out_BTNH.reshape(*x_BTD.shape[:2], -1), det), cache
 
 
@@ -98,7 +95,8 @@ class MLP(nn.Module):
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         det = self.deterministic
-        h_BTF = shard(nn.silu(self.gate(x_BTD, det)) * self.up(x_BTD, det), *HIDDEN)
+        x_BTD, adapted_BTD = fork(x_BTD)
+        h_BTF = shard(nn.silu(self.gate(x_BTD, det, adapted_BTD)) * self.up(x_BTD, det, adapted_BTD), *HIDDEN)
         return self.down(h_BTF, det)
 
 
@@ -117,10 +115,14 @@ class Layer(nn.Module):
         self.mlp_norm = RMSNorm(self.config.norm_eps, self.compute.dtype)
         self.mlp = MLP(*shared)
 
-    def __call__(self, carry, layer, sin_cos, mask_BTS, start_B):
-        """(x [B, T, D], cache) -> the same. `layer`: its index in the cache; `start_B`: the slot of its first token."""
+    def __call__(self, carry, layer, sin_cos, seen, start_B):
+        """(x [B, T, D], cache) -> the same.
+
+        `layer`: its index in the cache; `seen`: segment ids [B, T], with a cache the mask [B, T, S] over it; `start_B`:
+        the slot of the first token.
+        """
         x_BTD, cache = carry
-        attended_BTD, cache = self.attn(self.attn_norm(x_BTD), cache, layer, sin_cos, mask_BTS, start_B)
+        attended_BTD, cache = self.attn(self.attn_norm(x_BTD), cache, layer, sin_cos, seen, start_B)
         x_BTD = shard(x_BTD + attended_BTD, *WIDTH)
         x_BTD = shard(x_BTD + self.mlp(self.mlp_norm(x_BTD)), *WIDTH)
         return (x_BTD, cache), None
@@ -184,7 +186,7 @@ class Llama(nn.Module):
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         if segment_ids_BT is None:
             segment_ids_BT = jnp.zeros_like(tokens_BT)
-        x_BTD, _ = self._run(tokens_BT, positions_BT, attention.segment_mask(segment_ids_BT), None, None)
+        x_BTD, _ = self._run(tokens_BT, positions_BT, segment_ids_BT, None, None)
         return self.norm(x_BTD)
 
     def extend(self, tokens_BT: jax.Array, start_B: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
@@ -197,24 +199,39 @@ class Llama(nn.Module):
     def logits(self, x: jax.Array) -> jax.Array:
         """[…, D] -> […, V] in float32."""
         if self.config.tie_embeddings:
-            return self.embed.attend(x).astype(jnp.float32)
+            return (x @ self._table().T).astype(jnp.float32)
         return self.head(x).astype(jnp.float32)
 
-    def _run(self, tokens_BT, positions_BT, mask_BTS, cache, start_B):
+    def _table(self) -> jax.Array:
+        """The embeddings [V, D] in the dtype of activations."""
+        return whole(self.embed.embedding.astype(self.compute.dtype), ("vocab", "embed"))
+
+    def _run(self, tokens_BT, positions_BT, seen, cache, start_B):
         sin_cos = rope.sin_cos(self.config, positions_BT)
-        # The table is gathered whole along D, as any cut kernel is at use; a lookup in a cut table would cost more.
-        table_VD = shard(self.embed.embedding.astype(self.compute.dtype), "vocab", "width")
-        x_BTD = shard(jnp.take(table_VD, tokens_BT, axis=0), *WIDTH)
+        # A lookup in a cut table would cost more than gathering it.
+        x_BTD = shard(jnp.take(self._table(), tokens_BT, axis=0), *WIDTH)
         if self.compute.scan_layers:
             index_L = jnp.arange(self.config.num_layers)
-            (x_BTD, cache), _ = self.layers((x_BTD, cache), index_L, sin_cos, mask_BTS, start_B)
+            (x_BTD, cache), _ = self.layers((x_BTD, cache), index_L, sin_cos, seen, start_B)
             return x_BTD, cache
         caches = cache if cache is not None else [None] * self.config.num_layers
         written = []
         for layer, own in zip(self.layers, caches):
-            (x_BTD, own), _ = layer((x_BTD, own), 0, sin_cos, mask_BTS, start_B)
+            (x_BTD, own), _ = layer((x_BTD, own), 0, sin_cos, seen, start_B)
             written.append(own)
         return x_BTD, None if cache is None else tuple(written)
+
+
+def at_use(weights: Any, compute: Compute) -> Any:
+    """Weights (or adapters) in the dtype that layers cast them to; norm scales are used as they are.
+
+    Gradients with respect to these are those with respect to the weights, in half the bytes.
+    """
+
+    def cast(path: Any, leaf: jax.Array) -> jax.Array:
+        return leaf if path[-1].key == "scale" else leaf.astype(compute.dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, weights)
 
 
 def empty_cache(config: LlamaConfig, compute: Compute, rows: int, slots: int) -> Any:

@@ -24,6 +24,9 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("kv_heads", "tensor"),
     ("mlp", "tensor"),
     ("rank", None),
+    ("adapter_heads", ("tensor", "fsdp")),  # the wide side of an adapter's factor where it is not `embed`
+    ("adapter_kv_heads", ("tensor", "fsdp")),
+    ("adapter_mlp", ("tensor", "fsdp")),
     ("norm", None),
     # activations ("heads", "kv_heads" and "mlp" as above)
     ("batch", ("data", "fsdp")),

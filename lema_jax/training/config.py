@@ -10,6 +10,7 @@ import pydantic
 
 from lema_jax.data.batches import DataConfig
 from lema_jax.errors import UserError
+from lema_jax.model.attention import LANES
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.training.optimizer import OptimizerConfig
@@ -120,6 +121,8 @@ def validate(config: TrainConfig, devices: int) -> None:
     for name in ("accumulation", "log_every", "checkpoint_every"):
         if getattr(config, name) < 1:
             found.append(f"{name}={getattr(config, name)} must be at least 1")
+    if config.compute.attention == "splash" and config.data.seq_len % LANES:
+        found.append(f"data.seq_len={config.data.seq_len} must divide by {LANES} for compute.attention='splash'")
     try:
         data, fsdp, sequence, tensor = config.mesh.resolve(devices)
     except UserError as error:

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lema_jax.model.llama import Llama, shard
-
-CHUNK = 128  # positions of a row whose logits exist at a time
+from lema_jax.model.linear import shard
+from lema_jax.model.llama import Llama, at_use
 
 
 @jax.tree_util.register_dataclass
@@ -28,31 +27,41 @@ class State:
 
 
 def completion_nll(
-    logits_of: Callable[[jax.Array], jax.Array], x_BTD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array
+    logits_of: Callable[[jax.Array], jax.Array],
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+    chunk: int,
 ) -> jax.Array:
-    """Σ weight · −log p(target), with logits only where there is loss and never more than [B, CHUNK, V] of them.
+    """Σ weight · −log p(target), with logits only where there is loss and never more than [B, chunk, V] of them.
 
     Row by row the positions that carry loss come first; chunks in which no row has one are skipped, and the backward
-    pass computes a chunk's logits anew instead of keeping them.
+    pass computes a chunk's logits anew instead of keeping them. A chunk as long as the row takes it as it is.
     """
-    order_BT = jnp.argsort(weights_BT == 0, axis=1, stable=True)
-    pad = -order_BT.shape[1] % min(CHUNK, order_BT.shape[1])
 
-    def chunks(array: jax.Array) -> jax.Array:  # [B, T, …] -> [T / C, B, C, …], loss-bearing positions first
-        array = jnp.take_along_axis(array, order_BT.reshape(order_BT.shape + (1,) * (array.ndim - 2)), axis=1)
-        array = jnp.pad(array, [(0, 0), (0, pad)] + [(0, 0)] * (array.ndim - 2))
-        split = array.reshape(array.shape[0], -1, min(CHUNK, array.shape[1]), *array.shape[2:])
-        return jnp.swapaxes(split, 0, 1)
-
-    @jax.checkpoint
     def nll(x_BCD: jax.Array, targets_BC: jax.Array, weights_BC: jax.Array) -> jax.Array:
         losses_BC = optax.softmax_cross_entropy_with_integer_labels(logits_of(x_BCD), targets_BC)
         return jnp.sum(losses_BC * weights_BC)
 
-    def add(total: jax.Array, chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-        return total + jax.lax.cond(jnp.any(chunk[2] > 0), nll, lambda *_: jnp.float32(0), *chunk), None
+    length = weights_BT.shape[1]
+    if chunk >= length:
+        return jax.checkpoint(nll)(x_BTD, targets_BT, weights_BT)
+    order_BT = jnp.argsort(weights_BT == 0, axis=1, stable=True)
 
-    total, _ = jax.lax.scan(add, jnp.float32(0), tuple(map(chunks, (x_BTD, targets_BT, weights_BT))))
+    def chunks(array: jax.Array) -> jax.Array:  # [B, T, …] -> [T / C, B, C, …], loss-bearing positions first
+        array = jnp.take_along_axis(array, order_BT.reshape(order_BT.shape + (1,) * (array.ndim - 2)), axis=1)
+        array = jnp.pad(array, [(0, 0), (0, -length % chunk)] + [(0, 0)] * (array.ndim - 2))
+        return jnp.swapaxes(array.reshape(array.shape[0], -1, chunk, *array.shape[2:]), 0, 1)
+
+    @jax.checkpoint
+    def nll_of_some(x_BCD: jax.Array, targets_BC: jax.Array, weights_BC: jax.Array) -> jax.Array:
+        none = lambda *_: jnp.float32(0)
+        return jax.lax.cond(jnp.any(weights_BC > 0), nll, none, x_BCD, targets_BC, weights_BC)
+
+    def add(total: jax.Array, one: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        return total + nll_of_some(*one), None
+
+    total, _ = jax.lax.scan(add, jnp.float32(0), (chunks(x_BTD), chunks(targets_BT), chunks(weights_BT)))
     return total
 
 
@@ -74,7 +83,7 @@ def loss_fn(
     targets_BT = jnp.roll(batch["tokens"], -1, axis=1)
     logits_of = functools.partial(model.apply, variables, method="logits")
     pieces = map(_pieces, (x_BTD, targets_BT, weights_BT))
-    return completion_nll(logits_of, *pieces), jnp.sum(weights_BT)
+    return completion_nll(logits_of, *pieces, model.compute.loss_chunk), jnp.sum(weights_BT)
 
 
 def _pieces(x: jax.Array) -> jax.Array:
@@ -116,10 +125,12 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
+    trained = at_use(state.trained, model.compute)
+
     def micro(sums: Any, part: tuple[jax.Array, dict[str, jax.Array]]) -> tuple[Any, None]:
         index, rows = part
         (nll, weight), grads = grad_fn(
-            state.trained, frozen, rows, jax.random.fold_in(key, index), model=model, collection=collection
+            trained, frozen, rows, jax.random.fold_in(key, index), model=model, collection=collection
         )
         return jax.tree.map(jnp.add, sums, (grads, nll, weight)), None
 
