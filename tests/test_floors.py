@@ -17,6 +17,7 @@ FLOORS = (
     ("parallel",),
     ("checkpoint",),
     ("training", "weights", "generation"),
+    ("ahead",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOOR = len(FLOORS)  # the floor of the doors: files of the package itself

@@ -1,0 +1,107 @@
+"""The TPU compiler on a machine without a TPU: a slice's devices as descriptions, a lowered program compiled."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from lema_jax.ahead import chips
+from lema_jax.ahead.chips import Slice
+from lema_jax.ahead.memory import out_of_memory
+from lema_jax.errors import UserError
+
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",  # do not ask a cloud's metadata server what machine this is
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several of these at a time
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one chip. `arguments` has the state and the batch; `alias`: of the output, written over arguments."""
+
+    arguments: int
+    output: int
+    alias: int
+    temporaries: int
+    code: int
+    peak: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler made: its memory, and its text (HLO)."""
+
+    memory: Memory
+    text: str
+
+
+def devices(where: Slice) -> list[Any]:
+    """Descriptions of a slice's devices, good for a mesh and for nothing that runs.
+
+    JAX itself is put on the CPU, for this process.
+
+    Raises:
+      UserError: no libtpu, or a slice that it refuses.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            "compiling for a TPU needs its compiler, the package libtpu; install the extra: pip install 'lema_jax[tpu]'"
+        )
+    jax.config.update("jax_platforms", "cpu")
+    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    from jax.experimental import topologies
+
+    slices = {"num_slices": where.count} if where.count > 1 else {}
+    try:
+        with quiet():
+            return list(topologies.get_topology_desc(where.libtpu, platform="tpu", **slices).devices)
+    except Exception as error:
+        raise UserError(f"libtpu refuses {where.libtpu}: {error}; there are\n{chips.known()}") from error
+
+
+def compile(lowered: jax.stages.Lowered) -> Compiled:
+    """Compiles for the devices that it was lowered for; a minute or two.
+
+    Raises:
+      OutOfMemory: it does not fit. Every other error of the compiler's comes through as it is.
+    """
+    try:
+        with quiet():
+            done = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if (shortage := out_of_memory(str(error))) is None:
+            raise
+        raise shortage from None
+    stats, text = done.memory_analysis(), done.as_text()
+    assert stats is not None
+    assert text is not None
+    memory = Memory(
+        arguments=stats.argument_size_in_bytes,
+        output=stats.output_size_in_bytes,
+        alias=stats.alias_size_in_bytes,
+        temporaries=stats.temp_size_in_bytes,
+        code=stats.generated_code_size_in_bytes,
+        peak=stats.peak_memory_in_bytes,
+    )
+    return Compiled(memory, text)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """libtpu writes to the process's stderr that it found no TPU; nobody needs to read that."""
+    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)

@@ -1,0 +1,177 @@
+"""What is known of a compiled program, as a table for people and as JSON."""
+
+import collections
+import dataclasses
+from typing import Any
+
+from lema_jax.ahead.chips import Slice
+from lema_jax.ahead.compiler import Memory
+from lema_jax.ahead.cost import Cost
+from lema_jax.ahead.estimate import Bracket
+from lema_jax.ahead.memory import Buffer, OutOfMemory
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One program on one slice. What is per chip says so; a program that does not fit has no memory, cost or estimate.
+
+    Attributes:
+      program: train_step, prefill or decode_step.
+      layout: the mesh, and what else tells this program from its neighbours.
+      arguments: the largest arguments on a chip, by name.
+      tokens: that one run of it takes in (train_step, prefill) or makes (decode_step).
+      formula_flops: over all chips; None where no formula covers the program.
+      runs: how often the job runs it; 0 when that is not known.
+    """
+
+    program: str
+    slice: Slice
+    layout: dict[str, Any]
+    arguments: list[Buffer]
+    tokens: int
+    memory: Memory | None = None
+    cost: Cost | None = None
+    estimate: Bracket | None = None
+    formula_flops: float | None = None
+    model_flops: float | None = None
+    runs: int = 0
+    price_per_chip_hour: float = 0.0
+    shortage: OutOfMemory | None = None
+    advice: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return self.shortage is None
+
+    def made(self) -> tuple[Memory, Cost, Bracket]:
+        """What is known of a program that fits."""
+        assert self.memory is not None
+        assert self.cost is not None
+        assert self.estimate is not None
+        return self.memory, self.cost, self.estimate
+
+    def hours(self) -> tuple[float, float]:
+        """Of all runs, lower and upper end."""
+        _, _, estimate = self.made()
+        return estimate.low_s * self.runs / 3600, estimate.high_s * self.runs / 3600
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        where = {"topology": self.slice.name, "chip": self.slice.chip.name, "chips": self.slice.chips}
+        told: dict[str, Any] = {"program": self.program, **where, "layout": self.layout, "fits": self.fits}
+        told["largest_arguments"] = [dataclasses.asdict(buffer) for buffer in self.arguments]
+        if self.shortage:
+            told["wanted_bytes"], told["limit_bytes"] = self.shortage.wanted, self.shortage.limit
+            told["largest_buffers"] = [dataclasses.asdict(buffer) for buffer in self.shortage.buffers]
+            return told | {"advice": list(self.advice)}
+        memory, cost, estimate = self.made()
+        low, high = self.hours()
+        return told | {
+            "memory_bytes": dataclasses.asdict(memory),
+            "flops_per_chip": cost.flops,
+            "flops_by_formula_per_chip": self.formula_flops and self.formula_flops / self.slice.chips,
+            "hbm_bytes_per_chip": cost.hbm_bytes,
+            "dma_bytes_per_chip": cost.dma_bytes,
+            "ici_bytes_per_chip": cost.ici_bytes,
+            "collectives": collectives(cost),
+            "loops_of_unknown_length": list(cost.open_loops),
+            "estimate": dataclasses.asdict(estimate),
+            "tokens_per_second": [self.tokens / estimate.high_s, self.tokens / estimate.low_s],
+            "hours": [low, high],
+            "money": [hours * self.slice.chips * self.price_per_chip_hour for hours in (low, high)],
+        }
+
+
+def collectives(cost: Cost) -> list[dict[str, Any]]:
+    """By kind, group size and dtype: how many, and the bytes that a chip sends; most bytes first."""
+    sums: dict[tuple[str, int, str], list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
+    for one in cost.collectives:
+        entry = sums[one.kind, one.group, one.dtype]
+        entry[0] += one.times
+        entry[1] += one.total
+    rows = [
+        {"kind": kind, "group": group, "dtype": dtype, "count": int(count), "bytes": total}
+        for (kind, group, dtype), (count, total) in sums.items()
+    ]
+    return sorted(rows, key=lambda row: -row["bytes"])
+
+
+def table(report: Report) -> str:
+    """Lines for people."""
+    where = report.slice
+    layout = ", ".join(f"{name} {value}" for name, value in report.layout.items())
+    head = f"{report.program} on {where.name} ({where.libtpu}, {where.chips} chips): {layout}"
+    if report.shortage:
+        lines = [head, f"  DOES NOT FIT: {report.shortage}"]
+        lines += _buffers("largest buffers, as the compiler laid them out", report.shortage.buffers)
+        lines += _buffers("largest arguments on a chip", report.arguments)
+        return "\n".join(lines + [f"  try {line}" for line in report.advice])
+    memory, cost, estimate = report.made()
+    parts = {name: value for name, value in dataclasses.asdict(memory).items() if name != "peak"}
+    lines = [
+        head,
+        f"  fits           peak {_gb(memory.peak)} of {_gb(where.chip.hbm_bytes)} on a chip: "
+        + ", ".join(f"{name} {_gb(value)}" for name, value in parts.items()),
+        f"  flops          {cost.flops / 1e12:.2f} T on a chip" + _against(report),
+        f"  HBM            {_gb(cost.hbm_bytes)} moved on a chip",
+        f"  interconnect   {_gb(cost.ici_bytes)} sent by a chip",
+    ]
+    lines += [
+        f"    {row['kind']:<20} {_gb(row['bytes']):>12}   {row['count']} × {row['dtype']} among {row['group']}"
+        for row in collectives(cost)
+        if row["bytes"] >= 1e6
+    ]
+    if cost.open_loops:
+        lines.append(f"  of loops whose length is not in the program, {len(cost.open_loops)}, one trip is counted")
+    kind = "calibrated by a measurement" if estimate.calibrated else "a model that no chip has calibrated"
+    lines.append(
+        f"  time           {_s(estimate.low_s)} to {_s(estimate.high_s)} ({kind}; roofline {_s(estimate.roof_s)}, "
+        f"with the compiler's cycles {_s(estimate.hybrid_s)}, interconnect {_s(estimate.ici_s)})"
+    )
+    speed = f"  speed          {report.tokens / estimate.high_s:,.0f} to {report.tokens / estimate.low_s:,.0f} tokens/s"
+    if report.model_flops:
+        peak = where.chips * where.chip.flops
+        mfu = [report.model_flops / (seconds * peak) for seconds in (estimate.high_s, estimate.low_s)]
+        speed += f", MFU {mfu[0]:.0%} to {mfu[1]:.0%}"
+    lines.append(speed)
+    if report.runs:
+        low, high = report.hours()
+        run = f"  run            {report.runs:,} steps: {low:.2f} to {high:.2f} hours"
+        if report.price_per_chip_hour:
+            costs = [hours * where.chips * report.price_per_chip_hour for hours in (low, high)]
+            run += f", {costs[0]:,.2f} to {costs[1]:,.2f} at {report.price_per_chip_hour} for a chip an hour"
+        lines.append(run)
+    return "\n".join(lines)
+
+
+def _against(report: Report) -> str:
+    if report.formula_flops is None or report.cost is None:
+        return ""
+    formula = report.formula_flops / report.slice.chips
+    return f"; by formula {formula / 1e12:.2f} T ({report.cost.flops / formula - 1:+.2%})"
+
+
+def _buffers(title: str, buffers: list[Buffer]) -> list[str]:
+    return (
+        [f"  {title}:", *(f"    {_gb(one.bytes):>10}  {one.shape}  {one.name}" for one in buffers)] if buffers else []
+    )
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB"
+
+
+def _s(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms" if seconds < 0.1 else f"{seconds:.3f} s"
+
+
+def line(report: Report) -> str:
+    """One line, for many."""
+    layout = ", ".join(f"{name} {value}" for name, value in report.layout.items())
+    if report.shortage:
+        return f"{layout}: does not fit ({report.shortage})"
+    memory, cost, estimate = report.made()
+    return (
+        f"{layout}: peak {_gb(memory.peak)}, {_s(estimate.low_s)} to {_s(estimate.high_s)}, "
+        f"interconnect {_gb(cost.ici_bytes)}"
+    )

@@ -1,0 +1,35 @@
+import pytest
+
+from lema_jax.ahead import chips
+from lema_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "libtpu", "count"),
+    [
+        ("v5e-1", "v5e:1x1", 1),
+        ("v5e-32", "v5e:4x8", 32),
+        ("v5litepod-8", "v5e:2x4", 8),
+        ("V6E-256", "v6e:16x16", 256),
+        ("trillium-4", "v6e:2x2", 4),
+        ("v5p-8", "v5p:2x2x1", 4),  # counted in cores
+        ("v5p-128", "v5p:4x4x4", 64),
+        ("v5p:4x4x4", "v5p:4x4x4", 64),
+        ("v4-16", "v4:2x2x2", 8),
+    ],
+)
+def test_names_people_say(name, libtpu, count):
+    found = chips.named(name)
+    assert (found.libtpu, found.chips) == (libtpu, count)
+    assert chips.named(found.name) == chips.named(found.libtpu) == found
+
+
+@pytest.mark.parametrize("name", ["", "v7x-8", "tpu", "v5e", "v5e-", "v5e-9", "v5e:3x3", "v5e-32-extra", "v5p-4"])
+def test_other_names_list_what_there_is(name):
+    with pytest.raises(UserError, match=r"v5.-\d+ \(v5.:"):
+        chips.named(name)
+
+
+def test_slices_multiply():
+    two = chips.named("v5e-256", 2)
+    assert (two.chips, two.name) == (512, "2 × v5e-256")
