@@ -185,11 +185,11 @@ def test_status_and_fetch(world):
 def again(world: World, tmp_path: Path, codes: str) -> tuple[int, int]:
     """(Exit code, times run) of a command that ends with these codes, one after the other."""
     script = tmp_path / "command.sh"
-    script.write_text(
-        f'codes=({codes}); n=$(cat {tmp_path}/n 2>/dev/null || echo 0); echo $((n + 1)) > {tmp_path}/n; exit "${{codes[n]}}"'
-    )
+    count = tmp_path / "n"
+    count.write_text("0")
+    script.write_text(f'codes=({codes}); n=$(cat {count}); echo $((n + 1)) > {count}; exit "${{codes[n]}}"')
     ended = world.run("again.sh", "bash", str(script))
-    return ended.returncode, int((tmp_path / "n").read_text())
+    return ended.returncode, int(count.read_text())
 
 
 @pytest.mark.parametrize(
