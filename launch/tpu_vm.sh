@@ -79,7 +79,7 @@ act() { # everything that changes something goes through here
 }
 on() { act gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" "--worker=$1" "--command=$2"; }
 
-state() { # of the queued resource; NONE where there is none
+state() { # of the queued resource; NONE where there is none, UNKNOWN where gcloud cannot tell (a network, a permission)
   local text
   if text=$(gcloud compute tpus queued-resources describe "$name" "${where[@]}" '--format=value(state.state)' 2>&1); then
     echo "$text"
@@ -87,7 +87,7 @@ state() { # of the queued resource; NONE where there is none
     echo NONE
   else
     echo "$text" >&2
-    return 1
+    echo UNKNOWN
   fi
 }
 
@@ -151,13 +151,19 @@ log() { on 0 "tail -n $1 lema_jax/log.txt"; }
 watch() { # until the command has ended (its exit code is told), or must be started again (`lost`)
   local now
   while true; do
-    [ "$(state)" = ACTIVE ] || { echo lost && return; }
-    now=$(workers || true)
-    case $now in
-      *running* | '') sleep "$poll" ;;  # no answer: the network, or a slice about to go
-      *idle*) echo lost && return ;;
-      *) head -n 1 <<<"$now" && return ;;
+    case $(state) in
+      ACTIVE)
+        now=$(workers || true)
+        case $now in
+          *running* | '') ;; # no answer: the network, or a slice about to go
+          *idle*) echo lost && return ;;
+          *) head -n 1 <<<"$now" && return ;;
+        esac
+        ;;
+      UNKNOWN) ;;
+      *) echo lost && return ;;
     esac
+    sleep "$poll"
   done
 }
 
@@ -201,7 +207,12 @@ case $verb in
     need_command
     case "${command[*]}" in *gs://*) ;; *) say "warning: nothing of the command lies on gs://; a preempted slice takes its checkpoints along" ;; esac
     ask "Create $name ($type${spot:+, spot}) in $zone, and again whenever it is preempted? It costs money until it is deleted."
-    if [ -n "$dry" ]; then create && setup && start; else run; fi
+    if [ -n "$dry" ]; then
+      create && setup && start
+    else
+      [ "$(state)" != UNKNOWN ] || fail "gcloud does not answer for $name in $zone (its words are above)"
+      run
+    fi
     ;;
   tail) on 0 "tail -n 100 -F lema_jax/log.txt" ;;
   status)

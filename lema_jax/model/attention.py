@@ -14,6 +14,7 @@ from lema_jax.model.linear import shard
 
 # Shapes: B batch, T queries, S keys, L layers in the cache, N query heads, K key/value heads, G = N / K, H head width.
 
+KEYS = ("batch", "kv_heads", "keys", "head_dim")  # logical axes of k_BKSH and v_BKSH
 LANES = 128  # the kernel cuts sequences into blocks of a multiple of this
 
 
@@ -66,8 +67,7 @@ def within(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_
     on_tpu = (jax.default_backend() if device is None else device.platform) == "tpu"
     if (kind == "splash" or (kind == "auto" and on_tpu)) and q_BTNH.shape[1] % (LANES * _cuts()) == 0:
         return _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, interpret=not on_tpu)
-    # every device looks at all keys of its rows, also where the queries are cut along the sequence
-    k_BKSH, v_BKSH = (shard(jnp.swapaxes(x, 1, 2), "batch", "kv_heads", "keys", "head_dim") for x in (k_BTKH, v_BTKH))
+    k_BKSH, v_BKSH = (shard(jnp.swapaxes(x, 1, 2), *KEYS) for x in (k_BTKH, v_BTKH))
     return attend(q_BTNH, k_BKSH, v_BKSH, segment_mask(segment_ids_BT))
 
 

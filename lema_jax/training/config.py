@@ -18,7 +18,7 @@ from lema_jax.training.optimizer import OptimizerConfig
 # Fields that may differ between a run and its continuation: they change where, how fast and how watched, not what.
 _FREE = (
     *("out", "init", "log_every", "checkpoint_every", "keep", "tensorboard", "wandb", "data.path"),
-    *("compute.scan_layers", "compute.remat"),
+    *("compute.scan_layers", "compute.remat", "compute.attention", "compute.loss_chunk"),
 )
 _FREE_PARTS = ("mesh.", "dev.")
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lema_jax.model.llama import Llama, at_use, shard
+from lema_jax.model.linear import shard
+from lema_jax.model.llama import Llama, at_use
 
 
 @jax.tree_util.register_dataclass
@@ -81,8 +82,8 @@ def loss_fn(
     weights_BT = jnp.roll(batch["weights"], -1, axis=1) * within_BT
     targets_BT = jnp.roll(batch["tokens"], -1, axis=1)
     logits_of = functools.partial(model.apply, variables, method="logits")
-    pieces = (_pieces(x_BTD), _pieces(targets_BT), _pieces(weights_BT))
-    return completion_nll(logits_of, *pieces, model.compute.loss_chunk), jnp.sum(weights_BT)
+    pieces = [_pieces(x) for x in (x_BTD, targets_BT, weights_BT)]
+    return completion_nll(logits_of, *pieces, chunk=model.compute.loss_chunk), jnp.sum(weights_BT)
 
 
 def _pieces(x: jax.Array) -> jax.Array:
@@ -123,7 +124,6 @@ def train_step(
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-
     trained = at_use(state.trained, model.compute)
 
     def micro(sums: Any, part: tuple[jax.Array, dict[str, jax.Array]]) -> tuple[Any, None]:
