@@ -185,13 +185,13 @@ def _correct_by_chat(
 
     Rows are written in the order of the attempts when the replies are in: the file does not depend on their order.
     """
-    where = _ENDPOINT()
+    where, read = _ENDPOINT(), functools.partial(_chat_row, out)
     numbers = range(_SAMPLES.value)
     counts, outcome = _Counts(), Outcome(0)
     for samples in [[number] for number in numbers] if _UNTIL_CORRECT.value else [numbers]:
         corrected = frozenset(counts.corrected) if _UNTIL_CORRECT.value else frozenset()
         asked = functools.partial(requests, samples, corrected)
-        outcome += where.ask(asked, replies, lambda request, reply: not _chat_row(request, reply).rejected)
+        outcome += where.ask(asked, replies, lambda request, reply: not read(request, reply).rejected)
         out.extend(_new_rows(asked(), out, replies, counts))
         if outcome.stopped:
             break
@@ -204,17 +204,20 @@ def _new_rows(
     """The corrections that the file lacks; counts these and the others."""
     for request in requests:
         if reply := replies.rows.get(request.id):
-            row = _chat_row(request, reply)
+            row = _chat_row(out, request, reply)
             counts.add(row)
             if row.id not in out.rows:
                 yield row
 
 
-def _chat_row(request: Request, reply: Reply) -> Correction:
+def _chat_row(out: Appender[Correction], request: Request, reply: Reply) -> Correction:
+    """The row of a reply, from the file where it stands there."""
+    id = row_id(attempt=request.about.id, request=request.id, cut=_CUT.value)
+    if id in out.rows:
+        return out.rows[id]
     usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens, "finish": reply.finish}
     if reply.cost_usd is not None:
         usage["cost_usd"] = reply.cost_usd
-    id = row_id(attempt=request.about.id, request=request.id, cut=_CUT.value)
     return _finished(keep.correction(id, request.about, _MODEL.value, reply.text, reply.failed, usage))
 
 

@@ -202,7 +202,9 @@ def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> 
     cot = [row for pool in pools for row in pool.candidates if row.correction is None]
     equalised = recipe.equal_examples is not None or recipe.equal_tokens is not None
     share = recipe.correction_share if equalised else None
-    stream = curate.mix(cot, special, lambda row: row.example.id, recipe.seed, share)
+    # Ranked by the correction, not by what the arm makes of it: all arms draw the same ones.
+    name = lambda row: row.correction.id if row.correction else row.example.id
+    stream = curate.mix(cot, special, name, recipe.seed, share)
     if recipe.equal_examples is not None:
         mixed = curate.first_examples(stream, recipe.equal_examples)
     elif recipe.equal_tokens is not None:

@@ -172,6 +172,8 @@ class Batches:
             for file_id in (batch.output_file_id, batch.error_file_id):
                 new += await self._read_answers(file_id, worst) if file_id else 0
             self._notes.append(Note(id=_TAKEN_IN + batch_id))
+            kept = sum(id in self._replies.rows for id in worst)
+            print(f"{kept:,}/{len(worst):,} answered · ${self._budget.spent_usd:.2f} spent", file=sys.stderr)
             if batch.status == "failed":
                 said = [error.message for error in (batch.errors and batch.errors.data) or []]
                 raise UserError(f"the endpoint did not accept batch {batch_id}: {'; '.join(map(str, said[:3]))}")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import openai  # imported where it is used: a run without an endpoint starts without it
     from openai import AsyncOpenAI
 
-NO_ROOM = "the budget has no room for another request"
+NO_ROOM = "the budget has no room for another request; raise --max_cost_usd or --max_tokens_total"
 _TRIES = 8
 _LONGEST_WAIT = 60.0  # seconds between tries, unless the endpoint asks for more
 _TOO_LONG_TO_WAIT = 900.0  # an endpoint that asks for more is out of quota

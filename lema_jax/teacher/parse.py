@@ -99,6 +99,8 @@ _ITEM = re.compile(r"^[ \t*_]*+\(?\d{1,2}[.)][*_]*+\s++")
 _INLINE_STEP = re.compile(r"(?<=[.!?…})$])[ \t]+(?=\**Step \d{1,3}:)")
 _CONCLUSION = re.compile(r"^\W*(?:(?:so|thus|therefore|hence),?\s)?the (?:final )?answer is\b", re.IGNORECASE)
 _ANSWER = re.compile(r"answer is|\\boxed|####", re.IGNORECASE)
+_MATHEMATICS = re.compile(r"[\d=$\\]")
+_STEP_NUMBER = re.compile(r"\bsteps?\s*\d+", re.IGNORECASE)
 _UNCHANGED = re.compile(
     r"^[\W_]*(?:(?:is |are |remains? |stays? )?(?:the )?(?:same|unchanged|no changes?|correct)"
     r"(?:\s(?:as|in|from)\s(?:above|before|(?:in\s)?(?:the )?(?:original|previous).{0,30}))?[\W_]*)?$",
@@ -126,19 +128,25 @@ def _labelled(body: str) -> list[tuple[int | None, str]]:
     else:
         return [(None, step) for step in split_steps(body)]
     steps: list[tuple[int | None, str]] = []
+    before = ""  # the first label: `...`, chatter, or what the steps stand on
     for line in lines:
         if found := label.match(line):
-            steps.append((int(found.group(1)) if label is _STEP else None, _bare(line[found.end() :])))
+            text = _bare(line[found.end() :])
+            if before and not _UNCHANGED.match(text):
+                text, before = f"{before} {text}", ""
+            steps.append((int(found.group(1)) if label is _STEP else None, text))
         elif steps and _CONCLUSION.match(line):
             steps.append((None, _bare(line)))
-        elif steps:  # what precedes the first label is `...` or chatter
+        elif steps:
             steps[-1] = (steps[-1][0], f"{steps[-1][1]} {_bare(line)}".strip())
+        elif _MATHEMATICS.search(_STEP_NUMBER.sub("", line)):
+            before = f"{before} {_bare(line)}".strip()
     return steps
 
 
 def _bare(text: str) -> str:
-    """Without the second half of a bold label or line."""
-    text = text.strip()
+    """Without a heading's mark, and without the second half of a bold label or line."""
+    text = text.strip().lstrip("#").strip()
     return text.removesuffix("**").rstrip() if text.count("**") % 2 else text
 
 

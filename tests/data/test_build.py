@@ -162,6 +162,10 @@ def test_arms_of_equal_size_differ_in_what_the_corrections_replace(tmp_path: Pat
     assert {arm: len(ids) for arm, ids in gold.items()} == {a: 40 if a == "cot" else 29 for a in arms}
     assert gold["lema"] == gold["cot_plus_extracted"] == gold["lema_no_explanation"] < gold["cot"]
     assert {row.kind for row in arms["cot_plus_extracted"]} == {"cot"}
+    drawn = {arm: [row.problem_id for row in made if row.source != "gold"] for arm, made in arms.items()}
+    assert (
+        drawn["lema"] == drawn["cot_plus_extracted"] == drawn["lema_no_explanation"]
+    )  # the same corrections, in order
 
 
 def test_corrections_that_run_out_are_told(tmp_path: Path, corrections: Path) -> None:

@@ -120,6 +120,17 @@ def test_numbered_list_and_prose_carry_no_step_number():
     assert (parse(prose).first, parse(prose).steps) == (None, EXPECTED.steps)
 
 
+def test_what_the_listed_steps_stand_on_is_kept_and_chatter_is_not():
+    solution = "Let $x = 4$ be the pens.\n\n### Step 2: Five more\n4 + 5 = 9.\n### Final\nThe answer is 9."
+    parts = parse(f"Step 2.\nExplanation: x\nCorrect Solution:\n{solution}")
+    assert (parts.first, parts.steps[0]) == (2, "Let $x = 4$ be the pens. Five more 4 + 5 = 9. Final")
+    for chatter in ("Here are the steps from step 2 on:", "...", "Of course!\n\n...", "Step 1: (same as before)"):
+        parts = parse(f"Step 2.\nExplanation: x\nCorrect Solution:\n{chatter}\nStep 2: 4 + 5 = 9.\nThe answer is 9.")
+        assert (parts.first, parts.steps) == (2, ("4 + 5 = 9.", "The answer is 9."))
+    listed = "Let y be 3.\n1. Then 3 + 4 = 7.\n2. The answer is 7."
+    assert parse(f"Step 1.\nExplanation: x\nCorrect Solution:\n{listed}").steps[0] == "Let y be 3. Then 3 + 4 = 7."
+
+
 def test_commonsense_replies_name_no_step():
     block = "{\nExplanations:\nbank - It holds money.\nReasons and Final Answer:\nThe answer is bank.\n}"
     for cue in ("", "Mistakes: "):
