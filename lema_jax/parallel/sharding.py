@@ -25,6 +25,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("mlp", "tensor"),
     ("rank", None),
     ("norm", None),
+    ("block", None),  # the codes of an nf4 kernel's block; its other axes are the dense kernel's, in blocks
     # activations ("heads", "kv_heads" and "mlp" as above)
     ("batch", ("data", "fsdp")),
     ("length", "sequence"),
