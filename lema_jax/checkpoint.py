@@ -10,6 +10,7 @@ mesh at hand. Orbax commits a step by renaming its folder, so a step is there wh
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -25,9 +26,10 @@ import pydantic
 from jax.sharding import Mesh
 
 from lema_jax.errors import UserError
-from lema_jax.model import layout
+from lema_jax.model import layout, nf4
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
 from lema_jax.model.llama import Llama
+from lema_jax.model.nf4 import Nf4
 from lema_jax.parallel import sharding
 
 
@@ -146,22 +148,34 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
 
 
 def load_weights(
-    folder: str | Path, mesh: Mesh, compute: Compute | None, step: int | None = None
+    folder: str | Path, mesh: Mesh, compute: Compute | None, step: int | None = None, lora: LoraConfig | None = None
 ) -> tuple[Card, dict[str, Any]]:
     """The variables of a model folder, {params, lora?}, on the mesh, in the layout and dtype of `compute`.
 
     Without a `compute` they come as they lie on the disk: stacked, each array in the type it is stored as. A folder
-    with adapters brings its frozen base along. Every process reads only its own shards.
+    with adapters brings its frozen base along, held as they were trained upon. Every process reads only its own shards.
+
+    Args:
+      lora: adapters that are to stand upon whole weights; they say what kernels are held as.
 
     Raises:
       UserError: no such folder or step, a base that is missing or is another than was trained on, or arrays that do
         not have the shapes the card says.
     """
-    folder = Path(folder)
     card = read_card(folder)
+    lora = card.lora or lora
+    variables = _stacked(Path(folder), card, mesh, compute, step, lora)
+    if compute is None or compute.scan_layers:
+        return card, variables
+    return card, unstacked(variables, Llama(card.config, compute, lora), mesh)
+
+
+def _stacked(
+    folder: Path, card: Card, mesh: Mesh, compute: Compute | None, step: int | None, lora: LoraConfig | None
+) -> dict[str, Any]:
     step = latest_step(folder) if step is None else step
-    variables: dict[str, Any] = {}
-    if card.base:
+    model = Llama(card.config, dataclasses.replace(compute or Compute(), scan_layers=True), lora)
+    if card.lora:
         base = folder / card.base
         found = identity(base) if (base / "model.json").exists() else "nothing"
         if found != card.base_lineage:
@@ -169,13 +183,29 @@ def load_weights(
                 f"{folder} holds adapters of the base weights {card.base_lineage} at {base}, but there is {found}; "
                 "put the base back where it was when training began"
             )
-        variables |= load_weights(base, mesh, compute)[1]
-    model = Llama(card.config, dataclasses.replace(compute or Compute(), scan_layers=True), card.lora)
-    abstract = abstract_variables(model, mesh)
-    collection = "lora" if card.lora else "params"
-    wanted = {"weights": {collection: abstract[collection]}}
-    variables |= restore(folder, step, wanted, as_stored=compute is None)["weights"]
-    return card, variables if compute is None or compute.scan_layers else unstacked(variables, card, mesh, compute)
+        wanted = {"weights": {"lora": abstract_variables(model, mesh)["lora"]}}
+        frozen = _stacked(base, read_card(base), mesh, compute, None, lora)
+        return frozen | restore(folder, step, wanted, as_stored=compute is None)["weights"]
+    wanted = {"weights": {"params": abstract_variables(model.clone(lora=None), mesh)["params"]}}
+    if compute is None or lora is None or lora.base == "dense":
+        return restore(folder, step, wanted, as_stored=compute is None)["weights"]
+    return _quantised(folder, step, wanted, {"weights": {"params": abstract_variables(model, mesh)["params"]}})
+
+
+def _quantised(folder: Path, step: int, dense: Any, wanted: Any) -> dict[str, Any]:
+    """Weights with nf4 kernels, from dense ones on the disk. These are read one stacked array at a time, into the
+    shards of the mesh, so that beside the result no more than that one's are in memory."""
+    path, stored = _checked(folder, step, dense)
+    as_stored = jax.tree.leaves(_typed(dense, stored))
+    is_nf4 = lambda node: isinstance(node, Nf4)
+    leaves, tree = jax.tree.flatten(wanted, is_leaf=is_nf4)
+    layer_by_layer = functools.partial(jax.lax.map, nf4.quantise)
+    for at, leaf in enumerate(leaves):
+        alone: list[Any] = [ocp.PLACEHOLDER] * len(leaves)
+        alone[at] = as_stored[at] if is_nf4(leaf) else leaf
+        read = jax.tree.leaves(_load(path, jax.tree.unflatten(tree, alone)))[at]
+        leaves[at] = jax.jit(layer_by_layer, out_shardings=sharding.of(leaf))(read) if is_nf4(leaf) else read
+    return jax.tree.unflatten(tree, leaves)["weights"]
 
 
 def abstract_variables(model: Llama, mesh: Mesh) -> Any:
@@ -184,9 +214,8 @@ def abstract_variables(model: Llama, mesh: Mesh) -> Any:
     return sharding.abstract(boxed, mesh)
 
 
-def unstacked(variables: Any, card: Card, mesh: Mesh, compute: Compute) -> Any:
-    """Stacked variables with a leaf set for each layer instead, each where the table puts it."""
-    model = Llama(card.config, compute, card.lora)
+def unstacked(variables: Any, model: Llama, mesh: Mesh) -> Any:
+    """Stacked variables with a leaf set for each layer instead, as `model` has them, each where the table puts it."""
     wanted = abstract_variables(model, mesh)
     where = sharding.of({name: wanted[name] for name in variables})
     return jax.jit(layout.unstack_layers, out_shardings=where)(variables)
@@ -199,6 +228,12 @@ def restore(folder: str | Path, step: int, abstract: dict[str, Any], as_stored: 
       UserError: no such step, or arrays of other names or shapes than asked for; every difference is listed.
       DamagedCheckpoint: its files cannot be read.
     """
+    path, stored = _checked(folder, step, abstract)
+    return _load(path, _typed(abstract, stored) if as_stored else abstract)
+
+
+def _checked(folder: str | Path, step: int, abstract: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The step's folder, and what is told of its arrays there; raises as `restore` does."""
     path = (Path(folder) / "checkpoints" / str(step)).absolute()
     if not path.exists():
         raise UserError(f"{folder} has no checkpoint at step {step}; it has {steps(folder)}")
@@ -212,9 +247,16 @@ def restore(folder: str | Path, step: int, abstract: dict[str, Any], as_stored: 
         differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         lines = [f"{n}: {found.get(n, 'missing')} where {wanted.get(n, 'nothing')} is expected" for n in differing]
         raise UserError(f"{path} does not fit:\n  " + "\n  ".join(lines))
-    if as_stored:
-        keep = lambda leaf, on_disk: jax.ShapeDtypeStruct(leaf.shape, on_disk.dtype, sharding=leaf.sharding)
-        abstract = jax.tree.map(keep, abstract, stored)
+    return path, stored
+
+
+def _typed(abstract: Any, stored: Any) -> Any:
+    """`abstract` in the dtypes on the disk."""
+    keep = lambda leaf, on_disk: jax.ShapeDtypeStruct(leaf.shape, on_disk.dtype, sharding=leaf.sharding)
+    return jax.tree.map(keep, abstract, stored)
+
+
+def _load(path: Path, abstract: Any) -> Any:
     with _damage(path):
         return ocp.load_checkpointables(path, abstract)
 

@@ -25,6 +25,8 @@ CONFIG = LlamaConfig(
     head_dim=8,
     max_positions=256,
 )
+# Its kernels are whole tiles of nf4, also when cut in two.
+TILED = LlamaConfig(704, 128, 256, 2, 8, 8, 16, 256)
 LORA = LoraConfig(rank=4, alpha=8.0, dropout=0.0)
 
 

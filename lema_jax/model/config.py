@@ -1,6 +1,7 @@
 """What a LLaMA is (saved beside its weights) and how adapters are shaped. Plain dataclasses, overridable by flags."""
 
 import dataclasses
+import math
 
 ROPE_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
 
@@ -85,17 +86,35 @@ class LlamaConfig:
         return found + [f"rope_scaling.{problem}" for problem in self.rope_scaling.problems()]
 
 
+BASES = ("dense", "nf4")  # what the kernels under adapters are held as
+
+
 @dataclasses.dataclass(unsafe_hash=True)
 class LoraConfig:
-    """Low-rank adapters on all linear layers but the head (LoRA, eq. 3): y = x W + (alpha / rank) · dropout(x) A B."""
+    """Low-rank adapters on all linear layers but the head (LoRA, eq. 3): y = x W + scale · dropout(x) A B.
 
-    rank: int = 64  # the paper's QLoRA runs: 64, alpha 16, dropout 0.05
+    Attributes:
+      rank, alpha, dropout: 64, 16 and 0.05 in the paper's runs.
+      rslora: the scale is alpha / sqrt(rank) (arXiv 2312.03732), else alpha / rank.
+      base: one of BASES; "nf4" holds W in 4 bits while the adapters train and answer (QLoRA; see `nf4`).
+    """
+
+    rank: int = 64
     alpha: float = 16.0
     dropout: float = 0.05
+    rslora: bool = False
+    base: str = "dense"
+
+    @property
+    def scale(self) -> float:
+        """Of the adapters' part in the sum."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
         found = []
+        if self.base not in BASES:
+            found.append(f"base={self.base!r} must be one of {', '.join(BASES)}")
         if self.rank <= 0:
             found.append(f"rank={self.rank} must be positive; leave lora unset to train all weights")
         if not 0 <= self.dropout < 1:

@@ -1,11 +1,14 @@
-"""The one linear layer: a dense kernel, and beside it an adapter when the model has one."""
+"""The one linear layer: a kernel, dense or nf4, and beside it an adapter when the model has one."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lema_jax.errors import UserError
+from lema_jax.model import nf4
 from lema_jax.model.config import LoraConfig
 
 # Shapes: I input features, O output features, R adapter rank; `…` any leading axes (B batch, T time).
@@ -79,7 +82,7 @@ def drop(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
 
 
 class Linear(nn.Module):
-    """y_…O = x_…I W_IO + (alpha / R) · dropout(x_…I) A_IR B_RO, plus a bias_O where the model has one.
+    """y_…O = x_…I W_IO + scale · dropout(x_…I) A_IR B_RO, plus a bias_O where the model has one.
 
     W is in the collection `params`, A and B in `lora`: what is trained is nothing but the collection whose gradient is
     taken. A starts uniform in ±sqrt(1 / I), B at zero, so a fresh adapter changes nothing (LoRA, section 4.1).
@@ -108,9 +111,12 @@ class Linear(nn.Module):
         """
         shape = (x.shape[-1], self.features)
         init = nn.initializers.normal(0.02)  # as LLaMA's
-        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape, self.param_dtype)
         x = x.astype(self.dtype)
-        y = product(x, kernel, self.axes)
+        if self.lora is not None and self.lora.base == "nf4":
+            y = nf4.product(x, self.param("kernel", self._quantised(init), shape))
+        else:
+            kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape, self.param_dtype)
+            y = product(x, kernel, self.axes)
         if self.bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
             bias = self.param("bias", zeros, shape[1:], self.param_dtype)
@@ -124,7 +130,22 @@ class Linear(nn.Module):
         inner, outer = (axis if axis == "embed" else f"adapter_{axis}" for axis in self.axes)
         low = product(read, self._factor("a", (shape[0], self.lora.rank), (inner, "rank")), (inner, "rank"))
         high = product(low, self._factor("b", (self.lora.rank, shape[1]), ("rank", outer)), ("rank", outer))
-        return y + (self.lora.alpha / self.lora.rank) * high
+        return y + self.lora.scale * high
+
+    def _quantised(self, init: nn.initializers.Initializer) -> Callable[..., nf4.Nf4]:
+        name = ".".join(self.path)
+
+        def make(key: jax.Array, shape: tuple[int, int]) -> nf4.Nf4:
+            if any(size % nf4.BLOCK for size in shape):
+                raise UserError(
+                    f"{name}.kernel {list(shape)} cannot be held as nf4, which cuts a kernel in tiles of "
+                    f"{nf4.BLOCK} × {nf4.BLOCK}; set lora.base=dense"
+                )
+            box = lambda names, array: nn.LogicallyPartitioned(array, names)
+            is_names = lambda node: isinstance(node, tuple)
+            return jax.tree.map(box, nf4.axes(*self.axes), nf4.quantise(init(key, shape)), is_leaf=is_names)
+
+        return make
 
     def _factor(self, name: str, shape: tuple[int, int], axes: tuple[str, str]) -> jax.Array:
         init = nn.initializers.zeros_init()

@@ -28,6 +28,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("adapter_kv_heads", ("tensor", "fsdp")),
     ("adapter_mlp", ("tensor", "fsdp")),
     ("norm", None),
+    ("block", None),  # the codes of an nf4 kernel's block; its other axes are the dense kernel's, in blocks
     # activations ("heads", "kv_heads" and "mlp" as above)
     ("batch", ("data", "fsdp")),
     ("length", "sequence"),

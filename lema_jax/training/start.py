@@ -78,11 +78,12 @@ def weights(config: TrainConfig, mesh: Mesh) -> tuple[Card, Any, Any]:
     out = Path(config.out)
     if checkpoint.steps(out):
         card = checkpoint.read_card(out)
-        frozen = checkpoint.load_weights(out / card.base, mesh, config.compute)[1] if card.base else {}
+        base = out / card.base
+        frozen = checkpoint.load_weights(base, mesh, config.compute, lora=card.lora)[1] if card.lora else {}
         return card, frozen, None
     shaped = shaping(as_dict(config)) | {"data": dataset.fingerprint(config.data.path)}
     if config.init:
-        source, variables = checkpoint.load_weights(config.init, mesh, config.compute)
+        source, variables = checkpoint.load_weights(config.init, mesh, config.compute, lora=config.lora)
         _same_tokenizer(config.init, config.data.path)
         lineage = checkpoint.lineage(config=shaped, init=checkpoint.identity(config.init))
         if config.lora is None:

@@ -9,7 +9,7 @@ from lema_jax.weights.names import LINEARS, Index, Source, find
 
 
 class Merged:
-    """A Source whose adapted weights are W + (alpha / rank) · A B, computed in float32 one tensor at a time.
+    """A Source whose adapted weights are W + scale · A B, computed in float32 one tensor at a time.
 
     `dtype` stays that of the base: what the sum is rounded to is for the reader to say.
     """
@@ -17,7 +17,7 @@ class Merged:
     def __init__(self, base: Source, adapters: dict[str, Any], lora: LoraConfig):
         self.where = base.where
         self._base = base
-        self._scale = lora.alpha / lora.rank
+        self._scale = lora.scale
         self._adapters: dict[str, tuple[Any, Any, int]] = {}
         for hf, path, _ in LINEARS:
             if (pair := find(adapters, f"layers/{path}")) is not None:

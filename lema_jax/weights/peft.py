@@ -5,7 +5,6 @@ other, training leaves it so.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,8 +54,6 @@ class _Config(pydantic.BaseModel, extra="forbid"):
 
 def load(folder: str | Path, config: LlamaConfig) -> tuple[dict[str, Any], LoraConfig]:
     """An adapter folder as our `lora` collection (numpy float32, stacked over layers), and its shape.
-
-    rslora's scale alpha / sqrt(rank) becomes the alpha that gives the same by alpha / rank.
 
     Args:
       config: of the model that it adapts.
@@ -108,8 +105,7 @@ def read_config(folder: Path) -> LoraConfig:
             f"{'.'.join(map(str, found['loc']))}={found['input']!r}: {found['msg']}" for found in error.errors()
         )
         raise UserError(f"{path} is not an adapter that can be read faithfully:\n  {problems}") from None
-    alpha = parsed.lora_alpha * (math.sqrt(parsed.r) if parsed.use_rslora else 1.0)
-    return LoraConfig(parsed.r, alpha, parsed.lora_dropout)
+    return LoraConfig(parsed.r, parsed.lora_alpha, parsed.lora_dropout, parsed.use_rslora)
 
 
 def _says_nothing(value: Any) -> bool:
@@ -149,7 +145,7 @@ def save(folder: Path, adapters: dict[str, Any], lora: LoraConfig, config: Llama
         "target_modules": [hf.rpartition(".")[2] for hf in adapted],
         "bias": "none",
         "fan_in_fan_out": False,
-        "use_rslora": False,
+        "use_rslora": lora.rslora,
         "inference_mode": True,
     }
     (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")

@@ -106,7 +106,7 @@ def test_a_fresh_adapter_changes_nothing():
 
 def test_an_adapter_equals_its_merged_kernel():
     variables = tiny.variables(lora=tiny.LORA)
-    scale = tiny.LORA.alpha / tiny.LORA.rank
+    scale = tiny.LORA.scale
     params, lora = variables["params"], variables["lora"]["layers"]
     merged = jax.tree.map(lambda x: x, params)
     for block in ("attn", "mlp"):
