@@ -1,0 +1,115 @@
+"""Training steps of a model folder on given examples, packed: real (unpadded) tokens a second.
+
+    python -m tests.benchmarks.bench_train --checkpoint=runs/base --npz=data.npz [--lora] [--rows=3] [--length=512]
+
+The file holds `ids`, `mask` and `loss`, each [batches, rows, length]: padded examples, one to a row. Prints one JSON
+line: tokens a second (median step), the losses, seconds to compile, peak memory, and how much of the machine other
+processes used meanwhile (trust a line only where `other_busy` is small).
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from lema_jax import checkpoint
+from lema_jax.data import dataset
+from lema_jax.data.batches import DataConfig, batches
+from lema_jax.data.encode import Encoded
+from lema_jax.model.config import Compute, LoraConfig
+from lema_jax.parallel import sharding
+from lema_jax.parallel.mesh import MeshConfig, make_mesh
+from lema_jax.training.config import TrainConfig
+from lema_jax.training.optimizer import OptimizerConfig
+from lema_jax.training.program import Program
+
+
+def busy() -> tuple[float, float, float]:
+    """Wall clock, CPU seconds of the whole machine, CPU seconds of this process."""
+    ticks = list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    total = (sum(ticks) - ticks[3] - ticks[4] - ticks[7]) / os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), total, own.ru_utime + own.ru_stime
+
+
+def examples(npz: str) -> list[Encoded]:
+    """The file's examples without their padding."""
+    found = np.load(npz, allow_pickle=False)
+    ids, mask, loss = (found[name].reshape(-1, found[name].shape[-1]) for name in ("ids", "mask", "loss"))
+    return [
+        Encoded(row[:n].astype(np.int32), weights[:n].astype(np.uint8))
+        for row, weights, n in zip(ids, loss, mask.sum(axis=1))
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--npz", required=True)
+    parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--rows", type=int, default=3)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--scan", action="store_true")
+    parser.add_argument("--remat", default="none")
+    given = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        dataset.write_records(examples(given.npz), Path(folder))
+        config = TrainConfig(
+            "-",
+            DataConfig(folder, given.rows, given.length),
+            steps=given.steps + 1,
+            init=given.checkpoint,
+            lora=LoraConfig(64, 64.0, 0.0) if given.lora else None,
+            optimizer=OptimizerConfig(learning_rate=1e-5, weight_decay=0.0, clip_norm=0.0),
+            compute=Compute(scan_layers=given.scan, remat=given.remat),
+            mesh=MeshConfig(1, 1, 1),
+        )
+        mesh = make_mesh(config.mesh, jax.devices()[:1])
+        with sharding.use(mesh):
+            card, variables = checkpoint.load_weights(given.checkpoint, mesh, config.compute)
+            program = Program(config, card.config, mesh)
+            frozen = {name: tree for name, tree in variables.items() if name != program.collection}
+            state = program.begin(program.random(0) if given.lora else variables.pop("params"))
+            began = time.perf_counter()
+            step = program.step.lower(program.state, program.frozen, program.batch).compile()
+            compiled = time.perf_counter() - began
+            iterator, seconds, tokens, losses = iter(batches(config.data)), [], [], []
+            for number in range(given.steps + 1):
+                if number == 1:
+                    before = busy()
+                rows = next(iterator)
+                began = time.perf_counter()
+                state, metrics = step(state, frozen, program.put(rows))
+                losses.append(float(metrics["loss"]))
+                seconds.append(time.perf_counter() - began)
+                tokens.append(int(metrics["tokens"]))
+    wall, machine, own = (b - a for a, b in zip(before, busy()))
+    cores = os.cpu_count() or 1
+    print(
+        json.dumps(
+            {
+                "job": "train_lora" if given.lora else "train_full",
+                "real_tok_s": round(statistics.median(n / s for n, s in zip(tokens[1:], seconds[1:])), 1),
+                "padded_tok_s": round(given.rows * given.length / statistics.median(seconds[1:]), 1),
+                "step_s": [round(s, 2) for s in seconds],
+                "compile_s": round(compiled, 1),
+                "losses": [round(loss, 4) for loss in losses],
+                "rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+                "my_cpu": round(own / wall / cores, 3),
+                "other_busy": round(max(0.0, machine - own) / wall / cores, 3),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
