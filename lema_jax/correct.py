@@ -79,7 +79,8 @@ def _kinds_of_mistakes() -> dict[str, Problem]:
         counts[attempt.verdict] += 1
         if attempt.verdict is Verdict.WRONG:
             kinds.setdefault(prompting.family(attempt.problem), attempt.problem)
-    told = f"{_ATTEMPTS.value}: " + ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in Verdict)
+    usual = [verdict for verdict in Verdict if counts[verdict] or verdict is not Verdict.PROMPT_TOO_LONG]
+    told = f"{_ATTEMPTS.value}: " + ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in usual)
     if not kinds:
         raise UserError(f"{told}: nothing to correct; sample more, at a higher temperature, or from a weaker student")
     print(told)

@@ -3,11 +3,13 @@
     python -m lema_jax.evaluate --checkpoint=runs/lema --task=gsm8k --split=test --out=runs/lema/gsm8k_test
     python -m lema_jax.evaluate --checkpoint=runs/cot,runs/lema@200 --task=gsm8k,svamp --out=runs/tests
     python -m lema_jax.evaluate --checkpoint=runs/cot,runs/lema --score=attempts.jsonl --out=runs/scores
+    python -m lema_jax.evaluate --checkpoint=runs/lema --prompt="Question: What is 6 times 7?"
 
 One checkpoint and one task go into --out itself; several, into --out/<checkpoint>/<task>_<split>. A folder brings its
 architecture and tokenizer, and for adapters its base; `folder@200` is its step 200. With --harness each folder also
 gets the files that lm-evaluation-harness writes. With --score the right and wrong attempts of a file of `sample` are
 scored instead (scores.jsonl), which tells ΔPPL: how much likelier a checkpoint finds right paths than wrong ones.
+With --prompt one text is answered, as it is made, onto the terminal; nothing is written.
 
 Every row is on the disk before it counts; the same command run again answers only what is missing.
 """
@@ -37,13 +39,16 @@ _STEP = flags.DEFINE_integer("step", None, "The step of folders that name none; 
 _TASK = flags.DEFINE_list("task", [], "The benchmarks; see lema_jax/tasks.")
 _SPLIT = flags.DEFINE_list("split", ["test"], "Their split, or one for each task.")
 _SCORE = flags.DEFINE_string("score", None, "An attempts file to score instead of answering tasks.")
+_PROMPT = flags.DEFINE_string("prompt", None, "One text to answer on the terminal instead.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the publishers' files lie; else the variable LEMA_DATA.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Only the first questions of a split (or attempts).", lower_bound=1)
-_OUT = flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for what is written; needed with --task and --score.")
 _HARNESS = flags.DEFINE_bool("harness", False, "Also write results and samples as lm-evaluation-harness does.")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 2048, "Tokens of an answer (2,048 in the paper).", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Answers under way at a time.", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and activations.")
+
+_GLANCE = 4  # tokens between two prints of --prompt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +74,16 @@ def main(argv: Sequence[str]) -> None:
     """Checks all that is asked for, then answers, or scores, checkpoint by checkpoint."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
-    if bool(_TASK.value) == bool(_SCORE.value):
-        raise UserError("give either --task=name,name or --score=attempts.jsonl")
+    if [bool(_TASK.value), bool(_SCORE.value), _PROMPT.value is not None].count(True) != 1:
+        raise UserError("give one of --task=name,name, --score=attempts.jsonl and --prompt=text")
     checkpoints = [_checkpoint(given) for given in _CHECKPOINT.value]
     _distinct("--checkpoint", [one.name for one in checkpoints])
+    if _PROMPT.value is not None:
+        for one in checkpoints:
+            _say(one, _PROMPT.value, titled=len(checkpoints) > 1)
+        return
+    if _OUT.value is None:
+        raise UserError("--out says in which folder to write; give one")
     out = Path(_OUT.value)
     if _SCORE.value:
         attempts = _attempts(_SCORE.value)
@@ -155,6 +166,17 @@ def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student
     if _HARNESS.value:
         harness.write(out, rows)
     print(f"{one.name} on {test.name}: {table.result(summary)}")
+
+
+def _say(one: _Checkpoint, prompt: str, titled: bool) -> None:
+    """Prints a checkpoint's answer as it is made."""
+    read = student.read(one.folder, one.step, _DTYPE.value)
+    alone = student.engine(read, rows=1, sampling=Sampling(), max_new_tokens=_MAX_NEW_TOKENS.value, block=_GLANCE)
+    if titled:
+        print(f"--- {one.name}")
+    for piece in alone.stream(prompt):
+        print(piece, end="", flush=True)
+    print()
 
 
 def _write(path: Path, model: str, test: _Test, summary: stats.Summary) -> None:

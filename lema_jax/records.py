@@ -46,6 +46,7 @@ class Verdict(enum.StrEnum):
     WRONG = "wrong"
     UNPARSED = "unparsed"  # finished, but no answer could be read
     TRUNCATED = "truncated"  # cut off by the token limit before a right answer was read
+    PROMPT_TOO_LONG = "prompt_too_long"  # never asked: the prompt leaves no room in the model's context
 
 
 class Attempt(Row):

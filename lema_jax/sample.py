@@ -69,6 +69,7 @@ _TOP_P = flags.DEFINE_float("top_p", 1.0, "nucleus that is sampled from", lower_
 _SEED = flags.DEFINE_integer("seed", 0, "of sampling; an endpoint is sent one only when it is given")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 512, "tokens of an attempt", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "the attempts file to write or to go on with", required=True)
+_NEXT_QUESTION = "\n\nQuestion:"  # how a model of texts goes on after an answer, where worked examples stood before
 _SELECTED = {"cot_augment": Verdict.RIGHT, "mistakes": Verdict.WRONG}
 _MODE = flags.DEFINE_enum("mode", "all", ["all", *_SELECTED], "also write a file of the right ones, or of the mistakes")
 
@@ -195,7 +196,7 @@ def _rounds(
 
 def _own_part(row: Attempt) -> Attempt:
     """Without the further questions that a model of texts asks itself after worked examples, and answers."""
-    own, next_question, _ = row.text.partition("\n\nQuestion:")
+    own, next_question, _ = row.text.partition(_NEXT_QUESTION)
     if not (_FEW_SHOT.value and next_question):
         return row
     answer, verdict = tasks.grade(row.problem, own, truncated=False)
@@ -275,6 +276,7 @@ def _engine(step: int, answers: int) -> "Engine":
         sampling=Sampling(_TEMPERATURE.value, _TOP_P.value),
         max_new_tokens=_MAX_NEW_TOKENS.value,
         dtype=_DTYPE.value,
+        stop=(_NEXT_QUESTION,) if _FEW_SHOT.value else (),
     )
 
 

@@ -118,6 +118,28 @@ def test_several_checkpoints_and_tasks_share_weights_and_programs(models, run, t
     assert (alone / "predictions.jsonl").read_bytes() == (folders[2] / "predictions.jsonl").read_bytes()
 
 
+def test_a_prompt_is_answered_on_the_terminal(models, run, tmp_path):
+    problem = arithmetic.load("test")[0]
+    code, said, complained = run(f"--checkpoint={models[0]}", f"--prompt={arithmetic.prompt(problem)}", *SHORT)
+    assert code == 0, complained
+    run(f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=1", f"--out={tmp_path}", *SHORT)
+    assert said == read(tmp_path)[0].text + "\n"
+
+
+def test_a_question_that_the_context_cannot_hold_is_counted_apart(models, run, tmp_path):
+    own = tmp_path / "own.jsonl"
+    long = "How many are " + "1 and " * 300 + "1?"
+    own.write_text("".join(json.dumps({"question": q, "gold": "2"}) + "\n" for q in ("What is 1 + 1?", long)))
+    code, said, complained = run(
+        f"--checkpoint={models[0]}", f"--task=jsonl:{own}", f"--out={tmp_path / 'out'}", *SHORT
+    )
+    assert code == 0, complained
+    assert "1 prompts too long" in said
+    assert read(tmp_path / "out")[1].verdict is Verdict.PROMPT_TOO_LONG
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["n"], summary["prompt_too_long"]) == (2, 1)
+
+
 @pytest.fixture
 def attempts(tmp_path):
     """Three attempts at each of four questions: right, wrong, and cut off."""
@@ -166,7 +188,7 @@ def broken(models, tmp_path, what):
         ({"split": "exam"}, "no split 'exam'; there are: train, dev, test, ood"),
         ({"split": "test,dev"}, "2 splits for 1 tasks"),
         ({"task": "arithmetic,arithmetic"}, "two of the name arithmetic_test"),
-        ({"task": ""}, "either --task=name,name or --score"),
+        ({"task": ""}, "one of --task=name,name, --score"),
         ({"task": "jsonl:{tmp}/none.jsonl"}, "there is no such file"),
         ({"task": "jsonl:{tmp}/own.jsonl"}, "own.jsonl:2: gold"),
         ({"task": "gsm8k", "data_dir": "{tmp}"}, "gsm8k/test.jsonl"),

@@ -85,11 +85,16 @@ def answering(job: Job, config: TrainConfig, *, rows: int, prompt: int, slots: i
         state = _rows(model, mesh, rows, slots)
         vector = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=NamedSharding(mesh, sharding.BATCH))
         tokens = jax.ShapeDtypeStruct((rows, prompt), jnp.int32, sharding=vector.sharding)
-        read = functools.partial(decode.prefill, model, **fixed)
+        enough = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
         step = functools.partial(decode.decode, model, block=1, **fixed)
+
+        def read(variables, tokens, length, limit, key):
+            reading = decode.read(model, variables, decode.unread(model, rows, prompt), tokens, jnp.int32(0), length)
+            return decode.begin(model, variables, reading, length, limit, key, **fixed)
+
         lowered = {
             "prefill": jax.jit(read).lower(variables, tokens, vector, vector, state.key_B),
-            "decode_step": jax.jit(step, donate_argnums=1).lower(variables, state),
+            "decode_step": jax.jit(step, donate_argnums=1).lower(variables, state, state.done_B, enough),
         }
     arguments = {"prefill": variables, "decode_step": {"variables": variables, "rows": state}}
     layout = _layout(mesh) | {"rows": rows, "prompt": prompt, "slots": slots}
@@ -112,7 +117,7 @@ def _compiled(job: Job, report: Report, lowered: jax.stages.Lowered, advice: tup
 def _rows(model: Llama, mesh: Mesh, rows: int, slots: int) -> Rows:
     """Abstract rows under way, laid out as decoding pins them."""
     shape = jax.eval_shape(functools.partial(decode.idle, model, rows, slots))
-    cache = nn.logical_to_mesh_axes(("layers", "batch", "kv_heads", "length", "head_dim"))
+    cache = nn.logical_to_mesh_axes(("layers", "batch", "kv_heads"))
 
     def lay(where: PartitionSpec, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, where))

@@ -29,7 +29,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of one run: `n = right + wrong + unparsed + truncated`, accuracy = right / n.
+    """The result of one run: `n = right + wrong + unparsed + truncated + prompt_too_long`, accuracy = right / n.
 
     `paper` is the accuracy by the authors' grader; None where not every answer has its verdict.
     """
@@ -39,6 +39,7 @@ class Summary:
     wrong: int
     unparsed: int
     truncated: int
+    prompt_too_long: int
     accuracy: float
     interval: Interval
     paper: float | None
@@ -62,6 +63,7 @@ def summarize(predictions: Iterable[Prediction]) -> Summary:
         wrong=counts[Verdict.WRONG],
         unparsed=counts[Verdict.UNPARSED],
         truncated=counts[Verdict.TRUNCATED],
+        prompt_too_long=counts[Verdict.PROMPT_TOO_LONG],
         accuracy=right / n,
         interval=wilson(right, n),
         paper=paper_accuracy(predictions),

@@ -35,9 +35,10 @@ def p_value(p: float) -> str:
 def result(summary: stats.Summary) -> str:
     """One run in a line."""
     paper = "" if summary.paper is None else f"; {percent(summary.paper)} by the paper's grader"
+    too_long = f", {summary.prompt_too_long:,} prompts too long" if summary.prompt_too_long else ""
     return (
         f"{percent(summary.accuracy)} right, 95 % interval {span(summary.interval)}, n = {summary.n:,} "
-        f"({summary.wrong:,} wrong, {summary.unparsed:,} unparsed, {summary.truncated:,} truncated){paper}"
+        f"({summary.wrong:,} wrong, {summary.unparsed:,} unparsed, {summary.truncated:,} truncated{too_long}){paper}"
     )
 
 

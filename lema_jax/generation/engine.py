@@ -1,11 +1,11 @@
 """Prompts in, answers out: B rows on the device, each refilled with the next prompt as soon as its answer ends.
 
-Prompts are taken shortest first and padded to a ladder of lengths, and the cache grows along the same ladder, so the
-number of compiled programs is bounded by the ladder, not by the data.
+Prompts are taken shortest first and padded to a ladder of lengths, long ones are read in pieces, and the cache grows
+along the same ladder, so the number of compiled programs is bounded by the ladder, not by the data. What all prompts
+begin with (worked examples, say) is read once.
 """
 
 import dataclasses
-import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,18 +17,24 @@ from transformers import PreTrainedTokenizerFast
 
 from lema_jax.data.encode import prompt_ids
 from lema_jax.errors import UserError
+from lema_jax.generation import memory
 from lema_jax.model import decode
-from lema_jax.model.decode import Rows, Sampling
+from lema_jax.model.decode import Reading, Rows, Sampling
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 
-GROUP = 8  # prompts read at a time
-GREEDY = Sampling()
+GROUP = 4  # prompts read at a time, as soon as so many rows are free
+PIECE = 512  # tokens of a prompt read at a time
 BLOCK = 32  # tokens made between two looks of the host
+SHARED = 32  # a beginning that all prompts share is read once if it has this many tokens, in multiples of it
+GREEDY = Sampling()
 
 # The model is an argument by which programs are told apart, so engines of equal models share what is compiled.
 _IDLE = jax.jit(decode.idle, static_argnums=(0, 1, 2))
-_PREFILL = jax.jit(decode.prefill, static_argnums=0, static_argnames=("eos", "sampling"))
+_UNREAD = jax.jit(decode.unread, static_argnums=(0, 1, 2))
+_SHARE = jax.jit(decode.share, static_argnums=(1, 2))
+_READ = jax.jit(decode.read, static_argnums=0, donate_argnums=2)
+_BEGIN = jax.jit(decode.begin, static_argnums=0, static_argnames=("eos", "sampling"))
 _INSERT = jax.jit(decode.insert, donate_argnums=0)
 _GROW = jax.jit(decode.grow, static_argnums=1)
 _DECODE = jax.jit(decode.decode, static_argnums=0, donate_argnums=2, static_argnames=("block", "eos", "sampling"))
@@ -36,20 +42,42 @@ _DECODE = jax.jit(decode.decode, static_argnums=0, donate_argnums=2, static_argn
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """The answer to prompt number `index`. `truncated`: it ended at the token limit, without an end-of-sequence."""
+    """The answer to prompt number `index`.
+
+    `truncated`: it ended at the token limit, at neither an end-of-sequence nor a stop string. `too_long`: the prompt
+    leaves no room in the model's context, so it was not asked; the answer is empty.
+    """
 
     index: int
     text: str
     truncated: bool
     prompt_tokens: int
     completion_tokens: int
+    too_long: bool = False
+
+
+@dataclasses.dataclass
+class Tally:
+    """What a run came to. A slot is useful when it made a token of an answer."""
+
+    programs: set[tuple[Any, ...]] = dataclasses.field(default_factory=set)  # compiled, or found compiled
+    slots: int = 0  # rows × steps of the decoding loop
+    useful: int = 0
+    cache_bytes: int = 0  # of all devices, at its largest
+
+    def __str__(self) -> str:
+        share = f", {self.useful / self.slots:.0%} of the decoding slots useful" if self.slots else ""
+        return f"{len(self.programs)} programs, cache up to {memory.size(self.cache_bytes)}{share}"
 
 
 @dataclasses.dataclass
 class _Request:
     index: int
     ids: list[int]
+    seed: int
     made: list[int] = dataclasses.field(default_factory=list)
+    ended: bool = False
+    text: str | None = None  # set where a stop string ended it: what stands before
 
 
 class Engine:
@@ -61,6 +89,11 @@ class Engine:
       rows: B, answers under way at a time; rounded up to what the mesh's batch axes divide.
       sampling: how tokens are chosen.
       max_new_tokens: of an answer; 2,048 in the paper. The context length bounds it too.
+      stop: strings that end an answer; it is cut before the first.
+      block: tokens made between two looks of the host.
+
+    Raises:
+      UserError: a tokenizer without an end-of-sequence token.
     """
 
     def __init__(
@@ -73,18 +106,21 @@ class Engine:
         rows: int = 32,
         sampling: Sampling = GREEDY,
         max_new_tokens: int = 2048,
+        stop: Sequence[str] = (),
+        block: int = BLOCK,
     ):
-        self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
-        self._max_new_tokens = max_new_tokens
-        ways = mesh.shape["data"] * mesh.shape["fsdp"]
-        if model.config.num_kv_heads % mesh.shape["tensor"]:
+        if tokenizer.eos_token_id is None:
             raise UserError(
-                f"mesh.tensor={mesh.shape['tensor']} must divide num_kv_heads={model.config.num_kv_heads} of the model"
+                "the tokenizer has no end-of-sequence token, so no answer would end; name it in tokenizer_config.json "
+                '("eos_token": "</s>", say)'
             )
-        self._rows, self._group = (-(-count // ways) * ways for count in (rows, min(rows, GROUP)))
-        fixed = {"eos": tokenizer.eos_token_id, "sampling": sampling}
-        self._prefill = functools.partial(_PREFILL, model, variables, **fixed)
-        self._decode = functools.partial(_DECODE, model, variables, block=BLOCK, **fixed)
+        self.tally = Tally()
+        self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
+        self._max_new_tokens, self._stop, self._block = max_new_tokens, tuple(stop), block
+        self._ways = mesh.shape["data"] * mesh.shape["fsdp"]
+        self._rows, self._group = (-(-count // self._ways) * self._ways for count in (rows, min(rows, GROUP)))
+        self._variables = variables
+        self._choice = {"eos": tokenizer.eos_token_id, "sampling": sampling}
 
     def complete(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> Iterator[Completion]:
         """Yields every prompt's completion as it ends; order is that of ending, `index` says whose it is.
@@ -93,72 +129,164 @@ class Engine:
           seeds: one for each prompt, used when sampling: a completion depends on its prompt and seed alone.
 
         Raises:
-          UserError: a prompt that leaves no room in the context, or an empty one.
+          UserError: an empty prompt, or a cache that the memory does not hold.
         """
-        requests = [_Request(index, prompt_ids(prompt, self._tokenizer)) for index, prompt in enumerate(prompts)]
-        for request in requests:
-            if not 0 < len(request.ids) < self._model.config.max_positions:
-                raise UserError(
-                    f"prompt {request.index} has {len(request.ids)} tokens; the model's context is "
-                    f"{self._model.config.max_positions}, and an answer needs room in it"
-                )
-        with sharding.use(self._mesh):
-            yield from self._run(requests, [0] * len(prompts) if seeds is None else list(seeds))
+        requests = []
+        for index, prompt in enumerate(prompts):
+            request = _Request(index, prompt_ids(prompt, self._tokenizer), seeds[index] if seeds is not None else 0)
+            if not request.ids:
+                raise UserError(f"prompt {index} is empty, and this tokenizer begins a text with nothing; give it text")
+            if len(request.ids) < self._model.config.max_positions:
+                requests.append(request)
+            else:
+                yield Completion(index, "", False, len(request.ids), 0, too_long=True)
+        for request in self._run(requests):
+            if request.ended:
+                yield self._completion(request)
 
-    def _run(self, requests: list[_Request], seeds: Sequence[int]) -> Iterator[Completion]:
+    def stream(self, prompt: str, seed: int = 0) -> Iterator[str]:
+        """Yields the completion of one prompt in pieces, as it is made."""
+        ids, room = prompt_ids(prompt, self._tokenizer), self._model.config.max_positions - 1
+        if not 0 < len(ids) <= room:
+            raise UserError(f"the prompt has {len(ids)} tokens; this model takes 1 to {room:,}")
+        said = ""
+        for request in self._run([_Request(0, ids, seed)]):
+            text = self._completion(request).text if request.ended else self._settled(request)
+            yield text[len(said) :]
+            said = text
+
+    def _run(self, requests: list[_Request]) -> Iterator[_Request]:
+        """Yields every request after each block in which it got tokens; `ended` at last."""
         waiting = deque(sorted(requests, key=lambda request: len(request.ids)))
-        under_way: dict[int, _Request] = {}
-        rows, slots = None, 0
-        while waiting or under_way:
-            free = [row for row in range(self._rows) if row not in under_way]
-            while waiting and free:
-                taken, free = free[: self._group], free[self._group :]
-                group = {row: waiting.popleft() for row in taken[: len(waiting)]}
-                fresh = self._read(list(group.values()), seeds)
-                under_way |= group
+        self._refuse_what_does_not_fit(requests)
+        with sharding.use(self._mesh):
+            start = shared_beginning([request.ids for request in requests])
+            prefix = self._read_pieces(None, 0, [waiting[0].ids[:start]], self._ways) if start else None
+            under_way: dict[int, _Request] = {}
+            rows, slots = None, 0
+            while waiting or under_way:
+                free = [row for row in range(self._rows) if row not in under_way]
+                while waiting and len(free) >= min(self._group, len(waiting)):
+                    taken, free = free[: self._group], free[self._group :]
+                    group = {row: waiting.popleft() for row in taken[: len(waiting)]}
+                    reading = self._read_pieces(prefix, start, [one.ids for one in group.values()], self._group)
+                    fresh = self._begin(list(group.values()), reading)
+                    under_way |= group
+                    rows, slots = self._make_room(rows, slots, under_way, _slots(reading))
+                    where = np.full(self._group, self._rows, np.int32)  # out of range: rows that pad the group
+                    where[: len(group)] = list(group)
+                    rows = self._call(_INSERT, rows, fresh, where)
+                    for request, token in zip(group.values(), jax.device_get(fresh.token_B)):
+                        request.made.append(int(token))
                 rows, slots = self._make_room(rows, slots, under_way)
-                where = np.full(self._group, self._rows, np.int32)  # out of range: rows that pad the group
-                where[: len(group)] = list(group)
-                rows = _INSERT(rows, fresh, where)
-                for request, token in zip(group.values(), jax.device_get(fresh.token_B)):
-                    request.made.append(int(token))
-            rows, slots = self._make_room(rows, slots, under_way)
-            rows, out_BC = self._decode(rows)
-            tokens_BC, done_B = jax.device_get((out_BC, rows.done_B))
-            for row, request in list(under_way.items()):
-                request.made.extend(int(token) for token in tokens_BC[row] if token != decode.NONE)
-                if done_B[row]:
-                    yield self._completion(under_way.pop(row))
+                stopped = np.array([row not in under_way for row in range(self._rows)])
+                enough = np.int32(self._rows - min(self._group, len(waiting)) if waiting else 0)
+                rows, out_BC = self._call(
+                    _DECODE, self._model, self._variables, rows, stopped, enough, block=self._block, **self._choice
+                )
+                tokens_BC, done_B = jax.device_get((out_BC, rows.done_B))
+                live_BC = tokens_BC != decode.NONE
+                self.tally.useful += int(live_BC.sum())
+                self.tally.slots += self._rows * int(live_BC.any(axis=0).sum())
+                for row, request in list(under_way.items()):
+                    request.made.extend(tokens_BC[row][live_BC[row]].tolist())
+                    self._look_for_stop(request)
+                    request.ended = bool(done_B[row]) or request.text is not None
+                    if request.ended:
+                        del under_way[row]
+                    yield request
 
-    def _read(self, group: list[_Request], seeds: Sequence[int]) -> Rows:
-        """Prefills a group, padded with one-token rows to its fixed size."""
-        width = ladder(max(len(request.ids) for request in group))
-        tokens = np.zeros((self._group, width), np.int32)
-        lengths, limits = np.ones(self._group, np.int32), np.zeros(self._group, np.int32)
+    def _read_pieces(self, prefix: Reading | None, start: int, prompts: list[list[int]], rows: int) -> Reading:
+        """Reads prompts from token `start` on, of which `prefix` holds the ones before; `rows` of them with padding."""
+        length_R = np.full(rows, start + 1, np.int32)  # padding rows have one token
+        length_R[: len(prompts)] = [len(ids) for ids in prompts]
+        rest = int(length_R.max()) - start
+        piece = min(ladder(rest), PIECE)
+        width = -(-rest // piece) * piece
+        tokens = np.zeros((rows, width), np.int32)
+        for row, ids in enumerate(prompts):
+            tokens[row, : len(ids) - start] = ids[start:]
+        slots = ladder(start + width)
+        if prefix is None:
+            reading = self._call(_UNREAD, self._model, rows, slots)
+        else:
+            reading = self._call(_SHARE, prefix, rows, slots)
+        for at in range(0, width, piece):
+            tokens_RC = tokens[:, at : at + piece]
+            reading = self._call(
+                _READ, self._model, self._variables, reading, tokens_RC, np.int32(start + at), length_R
+            )
+        return reading
+
+    def _begin(self, group: list[_Request], reading: Reading) -> Rows:
+        """The rows of a group that was read; those that pad it are done from the start."""
+        length, limit = np.ones(self._group, np.int32), np.zeros(self._group, np.int32)
         seed = np.zeros(self._group, np.uint32)
         for row, request in enumerate(group):
-            tokens[row, : len(request.ids)] = request.ids
-            lengths[row], limits[row], seed[row] = len(request.ids), self._limit(request), seeds[request.index]
+            length[row], limit[row], seed[row] = len(request.ids), self._limit(request), request.seed
         keys = jax.vmap(jax.random.key)(seed)
-        return self._prefill(tokens, lengths, limits, keys)
+        return self._call(_BEGIN, self._model, self._variables, reading, length, limit, keys, **self._choice)
 
     def _limit(self, request: _Request) -> int:
         return min(self._max_new_tokens, self._model.config.max_positions - len(request.ids))
 
-    def _make_room(self, rows: Rows | None, slots: int, under_way: dict[int, _Request]) -> tuple[Rows, int]:
+    def _make_room(
+        self, rows: Rows | None, slots: int, under_way: dict[int, _Request], at_least: int = 0
+    ) -> tuple[Rows, int]:
         """Rows whose cache holds the longest sequence and another block."""
         longest = max(len(request.ids) + len(request.made) for request in under_way.values())
-        needed = ladder(longest + BLOCK)
+        needed = max(ladder(longest + self._block), at_least)
+        if rows is not None and needed <= slots:
+            return rows, slots
+        self.tally.cache_bytes = max(self.tally.cache_bytes, memory.cache_bytes(self._model, self._rows, needed))
         if rows is None:
-            return _IDLE(self._model, self._rows, needed), needed
-        return (rows, slots) if needed <= slots else (_GROW(rows, needed), needed)
+            return self._call(_IDLE, self._model, self._rows, needed), needed
+        return self._call(_GROW, rows, needed), needed
+
+    def _refuse_what_does_not_fit(self, requests: list[_Request]) -> None:
+        """Says before anything is compiled that the longest answers would not fit."""
+        longest = max((len(request.ids) + self._limit(request) for request in requests), default=0)
+        slots = ladder(longest + self._block)
+        memory.require(self._model, self._mesh, self._rows, slots, of_batch=self._ways)
+
+    def _call(self, program: Any, *args: Any, **static: Any) -> Any:
+        """Runs a program, and counts it among those of the tally by what tells programs apart."""
+        shapes = tuple(leaf.shape if hasattr(leaf, "shape") else leaf for leaf in jax.tree.leaves(args))
+        self.tally.programs.add((program, shapes))
+        return program(*args, **static)
+
+    def _look_for_stop(self, request: _Request) -> None:
+        if self._stop and any(stop in (text := self._text(request.made)) for stop in self._stop):
+            request.text = text[: min(at for stop in self._stop if (at := text.find(stop)) >= 0)]
+            # the tokens up to the one that completed the stop string were needed; what the block made after is dropped
+            while any(stop in self._text(request.made[:-1]) for stop in self._stop):
+                request.made.pop()
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _settled(self, request: _Request) -> str:
+        """The text so far that further tokens cannot change: no half character, no beginning of a stop string."""
+        text = self._text(request.made).rstrip("\ufffd")
+        starts = [size for stop in self._stop for size in range(1, len(stop)) if text.endswith(stop[:size])]
+        return text[: len(text) - max(starts, default=0)]
 
     def _completion(self, request: _Request) -> Completion:
+        if request.text is not None:
+            return Completion(request.index, request.text, False, len(request.ids), len(request.made))
         eos = self._tokenizer.eos_token_id
         ended = request.made[-1] == eos
-        made = request.made[:-1] if ended else request.made
-        text = self._tokenizer.decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Completion(request.index, str(text), not ended, len(request.ids), len(request.made))
+        text = self._text(request.made[:-1] if ended else request.made)
+        return Completion(request.index, text, not ended, len(request.ids), len(request.made))
+
+
+def shared_beginning(prompts: Sequence[list[int]]) -> int:
+    """How many tokens all prompts begin with, in multiples of SHARED; each keeps one of its own at least."""
+    if len(prompts) < 2:
+        return 0
+    first, last = min(prompts), max(prompts)  # what these two share, all share
+    common = next((at for at, (one, other) in enumerate(zip(first, last)) if one != other), len(first))
+    return min(common, min(map(len, prompts)) - 1) // SHARED * SHARED
 
 
 def ladder(length: int) -> int:
@@ -169,3 +297,7 @@ def ladder(length: int) -> int:
             return step * 3 // 2
         step *= 2
     return step
+
+
+def _slots(reading: Reading) -> int:
+    return jax.tree.leaves(reading.cache, is_leaf=lambda node: isinstance(node, decode.Cache))[0].slots

@@ -1,6 +1,7 @@
 """A student at work: a model folder answers questions into a file, each answer on the disk before it counts."""
 
 import dataclasses
+import datetime
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ from lema_jax import checkpoint, tasks
 from lema_jax.data import tokenizer
 from lema_jax.generation.engine import Engine
 from lema_jax.model.config import Compute
-from lema_jax.model.decode import Sampling
 from lema_jax.model.llama import Llama
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.records import Appender, Attempt, Prediction, Problem, Verdict
@@ -54,22 +54,14 @@ def read(folder: str | Path, step: int, dtype: str) -> Student:
     return Student(Llama(card.config, compute, card.lora), variables, words, mesh)
 
 
-def engine(student: Student, *, rows: int, sampling: Sampling, max_new_tokens: int) -> Engine:
-    """Its decoding engine; those of equal models share their compiled programs."""
-    return Engine(
-        student.model,
-        student.variables,
-        student.tokenizer,
-        student.mesh,
-        rows=rows,
-        sampling=sampling,
-        max_new_tokens=max_new_tokens,
-    )
+def engine(student: Student, **how: Any) -> Engine:
+    """Its decoding engine; `how`: the engine's settings. Those of equal models share their compiled programs."""
+    return Engine(student.model, student.variables, student.tokenizer, student.mesh, **how)
 
 
-def load(folder: str | Path, step: int, *, rows: int, sampling: Sampling, max_new_tokens: int, dtype: str) -> Engine:
+def load(folder: str | Path, step: int, *, dtype: str, **how: Any) -> Engine:
     """`engine` of what `read` reads."""
-    return engine(read(folder, step, dtype), rows=rows, sampling=sampling, max_new_tokens=max_new_tokens)
+    return engine(read(folder, step, dtype), **how)
 
 
 def answer(
@@ -89,29 +81,40 @@ def answer(
         seeds = [int(one.id[:8], 16) for one in missing]
         kept = [file.rows[one.id].verdict for one in asked if one.id in file.rows]
         progress = _Progress(len(asked), len(kept), kept.count(Verdict.RIGHT))
-        for done in engine(len(asked)).complete([one.prompt for one in missing], seeds):
+        made = engine(len(asked))
+        for done in made.complete([one.prompt for one in missing], seeds):
             one = missing[done.index]
-            said, verdict = tasks.grade(one.problem, done.text, truncated=done.truncated)
+            said, verdict = None, Verdict.PROMPT_TOO_LONG
+            if not done.too_long:
+                said, verdict = tasks.grade(one.problem, done.text, truncated=done.truncated)
             counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
             shared: dict[str, Any] = {"id": one.id, "problem": one.problem, "prompt": one.prompt}
             file.append(row(**shared, text=done.text, answer=said, verdict=verdict, **counts))
             progress.add(verdict, done.completion_tokens)
+        print(f"decoding: {made.tally}")
     return [file.rows[one.id] for one in asked]
 
 
 class _Progress:
-    """One line that is written over: how many, how many right, how fast."""
+    """One line that is written over: how many, how many right, how fast, how long still."""
 
     def __init__(self, total: int, done: int, right: int):
         self._total, self._done, self._right = total, done, right
-        self._tokens, self._began = 0, time.monotonic()
+        self._answered, self._tokens, self._began = 0, 0, time.monotonic()
 
     def add(self, verdict: Verdict, tokens: int) -> None:
         self._done += 1
         self._right += verdict is Verdict.RIGHT
         self._tokens += tokens
-        if self._done % 16 and self._done != self._total:
+        self._answered += 1
+        left = self._total - self._done
+        if self._answered % 16 and left:
             return
-        right, speed = self._right / self._done, self._tokens / (time.monotonic() - self._began)
-        end = "\n" if self._done == self._total else ""
-        print(f"\r{self._done}/{self._total} answered, {right:.1%} right, {speed:,.0f} tokens/s", end=end, flush=True)
+        passed = time.monotonic() - self._began
+        speed, still = self._tokens / passed, datetime.timedelta(seconds=round(passed / self._answered * left))
+        print(
+            f"\r{self._done}/{self._total} answered, {self._right / self._done:.1%} right, {speed:,.0f} tokens/s, "
+            f"{still} left ",
+            end="" if left else "\n",
+            flush=True,
+        )

@@ -14,7 +14,8 @@ from lema_jax.model.linear import shard
 
 # Shapes: B batch, T queries, S keys, L layers in the cache, N query heads, K key/value heads, G = N / K, H head width.
 
-KEYS = ("batch", "kv_heads", "keys", "head_dim")  # logical axes of k_BKSH and v_BKSH
+KEYS = ("batch", "kv_heads", "head_dim", "keys")  # logical axes of k_BKHS
+VALUES = ("batch", "kv_heads", "keys", "head_dim")  # and v_BKSH
 LANES = 128  # the kernel cuts sequences into blocks of a multiple of this
 
 
@@ -23,25 +24,44 @@ LANES = 128  # the kernel cuts sequences into blocks of a multiple of this
 class Cache:
     """Keys and values by slot: slot s of a row holds the token at position s of that row.
 
-    A scanned model has one with all its layers; an unrolled one has a tuple of them, each with L = 1.
+    A scanned model has one with all its layers; an unrolled one has a tuple of them, each with L = 1. Keys lie with
+    their slots innermost: a query then runs over consecutive memory (on a CPU attention takes half the time).
     """
 
-    k_LBKSH: jax.Array
+    k_LBKHS: jax.Array
     v_LBKSH: jax.Array
+
+    @property
+    def slots(self) -> int:
+        return self.v_LBKSH.shape[3]
 
     def write(self, layer: int | jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, start_B: jax.Array) -> "Cache":
         """Puts T consecutive tokens of each row at slots start … start + T - 1."""
 
-        def put(cache_LKSH: jax.Array, fresh_TKH: jax.Array, start: jax.Array) -> jax.Array:
-            fresh_LKSH = jnp.swapaxes(fresh_TKH, 0, 1)[None].astype(cache_LKSH.dtype)
-            return jax.lax.dynamic_update_slice(cache_LKSH, fresh_LKSH, (layer, 0, start, 0))
+        def put_k(cache_LKHS: jax.Array, fresh_TKH: jax.Array, start: jax.Array) -> jax.Array:
+            fresh_LKHT = jnp.moveaxis(fresh_TKH, 0, 2)[None].astype(cache_LKHS.dtype)
+            return jax.lax.dynamic_update_slice(cache_LKHS, fresh_LKHT, (layer, 0, 0, start))
 
-        rows = jax.vmap(put, in_axes=(1, 0, 0), out_axes=1)
-        return Cache(rows(self.k_LBKSH, k_BTKH, start_B), rows(self.v_LBKSH, v_BTKH, start_B))
+        def put_v(cache_LKSH: jax.Array, fresh_TKH: jax.Array, start: jax.Array) -> jax.Array:
+            fresh_LKTH = jnp.swapaxes(fresh_TKH, 0, 1)[None].astype(cache_LKSH.dtype)
+            return jax.lax.dynamic_update_slice(cache_LKSH, fresh_LKTH, (layer, 0, start, 0))
+
+        k_LBKHS = jax.vmap(put_k, in_axes=(1, 0, 0), out_axes=1)(self.k_LBKHS, k_BTKH, start_B)
+        return Cache(k_LBKHS, jax.vmap(put_v, in_axes=(1, 0, 0), out_axes=1)(self.v_LBKSH, v_BTKH, start_B))
 
     def read(self, layer: int | jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The keys and values of a layer, each [B, K, S, H]."""
-        return self.k_LBKSH[layer], self.v_LBKSH[layer]
+        """The keys [B, K, H, S] and values [B, K, S, H] of a layer."""
+        return self.k_LBKHS[layer], self.v_LBKSH[layer]
+
+    def pinned(self) -> "Cache":
+        """Rows over the batch axes, key/value heads over the tensor axis."""
+        return Cache(shard(self.k_LBKHS, "layers", *KEYS), shard(self.v_LBKSH, "layers", *VALUES))
+
+    def grown(self, slots: int) -> "Cache":
+        """The same with room for `slots` tokens a row."""
+        more = (0, slots - self.slots)
+        rest = ((0, 0),) * 3
+        return Cache(jnp.pad(self.k_LBKHS, (*rest, (0, 0), more)), jnp.pad(self.v_LBKSH, (*rest, more, (0, 0))))
 
 
 def segment_mask(segment_ids_BT: jax.Array) -> jax.Array:
@@ -67,8 +87,8 @@ def within(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_
     on_tpu = (jax.default_backend() if device is None else device.platform) == "tpu"
     if (kind == "splash" or (kind == "auto" and on_tpu)) and q_BTNH.shape[1] % (LANES * _cuts()) == 0:
         return _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, interpret=not on_tpu)
-    k_BKSH, v_BKSH = (shard(jnp.swapaxes(x, 1, 2), *KEYS) for x in (k_BTKH, v_BTKH))
-    return attend(q_BTNH, k_BKSH, v_BKSH, segment_mask(segment_ids_BT))
+    k_BKHS, v_BKSH = shard(jnp.moveaxis(k_BTKH, 1, 3), *KEYS), shard(jnp.swapaxes(v_BTKH, 1, 2), *VALUES)
+    return attend(q_BTNH, k_BKHS, v_BKSH, segment_mask(segment_ids_BT))
 
 
 def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.Array:
@@ -115,12 +135,15 @@ def _cuts() -> int:
     return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
 
 
-def attend(q_BTNH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
+def attend(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
     """softmax(q kᵀ / sqrt(H)) v with float32 logits; [B, T, N, H] out. Query head n reads key/value head n // G."""
     b, t, n, h = q_BTNH.shape
-    k = k_BKSH.shape[1]
-    q_BTKGH = q_BTNH.reshape(b, t, k, n // k, h)
-    logits_BKGTS = jnp.einsum("BTKGH,BKSH->BKGTS", q_BTKGH, k_BKSH, preferred_element_type=jnp.float32)
+    k, s = k_BKHS.shape[1], k_BKHS.shape[3]
+    # the T queries of the G heads that share keys are the Q rows of one product
+    q_BKQH = jnp.moveaxis(q_BTNH.reshape(b, t, k, n // k, h), 1, 3).reshape(b, k, -1, h)
+    logits_BKQS = jnp.einsum("BKQH,BKHS->BKQS", q_BKQH, k_BKHS, preferred_element_type=jnp.float32)
+    logits_BKGTS = logits_BKQS.reshape(b, k, n // k, t, s)
     logits_BKGTS = jnp.where(mask_BTS[:, None, None], logits_BKGTS * h**-0.5, jnp.finfo(jnp.float32).min)
-    weights_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BKSH.dtype)
-    return jnp.einsum("BKGTS,BKSH->BTKGH", weights_BKGTS, v_BKSH).reshape(b, t, n, h)
+    weights_BKQS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BKSH.dtype).reshape(logits_BKQS.shape)
+    out_BKQH = jnp.einsum("BKQS,BKSH->BKQH", weights_BKQS, v_BKSH)
+    return jnp.moveaxis(out_BKQH.reshape(b, k, n // k, t, h), 3, 1).reshape(b, t, n, h)

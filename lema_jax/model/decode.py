@@ -1,16 +1,18 @@
-"""Token by token with a cache: fill rows with prompts, then run one compiled loop until every row has ended.
+"""Token by token with a cache: read prompts piece by piece, then run one compiled loop that makes tokens.
 
-Shapes: B rows, R rows of a group being filled, P prompt slots, S cache slots, C tokens of a block, V vocabulary.
+Shapes: B rows, R rows of a group being read, C tokens of a piece or of a block, S cache slots, D width, V vocabulary.
 """
 
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from lema_jax.model.attention import Cache
-from lema_jax.model.llama import Llama, empty_cache, shard
+from lema_jax.model.llama import Llama, empty_cache
 
 NONE = -1  # stands in a block where a row had ended
 
@@ -43,18 +45,52 @@ class Rows:
     cache: Any
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """R prompts being read: the cache of what was read, and the trunk's output at each one's last token, once read."""
+
+    cache: Any
+    last_RD: jax.Array
+
+
 def idle(model: Llama, rows: int, slots: int) -> Rows:
     """Rows that are all done, to be filled."""
     zeros = jnp.zeros(rows, jnp.int32)
     keys = jax.random.split(jax.random.key(0), rows)
-    cache = _shard_cache(empty_cache(model.config, model.compute, rows, slots))
+    cache = empty_cache(model.config, model.compute, rows, slots)
     return Rows(zeros, zeros, zeros, zeros, jnp.ones(rows, bool), keys, cache)
 
 
-def prefill(
+def unread(model: Llama, rows: int, slots: int) -> Reading:
+    """Nothing read yet, with room for `slots` tokens a row."""
+    cache = empty_cache(model.config, model.compute, rows, slots)
+    return Reading(cache, jnp.zeros((rows, model.config.hidden_size), model.compute.dtype))
+
+
+def share(prefix: Reading, rows: int, slots: int) -> Reading:
+    """`rows` readings that all begin with what the first row of `prefix` has read."""
+    alike = lambda x: jnp.broadcast_to(x[:, :1], (x.shape[0], rows, *x.shape[2:]))
+    cache = _each(lambda one: jax.tree.map(alike, one).grown(slots).pinned(), prefix.cache)
+    return Reading(cache, jnp.broadcast_to(prefix.last_RD[:1], (rows, prefix.last_RD.shape[1])))
+
+
+def read(
+    model: Llama, variables: Any, reading: Reading, tokens_RC: jax.Array, start: jax.Array, length_R: jax.Array
+) -> Reading:
+    """Reads tokens start … start + C - 1 of right-padded prompts of `length_R` tokens (at least 1)."""
+    start_R = jnp.broadcast_to(start, length_R.shape)
+    x_RCD, cache = model.apply(variables, tokens_RC, start_R, reading.cache, method="extend")
+    at_R = length_R - 1 - start_R
+    x_RD = jnp.take_along_axis(x_RCD, jnp.clip(at_R, 0, tokens_RC.shape[1] - 1)[:, None, None], axis=1)[:, 0]
+    here_R1 = ((at_R >= 0) & (at_R < tokens_RC.shape[1]))[:, None]
+    return Reading(cache, jnp.where(here_R1, x_RD, reading.last_RD))
+
+
+def begin(
     model: Llama,
     variables: Any,
-    tokens_RP: jax.Array,
+    reading: Reading,
     length_R: jax.Array,
     limit_R: jax.Array,
     key_R: jax.Array,
@@ -62,42 +98,49 @@ def prefill(
     eos: int,
     sampling: Sampling,
 ) -> Rows:
-    """Reads right-padded prompts of `length_R` tokens (at least 1) and chooses the first token of each answer."""
-    cache = _shard_cache(empty_cache(model.config, model.compute, *tokens_RP.shape))
-    x_RPD, cache = model.apply(variables, tokens_RP, jnp.zeros_like(length_R), cache, method="extend")
-    x_RD = jnp.take_along_axis(x_RPD, (length_R - 1)[:, None, None], axis=1)[:, 0]
+    """Chooses the first token of each answer to prompts that were read."""
     first = jnp.zeros_like(length_R)
-    token_R = _choose(model.apply(variables, x_RD, method="logits"), key_R, first, sampling)
-    return Rows(token_R, length_R, first + 1, limit_R, (token_R == eos) | (limit_R <= 1), key_R, cache)
+    token_R = _choose(model.apply(variables, reading.last_RD, method="logits"), key_R, first, sampling)
+    return Rows(token_R, length_R, first + 1, limit_R, (token_R == eos) | (limit_R <= 1), key_R, reading.cache)
 
 
 def insert(rows: Rows, fresh: Rows, where_R: jax.Array) -> Rows:
-    """Puts filled rows at row numbers `where_R`; a number that is out of range drops its row."""
-    fresh = grow(fresh, jax.tree.leaves(rows.cache)[0].shape[3])
+    """Puts fresh rows at row numbers `where_R`; a number that is out of range drops its row."""
+    fresh = grow(fresh, jax.tree.leaves(rows.cache, is_leaf=_is_cache)[0].slots)
     small = lambda old, new: old.at[where_R].set(new, mode="drop")
     large = lambda old, new: old.at[:, where_R].set(new, mode="drop")
-    cache = _shard_cache(jax.tree.map(large, rows.cache, fresh.cache))
+    cache = _each(Cache.pinned, jax.tree.map(large, rows.cache, fresh.cache))
     rest = jax.tree.map(small, dataclasses.replace(rows, cache=None), dataclasses.replace(fresh, cache=None))
     return dataclasses.replace(rest, cache=cache)
 
 
 def grow(rows: Rows, slots: int) -> Rows:
     """The same rows, each with room for `slots` tokens."""
-    pad = lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, slots - x.shape[3]), (0, 0)])
-    return dataclasses.replace(rows, cache=jax.tree.map(pad, rows.cache))
+    return dataclasses.replace(rows, cache=_each(lambda one: one.grown(slots).pinned(), rows.cache))
 
 
 def decode(
-    model: Llama, variables: Any, rows: Rows, *, block: int, eos: int, sampling: Sampling
+    model: Llama,
+    variables: Any,
+    rows: Rows,
+    stopped_B: jax.Array,
+    enough: jax.Array,
+    *,
+    block: int,
+    eos: int,
+    sampling: Sampling,
 ) -> tuple[Rows, jax.Array]:
-    """Up to `block` more tokens of every row that is not done, [B, C]; the loop ends early when all are.
+    """Up to `block` more tokens of every row that is not done, [B, C]; where a row had ended stands NONE.
 
-    The cache must have `block` slots beyond the longest row that is not done.
+    Rows that the host found to be at their end are `stopped_B`. The loop returns early when `enough` or fewer rows are
+    still going on: when all have ended, or when so many have that others can take their place. The cache must have
+    `block` slots beyond the longest row that is not done.
     """
+    rows = dataclasses.replace(rows, done_B=rows.done_B | stopped_B)
 
     def going_on(carry: tuple[jax.Array, Rows, jax.Array]) -> jax.Array:
         count, rows, _ = carry
-        return (count < block) & ~jnp.all(rows.done_B)
+        return (count < block) & (jnp.sum(~rows.done_B) > enough)
 
     def one(carry: tuple[jax.Array, Rows, jax.Array]) -> tuple[jax.Array, Rows, jax.Array]:
         count, rows, out_BC = carry
@@ -124,7 +167,7 @@ def decode(
 
 def _choose(logits_BV: jax.Array, key_B: jax.Array, index_B: jax.Array, sampling: Sampling) -> jax.Array:
     if sampling.temperature == 0:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+        return likeliest(logits_BV)
     logits_BV = logits_BV / sampling.temperature
     if sampling.top_p < 1:
         sorted_BV = jnp.sort(logits_BV, axis=-1, descending=True)
@@ -136,7 +179,22 @@ def _choose(logits_BV: jax.Array, key_B: jax.Array, index_B: jax.Array, sampling
     return jax.vmap(draw)(key_B, index_B, logits_BV).astype(jnp.int32)
 
 
-def _shard_cache(cache: Any) -> Any:
-    axes = ("layers", "batch", "kv_heads", "length", "head_dim")
-    pin = lambda one: Cache(shard(one.k_LBKSH, *axes), shard(one.v_LBKSH, *axes))
-    return jax.tree.map(pin, cache, is_leaf=lambda node: isinstance(node, Cache))
+def likeliest(logits_BV: jax.Array) -> jax.Array:
+    """argmax over V, the first of equals: of the maxima of 64 logits each, then within the 64.
+
+    A maximum is many times as fast as an argmax on a CPU, and the long one is then a maximum.
+    """
+    b, v = logits_BV.shape
+    parts_BPC = logits_BV.reshape(b, -1, math.gcd(v, 64))
+    part_B = jnp.argmax(jnp.max(parts_BPC, axis=-1), axis=-1)
+    winner_BC = jnp.take_along_axis(parts_BPC, part_B[:, None, None], axis=1)[:, 0]
+    return (part_B * parts_BPC.shape[2] + jnp.argmax(winner_BC, axis=-1)).astype(jnp.int32)
+
+
+def _each(change: Callable[[Cache], Cache], cache: Any) -> Any:
+    """The change made to each `Cache` of a model: to its one, or to those of its layers."""
+    return jax.tree.map(change, cache, is_leaf=_is_cache)
+
+
+def _is_cache(node: Any) -> bool:
+    return isinstance(node, Cache)

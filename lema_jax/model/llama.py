@@ -73,8 +73,8 @@ class Attention(nn.Module):
             out_BTNH = attention.within(q_BTNH, k_BTKH, v_BTKH, seen, self.compute.attention)
         else:
             cache = cache.write(layer, k_BTKH, v_BTKH, start_B)
-            k_BKSH, v_BKSH = cache.read(layer)
-            out_BTNH = attention.attend(q_BTNH, k_BKSH, v_BKSH, seen)
+            k_BKHS, v_BKSH = cache.read(layer)
+            out_BTNH = attention.attend(q_BTNH, k_BKHS, v_BKSH, seen)
         out_BTNH = shard(out_BTNH, *HEADS)
         return self.o(out_BTNH.reshape(*x_BTD.shape[:2], -1), det), cache
 
@@ -192,7 +192,7 @@ class Llama(nn.Module):
     def extend(self, tokens_BT: jax.Array, start_B: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
         """Continues rows whose first `start_B` tokens are in the cache: (trunk output [B, T, D], cache with T more)."""
         positions_BT = start_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
-        slots = jax.tree.leaves(cache)[0].shape[3]
+        slots = cache.slots if self.compute.scan_layers else cache[0].slots
         x_BTD, cache = self._run(tokens_BT, positions_BT, attention.cache_mask(positions_BT, slots), cache, start_B)
         return self.norm(x_BTD), cache
 
@@ -240,9 +240,10 @@ def empty_cache(config: LlamaConfig, compute: Compute, rows: int, slots: int) ->
     Bytes: 2 · L · rows · K · slots · H · (bytes of dtype).
     """
     layers = config.num_layers if compute.scan_layers else 1
-    shape = (layers, rows, config.num_kv_heads, slots, config.head_dim)
-    caches = tuple(
-        Cache(jnp.zeros(shape, compute.dtype), jnp.zeros(shape, compute.dtype))
-        for _ in range(config.num_layers // layers)
-    )
-    return caches[0] if compute.scan_layers else caches
+    heads, width = config.num_kv_heads, config.head_dim
+
+    def one() -> Cache:
+        k_LBKHS = jnp.zeros((layers, rows, heads, width, slots), compute.dtype)
+        return Cache(k_LBKHS, jnp.zeros((layers, rows, heads, slots, width), compute.dtype)).pinned()
+
+    return one() if compute.scan_layers else tuple(one() for _ in range(config.num_layers))

@@ -1,3 +1,5 @@
+import copy
+
 import jax
 import numpy as np
 import pytest
@@ -5,11 +7,12 @@ import pytest
 from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
 from lema_jax.generation import engine as engine_module
+from lema_jax.generation import memory
 from lema_jax.generation.engine import Engine, ladder
 from lema_jax.model import layout
 from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.model.decode import Sampling
-from lema_jax.model.llama import Llama
+from lema_jax.model.llama import Llama, empty_cache
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from tests import tiny
@@ -25,7 +28,7 @@ def words():
     return tokenizer.train_bpe([" ".join(WORDS)], 704)
 
 
-def run(words, prompts=PROMPTS, seeds=SEEDS, *, rows=4, sampling=Sampling(), new=20, sizes=(1, 1, 1), scan=True):  # noqa: B008
+def engine(words, *, rows=4, sampling=Sampling(), new=20, sizes=(1, 1, 1), scan=True, **how) -> Engine:  # noqa: B008
     compute = Compute(scan_layers=scan)
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
     model = Llama(CONFIG, compute)
@@ -34,8 +37,11 @@ def run(words, prompts=PROMPTS, seeds=SEEDS, *, rows=4, sampling=Sampling(), new
 
     with sharding.use(mesh):
         variables = jax.device_put(variables, sharding.of(abstract_variables(model, mesh)))
-    made = Engine(model, variables, words, mesh, rows=rows, sampling=sampling, max_new_tokens=new)
-    return {done.index: done for done in made.complete(prompts, seeds)}
+    return Engine(model, variables, words, mesh, rows=rows, sampling=sampling, max_new_tokens=new, **how)
+
+
+def run(words, prompts=PROMPTS, seeds=SEEDS, **how):
+    return {done.index: done for done in engine(words, **how).complete(prompts, seeds)}
 
 
 def greedy_by_hand(words, prompt: str, new: int) -> list[int]:
@@ -84,9 +90,73 @@ def test_the_order_of_the_prompts_does_not_matter(words, alone):
     assert [turned[12 - n].text for n in range(13)] == [alone[n].text for n in range(13)]
 
 
-def test_a_block_boundary_changes_nothing(words, alone, monkeypatch):
-    monkeypatch.setattr(engine_module, "BLOCK", 7)
+def test_a_block_boundary_changes_nothing(words, alone):
+    assert run(words, rows=4, block=7) == alone
+
+
+def test_a_prompt_read_in_pieces_is_read_the_same(words, alone, monkeypatch):
+    monkeypatch.setattr(engine_module, "PIECE", 4)
     assert run(words, rows=4) == alone
+
+
+def test_a_shared_beginning_is_read_once(words, monkeypatch):
+    prompts = [" ".join([*WORDS, word]) for word in WORDS[:6]]
+    apart = run(words, prompts, rows=4)
+    monkeypatch.setattr(engine_module, "SHARED", 5)
+    made = engine(words, rows=4)
+    assert {done.index: done for done in made.complete(prompts, SEEDS)} == apart
+    reads = [shapes for program, shapes in made.tally.programs if program is engine_module._SHARE]
+    assert reads  # the groups began with what was read before
+
+
+def test_a_shared_beginning_leaves_each_prompt_a_token():
+    beginning = list(range(100))
+    share = engine_module.shared_beginning
+    assert share([[*beginning, 7], [*beginning, 8]]) == 96
+    assert share([beginning, beginning]) == 96
+    assert share([beginning[:64], beginning]) == 32
+    assert share([beginning, [7]]) == share([beginning]) == 0
+
+
+def test_an_answer_ends_before_a_stop_string(words, alone):
+    whole = next(done for done in alone.values() if len(done.text) > 20)
+    stop = whole.text[7:12]
+    found = run(words, rows=4, stop=("never said", stop))
+    for index, done in alone.items():
+        text, stopped, _ = done.text.partition(stop)
+        assert found[index].text == text
+        assert found[index].truncated == (done.truncated and not stopped)
+        assert (found[index].completion_tokens < done.completion_tokens) or not stopped
+
+
+def test_a_stream_is_the_completion_in_pieces(words, alone):
+    for index in (0, 4):
+        pieces = list(engine(words, rows=1, block=3).stream(PROMPTS[index]))
+        assert "".join(pieces) == alone[index].text
+        assert len(pieces) > 2
+
+
+def test_a_stream_holds_back_half_characters_and_the_beginnings_of_stop_strings(words):
+    streaming = engine(words, stop=("\n\nQ",))
+    settled = lambda ids: streaming._settled(engine_module._Request(0, [], 0, made=ids))
+    ids = words("né", add_special_tokens=False).input_ids
+    assert [settled(ids[:size]) for size in range(1, len(ids) + 1)] == ["n", "n", "né"]
+    assert settled(words("one\n", add_special_tokens=False).input_ids) == "one"
+
+
+def test_slots_are_counted(words):
+    made = engine(words, rows=4)
+    done = list(made.complete(PROMPTS, SEEDS))
+    # the first token of each answer comes of reading the prompt
+    assert made.tally.useful == sum(one.completion_tokens - 1 for one in done) <= made.tally.slots
+    assert "programs" in str(made.tally)
+
+
+def test_programs_do_not_grow_with_the_prompts(words):
+    few, many = engine(words, rows=4), engine(words, rows=4)
+    list(few.complete(PROMPTS))
+    list(many.complete(PROMPTS * 5))
+    assert many.tally.programs == few.tally.programs
 
 
 def test_a_sample_depends_on_its_prompt_and_seed_alone(words):
@@ -114,8 +184,39 @@ def test_an_answer_ends_at_the_context(words):
     long = " ".join(WORDS * 5)
     done = run(words, [long], [0], new=2048)[0]
     assert done.prompt_tokens + done.completion_tokens <= CONFIG.max_positions
-    with pytest.raises(UserError, match="the model's context is 96"):
-        run(words, [" ".join(WORDS * 30)], [0])
+
+
+def test_a_prompt_beyond_the_context_is_marked_and_the_rest_goes_on(words, alone):
+    found = run(words, [PROMPTS[0], " ".join(WORDS * 30), PROMPTS[1]], SEEDS[:3])
+    assert (found[1].too_long, found[1].text, found[1].completion_tokens) == (True, "", 0)
+    assert found[1].prompt_tokens >= CONFIG.max_positions
+    assert [found[0].text, found[2].text] == [alone[0].text, alone[1].text]
+
+
+def test_an_empty_prompt_and_a_tokenizer_without_an_end_are_errors(words, monkeypatch):
+    monkeypatch.setattr(engine_module, "prompt_ids", lambda prompt, _: [3] if prompt else [])  # as without a BOS
+    with pytest.raises(UserError, match="prompt 1 is empty"):
+        run(words, ["one", ""], [0, 0])
+    endless = copy.deepcopy(words)
+    endless.eos_token = None
+    with pytest.raises(UserError, match="no end-of-sequence token"):
+        engine(endless)
+
+
+def test_a_cache_beyond_the_memory_is_refused_before_compiling(words, monkeypatch):
+    compute = Compute()
+    model = Llama(CONFIG, compute)
+    one = memory.cache_bytes(model, 1, 64)
+    made = jax.eval_shape(lambda: empty_cache(CONFIG, compute, 1, 64))
+    assert one == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 4 * one)
+    refused = engine(words, rows=4)
+    with pytest.raises(UserError, match="--batch_size=2 fits"):
+        list(refused.complete(PROMPTS[:4]))
+    assert not refused.tally.programs
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1)
+    with pytest.raises(UserError, match="not even the smallest batch fits"):
+        list(engine(words, rows=4).complete(PROMPTS[:4]))
 
 
 def test_programs_are_bounded_by_the_ladder():
