@@ -164,8 +164,10 @@ def define_flags() -> Callable[[], Endpoint]:
     total = flags.DEFINE_float(
         "max_tokens_total", usual.max_tokens_total, "use no more tokens, likewise", lower_bound=0
     )
-    prices = flags.DEFINE_list("usd_per_million", [], "list prices of a million tokens: prompt,completion")
-    batched = flags.DEFINE_bool("batch", usual.batch, "use the Batch API: half the price, within a day")
+    prices = flags.DEFINE_list(
+        "usd_per_million", [], f"prices of a million tokens, prompt,completion; else our list of {budget.LISTED}"
+    )
+    batched = flags.DEFINE_bool("batch", usual.batch, "use the Batch API: half those prices, within a day")
     poll = flags.DEFINE_float("batch_poll_s", usual.batch_poll_s, "seconds between looks at a batch", lower_bound=1e-3)
     return lambda: Endpoint(
         base_url=base_url.value,
