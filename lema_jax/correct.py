@@ -61,6 +61,8 @@ def main(argv: Sequence[str]) -> None:
     examples = {kind: prompting.worked_examples(problem, _PROMPT_FILE.value) for kind, problem in kinds.items()}
     requests = functools.partial(_requests, examples)
     if _DRY_RUN.value:
+        if _UNTIL_CORRECT.value:
+            print("if no mistake is corrected before its last sample:")
         print(_ENDPOINT().estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
         return
     with Appender(_OUT.value, Correction) as out, Appender(endpoint.replies_of(_OUT.value), Reply) as replies:
