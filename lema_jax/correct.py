@@ -41,7 +41,9 @@ _UNTIL_CORRECT = flags.DEFINE_bool(
 _CUT = flags.DEFINE_bool("cut_at_first_error", False, "show the attempt only up to its wrong step in what is learnt")
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "of the chat teacher; the endpoint's own if not given")
 _TOP_P = flags.DEFINE_float("top_p", None, "of the chat teacher; the endpoint's own if not given")
-_MAX_TOKENS = flags.DEFINE_integer("max_tokens", 1024, "the most tokens of a reply", lower_bound=1)
+_MAX_TOKENS = flags.DEFINE_integer(
+    "max_tokens", 1024, "the most tokens of a reply, those of hidden reasoning included", lower_bound=1
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what a chat teacher would be asked and what it would cost")
 _ENDPOINT = endpoint.define_flags()
 
@@ -59,6 +61,8 @@ def main(argv: Sequence[str]) -> None:
     examples = {kind: prompting.worked_examples(problem, _PROMPT_FILE.value) for kind, problem in kinds.items()}
     requests = functools.partial(_requests, examples)
     if _DRY_RUN.value:
+        if _UNTIL_CORRECT.value:
+            print("if no mistake is corrected before its last sample:")
         print(_ENDPOINT().estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
         return
     with Appender(_OUT.value, Correction) as out, Appender(endpoint.replies_of(_OUT.value), Reply) as replies:

@@ -37,7 +37,9 @@ _OUT = flags.DEFINE_string("out", None, "the file of problems", required=True)
 _MODEL = flags.DEFINE_string("model", None, "the chat model", required=True)
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "of the chat model; the endpoint's own if not given")
 _TOP_P = flags.DEFINE_float("top_p", None, "of the chat model; the endpoint's own if not given")
-_MAX_TOKENS = flags.DEFINE_integer("max_tokens", 1024, "the most tokens of a reply", lower_bound=1)
+_MAX_TOKENS = flags.DEFINE_integer(
+    "max_tokens", 1024, "the most tokens of a reply, those of hidden reasoning included", lower_bound=1
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what would be asked and what it would cost")
 _ENDPOINT = endpoint.define_flags()
 

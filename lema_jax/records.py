@@ -121,13 +121,16 @@ def row_id(**shaping: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read(path: str | Path, row: type[R]) -> Iterator[R]:
+def read(path: str | Path, row: type[R], *, growing: bool = False) -> Iterator[R]:
     """Yields the rows of a jsonl file, one in memory at a time.
+
+    Args:
+      growing: the file is being appended to, or was when its writer was killed: a torn last line is passed over.
 
     Raises:
       UserError: a missing file, a malformed line (`file:line: field: reason`), or an id that occurs twice.
     """
-    return (parsed for _, parsed in _read(Path(path), row))
+    return (parsed for _, parsed in _read(Path(path), row, growing))
 
 
 def write(path: str | Path, rows: Iterable[Row]) -> int:
@@ -256,11 +259,13 @@ def _mend_last_line(file: Any) -> None:
         file.write(b"\n")
 
 
-def _read(path: Path, row: type[R]) -> Iterator[tuple[int, R]]:
+def _read(path: Path, row: type[R], growing: bool = False) -> Iterator[tuple[int, R]]:
     """The rows, and at which byte of the file each one's line starts; see `read` for errors."""
     seen: dict[str, int] = {}
     start = 0
     for number, line in _lines(path):
+        if growing and not line.endswith(b"\n"):
+            return
         if line.strip():
             parsed = _parse(path, number, line, row)
             if (first := seen.setdefault(parsed.id, number)) != number:

@@ -294,6 +294,8 @@ def _sample_endpoint(asked: Sequence[tuple[Problem, str]]) -> None:
         settings["seed"] = _SEED.value
     if _DRY_RUN.value:
         most = range(_MAX_SAMPLES.value or _SAMPLES.value)
+        if _MAX_SAMPLES.value:
+            print("if every attempt fails:")
         print(where.estimate(map(_request, _wanted(asked, model, settings, lambda _: most)), kept_in))
         return
     outcome = Outcome(0)

@@ -179,7 +179,9 @@ def test_a_dry_run_asks_and_writes_nothing(files, tmp_path):
         assert not server.asked
         assert "24 requests to ask (0 are answered already)" in said
         assert "24,576 completion tokens\nat $1 and $2 a million (--usd_per_million): at most about $0.0" in said
-        assert "--max_cost_usd" not in said
+        assert "may end it" not in said
+        said = succeeds(*files, *chat_flags(server, "--dry_run", "--max_tokens_total=20000"))
+        assert said.endswith("\n--max_tokens_total=20,000 may end it before the last request\n")
         assert [path.name for path in tmp_path.iterdir()] == ["attempts.jsonl"]
         succeeds(*files, *chat_flags(server, "--usd_per_million=1000,2000"))  # 12 x $0.14
         again = succeeds(*files, *chat_flags(server, "--dry_run", "--samples=2"))

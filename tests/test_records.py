@@ -105,6 +105,14 @@ def test_a_torn_last_line_is_dropped_and_nothing_else(
     assert path.read_bytes() == content
 
 
+def test_a_growing_file_is_read_up_to_its_last_whole_line(file: Path) -> None:
+    with open(file, "ab") as opened:
+        opened.write(b'{"id": "torn')
+    assert [row.id for row in records.read(file, Example, growing=True)] == ["e1", "e2", "e3"]
+    with pytest.raises(UserError, match=r"rows.jsonl:4: the line: "):
+        list(records.read(file, Example))
+
+
 def test_a_torn_line_in_the_middle_is_an_error_and_stays(file: Path) -> None:
     lines = file.read_text().splitlines()
     torn = "\n".join([lines[0], lines[1][:20], lines[2]]) + "\n"

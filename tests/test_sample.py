@@ -279,6 +279,7 @@ def test_an_endpoint_needs_no_jax(tmp_path):
         (("--task=arithmetic", "--model="), "--student=openai needs --model"),
         (("--task=arithmetic", "--dtype=bfloat16"), "--dtype is not for --student=openai"),
         (("--task=arithmetic", "--student=checkpoint"), "--model is not for --student=checkpoint"),
+        (("--task=gsm8k", "--student=stepverify"), "--model is not for --student=stepverify"),
         (("--task=arithmetic", "--max_samples=9"), "--difficulty_weighted and --max_samples go together"),
         (("--task=arithmetic", "--difficulty_weighted"), "--difficulty_weighted and --max_samples go together"),
         (("--task=arithmetic", "--difficulty_weighted", "--max_samples=2", "--samples=2"), "must be above --samples=2"),
@@ -289,6 +290,15 @@ def test_an_endpoint_needs_no_jax(tmp_path):
 def test_user_mistakes_get_one_clear_line(flags, expected, out):
     assert expected in fails("--student=openai", "--model=m", f"--out={out}", *flags)
     assert not out.exists()
+
+
+def test_a_published_student_takes_no_settings(out, data_dir):
+    of_task = ("--student=mathcritique", "--task=math", f"--data_dir={data_dir}", f"--out={out}")
+    assert "--temperature is not for --student=mathcritique" in fails(*of_task, "--temperature=1")
+    assert "100 attempts at 100 questions: 100 wrong" in succeeds(*of_task)
+    before = out.read_bytes()
+    assert "100 attempts at 100 questions: 100 wrong" in succeeds(*of_task, "--mode=mistakes")
+    assert out.read_bytes() == before == out.with_suffix(".mistakes.jsonl").read_bytes()
 
 
 def test_a_checkpoint_must_be_named_and_be_there(out, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lema_jax.errors import UserError
 
-LISTED = "March 2026"  # when the prices below were those of OpenAI's public list; --usd_per_million overrides them
+LISTED = "April 2026"  # when the prices below were those of OpenAI's public list; --usd_per_million overrides them
 _PRICES = {  # USD per million prompt and completion tokens; a dated snapshot may cost more than the name without a date
     "gpt-3.5-turbo": (0.5, 1.5),
     "gpt-4": (30.0, 60.0),
@@ -20,6 +20,11 @@ _PRICES = {  # USD per million prompt and completion tokens; a dated snapshot ma
     "gpt-5": (1.25, 10.0),
     "gpt-5-mini": (0.25, 2.0),
     "gpt-5-nano": (0.05, 0.4),
+    "gpt-5.1": (1.25, 10.0),
+    "gpt-5.2": (1.75, 14.0),
+    "gpt-5.4": (2.5, 15.0),
+    "gpt-5.4-mini": (0.75, 4.5),
+    "gpt-5.4-nano": (0.2, 1.25),
     "o3": (2.0, 8.0),
     "o3-mini": (1.1, 4.4),
     "o4-mini": (1.1, 4.4),

@@ -117,7 +117,13 @@ def read_completion(id: str, completion: Any, worst: Tokens, price: Price | None
             completion_tokens=tokens.completion,
             cost_usd=price and price.of(tokens),
         )
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:  # a ValidationError is a ValueError
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ) as error:  # ValidationError is a ValueError
         raise ValueError(f"no chat completion ({type(error).__name__})") from None
 
 

@@ -91,7 +91,7 @@ class Endpoint:
 
     def estimate(self, requests: Iterable[Request], replies: Path) -> str:
         """What asking would take, in words; nothing is asked and nothing written."""
-        kept = lambda: records.read(replies, Reply) if replies.exists() else iter(())
+        kept = lambda: records.read(replies, Reply, growing=True) if replies.exists() else iter(())
         ids = {reply.id for reply in kept()}
         count, answered, tokens, model = 0, 0, Tokens(0, 0), ""
         for request in requests:
@@ -102,26 +102,25 @@ class Endpoint:
             count += 1
             likely = budget.likely(request.body)
             tokens = Tokens(tokens.prompt + likely.prompt, tokens.completion + likely.completion)
-        return (
-            f"{count:,} requests to ask ({answered:,} are answered already): about {tokens.prompt:,} prompt"
-            f" tokens and at most {tokens.completion:,} completion tokens\n"
-            f"{self._told_cost(model, tokens, self._budget(model, kept()).spent_usd)}"
-        )
-
-    def _told_cost(self, model: str, tokens: Tokens, spent_usd: float) -> str:
-        price = self.price(model)
+        spending, price = self._budget(model, kept()), self.price(model)
+        usd = price.of(tokens) if price else 0.0
+        lines = [
+            f"{count:,} requests to ask ({answered:,} are answered already): about {tokens.prompt:,} prompt tokens and"
+            f" at most {tokens.completion:,} completion tokens"
+        ]
         if price is None:
-            return f"what {model} costs is not known; give --usd_per_million=prompt,completion"
-        source = "--usd_per_million" if self.usd_per_million else f"list of {budget.LISTED}"
-        told = (
-            f"at ${price.prompt:g} and ${price.completion:g} a million ({source}{', halved by --batch' * self.batch}):"
-            f" at most about ${price.of(tokens):,.2f}"
-        )
-        if spent_usd:
-            told += f", beside ${spent_usd:,.2f} that are spent"
-        if spent_usd + price.of(tokens) > self.max_cost_usd:
-            told += f"\n--max_cost_usd={self.max_cost_usd:g} may end it before the last request"
-        return told
+            lines.append(f"what {model} costs is not known; give --usd_per_million=prompt,completion")
+        else:
+            source = "--usd_per_million" if self.usd_per_million else f"list of {budget.LISTED}"
+            halved = ", halved by --batch" if self.batch else ""
+            spent = f", beside ${spending.spent_usd:,.2f} that are spent" if spending.spent_usd else ""
+            each = f"${price.prompt:g} and ${price.completion:g} a million ({source}{halved})"
+            lines.append(f"at {each}: at most about ${usd:,.2f}{spent}")
+        if spending.spent_usd + usd > self.max_cost_usd:
+            lines.append(f"--max_cost_usd={self.max_cost_usd:g} may end it before the last request")
+        if spending.spent_tokens + sum(tokens) > self.max_tokens_total:
+            lines.append(f"--max_tokens_total={self.max_tokens_total:,.0f} may end it before the last request")
+        return "\n".join(lines)
 
     def price(self, model: str) -> Price | None:
         """Of the model's tokens, the way they are asked for; None when it is not known."""
@@ -164,8 +163,10 @@ def define_flags() -> Callable[[], Endpoint]:
     total = flags.DEFINE_float(
         "max_tokens_total", usual.max_tokens_total, "use no more tokens, likewise", lower_bound=0
     )
-    prices = flags.DEFINE_list("usd_per_million", [], "list prices of a million tokens: prompt,completion")
-    batched = flags.DEFINE_bool("batch", usual.batch, "use the Batch API: half the price, within a day")
+    prices = flags.DEFINE_list(
+        "usd_per_million", [], f"prices of a million tokens, prompt,completion; else our list of {budget.LISTED}"
+    )
+    batched = flags.DEFINE_bool("batch", usual.batch, "use the Batch API: half those prices, within a day")
     poll = flags.DEFINE_float("batch_poll_s", usual.batch_poll_s, "seconds between looks at a batch", lower_bound=1e-3)
     return lambda: Endpoint(
         base_url=base_url.value,

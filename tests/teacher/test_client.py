@@ -16,6 +16,7 @@ from wire_server import Act, Server, completion, error
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
 from lema_jax.teacher import chat, client
+from lema_jax.teacher.budget import Price, Tokens
 from lema_jax.teacher.chat import Outcome, Reply
 from lema_jax.teacher.endpoint import Endpoint
 
@@ -294,7 +295,7 @@ leaves = st.none() | st.booleans() | st.integers() | st.text()
 )
 def test_any_json_is_a_completion_or_a_value_error(value):
     try:
-        reply = chat.read_completion("id", value, chat.Tokens(1, 1), None)
+        reply = chat.read_completion("id", value, Tokens(1, 1), Price(1.0, 2.0))
     except ValueError:
         return
     assert isinstance(value["choices"], list | None)
@@ -327,6 +328,10 @@ def test_openai_itself_gets_the_name_it_wants():
     theirs, ours = Endpoint().connect(), Endpoint(base_url="http://127.0.0.1:1/v1").connect()
     assert chat.wire(body, theirs) == {"model": "m", "messages": body["messages"], "max_completion_tokens": 50}
     assert chat.wire(body, ours) == body
+    sampling = {"temperature": 1.0, "top_p": 1.0}  # which reasoning models refuse to be told
+    assert chat.wire(body | sampling, theirs) == chat.wire(body, theirs)
+    assert chat.wire(body | sampling, ours) == body | sampling
+    assert chat.wire(body | {"temperature": 0.7}, theirs)["temperature"] == 0.7
     asyncio.run(theirs.close())
 
 
