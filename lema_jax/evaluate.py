@@ -6,10 +6,11 @@
     python -m lema_jax.evaluate --checkpoint=runs/lema --prompt="Question: What is 6 times 7?"
 
 One checkpoint and one task go into --out itself; several, into --out/<checkpoint>/<task>_<split>. A folder brings its
-architecture and tokenizer, and for adapters its base; `folder@200` is its step 200. With --harness each folder also
-gets the files that lm-evaluation-harness writes. With --score the right and wrong attempts of a file of `sample` are
-scored instead (scores.jsonl), which tells ΔPPL: how much likelier a checkpoint finds right paths than wrong ones.
-With --prompt one text is answered, as it is made, onto the terminal; nothing is written.
+architecture and tokenizer, and for adapters its base; `folder@200` is its step 200, `folder@best` the one that did
+best on dev while it was trained. With --harness each folder also gets the files that lm-evaluation-harness writes. With
+--score the right and wrong attempts of a file of `sample` are scored instead (scores.jsonl), which tells ΔPPL: how much
+likelier a checkpoint finds right paths than wrong ones. With --prompt one text is answered, as it is made, onto the
+terminal; nothing is written.
 
 Every row is on the disk before it counts; the same command run again answers only what is missing.
 """
@@ -100,13 +101,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _checkpoint(given: str) -> _Checkpoint:
-    folder, _, digits = given.rpartition("@")
-    if not folder or not digits.isdecimal() or Path(given).exists():
-        folder, digits = given, ""
-    name = Path(folder).resolve().name + (f"@{digits}" if digits else "")
+    folder, _, which = given.rpartition("@")
+    if not folder or not (which.isdecimal() or which == "best") or Path(given).exists():
+        folder, which = given, ""
+    name = Path(folder).resolve().name + (f"@{which}" if which else "")
     checkpoint.read_card(folder)  # no model folder at all is said first
-    step = int(digits) if digits else _STEP.value
-    if step is None:
+    step = int(which) if which.isdecimal() else _STEP.value
+    if which == "best":
+        step = checkpoint.best_step(folder)
+    elif step is None:
         step = checkpoint.latest_step(folder)
     elif step not in checkpoint.steps(folder):
         raise UserError(f"{folder} has no checkpoint at step {step}; it has {checkpoint.steps(folder)}")

@@ -194,6 +194,7 @@ def broken(models, tmp_path, what):
         ({"task": "gsm8k", "data_dir": "{tmp}"}, "gsm8k/test.jsonl"),
         ({"checkpoint": "{tmp}/none"}, "is no model folder"),
         ({"checkpoint": "{a}@7"}, "no checkpoint at step 7; it has [0]"),
+        ({"checkpoint": "{a}@best"}, "no checkpoint that was tried on dev"),
         ({"checkpoint": "{a},{a}"}, "two of the name a"),
         ({"out": "{tmp}/own.jsonl"}, "cannot write"),
         ({"task": "", "score": "{tmp}/none.jsonl"}, "cannot read"),

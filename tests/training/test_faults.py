@@ -14,7 +14,7 @@ import pytest
 from lema_jax import checkpoint, train
 from lema_jax.errors import UserError
 from lema_jax.model.config import LoraConfig
-from lema_jax.training import loop
+from lema_jax.training import dry_run, loop
 from lema_jax.training.config import GuardConfig
 from lema_jax.training.metrics import Metrics
 from tests import tiny
@@ -140,6 +140,31 @@ def test_every_start_is_recorded_and_nothing_compiles_twice(tmp_path, data, base
     assert started["from_step"] == 0
     assert started["packages"]["jax"]
     assert started["compile_seconds"] > 0
+
+
+def test_what_watches_a_run_changes_nothing_of_it(tmp_path, data, base, straight):
+    out = tmp_path / "run"
+    loop.run(adapters(out, data, base, tensorboard=True), profile=str(tmp_path / "trace"))
+    assert losses(out) == losses(straight)
+    (events,) = (out / "tensorboard").iterdir()
+    assert b"grad_norm" in events.read_bytes()
+    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
+
+
+def test_a_watcher_that_is_not_installed_is_named(tmp_path, data, base, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="wandb is set, but the package wandb is missing; pip install wandb"):
+        loop.run(adapters(tmp_path / "run", data, base, wandb="lema"))
+
+
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path, data, base, capsys):
+    dry_run.show(adapters(tmp_path / "run", data, base))
+    said = capsys.readouterr().out
+    assert "parameters: 3,712 trained, 60,576 frozen" in said
+    assert "a device: " in said
+    assert "6 steps of 256 tokens" in said
+    assert "\033[1;32m" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_length_in_epochs(tmp_path, data, base):
