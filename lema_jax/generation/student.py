@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from lema_jax import checkpoint, tasks
 from lema_jax.data import tokenizer
 from lema_jax.generation.engine import Engine
+from lema_jax.model import layout
 from lema_jax.model.config import Compute
 from lema_jax.model.llama import Llama
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
@@ -51,6 +52,8 @@ def read(folder: str | Path, step: int, dtype: str) -> Student:
     mesh = make_mesh(MeshConfig(data=-1, fsdp=1))
     words = tokenizer.load(folder)
     card, variables = checkpoint.load_weights(folder, mesh, compute, step)
+    if jax.default_backend() == "cpu":
+        variables["params"] = layout.turn_kernels(variables["params"])
     return Student(Llama(card.config, compute, card.lora), variables, words, mesh)
 
 

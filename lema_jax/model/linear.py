@@ -114,6 +114,9 @@ class Linear(nn.Module):
         x = x.astype(self.dtype)
         if self.lora is not None and self.lora.base == "nf4":
             y = nf4.product(x, self.param("kernel", self._quantised(init), shape))
+        elif self.has_variable("params", "kernel_OI"):  # as `layout.turn_kernels` lays it
+            kernel_OI = self.get_variable("params", "kernel_OI").astype(self.dtype)
+            y = jnp.einsum("...i,oi->...o", x, whole(kernel_OI, self.axes[::-1]))
         else:
             kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape, self.param_dtype)
             y = product(x, kernel, self.axes)

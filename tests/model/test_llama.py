@@ -93,6 +93,16 @@ def test_cached_equals_uncached_in_pieces_of_any_size(compute):
         at += size
 
 
+@pytest.mark.parametrize("compute", LAYOUTS, ids=["scanned", "in line"])
+def test_turned_kernels_compute_the_same(compute):
+    model, variables = Llama(tiny.CONFIG, compute, tiny.LORA), laid_out(tiny.variables(lora=tiny.LORA), compute)
+    turned = variables | {"params": layout.turn_kernels(variables["params"])}
+    assert not any("'kernel'" in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(turned))
+    tokens = tiny.tokens(2, 9)
+    expected = tiny.apply(model, variables, tokens)
+    np.testing.assert_allclose(tiny.apply(model, turned, tokens), expected, atol=1e-5)
+
+
 def test_a_fresh_adapter_changes_nothing():
     model = Llama(tiny.CONFIG, Compute(), tiny.LORA)
     fresh = nn.unbox(jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 1), jnp.int32)))
