@@ -36,7 +36,7 @@ from lema_jax.parallel import mesh
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.weights import formats, hf_folder, names, peft
 from lema_jax.weights.formats import Opened
-from lema_jax.weights.merge import Merged
+from lema_jax.weights.merge import Dequantised, Merged
 from lema_jax.weights.names import Source
 
 _GGUF = flags.DEFINE_string("gguf", None, "A GGUF file of architecture llama.")
@@ -48,6 +48,13 @@ _TO = flags.DEFINE_enum("to", "model", ["model", "adapter", "hf", "peft"], "What
 _OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
 _DTYPE = flags.DEFINE_enum(
     "dtype", "stored", ["stored", "float32", "bfloat16", "float16"], "Of whole weights; stored: the type they have."
+)
+_MERGE_INTO = flags.DEFINE_enum(
+    "merge_into",
+    None,
+    ["base", "nf4"],
+    "What adapters are merged into: the base weights, or the values that nf4 holds of them. When left out, what they "
+    "were trained upon here; PEFT's do not say, and go into the base.",
 )
 _SHARD_GIB = flags.DEFINE_float("shard_gib", 5.0, "Largest weights file of a Hugging Face folder.", lower_bound=1e-6)
 _PEFT_BASE = flags.DEFINE_string("peft_base", None, "The base model's name that a PEFT folder is to carry.")
@@ -66,7 +73,11 @@ def main(argv: Sequence[str]) -> None:
     opened = _open()
     if _TO.value in ("adapter", "peft") and opened.adapters is None:
         raise UserError(f"--to={_TO.value} writes adapters, but {opened.source.where} has none; --peft_dir adds some")
-    lineage = checkpoint.lineage(source=opened.fingerprint, dtype=_DTYPE.value, to=_TO.value)
+    if _MERGE_INTO.value and (opened.adapters is None or _TO.value not in ("model", "hf")):
+        raise UserError(f"--merge_into={_MERGE_INTO.value} has nothing to merge; it is for adapters, --to=model or hf")
+    lineage = checkpoint.lineage(
+        source=opened.fingerprint, dtype=_DTYPE.value, to=_TO.value, merge_into=_MERGE_INTO.value
+    )
     out = Path(_OUT.value)
     if out.exists():
         if _lineage(out) != lineage:
@@ -129,7 +140,11 @@ def _lineage(out: Path) -> str | None:
 
 
 def _merged(opened: Opened) -> Source:
-    return opened.source if opened.adapters is None else Merged(opened.source, *opened.adapters)
+    if opened.adapters is None:
+        return opened.source
+    adapters, lora = opened.adapters
+    into = _MERGE_INTO.value or lora.base
+    return Merged(Dequantised(opened.source) if into == "nf4" else opened.source, adapters, lora)
 
 
 def _write_model(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:

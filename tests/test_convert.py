@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lema_jax import checkpoint
+from lema_jax.checkpoint import Card
 from lema_jax.data import dataset
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.data.encode import Encoded
@@ -22,6 +23,7 @@ from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training import loop
 from lema_jax.training.config import DataConfig, TrainConfig
 from lema_jax.weights import hf_config, names, peft, safetensors
+from tests import tiny
 
 CONFIG = LlamaConfig(720, 32, 48, 2, 4, 2, 8, 128, rope_scaling=RopeScaling("llama3", 8.0, 32), attention_bias=True)
 TEXTS = ["Ann has 3 apples and buys 12 more.", "The answer is 15.", "naïve café 😀 1,234"]
@@ -122,6 +124,23 @@ def test_adapters_of_peft_are_run_merged_and_given_back(hf_dir, peft_dir, tmp_pa
     converted(f"--hf_dir={hf_dir}", f"--peft_dir={peft_dir}", "--to=hf", f"--out={other}", "--dtype=float32")
     for name, array in load_file(one / safetensors.SINGLE).items():
         np.testing.assert_array_equal(array, load_file(other / safetensors.SINGLE)[name])
+
+
+@pytest.mark.slow
+def test_adapters_upon_nf4_are_merged_into_what_it_holds_unless_told(tmp_path):
+    base, adapted = tmp_path / "base", tmp_path / "adapted"
+    shape = LoraConfig(rank=4, alpha=8.0, base="nf4")
+    variables = tiny.variables(tiny.TILED, LoraConfig(rank=4))
+    tokenizers.save(tokenizers.train_bpe(TEXTS, tiny.TILED.vocab_size), tmp_path / "tokenizer")
+    checkpoint.save_model(base, Card(tiny.TILED, "base"), variables["params"], tmp_path / "tokenizer")
+    card = Card(tiny.TILED, "adapted", shape, "../base", checkpoint.identity(base))
+    checkpoint.save_model(adapted, card, variables["lora"], tmp_path / "tokenizer")
+    converted(f"--checkpoint={adapted}", f"--out={tmp_path / 'held'}")
+    converted(f"--checkpoint={adapted}", f"--out={tmp_path / 'plain'}", "--merge_into=base")
+    trained, held, plain = (logits_of(tmp_path / name) for name in ("adapted", "held", "plain"))
+    np.testing.assert_allclose(held, trained, atol=1e-4)
+    assert np.abs(plain - trained).max() > 0.01
+    assert "has nothing to merge" in run(f"--checkpoint={base}", "--merge_into=nf4", f"--out={tmp_path / 'x'}").stderr
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lema_jax.errors import UserError
 from lema_jax.model import nf4
 from lema_jax.model.config import LoraConfig
 
@@ -136,14 +135,10 @@ class Linear(nn.Module):
         return y + self.lora.scale * high
 
     def _quantised(self, init: nn.initializers.Initializer) -> Callable[..., nf4.Nf4]:
-        name = ".".join(self.path)
+        name = ".".join((*self.path, "kernel"))
 
         def make(key: jax.Array, shape: tuple[int, int]) -> nf4.Nf4:
-            if any(size % nf4.BLOCK for size in shape):
-                raise UserError(
-                    f"{name}.kernel {list(shape)} cannot be held as nf4, which cuts a kernel in tiles of "
-                    f"{nf4.BLOCK} × {nf4.BLOCK}; set lora.base=dense"
-                )
+            nf4.check(name, shape)
             box = lambda names, array: nn.LogicallyPartitioned(array, names)
             is_names = lambda node: isinstance(node, tuple)
             return jax.tree.map(box, nf4.axes(*self.axes), nf4.quantise(init(key, shape)), is_leaf=is_names)

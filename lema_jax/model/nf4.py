@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lema_jax.errors import UserError
+
 BLOCK = 64  # of inputs that share a magnitude, and of outputs whose magnitudes share a scale
 
 # The 16 values: quantiles of a normal distribution scaled to [-1, 1], with an exact zero (appendix E).
@@ -71,6 +73,15 @@ def axes(inputs: str, outputs: str) -> Nf4:
     """The logical axis names of a quantised kernel whose dense form has these: it is cut as that is, in whole tiles."""
     tiles = (inputs, outputs)
     return Nf4((inputs, "block", outputs), tiles, tiles, tiles)
+
+
+def check(name: str, shape: tuple[int, ...]) -> None:
+    """Raises a UserError, which names it, for a kernel that is not made of whole tiles."""
+    if any(size % BLOCK for size in shape):
+        raise UserError(
+            f"{name} {list(shape)} cannot be held as nf4, which cuts a kernel in tiles of {BLOCK} × {BLOCK}; "
+            "hold the base dense (lora.base=dense, --merge_into=base)"
+        )
 
 
 @jax.jit

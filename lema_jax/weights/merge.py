@@ -1,28 +1,24 @@
-"""Adapters added into the weights that they adapt."""
+"""Adapters added into the weights that they adapt, as these are or as nf4 holds them."""
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from lema_jax.model import nf4
 from lema_jax.model.config import LoraConfig
-from lema_jax.weights.names import LINEARS, Index, Source, find
+from lema_jax.weights.names import LINEARS, Index, Source, find, whole
 
 
-class Merged:
-    """A Source whose adapted weights are W + scale · A B, computed in float32 one tensor at a time.
+class _Over:
+    """A Source with the tensors of another, some of which are read as something else.
 
-    `dtype` stays that of the base: what the sum is rounded to is for the reader to say.
+    `dtype` stays that of the base: what they are rounded to is for the reader to say.
     """
 
-    def __init__(self, base: Source, adapters: dict[str, Any], lora: LoraConfig):
+    def __init__(self, base: Source):
         self.where = base.where
         self._base = base
-        self._scale = lora.scale
-        self._adapters: dict[str, tuple[Any, Any, int]] = {}
-        for hf, path, _ in LINEARS:
-            if (pair := find(adapters, f"layers/{path}")) is not None:
-                for layer in range(pair["a"].shape[0]):
-                    self._adapters[f"model.layers.{layer}.{hf}.weight"] = pair["a"], pair["b"], layer
 
     def names(self) -> list[str]:
         return list(self._base.names())
@@ -33,6 +29,19 @@ class Merged:
     def dtype(self, name: str) -> np.dtype:
         return self._base.dtype(name)
 
+
+class Merged(_Over):
+    """A Source whose adapted weights are W + scale · A B, computed in float32 one tensor at a time."""
+
+    def __init__(self, base: Source, adapters: dict[str, Any], lora: LoraConfig):
+        super().__init__(base)
+        self._scale = lora.scale
+        self._adapters: dict[str, tuple[Any, Any, int]] = {}
+        for hf, path, _ in LINEARS:
+            if (pair := find(adapters, f"layers/{path}")) is not None:
+                for layer in range(pair["a"].shape[0]):
+                    self._adapters[f"model.layers.{layer}.{hf}.weight"] = pair["a"], pair["b"], layer
+
     def read(self, name: str, index: Index) -> np.ndarray:
         weight = self._base.read(name, index)
         if name not in self._adapters:
@@ -42,3 +51,18 @@ class Merged:
         a_IR = np.asarray(a[layer][inputs], np.float32)
         b_RO = np.asarray(b[layer][:, outputs], np.float32)
         return weight.astype(np.float32) + np.float32(self._scale) * (a_IR @ b_RO).T
+
+
+class Dequantised(_Over):
+    """A Source whose linear layers but the head have the values that nf4 holds: what QLoRA's adapters train upon.
+
+    Raises:
+      UserError: on reading, a weight that nf4 cannot hold.
+    """
+
+    def read(self, name: str, index: Index) -> np.ndarray:
+        if not any(name.endswith(f".{hf}.weight") for hf, _, _ in LINEARS):
+            return self._base.read(name, index)
+        kernel = whole(self._base, name).T  # tiles are of the whole, whichever part is asked for
+        nf4.check(name, kernel.shape)
+        return np.asarray(nf4.dequantise(nf4.quantise(kernel), jnp.float32)).T[index]

@@ -1,0 +1,8 @@
+"""LLaMA-2-70B on CommonsenseQA by QLoRA, as in the paper."""
+
+from lema_jax.training import paper
+from lema_jax.training.config import TrainConfig
+
+
+def get_config() -> TrainConfig:
+    return paper.qlora("llama2-70b", "csqa")

@@ -1,0 +1,8 @@
+"""LLaMA-65B on CommonsenseQA by QLoRA, as in the paper."""
+
+from lema_jax.training import paper
+from lema_jax.training.config import TrainConfig
+
+
+def get_config() -> TrainConfig:
+    return paper.qlora("llama-65b", "csqa")
