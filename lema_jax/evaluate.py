@@ -48,6 +48,8 @@ _HARNESS = flags.DEFINE_bool("harness", False, "Also write results and samples a
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 2048, "Tokens of an answer (2,048 in the paper).", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Answers under way at a time.", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and activations.")
+_FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that the weights are cut over along the model width.", lower_bound=1)
+_TENSOR = flags.DEFINE_integer("tensor", 1, "Devices that heads and feed-forward width are cut over.", lower_bound=1)
 
 _GLANCE = 4  # tokens between two prints of --prompt
 
@@ -95,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
         several = len(checkpoints) * len(tests) > 1
         for one in checkpoints:
             # held for all tasks of the checkpoint, let go before the next one's weights are read
-            read = functools.cache(functools.partial(student.read, one.folder, one.step, _DTYPE.value))
+            read = functools.cache(functools.partial(_read, one))
             for test in tests:
                 _answer(one, test, out / one.name / test.name if several else out, read)
 
@@ -115,6 +117,10 @@ def _checkpoint(given: str) -> _Checkpoint:
         raise UserError(f"{folder} has no checkpoint at step {step}; it has {checkpoint.steps(folder)}")
     tokenizer.load(folder)
     return _Checkpoint(folder, step, name, checkpoint.identity(folder, step))
+
+
+def _read(one: _Checkpoint) -> Student:
+    return student.read(one.folder, one.step, _DTYPE.value, fsdp=_FSDP.value, tensor=_TENSOR.value)
 
 
 def _tests() -> list[_Test]:
@@ -173,8 +179,7 @@ def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student
 
 def _say(one: _Checkpoint, prompt: str, titled: bool) -> None:
     """Prints a checkpoint's answer as it is made."""
-    read = student.read(one.folder, one.step, _DTYPE.value)
-    alone = student.engine(read, rows=1, sampling=Sampling(), max_new_tokens=_MAX_NEW_TOKENS.value, block=_GLANCE)
+    alone = student.engine(_read(one), rows=1, sampling=Sampling(), max_new_tokens=_MAX_NEW_TOKENS.value, block=_GLANCE)
     if titled:
         print(f"--- {one.name}")
     for piece in alone.stream(prompt):
@@ -209,7 +214,7 @@ def _score(one: _Checkpoint, attempts: Sequence[Attempt], out: Path) -> None:
             )
         missing = [name for name in ids if name not in file.rows]
         if missing:
-            loaded = student.read(one.folder, one.step, _DTYPE.value)
+            loaded = _read(one)
             pairs = [(ids[name].prompt, ids[name].text) for name in missing]
             for done in score.score(loaded, pairs, rows=_BATCH_SIZE.value):
                 name = missing[done.index]

@@ -46,6 +46,9 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a model folder of convert o
 _STEP = flags.DEFINE_integer("step", None, "the step to sample from; the last when left out")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "a checkpoint's attempts under way at a time", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of a checkpoint's weights and activations")
+_FSDP = flags.DEFINE_integer("fsdp", 1, "devices that a checkpoint is cut over along the model width", lower_bound=1)
+_TENSOR = flags.DEFINE_integer("tensor", 1, "devices that its heads and feed-forward width are cut over", lower_bound=1)
+_OF_A_CHECKPOINT = (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE, _FSDP, _TENSOR)
 _MODEL = flags.DEFINE_string("model", "", "the chat endpoint's model")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what an endpoint would be asked and what it would cost")
 _ENDPOINT = endpoint.define_flags()
@@ -276,6 +279,8 @@ def _engine(step: int, answers: int) -> "Engine":
         sampling=Sampling(_TEMPERATURE.value, _TOP_P.value),
         max_new_tokens=_MAX_NEW_TOKENS.value,
         dtype=_DTYPE.value,
+        fsdp=_FSDP.value,
+        tensor=_TENSOR.value,
         stop=(_NEXT_QUESTION,) if _FEW_SHOT.value else (),
     )
 

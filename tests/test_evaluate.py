@@ -126,6 +126,18 @@ def test_a_prompt_is_answered_on_the_terminal(models, run, tmp_path):
     assert said == read(tmp_path)[0].text + "\n"
 
 
+def test_weights_cut_over_devices_answer_the_same(models, run, tmp_path):
+    given = (f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", *SHORT)
+    run(*given, f"--out={tmp_path / 'whole'}")
+    code, _, complained = run(*given, "--fsdp=2", "--tensor=2", f"--out={tmp_path / 'cut'}")
+    assert code == 0, complained
+    assert [row.text for row in read(tmp_path / "cut")] == [row.text for row in read(tmp_path / "whole")]
+    for refused, complaint in ((["--tensor=3"], "not a layout of 8 devices"), (["--tensor=8"], "must divide")):
+        code, _, complained = run(*given, *refused, f"--out={tmp_path / 'none'}")
+        assert (code, complained.count("\n")) == (1, 1), complained
+        assert complaint in complained
+
+
 def test_a_question_that_the_context_cannot_hold_is_counted_apart(models, run, tmp_path):
     own = tmp_path / "own.jsonl"
     long = "How many are " + "1 and " * 300 + "1?"

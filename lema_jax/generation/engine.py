@@ -6,8 +6,9 @@ begin with (worked examples, say) is read once.
 """
 
 import dataclasses
+import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -93,7 +94,7 @@ class Engine:
       block: tokens made between two looks of the host.
 
     Raises:
-      UserError: a tokenizer without an end-of-sequence token.
+      UserError: a tokenizer without an end-of-sequence token, or heads that the mesh cannot cut.
     """
 
     def __init__(
@@ -113,6 +114,10 @@ class Engine:
             raise UserError(
                 "the tokenizer has no end-of-sequence token, so no answer would end; name it in tokenizer_config.json "
                 '("eos_token": "</s>", say)'
+            )
+        if model.config.num_heads % mesh.shape["tensor"]:
+            raise UserError(
+                f"tensor={mesh.shape['tensor']} must divide num_heads={model.config.num_heads} of the model"
             )
         self.tally = Tally()
         self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
@@ -158,8 +163,8 @@ class Engine:
     def _run(self, requests: list[_Request]) -> Iterator[_Request]:
         """Yields every request after each block in which it got tokens; `ended` at last."""
         waiting = deque(sorted(requests, key=lambda request: len(request.ids)))
-        self._refuse_what_does_not_fit(requests)
         with sharding.use(self._mesh):
+            self._refuse_what_does_not_fit(requests)
             start = shared_beginning([request.ids for request in requests])
             prefix = self._read_pieces(None, 0, [waiting[0].ids[:start]], self._ways) if start else None
             under_way: dict[int, _Request] = {}
@@ -172,13 +177,14 @@ class Engine:
                     reading = self._read_pieces(prefix, start, [one.ids for one in group.values()], self._group)
                     fresh = self._begin(list(group.values()), reading)
                     under_way |= group
-                    rows, slots = self._make_room(rows, slots, under_way, _slots(reading))
+                    coming = [*under_way.values(), *itertools.islice(waiting, len(free))]
+                    rows, slots = self._make_room(rows, slots, coming, _slots(reading))
                     where = np.full(self._group, self._rows, np.int32)  # out of range: rows that pad the group
                     where[: len(group)] = list(group)
                     rows = self._call(_INSERT, rows, fresh, where)
                     for request, token in zip(group.values(), jax.device_get(fresh.token_B)):
                         request.made.append(int(token))
-                rows, slots = self._make_room(rows, slots, under_way)
+                rows, slots = self._make_room(rows, slots, under_way.values())
                 stopped = np.array([row not in under_way for row in range(self._rows)])
                 enough = np.int32(self._rows - min(self._group, len(waiting)) if waiting else 0)
                 rows, out_BC = self._call(
@@ -231,10 +237,10 @@ class Engine:
         return min(self._max_new_tokens, self._model.config.max_positions - len(request.ids))
 
     def _make_room(
-        self, rows: Rows | None, slots: int, under_way: dict[int, _Request], at_least: int = 0
+        self, rows: Rows | None, slots: int, requests: Iterable[_Request], at_least: int = 0
     ) -> tuple[Rows, int]:
-        """Rows whose cache holds the longest sequence and another block."""
-        longest = max(len(request.ids) + len(request.made) for request in under_way.values())
+        """Rows whose cache holds the longest of the requests and another block."""
+        longest = max(len(request.ids) + max(1, len(request.made)) for request in requests)
         needed = max(ladder(longest + self._block), at_least)
         if rows is not None and needed <= slots:
             return rows, slots

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from lema_jax.errors import UserError
+from lema_jax.model import attention
 from lema_jax.model.llama import Llama
 
 
 def cache_bytes(model: Llama, rows: int, slots: int) -> int:
-    """2 (keys, values) · layers · rows · key/value heads · slots · head width · bytes of the type."""
-    c = model.config
-    return 2 * c.num_layers * rows * c.num_kv_heads * slots * c.head_dim * jnp.dtype(model.compute.dtype).itemsize
+    """2 (keys, values) · layers · rows · key/value heads as held · slots · head width · bytes of the type."""
+    c, size = model.config, jnp.dtype(model.compute.dtype).itemsize
+    return 2 * c.num_layers * rows * attention.held(c.num_kv_heads) * slots * c.head_dim * size
 
 
 def free_bytes(device: jax.Device) -> int | None:

@@ -42,14 +42,17 @@ class Student:
     mesh: Mesh
 
 
-def read(folder: str | Path, step: int, dtype: str) -> Student:
+def read(folder: str | Path, step: int, dtype: str, *, fsdp: int = 1, tensor: int = 1) -> Student:
     """The student of a model folder's step, with weights and activations in `dtype`.
 
+    Weights are cut over `fsdp` × `tensor` devices (see `MeshConfig`); of the others each group has a copy, and its
+    part of the rows.
+
     Raises:
-      UserError: what `checkpoint.load_weights` and `tokenizer.load` raise.
+      UserError: a mesh that the devices do not give, and what `checkpoint.load_weights` and `tokenizer.load` raise.
     """
     compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=jax.default_backend() != "cpu")
-    mesh = make_mesh(MeshConfig(data=-1, fsdp=1))
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp, tensor=tensor))
     words = tokenizer.load(folder)
     card, variables = checkpoint.load_weights(folder, mesh, compute, step)
     if jax.default_backend() == "cpu":
@@ -62,9 +65,9 @@ def engine(student: Student, **how: Any) -> Engine:
     return Engine(student.model, student.variables, student.tokenizer, student.mesh, **how)
 
 
-def load(folder: str | Path, step: int, *, dtype: str, **how: Any) -> Engine:
+def load(folder: str | Path, step: int, *, dtype: str, fsdp: int, tensor: int, **how: Any) -> Engine:
     """`engine` of what `read` reads."""
-    return engine(read(folder, step, dtype), **how)
+    return engine(read(folder, step, dtype, fsdp=fsdp, tensor=tensor), **how)
 
 
 def answer(

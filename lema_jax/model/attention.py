@@ -128,10 +128,21 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.A
     return jnp.swapaxes(attend_on(kernel, *arrays, segment_ids_BT, segment_ids_BT), 1, 2)
 
 
+def held(kv_heads: int) -> int:
+    """How many key/value heads are held: where the mesh cuts them into parts that do not divide them, each is repeated
+    until every part has whole ones. Query heads find their own, for their groups shrink as the heads multiply."""
+    return math.lcm(kv_heads, _parts("kv_heads"))
+
+
 def _cuts() -> int:
     """How many parts the mesh cuts a sequence into."""
-    (length,) = nn.logical_to_mesh_axes(("length",)) or (None,)
-    axes = () if length is None else (length,) if isinstance(length, str) else length
+    return _parts("length")
+
+
+def _parts(name: str) -> int:
+    """How many parts the mesh cuts a logical axis into."""
+    (where,) = nn.logical_to_mesh_axes((name,)) or (None,)
+    axes = () if where is None else (where,) if isinstance(where, str) else where
     return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
 
 

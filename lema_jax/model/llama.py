@@ -67,8 +67,12 @@ class Attention(nn.Module):
 
         x_BTD, adapted_BTD = fork(x_BTD)
         q_BTNH = shard(rope.rotate(heads(self.q(x_BTD, det, adapted_BTD), c.num_heads), sin_cos), *HEADS)
-        k_BTKH = shard(rope.rotate(heads(self.k(x_BTD, det, adapted_BTD), c.num_kv_heads), sin_cos), *KV_HEADS)
-        v_BTKH = shard(heads(self.v(x_BTD, det, adapted_BTD), c.num_kv_heads), *KV_HEADS)
+        k_BTKH = rope.rotate(heads(self.k(x_BTD, det, adapted_BTD), c.num_kv_heads), sin_cos)
+        v_BTKH = heads(self.v(x_BTD, det, adapted_BTD), c.num_kv_heads)
+        copies = attention.held(c.num_kv_heads) // c.num_kv_heads
+        if copies > 1:
+            k_BTKH, v_BTKH = jnp.repeat(k_BTKH, copies, axis=2), jnp.repeat(v_BTKH, copies, axis=2)
+        k_BTKH, v_BTKH = shard(k_BTKH, *KV_HEADS), shard(v_BTKH, *KV_HEADS)
         if cache is None:
             out_BTNH = attention.within(q_BTNH, k_BTKH, v_BTKH, seen, self.compute.attention)
         else:
@@ -237,10 +241,10 @@ def at_use(weights: Any, compute: Compute) -> Any:
 def empty_cache(config: LlamaConfig, compute: Compute, rows: int, slots: int) -> Any:
     """Zeroed keys and values for `rows` sequences of up to `slots` tokens, in the layout that `compute` asks for.
 
-    Bytes: 2 · L · rows · K · slots · H · (bytes of dtype).
+    Bytes: 2 · L · rows · K · slots · H · (bytes of dtype), K as `attention.held` says.
     """
     layers = config.num_layers if compute.scan_layers else 1
-    heads, width = config.num_kv_heads, config.head_dim
+    heads, width = attention.held(config.num_kv_heads), config.head_dim
 
     def one() -> Cache:
         k_LBKHS = jnp.zeros((layers, rows, heads, width, slots), compute.dtype)

@@ -78,8 +78,14 @@ def test_greedy_answers_are_those_without_cache_and_batch(words, alone):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"rows": 3}, {"rows": 32}, {"rows": 8, "sizes": (2, 2, 2)}, {"scan": False, "rows": 5}],
-    ids=["refilled", "one batch", "on a mesh", "in line"],
+    [
+        {"rows": 3},
+        {"rows": 32},
+        {"rows": 8, "sizes": (2, 2, 2)},
+        {"rows": 4, "sizes": (2, 1, 4)},  # four parts of two key/value heads
+        {"scan": False, "rows": 5},
+    ],
+    ids=["refilled", "one batch", "on a mesh", "heads repeated", "in line"],
 )
 def test_an_answer_does_not_depend_on_what_runs_beside_it(words, alone, fields):
     assert run(words, **fields) == alone

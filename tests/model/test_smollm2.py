@@ -1,5 +1,7 @@
 """The real SmolLM2-135M, converted without torch, against transformers' own reading of the same file."""
 
+import os
+
 import jax
 import numpy as np
 import optax
@@ -16,6 +18,8 @@ from lema_jax.weights.gguf import Gguf
 
 torch = pytest.importorskip("torch", reason="the independent implementation; install the extra `oracle`")
 pytestmark = pytest.mark.slow
+# The greedy comparison at full length is LEMA_PARITY=256x256: some 20 minutes of two cores.
+PROMPTS, TOKENS = map(int, os.environ.get("LEMA_PARITY", "64x128").split("x"))
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +62,16 @@ def test_logits(ours, theirs, problems):
 
 def test_greedy_answers_token_for_token(ours, theirs, problems):
     model, variables, tokenizer = ours
-    prompts = [gsm8k.prompt(problem) for problem in problems[:64]]
+    prompts = [gsm8k.prompt(problem) for problem in problems[:PROMPTS]]
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    engine = Engine(model, variables, tokenizer, mesh, rows=16, max_new_tokens=128)
+    engine = Engine(model, variables, tokenizer, mesh, rows=16, max_new_tokens=TOKENS)
     found = {done.index: done for done in engine.complete(prompts)}
     same, tokens = 0, 0
     for start in range(0, len(prompts), 16):
         batch = tokenizer(prompts[start : start + 16], return_tensors="pt", padding=True, padding_side="left")
         made = theirs.generate(
             **batch,
-            max_new_tokens=128,
+            max_new_tokens=TOKENS,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -81,7 +85,7 @@ def test_greedy_answers_token_for_token(ours, theirs, problems):
             else:  # answers may part only where the two likeliest tokens tie to float32's rounding
                 assert closest_race(theirs, tokenizer(prompts[start + row]).input_ids, ids) < 1e-4
     print(f"{same} of {len(prompts)} greedy answers ({tokens} tokens) are the same")
-    assert same >= len(prompts) - 1
+    assert same >= len(prompts) * 63 // 64
 
 
 def closest_race(model, prompt: list[int], answer: list[int]) -> float:
