@@ -22,6 +22,7 @@ from absl import flags
 from lema_jax import errors, records
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Attempt, Correction, Problem, Verdict, row_id
+from lema_jax.tasks import prompts
 from lema_jax.teacher import chat, endpoint, keep, prompting, reference
 from lema_jax.teacher.chat import Outcome, Reply, Request
 
@@ -82,7 +83,7 @@ def _kinds_of_mistakes() -> dict[str, Problem]:
     for attempt in records.read(_ATTEMPTS.value, Attempt):
         counts[attempt.verdict] += 1
         if attempt.verdict is Verdict.WRONG:
-            kinds.setdefault(prompting.family(attempt.problem), attempt.problem)
+            kinds.setdefault(prompts.family(attempt.problem), attempt.problem)
     usual = [verdict for verdict in Verdict if counts[verdict] or verdict is not Verdict.PROMPT_TOO_LONG]
     told = f"{_ATTEMPTS.value}: " + ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in usual)
     if not kinds:
@@ -170,7 +171,7 @@ def _requests(
     for attempt in _mistakes():
         if attempt.id in corrected:
             continue
-        prompt = prompting.correction(examples[prompting.family(attempt.problem)], attempt)
+        prompt = prompting.correction(examples[prompts.family(attempt.problem)], attempt)
         for sample in samples:
             yield chat.request(
                 prompt,

@@ -10,7 +10,10 @@ architecture and tokenizer, and for adapters its base; `folder@200` is its step 
 best on dev while it was trained. With --harness each folder also gets the files that lm-evaluation-harness writes. With
 --score the right and wrong attempts of a file of `sample` are scored instead (scores.jsonl), which tells ΔPPL: how much
 likelier a checkpoint finds right paths than wrong ones. With --prompt one text is answered, as it is made, onto the
-terminal; nothing is written.
+terminal (with --prompt_style=chat by the model's template); nothing is written.
+
+--prompt_style says how questions are asked: `paper`, zero-shot as LLaMAs trained here are; `wizardmath`, as the authors
+asked WizardMath; `few_shot`, after worked examples, for base models; `chat`, by the template of an instruct model.
 
 Every row is on the disk before it counts; the same command run again answers only what is missing.
 """
@@ -34,6 +37,7 @@ from lema_jax.generation.engine import Engine
 from lema_jax.generation.student import Asked, Student
 from lema_jax.model.decode import Sampling
 from lema_jax.records import Appender, Attempt, PathScore, Prediction, Problem, Verdict, row_id
+from lema_jax.tasks import prompts
 
 _CHECKPOINT = flags.DEFINE_list("checkpoint", None, "Model folders of convert or train; folder@step.", required=True)
 _STEP = flags.DEFINE_integer("step", None, "The step of folders that name none; the last when left out.")
@@ -41,6 +45,8 @@ _TASK = flags.DEFINE_list("task", [], "The benchmarks; see lema_jax/tasks.")
 _SPLIT = flags.DEFINE_list("split", ["test"], "Their split, or one for each task.")
 _SCORE = flags.DEFINE_string("score", None, "An attempts file to score instead of answering tasks.")
 _PROMPT = flags.DEFINE_string("prompt", None, "One text to answer on the terminal instead.")
+_PROMPT_STYLE = flags.DEFINE_enum("prompt_style", "paper", prompts.STYLES, "How questions are asked; see above.")
+_EXAMPLES = flags.DEFINE_string("examples", None, "Worked examples for few_shot: a text file, in place of our own.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the publishers' files lie; else the variable LEMA_DATA.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Only the first questions of a split (or attempts).", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "Folder for what is written; needed with --task and --score.")
@@ -56,12 +62,16 @@ _GLANCE = 4  # tokens between two prints of --prompt
 
 @dataclasses.dataclass(frozen=True)
 class _Checkpoint:
-    """A step of a model folder. `name`: what its results are filed under. `model`: what they are of."""
+    """A step of a model folder.
+
+    `name`: what its results are filed under. `model`: what they are of. `prompt`: how it is asked.
+    """
 
     folder: str
     step: int
     name: str
     model: str
+    prompt: Callable[[Problem], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +89,9 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
     if [bool(_TASK.value), bool(_SCORE.value), _PROMPT.value is not None].count(True) != 1:
         raise UserError("give one of --task=name,name, --score=attempts.jsonl and --prompt=text")
+    for flag in (_PROMPT_STYLE, _EXAMPLES):
+        if _SCORE.value and flag.present:
+            raise UserError(f"--{flag.name} is for --task; the attempts of --score have their prompts")
     checkpoints = [_checkpoint(given) for given in _CHECKPOINT.value]
     _distinct("--checkpoint", [one.name for one in checkpoints])
     if _PROMPT.value is not None:
@@ -115,8 +128,9 @@ def _checkpoint(given: str) -> _Checkpoint:
         step = checkpoint.latest_step(folder)
     elif step not in checkpoint.steps(folder):
         raise UserError(f"{folder} has no checkpoint at step {step}; it has {checkpoint.steps(folder)}")
-    tokenizer.load(folder)
-    return _Checkpoint(folder, step, name, checkpoint.identity(folder, step))
+    as_chat = functools.partial(tokenizer.as_chat, tokenizer=tokenizer.load(folder))
+    prompt = prompts.style(_PROMPT_STYLE.value, _EXAMPLES.value, as_chat)
+    return _Checkpoint(folder, step, name, checkpoint.identity(folder, step), prompt)
 
 
 def _read(one: _Checkpoint) -> Student:
@@ -147,26 +161,27 @@ def _distinct(flag: str, names: Sequence[str]) -> None:
 def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student]) -> None:
     """Answers what is missing, then writes predictions in the questions' order, and their summary."""
     shaping = {"model": one.model, "max_new_tokens": _MAX_NEW_TOKENS.value, "dtype": _DTYPE.value}
-    prompts = [test.task.prompt(problem) for problem in test.problems]
     asked = [
         Asked(row_id(problem=problem.id, prompt=prompt, **shaping), problem, prompt)
-        for problem, prompt in zip(test.problems, prompts)
+        for problem, prompt in ((problem, one.prompt(problem)) for problem in test.problems)
     ]
 
     def engine(answers: int) -> Engine:
         rows = min(_BATCH_SIZE.value, answers)
-        return student.engine(read(), rows=rows, sampling=Sampling(), max_new_tokens=_MAX_NEW_TOKENS.value)
+        stop = prompts.stop(_PROMPT_STYLE.value)
+        return student.engine(read(), rows=rows, sampling=Sampling(), max_new_tokens=_MAX_NEW_TOKENS.value, stop=stop)
 
     def row(*, problem: Problem, text: str, **fields: Any) -> Prediction:
         paper = test.task.paper(text, problem)
-        return Prediction(checkpoint=one.model, problem=problem, text=text, paper=paper, **fields)
+        made = {"checkpoint": one.model, "prompt_style": _PROMPT_STYLE.value}
+        return Prediction(problem=problem, text=text, paper=paper, **made, **fields)
 
     with Appender(out / "predictions.jsonl", Prediction) as file:
         if strangers := file.rows.keys() - {one.id for one in asked}:
             other = file.rows[min(strangers)]
             raise UserError(
                 f"{file.path} holds answers to something else (model {other.checkpoint}, question {other.problem.id}): "
-                "another model, step, task, limit or setting; choose another --out, or remove the file"
+                "another model, step, task, limit, prompt or setting; choose another --out, or remove the file"
             )
         rows = student.answer(asked, file, engine, row)
         records.write(file.path, rows)
@@ -178,7 +193,9 @@ def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student
 
 
 def _say(one: _Checkpoint, prompt: str, titled: bool) -> None:
-    """Prints a checkpoint's answer as it is made."""
+    """Prints a checkpoint's answer as it is made; in the style `chat` to the text as a user's message."""
+    if _PROMPT_STYLE.value == "chat":
+        prompt = tokenizer.as_chat(prompt, tokenizer=tokenizer.load(one.folder))
     alone = student.engine(_read(one), rows=1, sampling=Sampling(), max_new_tokens=_MAX_NEW_TOKENS.value, block=_GLANCE)
     if titled:
         print(f"--- {one.name}")
@@ -189,6 +206,7 @@ def _say(one: _Checkpoint, prompt: str, titled: bool) -> None:
 
 def _write(path: Path, model: str, test: _Test, summary: stats.Summary) -> None:
     what = {"checkpoint": model, "task": test.problems[0].task, "split": test.problems[0].split}
+    what["prompt_style"] = _PROMPT_STYLE.value
     beside = path.with_suffix(".tmp")
     beside.write_text(json.dumps(what | dataclasses.asdict(summary), indent=2) + "\n")
     os.replace(beside, path)

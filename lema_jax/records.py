@@ -94,6 +94,7 @@ class Prediction(Row):
     problem: Problem
     checkpoint: str
     prompt: str
+    prompt_style: str = "paper"  # one of `tasks.prompts.STYLES`
     text: str
     answer: str | None
     verdict: Verdict  # ours: right mathematically

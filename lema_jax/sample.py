@@ -8,7 +8,7 @@ Writes  attempts.jsonl: every attempt, right or wrong. `correct` takes the wrong
         (attempts.cot_augment.jsonl) or the mistakes (attempts.mistakes.jsonl), of all students in the file.
 
   python -m lema_jax.sample --checkpoint=runs/student --task=gsm8k --samples=4 --temperature=0.7 --out=attempts.jsonl
-  python -m lema_jax.sample --student=openai --model=gpt-4o --few_shot=package --task=gsm8k --samples=4 \\
+  python -m lema_jax.sample --student=openai --model=gpt-4o --prompt_style=few_shot --task=gsm8k --samples=4 \\
       --mode=cot_augment --out=attempts.jsonl --max_cost_usd=20 [--base_url=http://localhost:8000/v1] [--dry_run]
 
 What an attempt of a checkpoint draws depends on its question, settings and number alone. The same command run again
@@ -29,8 +29,8 @@ from lema_jax import errors, records, tasks
 from lema_jax.data import curate
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Attempt, Problem, Verdict, row_id
-from lema_jax.tasks import published
-from lema_jax.teacher import chat, endpoint, prompting
+from lema_jax.tasks import prompts, published
+from lema_jax.teacher import chat, endpoint
 from lema_jax.teacher.chat import Outcome, Reply, Request
 
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ _SPLIT = flags.DEFINE_string("split", "train", "which of them")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the publishers' files lie; else the variable LEMA_DATA")
 _PROBLEMS = flags.DEFINE_string("problems", None, "a file of problems, in place of --task")
 _LIMIT = flags.DEFINE_integer("limit", None, "only the first questions", lower_bound=1)
-_FEW_SHOT = flags.DEFINE_string(
-    "few_shot", None, "worked examples before each question: a text file, or `package` for our own; none if not given"
+_PROMPT_STYLE = flags.DEFINE_enum(
+    "prompt_style", "paper", prompts.STYLES, "how questions are asked; see evaluate (chat: an endpoint's own way)"
 )
+_EXAMPLES = flags.DEFINE_string("examples", None, "worked examples for few_shot: a text file, in place of our own")
 
 _SAMPLES = flags.DEFINE_integer("samples", 1, "attempts at each question", lower_bound=1)
 _DIFFICULTY_WEIGHTED = flags.DEFINE_bool(
@@ -106,15 +107,28 @@ def main(argv: Sequence[str]) -> None:
     _check_flags()
     if _STUDENT.value in published.NAMES:
         _take_published(_problems())
-    elif _STUDENT.value == "openai":
-        _sample_endpoint(list(_prompts(_problems())))
+        return
+    prompt = prompts.style(_PROMPT_STYLE.value, _EXAMPLES.value, _as_chat)
+    asked = [(problem, prompt(problem)) for problem in _problems()]
+    if _STUDENT.value == "openai":
+        _sample_endpoint(asked)
     else:
-        _sample_checkpoint(list(_prompts(_problems())))
+        _sample_checkpoint(asked)
 
 
 def _check_flags() -> None:
     of_checkpoint, of_endpoint = (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE), (_MODEL, _DRY_RUN)
-    of_both = (_FEW_SHOT, _SAMPLES, _DIFFICULTY_WEIGHTED, _MAX_SAMPLES, _TEMPERATURE, _TOP_P, _SEED, _MAX_NEW_TOKENS)
+    of_both = (
+        _PROMPT_STYLE,
+        _EXAMPLES,
+        _SAMPLES,
+        _DIFFICULTY_WEIGHTED,
+        _MAX_SAMPLES,
+        _TEMPERATURE,
+        _TOP_P,
+        _SEED,
+        _MAX_NEW_TOKENS,
+    )
     strange = {"checkpoint": of_endpoint, "openai": of_checkpoint}
     for flag in strange.get(_STUDENT.value, (*of_checkpoint, *of_endpoint, *of_both)):
         if flag.present:
@@ -145,17 +159,13 @@ def _problems() -> list[Problem]:
     return problems[: _LIMIT.value]
 
 
-def _prompts(problems: Iterable[Problem]) -> Iterator[tuple[Problem, str]]:
-    examples: dict[str, str] = {}
-    for problem in problems:
-        prompt = tasks.get(problem.task).prompt(problem)
-        if _FEW_SHOT.value:
-            family = prompting.family(problem)
-            if family not in examples:
-                file = None if _FEW_SHOT.value == "package" else _FEW_SHOT.value
-                examples[family] = prompting.chain_of_thought_examples(problem, file)
-            prompt = prompting.few_shot(examples[family], prompt)
-        yield problem, prompt
+def _as_chat(message: str) -> str:
+    """A user's message as the student reads it: an endpoint as it is, a checkpoint by its own template."""
+    if _STUDENT.value == "openai":
+        return message
+    from lema_jax.data import tokenizer  # it loads transformers, which an endpoint's user need not wait for
+
+    return tokenizer.as_chat(message, tokenizer.load(_CHECKPOINT.value))
 
 
 def _wanted(
@@ -199,11 +209,12 @@ def _rounds(
 
 def _own_part(row: Attempt) -> Attempt:
     """Without the further questions that a model of texts asks itself after worked examples, and answers."""
-    own, next_question, _ = row.text.partition(_NEXT_QUESTION)
-    if not (_FEW_SHOT.value and next_question):
-        return row
-    answer, verdict = tasks.grade(row.problem, own, truncated=False)
-    return row.model_copy(update={"text": own, "answer": answer, "verdict": verdict})
+    for stop in prompts.stop(_PROMPT_STYLE.value):
+        own, next_question, _ = row.text.partition(stop)
+        if next_question:
+            answer, verdict = tasks.grade(row.problem, own, truncated=False)
+            row = row.model_copy(update={"text": own, "answer": answer, "verdict": verdict})
+    return row
 
 
 def _finish(file: Appender[Attempt], wanted: Iterable[str]) -> None:
@@ -277,6 +288,7 @@ def _engine(step: int, answers: int) -> "Engine":
         step,
         rows=min(_BATCH_SIZE.value, answers),
         sampling=Sampling(_TEMPERATURE.value, _TOP_P.value),
+        stop=prompts.stop(_PROMPT_STYLE.value),
         max_new_tokens=_MAX_NEW_TOKENS.value,
         dtype=_DTYPE.value,
         fsdp=_FSDP.value,

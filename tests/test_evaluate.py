@@ -210,6 +210,10 @@ def broken(models, tmp_path, what):
         ({"checkpoint": "{a},{a}"}, "two of the name a"),
         ({"out": "{tmp}/own.jsonl"}, "cannot write"),
         ({"task": "", "score": "{tmp}/none.jsonl"}, "cannot read"),
+        ({"task": "", "score": "{tmp}/none.jsonl", "prompt_style": "chat"}, "--prompt_style is for --task"),
+        ({"prompt_style": "chat"}, "has no chat template"),
+        ({"prompt_style": "few_shot", "examples": "{tmp}/none.txt"}, "--examples: cannot read"),
+        ({"examples": "{tmp}/own.jsonl"}, "is for --prompt_style=few_shot, not for paper"),
     ],
 )
 def test_a_mistake_is_one_line(models, run, tmp_path, given, complaint):
@@ -242,3 +246,23 @@ def test_predictions_of_another_evaluation_are_left_alone(models, run, tmp_path)
         assert code == 1
         assert "holds answers to something else (model " in complained
         assert (tmp_path / "predictions.jsonl").read_bytes() == before
+
+
+def test_another_way_to_ask_is_recorded_and_never_mixed_with_the_papers(models, run, tmp_path):
+    """Chat: by the template in the model's folder, which came with its tokenizer."""
+    shutil.copytree(models[0], tmp_path / "a")
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+    (tmp_path / "a" / "tokenizer" / "chat_template.jinja").write_text(template)
+    given = (f"--checkpoint={tmp_path / 'a'}", "--task=arithmetic", "--limit=3", f"--out={tmp_path / 'out'}", *SHORT)
+    code, _, complained = run(*given, "--prompt_style=chat")
+    assert code == 0, complained
+    rows = read(tmp_path / "out")
+    assert {row.prompt_style for row in rows} == {"chat"}
+    assert all(row.prompt.startswith("[user]Please solve ") and row.prompt.endswith("[assistant]") for row in rows)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["prompt_style"] == "chat"
+    for style in ("paper", "wizardmath", "few_shot"):
+        code, _, complained = run(*given, f"--prompt_style={style}")
+        assert code == 1
+        assert "holds answers to something else" in complained
+        assert "prompt" in complained
+    assert read(tmp_path / "out") == rows

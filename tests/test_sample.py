@@ -11,7 +11,7 @@ import pytest
 
 from lema_jax import records, tasks
 from lema_jax.records import Attempt, Problem, Verdict
-from lema_jax.teacher import prompting
+from lema_jax.tasks import prompts
 from tests import tiny
 from tests.teacher.wire_server import Act, Server, completion
 
@@ -225,10 +225,12 @@ def test_worked_examples_stand_before_the_question(out, tmp_path):
     (tmp_path / "shots.txt").write_text(shots + "\n")
     more = "The answer is {}.\n\nQuestion: What else?\nAnswer: The answer is 5."
     with Server(says(more)) as server:
-        succeeds(*chat_flags(server, out, "--limit=1", f"--few_shot={tmp_path / 'shots.txt'}"))
-        succeeds(*chat_flags(server, out, "--limit=1", "--few_shot=package"))
+        succeeds(
+            *chat_flags(server, out, "--limit=1", "--prompt_style=few_shot", f"--examples={tmp_path / 'shots.txt'}")
+        )
+        succeeds(*chat_flags(server, out, "--limit=1", "--prompt_style=few_shot"))
     case = f"\n\nQuestion: {problems()[0].question}\nAnswer: Let's think step by step.\n"
-    assert server.asked == [shots + case, prompting.packaged("cot_gsm8k") + case]
+    assert server.asked == [shots + case, prompts.worked_examples("gsm8k") + case]
     for row in attempts(out):
         assert (row.text, row.verdict) == (f"The answer is {problems()[0].gold}.", Verdict.RIGHT)
 
@@ -283,7 +285,8 @@ def test_an_endpoint_needs_no_jax(tmp_path):
         (("--task=arithmetic", "--max_samples=9"), "--difficulty_weighted and --max_samples go together"),
         (("--task=arithmetic", "--difficulty_weighted"), "--difficulty_weighted and --max_samples go together"),
         (("--task=arithmetic", "--difficulty_weighted", "--max_samples=2", "--samples=2"), "must be above --samples=2"),
-        (("--task=arithmetic", "--few_shot=/none.txt"), "--few_shot: cannot read /none.txt"),
+        (("--task=arithmetic", "--prompt_style=few_shot", "--examples=/none.txt"), "--examples: cannot read /none.txt"),
+        (("--task=arithmetic", "--examples=/none.txt"), "is for --prompt_style=few_shot, not for paper"),
         (("--task=arithmetic", "more"), "unexpected argument 'more'"),
     ],
 )

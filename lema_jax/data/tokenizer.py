@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from lema_jax.data.encode import adds_bos
 from lema_jax.errors import UserError
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
@@ -39,6 +40,26 @@ def load(folder: str | Path) -> PreTrainedTokenizerFast:
     if tokenizer.eos_token_id is None:
         raise UserError(f"{found / 'tokenizer_config.json'}: eos_token is missing; a completion could never end")
     return tokenizer
+
+
+def as_chat(message: str, tokenizer: PreTrainedTokenizerFast) -> str:
+    """The prompt of a user's message by the tokenizer's chat template, up to where the assistant's answer begins.
+
+    transformers runs templates in Jinja's sandbox. A BOS that the template writes out is left away where `prompt_ids`
+    puts one itself.
+
+    Raises:
+      UserError: there is no template, or it fails.
+    """
+    where = tokenizer.name_or_path
+    if not tokenizer.chat_template:
+        raise UserError(f"{where}: the tokenizer has no chat template (chat_template.jinja); ask in another style")
+    messages = [{"role": "user", "content": message}]
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template is a program of its maker's, which can fail in any way
+        raise UserError(f"{where}: the chat template cannot be used: {error}") from None
+    return text.removeprefix(tokenizer.bos_token) if adds_bos(tokenizer) else text
 
 
 def save(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:

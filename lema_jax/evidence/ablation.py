@@ -7,7 +7,10 @@ from lema_jax.evidence import compare, runs, table
 from lema_jax.evidence.compare import Arm, Comparison
 from lema_jax.evidence.runs import Run
 
-NOTE = "In brackets: points more than the baseline on the same questions; * where significant at the 5 % level."
+NOTE = (
+    "In brackets: points more than the baseline on the same questions; * where significant at the 5 % level, "
+    "† where the questions were asked in other words than of the baseline."
+)
 
 
 @dataclass(frozen=True)
@@ -49,4 +52,5 @@ def _cell(result: Result, name: str) -> str:
     if name not in result.comparisons:
         return accuracy
     comparison = result.comparisons[name]
-    return f"{accuracy} ({table.points(comparison.difference)}{'*' * comparison.significant})"
+    marks = "*" * comparison.significant + "†" * bool(comparison.reworded)
+    return f"{accuracy} ({table.points(comparison.difference)}{marks})"

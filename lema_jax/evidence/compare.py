@@ -41,7 +41,7 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
     """Aligned runs gathered by name, in the order in which the names first occur.
 
     Raises:
-      UserError: two runs of one name and one checkpoint: seeds are different checkpoints.
+      UserError: two runs of one name and one checkpoint, or asked in other words: seeds differ in the checkpoint alone.
     """
     first: dict[tuple[str, str], Run] = {}
     for run in runs:
@@ -51,7 +51,21 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
                 f"{other.folder} and {run.folder} are both named {run.name} and of one checkpoint "
                 f"({run.predictions[0].checkpoint}): runs of one name are training seeds; give other --names"
             )
-    return [arm([run for run in runs if run.name == name]) for name in dict.fromkeys(run.name for run in runs)]
+    named = [[run for run in runs if run.name == name] for name in dict.fromkeys(run.name for run in runs)]
+    for seeds in named:
+        for run in seeds[1:]:
+            if differing := reworded(seeds[0], run):
+                raise UserError(
+                    f"{seeds[0].folder} and {run.folder} are both named {run.name}, but {differing} of their prompts "
+                    f"differ (styles {seeds[0].prompt_style} and {run.prompt_style}): runs of one name are training "
+                    "seeds; give other --names"
+                )
+    return [arm(seeds) for seeds in named]
+
+
+def reworded(one: Run, other: Run) -> int:
+    """How many questions two aligned runs were asked in different words."""
+    return sum(a.prompt != b.prompt for a, b in zip(one.predictions, other.predictions))
 
 
 def arm(runs: Sequence[Run]) -> Arm:
@@ -83,7 +97,10 @@ def interval(right: np.ndarray) -> stats.Interval:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """An arm against the baseline, as other - baseline. `p` and `paired` are for single runs; None with seeds."""
+    """An arm against the baseline, as other - baseline.
+
+    `p` and `paired` are for single runs; None with seeds. `reworded`: the questions asked in other words.
+    """
 
     baseline: Arm
     other: Arm
@@ -92,6 +109,7 @@ class Comparison:
     detectable: float
     paired: stats.Paired | None
     p: float | None
+    reworded: int
 
     @property
     def significant(self) -> bool:
@@ -104,6 +122,7 @@ class Comparison:
 def compare(baseline: Arm, other: Arm) -> Comparison:
     """Both arms' runs must be aligned with one another."""
     difference = other.accuracy - baseline.accuracy
+    differing = reworded(baseline.runs[0], other.runs[0])
     if len(baseline.runs) == len(other.runs) == 1:
         paired = stats.pair(baseline.right[0], other.right[0])
         return Comparison(
@@ -114,9 +133,11 @@ def compare(baseline: Arm, other: Arm) -> Comparison:
             detectable=stats.detectable_paired(paired.n, paired.discordant / paired.n),
             paired=paired,
             p=stats.mcnemar(paired),
+            reworded=differing,
         )
     across = stats.hierarchical_bootstrap(baseline.right, other.right)
-    return Comparison(baseline, other, difference, across, stats.detectable_from(across), paired=None, p=None)
+    detectable = stats.detectable_from(across)
+    return Comparison(baseline, other, difference, across, detectable, paired=None, p=None, reworded=differing)
 
 
 class Change(enum.StrEnum):

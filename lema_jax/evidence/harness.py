@@ -68,19 +68,21 @@ def results(predictions: Sequence[Prediction]) -> dict[str, Any]:
     for metric, accuracy in metrics.items():
         error = math.sqrt(accuracy * (1 - accuracy) / (n - 1)) if n > 1 else "N/A"
         measured |= {f"{metric},none": accuracy, f"{metric}_stderr,none": error}
+    shots = predictions[0].prompt.count("Question:") - 1 if predictions[0].prompt_style == "few_shot" else 0
     config = {
         "task": task,
         "test_split": predictions[0].problem.split,
         "output_type": "generate_until",
         "metric_list": [{"metric": one, "aggregation": "mean", "higher_is_better": True} for one in metrics],
-        "num_fewshot": 0,
+        "num_fewshot": shots,
+        "metadata": {"prompt_style": predictions[0].prompt_style},
     }
     return {
         "results": {task: measured},
         "group_subtasks": {task: []},
         "configs": {task: config},
         "versions": {task: "lema_jax"},
-        "n-shot": {task: 0},
+        "n-shot": {task: shots},
         "higher_is_better": {task: dict.fromkeys(metrics, True)},
         "n-samples": {task: {"original": n, "effective": n}},
         "config": {"model": "lema_jax", "model_args": f"checkpoint={predictions[0].checkpoint}"},

@@ -23,6 +23,10 @@ class Run:
     def task(self) -> str:
         return self.predictions[0].problem.task
 
+    @property
+    def prompt_style(self) -> str:
+        return self.predictions[0].prompt_style
+
 
 def load(folder: Path, name: str) -> Run:
     """The run in a folder that `evaluate` made (`predictions.jsonl`, `summary.json`).

@@ -72,6 +72,21 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def sentence(comparison: Comparison) -> str:
     """One comparison in plain words, the same way whichever way it falls."""
+    return " ".join(filter(None, (_measured(comparison), _prompts(comparison))))
+
+
+def _prompts(comparison: Comparison) -> str:
+    """A warning where the prompts differ; empty where they do not."""
+    if not comparison.reworded:
+        return ""
+    styles = f"{comparison.other.runs[0].prompt_style} against {comparison.baseline.runs[0].prompt_style}"
+    return (
+        f"They were not asked alike: {comparison.reworded:,} prompts differ ({styles}), so the difference is one of "
+        "prompts as well as of models."
+    )
+
+
+def _measured(comparison: Comparison) -> str:
     baseline, other = comparison.baseline, comparison.other
     n = f"{other.questions:,} questions"
     if comparison.paired is not None and not comparison.paired.discordant:

@@ -4,22 +4,13 @@ The files in `prompts/` have the layout of the authors' released ones, so either
 examples in the paper's three-part structure (section 2.1), nothing after the last one.
 """
 
-import re
 from importlib import resources
 from pathlib import Path
 
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Problem
+from lema_jax.tasks.prompts import family
 from lema_jax.tasks.steps import original_answer, original_solution, split_steps
-
-_NUMBER = re.compile(r"[-+$€£]*\d[\d.,/ ]*%?")
-
-
-def family(problem: Problem) -> str:
-    """Whose worked examples serve, by the kind of the answer: `csqa` (a choice), `gsm8k` (a number), else `math`."""
-    if problem.choices:
-        return "csqa"
-    return "math" if problem.task == "math" or not _NUMBER.fullmatch(problem.gold) else "gsm8k"
 
 
 def asks_step(problem: Problem) -> bool:
@@ -33,27 +24,13 @@ def worked_examples(problem: Problem, prompt_file: str | Path | None = None) -> 
     Raises:
       UserError: the file cannot be read, or lacks the cue that replies to this task are read by.
     """
-    text = _text(family(problem), "prompt_file", prompt_file)
+    text = packaged(family(problem)) if prompt_file is None else _read(prompt_file)
     if _cue(problem) not in text:
         raise UserError(
             f"--prompt_file: {prompt_file} never says {_cue(problem)!r}, which a correction of the task"
             f" {problem.task} begins with; give a file whose worked examples do"
         )
     return text
-
-
-def chain_of_thought_examples(problem: Problem, file: str | Path | None = None) -> str:
-    """The text of `file`, or of the package's own worked examples of chain of thought for the problem's family.
-
-    Raises:
-      UserError: the file cannot be read.
-    """
-    return _text(f"cot_{family(problem)}", "few_shot", file)
-
-
-def few_shot(examples: str, prompt: str) -> str:
-    """A task's prompt after worked examples; they have the instruction, so from its `Question:` on."""
-    return f"{examples}\n\nQuestion:{prompt.partition('Question:')[2]}"
 
 
 def packaged(name: str) -> str:
@@ -76,14 +53,11 @@ def evolution(problem: Problem) -> str:
     return f"{packaged('evolve')}\n\nQuestion: {problem.question}\nNew Question:"
 
 
-def _text(name: str, flag: str, file: str | Path | None) -> str:
-    """The text of the file that the flag names or, where it names none, of the package's own."""
-    if file is None:
-        return packaged(name)
+def _read(file: str | Path) -> str:
     try:
         return Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--{flag}: cannot read {file}: {error}") from None
+        raise UserError(f"--prompt_file: cannot read {file}: {error}") from None
 
 
 def _cue(problem: Problem) -> str:

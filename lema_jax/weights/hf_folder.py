@@ -54,7 +54,8 @@ def _extended(tokenizer: PreTrainedTokenizerFast, folder: Path) -> PreTrainedTok
         named = described.get(role)
         if named is not None:
             setattr(tokenizer, role, named["content"] if isinstance(named, dict) else named)
-    tokenizer.chat_template = described.get("chat_template")
+    template = folder / "chat_template.jinja"
+    tokenizer.chat_template = template.read_text() if template.exists() else described.get("chat_template")
     return tokenizer
 
 

@@ -105,3 +105,39 @@ def test_a_tokenizer_without_an_end_is_refused(words: PreTrainedTokenizerFast, t
     PreTrainedTokenizerFast(tokenizer_object=words.backend_tokenizer, bos_token="<s>").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="eos_token is missing"):
         tokenizer.load(tmp_path)
+
+
+def test_a_message_is_rendered_by_the_chat_template(words: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    tokenizer.save(words, tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    loaded = tokenizer.load(tmp_path)
+    rendered = tokenizer.as_chat("How many?", loaded)
+    assert rendered == "[user]How many?[assistant]"
+    ids = encode.prompt_ids(rendered, loaded)
+    assert (
+        ids
+        == loaded.apply_chat_template([{"role": "user", "content": "How many?"}], add_generation_prompt=True).input_ids
+    )
+    assert ids.count(loaded.bos_token_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("", "has no chat template"),
+        ("{% for", "chat template cannot be used"),
+        ("{{ raise_exception('system first') }}", "cannot be used: system first"),
+        ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "cannot be used: access to attribute '__class__'"),
+        ("{{ 1 / 0 }}", "cannot be used: division by zero"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used_is_told_of(words, tmp_path: Path, template: str, complaint: str) -> None:
+    tokenizer.save(words, tmp_path)
+    if template:
+        (tmp_path / "chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match=complaint) as error:
+        tokenizer.as_chat("How many?", tokenizer.load(tmp_path))
+    assert str(tmp_path) in str(error.value)

@@ -31,6 +31,19 @@ def test_runs_of_one_name_are_seeds_of_one_arm():
     assert comparison.paired is None
 
 
+def asked_by(run: Run, style: str) -> Run:
+    rows = [row.model_copy(update={"prompt_style": style, "prompt": f"<{row.prompt}>"}) for row in run.predictions]
+    return Run(run.name, run.folder, tuple(rows))
+
+
+def test_runs_that_were_asked_in_other_words_are_said_to_be():
+    alike, apart = run("a", "rrww"), asked_by(run("b", "rwrw"), "chat")
+    cot, other = compare.arms([alike, apart])
+    assert (compare.compare(cot, other).reworded, compare.compare(cot, cot).reworded) == (4, 0)
+    with pytest.raises(UserError, match=r"both named a, but 4 of their prompts differ \(styles paper and chat\)"):
+        compare.arms([alike, asked_by(run("a", "rrww", "seed 2"), "chat")])
+
+
 def test_comparison_of_single_runs_is_the_paired_one():
     baseline, other = compare.arms([run("a", "r" * 60 + "w" * 40), run("b", "w" * 2 + "r" * 78 + "w" * 20)])
     comparison = compare.compare(baseline, other)

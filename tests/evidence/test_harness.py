@@ -60,6 +60,13 @@ def test_the_authors_verdict_stands_beside_ours_where_it_was_asked(rows):
     assert "paper,none" not in harness.results(half)["results"]["arithmetic"]
 
 
+def test_worked_examples_are_counted(rows):
+    asked = "Solve.\n\nQuestion: 1?\nAnswer: 1.\n\nQuestion: 2?\nAnswer: 2.\n\nQuestion: 3?\nAnswer:"
+    few = [row.model_copy(update={"prompt": asked, "prompt_style": "few_shot"}) for row in rows]
+    assert harness.results(few)["n-shot"] == {"arithmetic": 2}
+    assert harness.results(rows)["n-shot"] == {"arithmetic": 0}
+
+
 def test_a_file_of_ones_own_goes_by_its_name(rows, tmp_path):
     own = [row.problem.model_copy(update={"task": "jsonl:some/where/exam.jsonl"}) for row in rows]
     harness.write(tmp_path, [row.model_copy(update={"problem": problem}) for row, problem in zip(rows, own)])

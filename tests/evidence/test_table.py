@@ -1,5 +1,7 @@
 """The words and columns say what the numbers say, whichever way they fall."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,16 @@ def test_sentence_where_nothing_or_too_little_differs():
     assert "very same" in table.sentence(comparison("rwr", "rwr"))
     assert "too few questions" in table.sentence(comparison("rw" * 20, "rw" * 19 + "rr"))
     assert "as many of the 40 questions right" in table.sentence(comparison("rw" * 20, "wr" * 20))
+
+
+def test_sentence_warns_of_other_prompts():
+    alike = comparison("rw" * 20, "rr" * 20)
+    assert "asked" not in table.sentence(alike)
+    rows = [row.model_copy(update={"prompt_style": "chat"}) for row in alike.other.runs[0].predictions]
+    chat = dataclasses.replace(alike.other, runs=(Run("lema", "lema", tuple(rows)),))
+    warned = table.sentence(dataclasses.replace(alike, other=chat, reworded=40))
+    assert warned.startswith(table.sentence(alike))
+    assert "They were not asked alike: 40 prompts differ (chat against paper)" in warned
 
 
 def test_sentence_across_seeds_says_so():

@@ -8,7 +8,7 @@ import pytest
 from lema_jax import tasks
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Problem, Verdict
-from lema_jax.tasks import expressions
+from lema_jax.tasks import expressions, prompts
 from lema_jax.tasks.steps import split_steps
 from lema_jax.teacher import keep, prompting
 from lema_jax.teacher.parse import parse
@@ -123,7 +123,7 @@ def test_the_chain_of_thought_examples_are_right_by_our_own_graders(family):
     """They are the corrected solutions of the correction examples, as the task's own prompt and completion have it."""
     corrections = examples(prompting.packaged(family))
     choices = [re.findall(r"Candidate Answers: (.*)\.\n", text) for text in corrections]
-    text = prompting.chain_of_thought_examples(problem(family, tuple("ab" * bool(choices[0]))))
+    text = prompts.worked_examples(family)
     shots = examples(text)
     assert len({shot.partition("\n")[0] for shot in shots}) == len(shots) == len(corrections) == 4
     assert false_equations(text) == []
@@ -137,7 +137,7 @@ def test_the_chain_of_thought_examples_are_right_by_our_own_graders(family):
         assert solution.endswith(f"\nThe answer is {gold}.")
         mistaken = correction.partition("\n}\n")[0]
         assert tasks.grade(asked, mistaken, truncated=False)[1] is Verdict.WRONG
-        assert prompting.few_shot(text, tasks.get(family).prompt(asked)) == f"{text}\n\nQuestion: {head}{cue}"
+        assert prompts.few_shot(None, asked) == f"{text}\n\nQuestion: {head}{cue}"
 
 
 def test_the_right_choice_stands_in_no_one_place():
@@ -159,7 +159,7 @@ def test_the_right_choice_stands_in_no_one_place():
     ],
 )
 def test_the_family_is_that_of_the_answer(task, gold, choices, family):
-    assert prompting.family(problem(task, choices, gold=gold)) == family
+    assert prompts.family(problem(task, choices, gold=gold)) == family
 
 
 def test_a_prompt_ends_in_its_case_and_cue():

@@ -62,6 +62,20 @@ def test_added_tokens_that_leave_a_gap_are_refused(slow, tmp_path):
         hf_folder.copy_tokenizer(slow, tmp_path / "out")
 
 
+@pytest.mark.parametrize("kind", ["fast", "slow"])
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_chat_template_comes_along(request, kind, place, tmp_path):
+    if kind == "slow":
+        pytest.importorskip("sentencepiece")
+    folder = request.getfixturevalue(kind)
+    template, path = "{{ messages[0].content }}!", folder / place
+    text = json.dumps(json.loads(path.read_text()) | {"chat_template": template}) if path.exists() else template
+    path.write_text(text)
+    hf_folder.copy_tokenizer(folder, tmp_path / "once")
+    hf_folder.copy_tokenizer(tmp_path / "once", tmp_path / "twice")
+    assert tokenizers.as_chat("hi", tokenizers.load(tmp_path / "twice")) == "hi!"
+
+
 def test_a_folder_without_a_tokenizer(tmp_path):
     with pytest.raises(UserError, match=r"neither tokenizer\.json nor tokenizer\.model"):
         hf_folder.copy_tokenizer(tmp_path, tmp_path / "out")
