@@ -73,7 +73,6 @@ _TOP_P = flags.DEFINE_float("top_p", 1.0, "nucleus that is sampled from", lower_
 _SEED = flags.DEFINE_integer("seed", 0, "of sampling; an endpoint is sent one only when it is given")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 512, "tokens of an attempt", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "the attempts file to write or to go on with", required=True)
-_NEXT_QUESTION = "\n\nQuestion:"  # how a model of texts goes on after an answer, where worked examples stood before
 _SELECTED = {"cot_augment": Verdict.RIGHT, "mistakes": Verdict.WRONG}
 _MODE = flags.DEFINE_enum("mode", "all", ["all", *_SELECTED], "also write a file of the right ones, or of the mistakes")
 
@@ -293,7 +292,6 @@ def _engine(step: int, answers: int) -> "Engine":
         dtype=_DTYPE.value,
         fsdp=_FSDP.value,
         tensor=_TENSOR.value,
-        stop=(_NEXT_QUESTION,) if _FEW_SHOT.value else (),
     )
 
 

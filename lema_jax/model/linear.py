@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from lema_jax.model import nf4
 from lema_jax.model.config import LoraConfig
+from lema_jax.model.nf4 import Nf4
 
 # Shapes: I input features, O output features, R adapter rank; `…` any leading axes (B batch, T time).
 
@@ -34,19 +35,38 @@ def whole(kernel: jax.Array, axes: tuple[str, str]) -> jax.Array:
 whole.defvjp(lambda kernel, axes: (whole(kernel, axes), None), lambda axes, _, gradient: (shard(gradient, *axes),))
 
 
+def dense(kernel: jax.Array | Nf4, axes: tuple[str, str], dtype: jnp.dtype) -> jax.Array:
+    """The kernel [I, O] as it is at use. What is gathered of an nf4 one are its codes: a quarter of the bytes."""
+    if not isinstance(kernel, Nf4):
+        return whole(kernel.astype(dtype), axes)
+    is_names = lambda node: isinstance(node, tuple)
+    gathered = jax.tree.map(lambda names, part: whole(part, names), nf4.axes(*axes), kernel, is_leaf=is_names)
+    return nf4.dequantise(gathered, dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(x: jax.Array, kernel: jax.Array, axes: tuple[str, str]) -> jax.Array:
-    """x [… I] @ kernel [I, O] -> [… O] in x's dtype. For the backward pass the kernel is kept as it lies, cut."""
-    return x @ whole(kernel.astype(x.dtype), axes)
+def product(x: jax.Array, kernel: jax.Array | Nf4, axes: tuple[str, str]) -> jax.Array:
+    """x [… I] @ kernel [I, O] -> [… O] in x's dtype. For the backward pass the kernel is kept as it lies: cut, and in
+    nf4, of which the dense form lives for a product alone. An nf4 kernel has no gradient."""
+    if isinstance(kernel, Nf4):
+        x, kernel = jax.lax.optimization_barrier((x, kernel))  # so that none is made before its turn, or for good
+    return x @ dense(kernel, axes, x.dtype)
+
+
+def _product_forward(x, kernel, axes):
+    return product(x, kernel, axes), (None if isinstance(kernel, Nf4) else x, kernel)
 
 
 def _product_backward(axes, saved, gradient):
     x, kernel = saved
+    if isinstance(kernel, Nf4):
+        gradient, kernel = jax.lax.optimization_barrier((gradient, kernel))  # so that the forward pass's is not kept
+        return gradient @ dense(kernel, axes, gradient.dtype).T, None
     kernel_gradient = shard(jnp.einsum("...i,...o->io", x, gradient), *axes)
-    return gradient @ whole(kernel.astype(x.dtype), axes).T, kernel_gradient.astype(kernel.dtype)
+    return gradient @ dense(kernel, axes, x.dtype).T, kernel_gradient.astype(kernel.dtype)
 
 
-product.defvjp(lambda x, kernel, axes: (product(x, kernel, axes), (x, kernel)), _product_backward)
+product.defvjp(_product_forward, _product_backward)
 
 
 @jax.custom_vjp
@@ -111,13 +131,15 @@ class Linear(nn.Module):
         shape = (x.shape[-1], self.features)
         init = nn.initializers.normal(0.02)  # as LLaMA's
         x = x.astype(self.dtype)
-        if self.lora is not None and self.lora.base == "nf4":
-            y = nf4.product(x, self.param("kernel", self._quantised(init), shape))
-        elif self.has_variable("params", "kernel_OI"):  # as `layout.turn_kernels` lays it
+        if self.has_variable("params", "kernel_OI"):  # as `layout.turn_kernels` lays it
             kernel_OI = self.get_variable("params", "kernel_OI").astype(self.dtype)
             y = jnp.einsum("...i,oi->...o", x, whole(kernel_OI, self.axes[::-1]))
         else:
-            kernel = self.param("kernel", nn.with_logical_partitioning(init, self.axes), shape, self.param_dtype)
+            if self.lora is not None and self.lora.base == "nf4":
+                kernel = self.param("kernel", self._quantised(init), shape)
+            else:
+                init = nn.with_logical_partitioning(init, self.axes)
+                kernel = self.param("kernel", init, shape, self.param_dtype)
             y = product(x, kernel, self.axes)
         if self.bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
@@ -134,10 +156,10 @@ class Linear(nn.Module):
         high = product(low, self._factor("b", (self.lora.rank, shape[1]), ("rank", outer)), ("rank", outer))
         return y + self.lora.scale * high
 
-    def _quantised(self, init: nn.initializers.Initializer) -> Callable[..., nf4.Nf4]:
+    def _quantised(self, init: nn.initializers.Initializer) -> Callable[..., Nf4]:
         name = ".".join((*self.path, "kernel"))
 
-        def make(key: jax.Array, shape: tuple[int, int]) -> nf4.Nf4:
+        def make(key: jax.Array, shape: tuple[int, int]) -> Nf4:
             nf4.check(name, shape)
             box = lambda names, array: nn.LogicallyPartitioned(array, names)
             is_names = lambda node: isinstance(node, tuple)

@@ -15,6 +15,7 @@ Shapes: I input features, O output features; `…` leading axes of stacked layer
 # either (tests/model/test_nf4.py).
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -68,6 +69,11 @@ class Nf4:
     scale: Any
     mean: Any
 
+    @property
+    def size(self) -> int:
+        """How many weights it holds."""
+        return 2 * math.prod(self.codes.shape)
+
 
 def axes(inputs: str, outputs: str) -> Nf4:
     """The logical axis names of a quantised kernel whose dense form has these: it is cut as that is, in whole tiles."""
@@ -110,27 +116,6 @@ def dequantise(kernel: Nf4, dtype: Any) -> jax.Array:
     codes = kernel.codes[..., None, :, :] >> halves & 15  # [… I/64, 2, 32, O]
     dense = _look_up(codes, VALUES) * magnitudes[..., None, None, :]
     return dense.astype(dtype).reshape(*dense.shape[:-4], -1, dense.shape[-1])
-
-
-@jax.custom_vjp
-def product(x: jax.Array, kernel: Nf4) -> jax.Array:
-    """x [… I] @ kernel -> [… O], in x's dtype. The dense kernel lives for the product alone, forward and backward."""
-    return x @ dequantise(kernel, x.dtype)
-
-
-def _forward(x: jax.Array, kernel: Nf4) -> tuple[jax.Array, Nf4]:
-    # Tied to x, so that no scheduler makes the kernels of later layers beforehand.
-    x, kernel = jax.lax.optimization_barrier((x, kernel))
-    return product(x, kernel), kernel
-
-
-def _backward(kernel: Nf4, gradient: jax.Array) -> tuple[jax.Array, None]:
-    # Tied to the gradient, so that the forward pass's kernel is not kept for this.
-    kernel, gradient = jax.lax.optimization_barrier((kernel, gradient))
-    return gradient @ dequantise(kernel, gradient.dtype).T, None
-
-
-product.defvjp(_forward, _backward)
 
 
 def _nearest(x: jax.Array, values: np.ndarray) -> jax.Array:

@@ -1,7 +1,6 @@
 """What a run would be, without training: its size, its memory, and the first batch as the model will read it."""
 
 import itertools
-import math
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from lema_jax import checkpoint
 from lema_jax.data import batches, tokenizer
+from lema_jax.model.nf4 import Nf4
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import AXES, make_mesh
 from lema_jax.training import start
@@ -49,7 +49,7 @@ def show(config: TrainConfig) -> None:
 
 
 def _count(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+    return sum(leaf.size for leaf in jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Nf4)))
 
 
 def _memory(found: Any) -> str:

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from lema_jax.model import nf4
+from lema_jax.model.linear import product
 from lema_jax.model.nf4 import BLOCK
+
+AXES = ("embed", "mlp")
 
 KERNELS = {
     "normal": lambda random, shape: 0.02 * random.normal(size=shape),
@@ -62,45 +65,48 @@ def test_the_sixteen_values_are_those_of_qwix():
     np.testing.assert_array_equal(nf4.VALUES, numerics.get_nf4_buckets())
 
 
+def of_bitsandbytes(w: np.ndarray):
+    """Its codes [I, O] and 8-bit codes [I/64, O], and the magnitudes [I/64, O] that these stand for."""
+    torch, bnb = pytest.importorskip("torch"), pytest.importorskip("bitsandbytes.functional")
+    weight = torch.from_numpy(w.T.copy())
+    packed, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4", compress_statistics=True)
+    halves = packed.numpy().reshape(w.shape[1], -1)
+    codes = np.stack([halves >> 4, halves & 15], axis=-1).reshape(w.T.shape).T
+    stored = state.absmax.numpy()
+    scale = state.state2.absmax.numpy().repeat(256)[: stored.size]
+    magnitudes = bnb.create_dynamic_map().numpy()[stored] * scale + state.offset.item()
+    by_block = lambda array: array.reshape(w.shape[1], -1).T
+    return codes, by_block(stored), by_block(magnitudes)
+
+
+def magnitudes_of(quantised) -> np.ndarray:
+    tiles = np.asarray(quantised.magnitudes).reshape(*quantised.scale.shape, BLOCK)
+    found = nf4.DYNAMIC[tiles] * np.asarray(quantised.scale)[..., None] + np.asarray(quantised.mean)[..., None]
+    return found.reshape(quantised.magnitudes.shape)
+
+
 @every_kind
 def test_a_tile_is_what_bitsandbytes_makes_of_it(kind):
-    bnb = pytest.importorskip("bitsandbytes.functional")
-    import torch
-
-    np.testing.assert_allclose(nf4.DYNAMIC, bnb.create_dynamic_map().numpy(), atol=1e-7)
     w = kernel(kind, BLOCK, BLOCK)
     found = nf4.quantise(w)
-    packed, state = bnb.quantize_4bit(
-        torch.from_numpy(w.T.copy()), blocksize=64, quant_type="nf4", compress_statistics=True
-    )
-    theirs = packed.numpy().reshape(BLOCK, BLOCK // 2)
-    np.testing.assert_array_equal(unpacked(found).T, np.stack([theirs >> 4, theirs & 15], -1).reshape(BLOCK, BLOCK))
-    np.testing.assert_allclose(
-        nf4.dequantise(found, jnp.float32), bnb.dequantize_4bit(packed, state).numpy().T, rtol=1e-5
-    )
+    codes, stored, magnitudes = of_bitsandbytes(w)
+    np.testing.assert_array_equal(unpacked(found), codes)
     if kind != "all zero":  # where theirs divides by nothing
-        np.testing.assert_array_equal(found.magnitudes[0], state.absmax.numpy())
+        np.testing.assert_array_equal(found.magnitudes, stored)
+        np.testing.assert_allclose(magnitudes_of(found), magnitudes, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy tails"])
 def test_larger_kernels_differ_from_bitsandbytes_by_less_than_its_second_quantisation_costs(kind):
-    bnb = pytest.importorskip("bitsandbytes.functional")
-    import torch
-
     w = kernel(kind, 512, 256)
-
-    def theirs(double: bool) -> np.ndarray:
-        weight = torch.from_numpy(w.T.copy())
-        return (
-            bnb.dequantize_4bit(*bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4", compress_statistics=double))
-            .numpy()
-            .T
-        )
-
-    ours, once = np.asarray(nf4.dequantise(nf4.quantise(w), jnp.float32)), theirs(False)
+    found = nf4.quantise(w)
+    codes, _, magnitudes = of_bitsandbytes(w)
+    np.testing.assert_array_equal(unpacked(found), codes)
+    true = np.abs(w).reshape(-1, BLOCK, w.shape[1]).max(axis=1)
     rms = lambda x: np.sqrt(np.mean(np.square(x)))
-    assert rms(ours - once) < rms(theirs(True) - once)
-    assert rms(ours - theirs(True)) < 2 * rms(theirs(True) - once)
+    theirs = rms(magnitudes - true)
+    assert rms(magnitudes_of(found) - true) < theirs
+    assert rms(magnitudes_of(found) - magnitudes) < 1.5 * theirs
 
 
 @every_kind
@@ -136,7 +142,7 @@ def test_the_product_and_its_gradient_are_those_of_the_dense_kernel(dtype):
     x = jax.random.normal(jax.random.key(0), (3, 5, 192), dtype)
     y = jax.random.normal(jax.random.key(1), (3, 5, 128), dtype)
     through = lambda of: jax.jit(jax.value_and_grad(lambda x: jnp.sum((of(x) * y).astype(jnp.float32))))(x)
-    found = through(lambda x: nf4.product(x, quantised))
+    found = through(lambda x: product(x, quantised, AXES))
     expected = through(lambda x: x @ nf4.dequantise(quantised, dtype))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2 if dtype == "bfloat16" else 1e-5, atol=1e-6),
@@ -147,6 +153,6 @@ def test_the_product_and_its_gradient_are_those_of_the_dense_kernel(dtype):
 
 def test_the_backward_pass_keeps_codes_alone():
     quantised = nf4.quantise(kernel("normal"))
-    backward = jax.eval_shape(lambda x: jax.vjp(lambda x: nf4.product(x, quantised), x)[1], jnp.ones((5, 192)))
+    backward = jax.eval_shape(lambda x: jax.vjp(lambda x: product(x, quantised, AXES), x)[1], jnp.ones((5, 192)))
     assert all(leaf.size * leaf.dtype.itemsize < 192 * 128 for leaf in jax.tree.leaves(backward))
     assert any(leaf.dtype == jnp.uint8 for leaf in jax.tree.leaves(backward))
