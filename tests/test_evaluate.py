@@ -91,9 +91,9 @@ def test_several_checkpoints_and_tasks_share_weights_and_programs(models, run, t
         lambda event, *_, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
     )
 
-    def counted(folder, *rest, read=student.read):
+    def counted(folder, *rest, read=student.read, **mesh):
         reads.append((folder, len(compiled)))
-        return read(folder, *rest)
+        return read(folder, *rest, **mesh)
 
     monkeypatch.setattr(student, "read", counted)
     both = f"--checkpoint={models[0]},{models[1]}@0"
