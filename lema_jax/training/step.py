@@ -82,8 +82,8 @@ def loss_fn(
     weights_BT = jnp.roll(batch["weights"], -1, axis=1) * within_BT
     targets_BT = jnp.roll(batch["tokens"], -1, axis=1)
     logits_of = functools.partial(model.apply, variables, method="logits")
-    pieces = (_pieces(x_BTD), _pieces(targets_BT), _pieces(weights_BT))
-    return completion_nll(logits_of, *pieces, chunk=model.compute.loss_chunk), jnp.sum(weights_BT)
+    x, targets, weights = (_pieces(x) for x in (x_BTD, targets_BT, weights_BT))
+    return completion_nll(logits_of, x, targets, weights, model.compute.loss_chunk), jnp.sum(weights_BT)
 
 
 def _pieces(x: jax.Array) -> jax.Array:
