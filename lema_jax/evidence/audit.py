@@ -195,4 +195,4 @@ def _positions(steps: dict[int, int]) -> dict[str, int]:
 
 def _rate_plot(rates: dict[str, Rate]) -> Markup:
     names = [f"{name} (n={r.n:,})" for name, r in rates.items()]
-    return charts.grouped(names, {"kept": [(r.share, r.interval) for r in rates.values()]}, "share kept")
+    return charts.grouped(names, {"kept": [(r.share, r.interval) for r in rates.values()]}, "share kept", {"kept": 1})

@@ -1,10 +1,10 @@
 """Plots as SVG text to stand inside a page, drawn by matplotlib in colours that the page's style sheet decides.
 
-Every colour drawn is a placeholder that becomes a CSS variable, so one plot serves light and dark.
+Every colour drawn is a placeholder that becomes a CSS variable, so one plot serves light and dark. `colours` gives each
+name the number of its colour in the style sheet, so that a name has one colour in all plots of a page.
 """
 
 import io
-import itertools
 import re
 import warnings
 import zlib
@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lema_jax.evidence.stats import Interval
 
-SERIES = 8  # colours in the style sheet, --series-0 … --series-7; 0 is the baseline's
+SERIES = 8  # colours in the style sheet, --series-0 … --series-7; 0 is a grey for the baseline
 _INK, _MUTED, _LINE = "#010101", "#010102", "#010103"
 _SERIES = [f"#0102{i:02x}" for i in range(SERIES)]
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _LINE: "--line"} | {c: f"--series-{i}" for i, c in enumerate(_SERIES)}
@@ -51,12 +51,14 @@ _WIDTH = 4.4  # inches: as wide as a phone, so that its text keeps its size ther
 _POINT: Any = {"fmt": "o", "markersize": 6, "elinewidth": 1.8, "capsize": 0}
 
 
-def intervals(rows: Sequence[tuple[str, float, Interval]], label: str, *, zero: bool = False) -> Markup:
+def intervals(
+    rows: Sequence[tuple[str, float, Interval]], label: str, colours: Mapping[str, int], *, zero: bool = False
+) -> Markup:
     """One dot with its interval a row, fractions shown in percent; `zero` marks the line of no difference."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(0.62 + 0.34 * len(rows))
-        for i, (_, value, interval) in enumerate(rows):
-            _dots(axes, [i], [(value, interval)], _SERIES[(i + zero) % SERIES])
+        for i, (name, value, interval) in enumerate(rows):
+            _dots(axes, [i], [(value, interval)], _SERIES[colours[name] % SERIES])
         _rows(axes, [name for name, _, _ in rows])
         unit = "" if zero else " %"
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}{unit}".replace("-", "−"))
@@ -67,14 +69,19 @@ def intervals(rows: Sequence[tuple[str, float, Interval]], label: str, *, zero: 
         return _svg(figure, label)
 
 
-def grouped(groups: Sequence[str], arms: Mapping[str, Sequence[tuple[float, Interval]]], label: str) -> Markup:
+def grouped(
+    groups: Sequence[str],
+    arms: Mapping[str, Sequence[tuple[float, Interval]]],
+    label: str,
+    colours: Mapping[str, int],
+) -> Markup:
     """For each group one dot with its interval per arm, fractions in percent; `arms[name][i]` is of `groups[i]`."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(0.55 + 0.35 * (len(arms) > 1) + len(groups) * (0.18 + 0.15 * len(arms)))
         for j, (name, values) in enumerate(arms.items()):
             below = (j - (len(arms) - 1) / 2) * 0.7 / len(arms)
-            colour = _SERIES[(j + (len(arms) == 1)) % SERIES]
-            _dots(axes, [i + below for i in range(len(groups))], values, colour, _short(name))
+            heights = [i + below for i in range(len(groups))]
+            _dots(axes, heights, values, _SERIES[colours[name] % SERIES], _short(name))
         _rows(axes, groups)
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -84,14 +91,15 @@ def grouped(groups: Sequence[str], arms: Mapping[str, Sequence[tuple[float, Inte
         return _svg(figure, label)
 
 
-def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str) -> Markup:
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str, colours: Mapping[str, int]
+) -> Markup:
     """Lines over training steps: name -> (steps, values)."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(2.6)
-        for (name, (steps, values)), colour in zip(series.items(), itertools.cycle(_SERIES)):
-            axes.plot(
-                steps, values, color=colour, label=_short(name), marker="o" if len(steps) < 12 else "", markersize=4
-            )
+        for name, (steps, values) in series.items():
+            colour, marker = _SERIES[colours[name] % SERIES], "o" if len(steps) < 12 else ""
+            axes.plot(steps, values, color=colour, label=_short(name), marker=marker, markersize=4)
         axes.set_xlabel("step")
         axes.yaxis.set_major_formatter("{x:,.6g}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -3,7 +3,7 @@
 import base64
 import datetime
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 import jinja2
@@ -15,6 +15,7 @@ from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.runs import Run
 
 TALLEST = 12  # groups in one plot
+TO_READ = (Change.FIXED, Change.BROKEN, Change.BOTH_WRONG)
 METHOD = (
     "An interval of one run's accuracy is Wilson's; of a difference on the same questions, the paired bootstrap's; of "
     "arms with several training seeds, a bootstrap that draws seeds and questions both.",
@@ -72,6 +73,8 @@ def runs_page(
         [change(b, o) for b, o in zip(baseline.runs[0].predictions, run.predictions)] for _, run in others
     ]  # [other run][question]
     everyone = [*((label, run) for label, run in labelled(baseline)[:1]), *others]
+    names = dict.fromkeys([*(arm.name for arm in arms), *(training or {})])
+    colours = _colours(baseline.name, names) if comparisons else {name: i for i, name in enumerate(names, start=1)}
     return render(
         "runs.html",
         title=f"{' · '.join(arm.name for arm in arms)} on {first.task}",
@@ -81,11 +84,13 @@ def runs_page(
         header=table.HEADER,
         rows=[table.row(arm, comparisons.get(arm.name)) for arm in arms],
         baseline=baseline.name,
-        accuracy_plot=charts.intervals([(a.name, a.accuracy, a.interval) for a in arms], "accuracy"),
-        difference_plot=_differences(comparisons),
-        groups=[{"key": key, "plots": _group_plots(groups.by(key, arms))} for key in keys],
+        accuracy_plot=charts.intervals([(a.name, a.accuracy, a.interval) for a in arms], "accuracy", colours),
+        difference_plot=_differences(comparisons, colours),
+        groups=[{"key": key, "plots": _group_plots(groups.by(key, arms), colours)} for key in keys],
         comparisons=[label for label, _ in others],
         baseline_run=everyone[0][0],
+        to_read=[kind.value for kind in TO_READ],
+        read_first=next((kind.value for kind in TO_READ for of in kinds[:1] if kind in of), ""),
         changes=[(label, *(f"{of.count(kind):,}" for kind in Change)) for (label, _), of in zip(others, kinds)],
         filters=[{"key": key, "groups": groups.by(key, arms).groups} for key in keys],
         questions=[
@@ -98,7 +103,7 @@ def runs_page(
             for i, problem in enumerate(problems)
             if any(of[i] is not Change.BOTH_RIGHT for of in kinds)
         ],
-        curves=_curve_plots(training or {}),
+        curves=_curve_plots(training or {}, colours),
         funnels=[{"name": name, "plot": charts.bars(counts, "examples")} for name, counts in (funnels or {}).items()],
         cost=[_cost(label, run) for label, run in everyone],
         training=[_training_cost(name, curves) for name, curves in (training or {}).items()],
@@ -110,6 +115,7 @@ def tasks_page(results: Mapping[str, ablation.Result], baseline: str) -> str:
     """The page of runs of several tasks (`ablation.by_task`): the paper's table, and each task's differences."""
     header, rows = ablation.layout(results)
     compared = {task: result.comparisons for task, result in results.items() if result.comparisons}
+    colours = _colours(baseline, [name for name, *_ in rows])
     return render(
         "tasks.html",
         title=" · ".join(name for name, *_ in rows),
@@ -118,7 +124,7 @@ def tasks_page(results: Mapping[str, ablation.Result], baseline: str) -> str:
         rows=rows,
         note=ablation.NOTE,
         baseline=baseline,
-        plots=[(task, _differences(comparisons)) for task, comparisons in compared.items()],
+        plots=[(task, _differences(comparisons, colours)) for task, comparisons in compared.items()],
         findings={task: _findings(comparisons) for task, comparisons in compared.items()},
         method=METHOD,
     )
@@ -129,6 +135,11 @@ def labelled(arm: Arm) -> list[tuple[str, Run]]:
     if len(arm.runs) == 1:
         return [(arm.name, arm.runs[0])]
     return [(f"{arm.name} #{number}", run) for number, run in enumerate(arm.runs, start=1)]
+
+
+def _colours(baseline: str, names: Iterable[str]) -> dict[str, int]:
+    """The number of every name's colour: 0 is the baseline's, the others' count from 1 in their order."""
+    return {baseline: 0} | {name: i for i, name in enumerate((n for n in names if n != baseline), start=1)}
 
 
 def _findings(comparisons: Mapping[str, Comparison]) -> list[dict[str, str]]:
@@ -142,12 +153,12 @@ def _findings(comparisons: Mapping[str, Comparison]) -> list[dict[str, str]]:
     return findings
 
 
-def _differences(comparisons: Mapping[str, Comparison]) -> Markup | None:
+def _differences(comparisons: Mapping[str, Comparison], colours: Mapping[str, int]) -> Markup | None:
     rows = [(name, comparison.difference, comparison.interval) for name, comparison in comparisons.items()]
-    return charts.intervals(rows, "points more than the baseline", zero=True) if rows else None
+    return charts.intervals(rows, "points more than the baseline", colours, zero=True) if rows else None
 
 
-def _group_plots(grouped: groups.Grouped) -> list[Markup]:
+def _group_plots(grouped: groups.Grouped, colours: Mapping[str, int]) -> list[Markup]:
     """The groups in plots of at most TALLEST each."""
     names = [f"{group} (n={n:,})" for group, n in zip(grouped.groups, grouped.n)]
     return [
@@ -155,19 +166,20 @@ def _group_plots(grouped: groups.Grouped) -> list[Markup]:
             names[start : start + TALLEST],
             {arm: values[start : start + TALLEST] for arm, values in grouped.accuracy.items()},
             f"accuracy by {grouped.key}",
+            colours,
         )
         for start in range(0, len(names), TALLEST)
     ]
 
 
-def _curve_plots(training: Mapping[str, Mapping[str, Curve]]) -> list[tuple[str, Markup]]:
+def _curve_plots(training: Mapping[str, Mapping[str, Curve]], colours: Mapping[str, int]) -> list[tuple[str, Markup]]:
     """One plot a measure, a line a training run; measures that never change are left out."""
     measures = dict.fromkeys(chain.from_iterable(training.values()))
     plots = []
     for measure in measures:
         lines = {name: curves[measure] for name, curves in training.items() if measure in curves}
         if len(set(chain.from_iterable(values for _, values in lines.values()))) > 1:
-            plots.append((measure.replace("_", " "), charts.curves(lines, measure)))
+            plots.append((measure.replace("_", " "), charts.curves(lines, measure, colours)))
     return plots
 
 

@@ -18,10 +18,10 @@ def texts(svg):
 
 def plots(name):
     return {
-        "intervals": charts.intervals([(name, 0.5, wilson(5, 10)), ("b", 0.6, wilson(6, 10))], name),
-        "differences": charts.intervals([(name, -0.01, Interval(-0.03, 0.01))], name, zero=True),
-        "grouped": charts.grouped([name, "y"], {name: [(0.5, wilson(5, 10)), (0.0, wilson(0, 3))]}, name),
-        "curves": charts.curves({name: ([1, 2], [3.0, 2.0]), "b": ([1], [float("nan")])}, name),
+        "intervals": charts.intervals([(name, 0.5, wilson(5, 10)), ("b", 0.6, wilson(6, 10))], name, {name: 0, "b": 1}),
+        "differences": charts.intervals([(name, -0.01, Interval(-0.03, 0.01))], name, {name: 1}, zero=True),
+        "grouped": charts.grouped([name, "y"], {name: [(0.5, wilson(5, 10)), (0.0, wilson(0, 3))]}, name, {name: 1}),
+        "curves": charts.curves({name: ([1, 2], [3.0, 2.0]), "b": ([1], [float("nan")])}, name, {name: 0, "b": 9}),
         "bars": charts.bars({name: 1234, "b": 0}, name),
     }
 
@@ -54,7 +54,7 @@ def test_dollars_are_not_read_as_mathematics():
 @settings(max_examples=20, deadline=None)
 def test_any_name_gives_well_formed_svg(name):
     ET.fromstring(charts.bars({name: 1}, name))
-    ET.fromstring(charts.curves({name: ([1, 2], [3.0, 2.0]), "b": ([1], [1.0])}, name))
+    ET.fromstring(charts.curves({name: ([1, 2], [3.0, 2.0]), "b": ([1], [1.0])}, name, {name: 0, "b": 1}))
 
 
 def test_ids_of_different_plots_do_not_collide_and_equal_plots_are_equal():

@@ -15,7 +15,7 @@ from tests import made_runs
 from tests.html_page import Parsed
 
 
-def made(*verdicts_by_name, text=None, **given):
+def made(*verdicts_by_name, text=None, baseline=0, **given):
     runs = [
         Run(
             name,
@@ -30,8 +30,8 @@ def made(*verdicts_by_name, text=None, **given):
         for seed, (name, letters) in enumerate(verdicts_by_name)
     ]
     arms = compare.arms(runs)
-    comparisons = {arm.name: compare.compare(arms[0], arm) for arm in arms[1:]}
-    return page.runs_page(arms, comparisons, baseline=arms[0], **given)
+    comparisons = {arm.name: compare.compare(arms[baseline], arm) for arm in arms if arm is not arms[baseline]}
+    return page.runs_page(arms, comparisons, baseline=arms[baseline], **given)
 
 
 def test_page_shows_table_findings_groups_and_changes():
@@ -96,6 +96,23 @@ def test_training_curves_funnel_and_cost_are_shown_where_given():
     assert "Same" not in said  # a line that never moves says nothing
     assert {"run one", "60", "0:00:12"} <= set(said)
     assert {"corrections", "31"} <= {text.strip() for text in said}
+
+
+def test_a_name_has_one_colour_in_all_plots():
+    line = {"loss": ([1, 2], [3.0, 2.0])}
+    arms = (("student", "rw"), ("cot", "wr"), ("lema", "wr"))
+    text = made(*arms, baseline=1, training={"cot": line, "lema": line, "more": line})
+    plots = [set(re.findall(r"--series-(\d)", svg)) for svg in re.findall("<svg.*?</svg>", text, re.DOTALL)]
+    accuracy, difference, steps, loss = plots
+    assert accuracy == steps == {"0", "1", "2"}
+    assert difference == {"1", "2"}
+    assert loss == {"0", "2", "3"}
+
+
+@pytest.mark.parametrize(("other", "kind"), [("rr", "fixed"), ("ww", "broken"), ("rw", "both wrong")])
+def test_the_first_kind_of_change_that_there_is_is_shown_first(other, kind):
+    text = made(("cot", "rw"), ("lema", other))
+    assert re.findall(r"<option selected>([\w ]+)</option>", text) == [kind]
 
 
 def test_many_groups_are_spread_over_several_plots(monkeypatch):
