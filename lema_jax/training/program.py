@@ -68,8 +68,7 @@ class Program:
             out_shardings=(sharding.of(self.state), None),
         )
         still = self._model.clone(deterministic=True)
-        key = jax.random.key(0)  # of a dropout that is off
-        self.score = jax.jit(functools.partial(loss_fn, key=key, model=still, collection=self.collection))
+        self.score = jax.jit(functools.partial(loss_fn, key=None, model=still, collection=self.collection))
 
     def random(self, seed: int) -> Any:
         """The trained collection from random numbers, the same in every layout and on every mesh."""
