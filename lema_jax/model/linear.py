@@ -183,6 +183,7 @@ class Linear(nn.Module):
         inner, outer = (axis if axis == "embed" else f"adapter_{axis}" for axis in self.axes)
         low = product(read, self._factor("a", (shape[0], self.lora.rank), (inner, "rank")), (inner, "rank"))
         low = self.lora.scale * low
+        low = shard(low, "batch", "length", "rank") if low.ndim == 3 else low
         high = product(low, self._factor("b", (self.lora.rank, shape[1]), ("rank", outer)), ("rank", outer))
         return y + high
 
