@@ -45,7 +45,7 @@ def test_nothing_has_grown(name, tmp_path):
     assert grown == {}, f"{grown} times the recorded figures; if that is meant, record {found}"
 
 
-SMALL = ["--config=configs/llama2_7b_gsm8k.py", "--topology=v5e-4"]
+SMALL = ["--config=configs/llama2_7b_gsm8k.py", "--topology=v5e-4", "--config.lora.base=dense"]
 
 
 @compiler
