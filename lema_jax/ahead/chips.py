@@ -9,7 +9,7 @@ from lema_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Public figures of one device of that kind (a chip; for v4 and tpu7x's pairs of cores see `cores`).
+    """Public figures of one chip of that kind.
 
     Attributes:
       flops: bfloat16, a second.
@@ -33,7 +33,6 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275e12, 32e9, 1228e9, 270e9, 1.05e9, 2, 3),
         Chip("v5e", 197e12, 16e9, 819e9, 180e9, 1.5e9, 1, 2),
         Chip("v5p", 459e12, 95e9, 2765e9, 540e9, 1.75e9, 2, 3),
         Chip("v6e", 918e12, 32e9, 1640e9, 360e9, 1.75e9, 1, 2),
@@ -44,7 +43,7 @@ _SHAPES = {  # the slices that libtpu knows
     2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     3: (
         *("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
-        *("4x4x12", "4x4x16", "4x8x12", "4x8x16", "8x8x12", "8x8x16"),
+        *("8x8x16", "8x16x16", "16x16x16"),
     ),
 }
 

@@ -59,10 +59,12 @@ def devices(where: Slice) -> list[Any]:
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
     from jax.experimental import topologies
 
-    slices = {"num_slices": where.count} if where.count > 1 else {}
+    options: dict[str, Any] = {"num_slices": where.count} if where.count > 1 else {}
+    if where.chips == 1:
+        options["chips_per_host_bounds"] = [1, 1, 1]
     try:
         with quiet():
-            return list(topologies.get_topology_desc(where.libtpu, platform="tpu", **slices).devices)
+            return list(topologies.get_topology_desc(where.libtpu, platform="tpu", **options).devices)
     except Exception as error:
         raise UserError(f"libtpu refuses {where.libtpu}: {error}; there are\n{chips.known()}") from error
 

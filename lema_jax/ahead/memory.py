@@ -57,7 +57,7 @@ def out_of_memory(message: str) -> OutOfMemory | None:
         return None
     buffers = []
     for entry in re.split(r"\n\s*\d+\. (?=Size: )", message)[1:]:
-        size, shape = re.search(rf"Size: {_SIZE}", entry), re.search(r"Shape: (\S+?)(?:\{{|\s)", entry)
+        size, shape = re.search(rf"Size: {_SIZE}", entry), re.search(r"Shape: (\S+?)(?:\{|\s)", entry)
         operation = re.search(r'op_name="([^"]*)"', entry) or re.search(r"XLA label: (\S+)", entry)
         if size and shape:
             name = operation.group(1) if operation else "unnamed"

@@ -80,7 +80,7 @@ def answering(job: Job, config: TrainConfig, *, rows: int, prompt: int, slots: i
     model = Llama(job.llama, compute, config.lora)
     fixed: dict[str, Any] = {"eos": 2, "sampling": Sampling()}
     with sharding.use(mesh):
-        init = functools.partial(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+        init = lambda: model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
         variables = sharding.abstract(jax.eval_shape(init), mesh)
         state = _rows(model, mesh, rows, slots)
         vector = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=NamedSharding(mesh, sharding.BATCH))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lema_jax.model.linear import shard
+from lema_jax.model.linear import cuts, shard
 
 # Shapes: B batch, T queries, S keys, L layers in the cache, N query heads, K key/value heads, G = N / K, H head width.
 
@@ -85,7 +85,7 @@ def within(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     on_tpu = (jax.default_backend() if device is None else device.platform) == "tpu"
-    if (kind == "splash" or (kind == "auto" and on_tpu)) and q_BTNH.shape[1] % (LANES * _cuts()) == 0:
+    if (kind == "splash" or (kind == "auto" and on_tpu)) and q_BTNH.shape[1] % (LANES * cuts("length")) == 0:
         return _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, interpret=not on_tpu)
     k_BKHS, v_BKSH = shard(jnp.moveaxis(k_BTKH, 1, 3), *KEYS), shard(jnp.swapaxes(v_BTKH, 1, 2), *VALUES)
     return attend(q_BTNH, k_BKHS, v_BKSH, segment_mask(segment_ids_BT))
@@ -97,9 +97,9 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.A
     where = nn.logical_to_mesh_axes
     rows, length, heads = where(("batch", "length", "heads")) or (None, None, None)
     (kv_heads,) = where(("kv_heads",)) or (None,)
-    cuts = _cuts()
+    parts = cuts("length")
     t, n, h = q_BTNH.shape[1:]
-    block = math.gcd(t // cuts, 512)
+    block = math.gcd(t // parts, 512)
     sizes = splash.BlockSizes(
         block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
     )
@@ -107,7 +107,7 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.A
         splash.MultiHeadMask([splash.CausalMask((t, t))] * n),
         block_sizes=sizes,
         head_shards=1,
-        q_seq_shards=cuts,
+        q_seq_shards=parts,
         interpret=interpret,
     )
 
@@ -131,19 +131,7 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.A
 def held(kv_heads: int) -> int:
     """How many key/value heads are held: where the mesh cuts them into parts that do not divide them, each is repeated
     until every part has whole ones. Query heads find their own, for their groups shrink as the heads multiply."""
-    return math.lcm(kv_heads, _parts("kv_heads"))
-
-
-def _cuts() -> int:
-    """How many parts the mesh cuts a sequence into."""
-    return _parts("length")
-
-
-def _parts(name: str) -> int:
-    """How many parts the mesh cuts a logical axis into."""
-    (where,) = nn.logical_to_mesh_axes((name,)) or (None,)
-    axes = () if where is None else (where,) if isinstance(where, str) else where
-    return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
+    return math.lcm(kv_heads, cuts("kv_heads"))
 
 
 def attend(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BTS: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """The one linear layer: a kernel, dense or nf4, and beside it an adapter when the model has one."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -69,17 +70,45 @@ def _product_backward(axes, saved, gradient):
 product.defvjp(_product_forward, _product_backward)
 
 
+def cuts(axis: str) -> int:
+    """How many parts the mesh cuts a logical axis into."""
+    (over,) = nn.logical_to_mesh_axes((axis,)) or (None,)
+    axes = () if over is None else (over,) if isinstance(over, str) else over
+    return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
+
+
+# Between the blocks of a layer an activation's tokens are cut over the heads' devices too, so that each keeps and norms
+# its part alone. Where they are gathered and summed is said here, both ways: the compiler would gather anew for each
+# layer that reads them, and sum each one's gradient.
+
+
+def _whole(x_BTD: jax.Array) -> jax.Array:
+    return shard(x_BTD, "batch", "length", "width")
+
+
+def between(x_BTD: jax.Array) -> jax.Array:
+    """As activations lie between blocks; rows too short for that (one token at a time) lie whole."""
+    return shard(x_BTD, "batch", "tokens", "width") if x_BTD.shape[1] % cuts("tokens") == 0 else _whole(x_BTD)
+
+
 @jax.custom_vjp
-def fork(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x for the kernels and x for the adapters of layers that read the same input.
+def enter(x_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The input of a block, gathered: x for its kernels, and x for their adapters.
 
     Where heads are cut, a kernel's gradient of x is a partial sum. Kept apart from those of the adapters, which would
     stand between them, those of several kernels are added up first and then summed over the mesh once.
     """
-    return x, x
+    return (_whole(x_BTD),) * 2
 
 
-fork.defvjp(lambda x: ((x, x), None), lambda _, gradients: (gradients[0] + gradients[1],))
+@jax.custom_vjp
+def leave(y_BTD: jax.Array) -> jax.Array:
+    """The output of a block, summed over the mesh and cut."""
+    return between(y_BTD)
+
+
+enter.defvjp(lambda x: (enter(x), None), lambda _, gradients: (between(gradients[0] + gradients[1]),))
+leave.defvjp(lambda y: (leave(y), None), lambda _, gradient: (_whole(gradient),))
 
 
 def drop(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
@@ -126,7 +155,7 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array, deterministic: bool = True, adapted: jax.Array | None = None) -> jax.Array:
         """[…, I] -> […, O]; `deterministic=False` turns the adapter's dropout on (needs the rng `dropout`).
 
-        `adapted`: what the adapter reads, where `fork` made it.
+        `adapted`: what the adapter reads, where `enter` made it.
         """
         shape = (x.shape[-1], self.features)
         init = nn.initializers.normal(0.02)  # as LLaMA's
@@ -153,8 +182,10 @@ class Linear(nn.Module):
         # Both factors are cut over the whole mesh: with their optimizer state they outweigh a quantised base.
         inner, outer = (axis if axis == "embed" else f"adapter_{axis}" for axis in self.axes)
         low = product(read, self._factor("a", (shape[0], self.lora.rank), (inner, "rank")), (inner, "rank"))
+        low = self.lora.scale * low
+        low = shard(low, "batch", "length", "rank") if low.ndim == 3 else low
         high = product(low, self._factor("b", (self.lora.rank, shape[1]), ("rank", outer)), ("rank", outer))
-        return y + self.lora.scale * high
+        return y + high
 
     def _quantised(self, init: nn.initializers.Initializer) -> Callable[..., Nf4]:
         name = ".".join((*self.path, "kernel"))

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 from lema_jax.model import attention, rope
 from lema_jax.model.attention import Cache
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
-from lema_jax.model.linear import Linear, fork, shard, whole
+from lema_jax.model.linear import Linear, between, enter, leave, shard, whole
 
-WIDTH = ("batch", "length", "width")  # logical axes of activations: x_BTD,
-HEADS = ("batch", "length", "heads", "head_dim")  # q_BTNH,
+HEADS = ("batch", "length", "heads", "head_dim")  # logical axes of activations: q_BTNH,
 KV_HEADS = ("batch", "length", "kv_heads", "head_dim")  # k_BTKH and v_BTKH,
 HIDDEN = ("batch", "length", "mlp")  # and h_BTF
 
@@ -65,7 +64,7 @@ class Attention(nn.Module):
             y_BNTH = jnp.swapaxes(y.reshape(*y.shape[:2], count, c.head_dim), 1, 2)
             return jnp.swapaxes(jax.lax.optimization_barrier(y_BNTH), 1, 2)
 
-        x_BTD, adapted_BTD = fork(x_BTD)
+        x_BTD, adapted_BTD = enter(x_BTD)
         q_BTNH = shard(rope.rotate(heads(self.q(x_BTD, det, adapted_BTD), c.num_heads), sin_cos), *HEADS)
         k_BTKH = rope.rotate(heads(self.k(x_BTD, det, adapted_BTD), c.num_kv_heads), sin_cos)
         v_BTKH = heads(self.v(x_BTD, det, adapted_BTD), c.num_kv_heads)
@@ -99,7 +98,7 @@ class MLP(nn.Module):
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         det = self.deterministic
-        x_BTD, adapted_BTD = fork(x_BTD)
+        x_BTD, adapted_BTD = enter(x_BTD)
         h_BTF = shard(nn.silu(self.gate(x_BTD, det, adapted_BTD)) * self.up(x_BTD, det, adapted_BTD), *HIDDEN)
         return self.down(h_BTF, det)
 
@@ -127,8 +126,8 @@ class Layer(nn.Module):
         """
         x_BTD, cache = carry
         attended_BTD, cache = self.attn(self.attn_norm(x_BTD), cache, layer, sin_cos, seen, start_B)
-        x_BTD = shard(x_BTD + attended_BTD, *WIDTH)
-        x_BTD = shard(x_BTD + self.mlp(self.mlp_norm(x_BTD)), *WIDTH)
+        x_BTD = x_BTD + leave(attended_BTD)
+        x_BTD = x_BTD + leave(self.mlp(self.mlp_norm(x_BTD)))
         return (x_BTD, cache), None
 
 
@@ -191,14 +190,14 @@ class Llama(nn.Module):
         if segment_ids_BT is None:
             segment_ids_BT = jnp.zeros_like(tokens_BT)
         x_BTD, _ = self._run(tokens_BT, positions_BT, segment_ids_BT, None, None)
-        return self.norm(x_BTD)
+        return enter(self.norm(x_BTD))[0]
 
     def extend(self, tokens_BT: jax.Array, start_B: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
         """Continues rows whose first `start_B` tokens are in the cache: (trunk output [B, T, D], cache with T more)."""
         positions_BT = start_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
         slots = cache.slots if self.compute.scan_layers else cache[0].slots
         x_BTD, cache = self._run(tokens_BT, positions_BT, attention.cache_mask(positions_BT, slots), cache, start_B)
-        return self.norm(x_BTD), cache
+        return enter(self.norm(x_BTD))[0], cache
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[…, D] -> […, V] in float32."""
@@ -213,7 +212,7 @@ class Llama(nn.Module):
     def _run(self, tokens_BT, positions_BT, seen, cache, start_B):
         sin_cos = rope.sin_cos(self.config, positions_BT)
         # A lookup in a cut table would cost more than gathering it.
-        x_BTD = shard(jnp.take(self._table(), tokens_BT, axis=0), *WIDTH)
+        x_BTD = between(jnp.take(self._table(), tokens_BT, axis=0))
         if self.compute.scan_layers:
             index_L = jnp.arange(self.config.num_layers)
             (x_BTD, cache), _ = self.layers((x_BTD, cache), index_L, sin_cos, seen, start_B)

@@ -32,6 +32,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     # activations ("heads", "kv_heads" and "mlp" as above)
     ("batch", ("data", "fsdp")),
     ("length", "sequence"),
+    ("tokens", ("sequence", "tensor")),  # the same between the blocks of a layer
     ("keys", None),  # the tokens that attention looks at: all of them, on every device
     ("width", None),  # the model width of an activation
     ("head_dim", None),

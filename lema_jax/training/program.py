@@ -21,6 +21,9 @@ from lema_jax.training.config import TrainConfig
 from lema_jax.training.optimizer import learning_rate, make_optimizer
 from lema_jax.training.step import State, loss_fn, train_step
 
+# Products with their collectives whole: cut into chains of small ones, several sums over the mesh could not become one.
+_TPU = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+
 
 class Program:
     """What a run on a mesh is made of.
@@ -66,10 +69,10 @@ class Program:
             ),
             donate_argnums=0,
             out_shardings=(sharding.of(self.state), None),
+            compiler_options=_TPU if mesh.devices.flat[0].platform == "tpu" else None,
         )
         still = self._model.clone(deterministic=True)
-        key = jax.random.key(0)  # of a dropout that is off
-        self.score = jax.jit(functools.partial(loss_fn, key=key, model=still, collection=self.collection))
+        self.score = jax.jit(functools.partial(loss_fn, key=None, model=still, collection=self.collection))
 
     def random(self, seed: int) -> Any:
         """The trained collection from random numbers, the same in every layout and on every mesh."""

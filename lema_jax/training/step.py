@@ -66,17 +66,17 @@ def completion_nll(
 
 
 def loss_fn(
-    trained: Any, frozen: Any, batch: dict[str, jax.Array], key: jax.Array, *, model: Llama, collection: str
+    trained: Any, frozen: Any, batch: dict[str, jax.Array], key: jax.Array | None, *, model: Llama, collection: str
 ) -> tuple[jax.Array, jax.Array]:
     """(Σ weight · nll, Σ weight) of a batch of packed rows; their quotient is the loss.
 
     A token is predicted from those before it in its own segment, so the first token of a segment carries no loss.
+    `key` is of dropout; None for a model without.
     """
     variables = {**frozen, collection: trained}
     segments_BT = batch["segment_ids"]
-    x_BTD = model.apply(
-        variables, batch["tokens"], batch["positions"], segments_BT, method="trunk", rngs={"dropout": key}
-    )
+    rngs = {} if key is None else {"dropout": key}
+    x_BTD = model.apply(variables, batch["tokens"], batch["positions"], segments_BT, method="trunk", rngs=rngs)
     # Shifted by rolling, so that a row keeps its length and can stay cut along it; its last token predicts nothing.
     within_BT = (jnp.roll(segments_BT, -1, axis=1) == segments_BT).at[:, -1].set(False)
     weights_BT = jnp.roll(batch["weights"], -1, axis=1) * within_BT
