@@ -6,6 +6,7 @@ name the number of its colour in the style sheet, so that a name has one colour 
 
 import io
 import re
+import textwrap
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ def intervals(
         figure, axes = _figure(0.62 + 0.34 * len(rows))
         for i, (name, value, interval) in enumerate(rows):
             _dots(axes, [i], [(value, interval)], _SERIES[colours[name] % SERIES])
-        _rows(axes, [name for name, _, _ in rows])
+        _rows(axes, [_short(name) for name, _, _ in rows])
         unit = "" if zero else " %"
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}{unit}".replace("-", "−"))
         axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -82,7 +83,7 @@ def grouped(
             below = (j - (len(arms) - 1) / 2) * 0.7 / len(arms)
             heights = [i + below for i in range(len(groups))]
             _dots(axes, heights, values, _SERIES[colours[name] % SERIES], _short(name))
-        _rows(axes, groups)
+        _rows(axes, [_short(name) for name in groups])
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_xlabel(_short(label, 48))
@@ -111,10 +112,10 @@ def curves(
 def bars(counts: Mapping[str, int], label: str) -> Markup:
     """One horizontal bar a count, its number beside it, in the order given."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(0.5 + 0.3 * len(counts))
+        figure, axes = _figure(0.5 + 0.36 * len(counts))
         drawn = axes.barh(range(len(counts)), list(counts.values()), color=_SERIES[1], height=0.62)
         axes.bar_label(drawn, [f"{count:,}" for count in counts.values()], color=_INK, padding=4)
-        _rows(axes, list(counts))
+        _rows(axes, ["\n".join(textwrap.wrap(_short(name, 54), 28)) for name in counts])
         axes.margins(x=0.2)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -138,7 +139,7 @@ def _dots(
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     """Names down the left side, the first on top."""
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)

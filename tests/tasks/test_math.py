@@ -4,11 +4,13 @@ import json
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lema_jax import tasks
 from lema_jax.errors import UserError
 from lema_jax.records import Problem, Verdict
-from lema_jax.tasks import grade, math, sources
+from lema_jax.tasks import answers, grade, math, sources
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,30 @@ def test_verdicts_equal_those_stated_with_the_hard_cases(data_dir):
 )
 def test_what_counts_as_the_answer(text, answer):
     assert math.extract(text, Problem(id="p", task="math", split="test", question="", gold="1")) == answer
+
+
+HALF = Problem(id="p", task="math", split="test", question="", gold="\\frac{1}{2}")
+PROSE = st.text(st.characters(exclude_characters="\\$:#*", codec="utf-8"), max_size=200).filter(
+    lambda text: not any(stated for stated in answers.stated(text))
+)
+
+
+@given(st.text(max_size=300) | st.text("0123456789.$\\{}()[]^_ boxedfracanswer The is:\n", max_size=300))
+@settings(max_examples=300)
+def test_no_text_raises_in_extraction(text):
+    for statement in (text, f"The answer is {text}", f"\\boxed{{{text}"):
+        assert math.extract(statement, HALF) != ""
+
+
+@given(before=PROSE, after=PROSE, stated=st.sampled_from(["\\boxed{\\frac12}", "The answer is $\\frac12$."]))
+def test_prose_around_a_statement_changes_nothing(before, after, stated):
+    assert grade(HALF, f"{before}\n{stated}\n{after}", truncated=False)[1] is Verdict.RIGHT
+
+
+@pytest.mark.parametrize("text", ["9^{9^{9}}", "{" * 100_000, "\0" * 1_000, "\\boxed{" * 20_000, "\\frac" * 20_000])
+def test_hostile_answers_are_graded_and_not_right(text):
+    for statement in (text, f"The answer is {text}", f"\\boxed{{{text}}}"):
+        assert grade(HALF, statement, truncated=False)[1] is not Verdict.RIGHT
 
 
 def test_the_publishers_folders_load_as_the_single_files_do(tmp_path, data_dir, monkeypatch):
