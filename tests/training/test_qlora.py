@@ -12,6 +12,7 @@ import pytest
 from lema_jax import checkpoint
 from lema_jax.checkpoint import Card
 from lema_jax.errors import UserError
+from lema_jax.generation import student
 from lema_jax.model import nf4
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
 from lema_jax.model.llama import Llama
@@ -22,6 +23,7 @@ from lema_jax.training import loop
 from lema_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 from tests import tiny
 
+TEXTS = ["one two", "three four one", "two"]
 QLORA = LoraConfig(rank=4, alpha=8.0, dropout=0.1, rslora=True, base="nf4")
 ALONE = MeshConfig(1, 1, 1)
 CUT = MeshConfig(2, 2, 2)
@@ -145,6 +147,20 @@ def test_adapters_train_alike_on_meshes_and_the_base_stays(tmp_path, data, base)
     after = load(tmp_path / "cut", ALONE)
     assert_equal(after["params"], before["params"])
     assert all(np.any(leaf) for leaf in jax.tree.leaves(jax.device_get(after["lora"])))
+
+
+@pytest.mark.slow
+def test_it_answers_as_upon_its_dequantised_kernels(tmp_path, data, base):
+    train(tmp_path / "run", data, base)
+    held = student.read(tmp_path / "run", 4, "float32")
+    lora = dataclasses.replace(QLORA, base="dense")
+    plain = dataclasses.replace(
+        held,
+        model=held.model.clone(lora=lora),
+        variables=held.variables | {"params": dense(held.variables["params"])},
+    )
+    ask = lambda one: sorted((done.index, done.text) for done in student.engine(one, max_new_tokens=8).complete(TEXTS))
+    assert ask(held) == ask(plain)
 
 
 @pytest.mark.slow
