@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole loop on the embedded default: a small LLaMA learns arithmetic word problems, makes mistakes, has them
-# corrected, and learns from them. A quarter of an hour or so on two CPU cores. Needs Python >= 3.11 and a package index, no more.
+# corrected, and learns from them. About 12 minutes on two CPU cores, after installation; needs Python >= 3.11 and a
+# package index, no more.
 # Killed anywhere, the same command goes on from there.      RUNS=elsewhere bash launch/quickstart.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

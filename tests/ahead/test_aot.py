@@ -28,6 +28,7 @@ def aot(*flags: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow  # minutes of the compiler's; CI runs it by name
 @compiler
 @pytest.mark.parametrize("name", RECORDED)
 def test_nothing_has_grown(name, tmp_path):
@@ -48,6 +49,7 @@ def test_nothing_has_grown(name, tmp_path):
 SMALL = ["--config=configs/llama2_7b_gsm8k.py", "--topology=v5e-4", "--config.lora.base=dense"]
 
 
+@pytest.mark.slow
 @compiler
 def test_what_does_not_fit_says_what_fills_the_chip_and_what_to_try():
     ended = aot(*SMALL, "--preset=smollm2-360m", "--config.compute.remat=none", "--config.data.batch_size=384")
