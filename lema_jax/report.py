@@ -90,7 +90,7 @@ def _compare() -> None:
     arms = compare.arms(loaded)
     baseline = arms[[arm.name for arm in arms].index(_baseline(names))]
     comparisons = {arm.name: compare.compare(baseline, arm) for arm in arms if arm is not baseline}
-    print(table.text_table(table.HEADER, [table.row(arm, comparisons.get(arm.name)) for arm in arms]))
+    print(table.text_table(*table.layout(arms, comparisons)))
     for comparison in comparisons.values():
         print(f"\n{table.sentence(comparison)}")
     if together := table.several(list(comparisons.values())):

@@ -10,7 +10,13 @@ from lema_jax import records
 from lema_jax.evidence import stats
 from lema_jax.records import Prediction, Problem, Verdict
 
-LETTERS = {"r": Verdict.RIGHT, "w": Verdict.WRONG, "u": Verdict.UNPARSED, "t": Verdict.TRUNCATED}
+LETTERS = {
+    "r": Verdict.RIGHT,
+    "w": Verdict.WRONG,
+    "u": Verdict.UNPARSED,
+    "t": Verdict.TRUNCATED,
+    "l": Verdict.PROMPT_TOO_LONG,
+}
 
 
 def problem(number: int, **fields: Any) -> Problem:
@@ -34,7 +40,7 @@ def prediction(of: Problem, verdict: Verdict, checkpoint: str = "student", text:
 
 
 def predictions(letters: str, checkpoint: str = "student") -> list[Prediction]:
-    """One prediction a letter: r(ight), w(rong), u(nparsed), t(runcated)."""
+    """One prediction a letter: r(ight), w(rong), u(nparsed), t(runcated), l(ong prompt)."""
     return [prediction(problem(i), LETTERS[letter], checkpoint) for i, letter in enumerate(letters)]
 
 

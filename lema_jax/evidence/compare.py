@@ -30,6 +30,7 @@ class Arm:
     wrong: int
     unparsed: int
     truncated: int
+    prompt_too_long: int
     paper: float | None  # accuracy by the authors' grader
 
     @property
@@ -81,6 +82,7 @@ def arm(runs: Sequence[Run]) -> Arm:
         wrong=counts[Verdict.WRONG],
         unparsed=counts[Verdict.UNPARSED],
         truncated=counts[Verdict.TRUNCATED],
+        prompt_too_long=counts[Verdict.PROMPT_TOO_LONG],
         paper=stats.paper_accuracy([p for run in runs for p in run.predictions]),
     )
 

@@ -21,8 +21,8 @@ METHOD = (
     "arms with several training seeds, a bootstrap that draws seeds and questions both.",
     "McNemar's exact test asks how often a fair coin would split the questions on which two runs differ as unevenly as "
     "they did. It speaks of questions like these and of these two checkpoints, not of the recipe: that takes seeds.",
-    "“Unparsed” is a finished answer in which no result could be read, “truncated” one that the token limit cut off; "
-    "neither is “wrong”, and none of the three is right.",
+    "“Unparsed” is a finished answer in which no result could be read, “truncated” one that the token limit cut off, "
+    "“prompt too long” a question that left no room in the model's context; none of them is “wrong”, nor right.",
 )
 
 
@@ -75,14 +75,15 @@ def runs_page(
     everyone = [*((label, run) for label, run in labelled(baseline)[:1]), *others]
     names = dict.fromkeys([*(arm.name for arm in arms), *(training or {})])
     colours = _colours(baseline.name, names) if comparisons else {name: i for i, name in enumerate(names, start=1)}
+    header, rows = table.layout(arms, comparisons)
     return render(
         "runs.html",
         title=f"{' · '.join(arm.name for arm in arms)} on {first.task}",
         lead=f"{len(problems):,} questions of {first.task}, split {first.split}",
         findings=_findings(comparisons),
         choice=choice,
-        header=table.HEADER,
-        rows=[table.row(arm, comparisons.get(arm.name)) for arm in arms],
+        header=header,
+        rows=rows,
         baseline=baseline.name,
         accuracy_plot=charts.intervals([(a.name, a.accuracy, a.interval) for a in arms], "accuracy", colours),
         difference_plot=_differences(comparisons, colours),

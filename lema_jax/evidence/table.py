@@ -1,7 +1,7 @@
 """What was measured, in words and columns: the terminal's table, and the sentences that the page says too."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lema_jax.evidence import stats
 from lema_jax.evidence.compare import Arm, Comparison, change, to_read
@@ -42,22 +42,35 @@ def result(summary: stats.Summary) -> str:
     )
 
 
-HEADER = (
-    *("run", "accuracy", "n", "95 % interval", "paper's grader", "wrong", "unparsed", "truncated"),
+_HEADER = (
+    *("run", "accuracy", "n", "95 % interval", "paper's grader", "wrong", "unparsed", "truncated", "prompt too long"),
     *("Δ points", "its 95 % interval", "McNemar p"),
 )
+_TOO_LONG = _HEADER.index("prompt too long")
 
 
-def row(arm: Arm, comparison: Comparison | None) -> tuple[str, ...]:
-    """The cells under HEADER; the baseline is compared with nothing."""
+def layout(arms: Sequence[Arm], comparisons: Mapping[str, Comparison]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows, one an arm; prompts that were too long have a column only where there are any.
+
+    Args:
+      comparisons: by the arm's name; the baseline has none.
+    """
+    lines = [_HEADER, *(_row(arm, comparisons.get(arm.name)) for arm in arms)]
+    if not any(arm.prompt_too_long for arm in arms):
+        lines = [line[:_TOO_LONG] + line[_TOO_LONG + 1 :] for line in lines]
+    return lines[0], lines[1:]
+
+
+def _row(arm: Arm, comparison: Comparison | None) -> tuple[str, ...]:
     seeds = f" × {len(arm.runs)} seeds" if len(arm.runs) > 1 else ""
     against = ("baseline", "", "")
     if comparison is not None:
         p = "by seeds" if comparison.p is None else p_value(comparison.p)
         against = (points(comparison.difference), points_span(comparison.interval), p)
     paper = "" if arm.paper is None else percent(arm.paper)
-    counts = (paper, f"{arm.wrong:,}", f"{arm.unparsed:,}", f"{arm.truncated:,}")
-    return (arm.name, percent(arm.accuracy), f"{arm.questions:,}{seeds}", span(arm.interval), *counts, *against)
+    counts = [f"{count:,}" for count in (arm.wrong, arm.unparsed, arm.truncated, arm.prompt_too_long)]
+    measured = (arm.name, percent(arm.accuracy), f"{arm.questions:,}{seeds}", span(arm.interval), paper)
+    return (*measured, *counts, *against)
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

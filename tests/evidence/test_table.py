@@ -71,8 +71,8 @@ def test_several_comparisons_are_corrected_for_their_number():
 
 def test_table_lines_up_and_holds_the_counts():
     case = comparison("rrwut" * 10, "rrrrr" * 10)
-    rows = [table.row(case.baseline, None), table.row(case.other, case)]
-    lines = table.text_table(table.HEADER, rows).splitlines()
+    header, rows = table.layout([case.baseline, case.other], {"lema": case})
+    lines = table.text_table(header, rows).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert rows[0] == (
         "cot",
@@ -89,6 +89,13 @@ def test_table_lines_up_and_holds_the_counts():
     )
     assert rows[1][8] == "+60.0"
     assert rows[1][10] == "< 0.0001"
+
+
+def test_prompts_that_were_too_long_have_a_column_where_there_are_any():
+    case = comparison("rrwutl" * 10, "rrrrrr" * 10)
+    header, rows = table.layout([case.baseline, case.other], {"lema": case})
+    assert dict(zip(header, rows[0]))["prompt too long"] == "10"
+    assert len(table.layout([case.other], {})[0]) == len(header) - 1
 
 
 @pytest.mark.parametrize(("p", "said"), [(1.0, "1"), (0.0312, "0.031"), (0.00012, "0.00012"), (9e-6, "< 0.0001")])
