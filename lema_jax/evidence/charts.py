@@ -83,7 +83,7 @@ def grouped(
             below = (j - (len(arms) - 1) / 2) * 0.7 / len(arms)
             heights = [i + below for i in range(len(groups))]
             _dots(axes, heights, values, _SERIES[colours[name] % SERIES], _short(name))
-        _rows(axes, [_short(name) for name in groups])
+        _rows(axes, [_two_lines(name) for name in groups])
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_xlabel(_short(label, 48))
@@ -115,7 +115,7 @@ def bars(counts: Mapping[str, int], label: str) -> Markup:
         figure, axes = _figure(0.5 + 0.36 * len(counts))
         drawn = axes.barh(range(len(counts)), list(counts.values()), color=_SERIES[1], height=0.62)
         axes.bar_label(drawn, [f"{count:,}" for count in counts.values()], color=_INK, padding=4)
-        _rows(axes, ["\n".join(textwrap.wrap(_short(name, 54), 28)) for name in counts])
+        _rows(axes, [_two_lines(name) for name in counts])
         axes.margins(x=0.2)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -149,6 +149,10 @@ def _short(name: str, most: int = 28) -> str:
     """A name as a label: SVG has no room for long ones, and no control characters."""
     clean = "".join(c if c.isprintable() else "\ufffd" for c in name)
     return clean if len(clean) <= most else f"{clean[: most - 1]}…"
+
+
+def _two_lines(name: str) -> str:
+    return "\n".join(textwrap.wrap(_short(name, 54), 28))
 
 
 def _svg(figure: Figure, label: str) -> Markup:

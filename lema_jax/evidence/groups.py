@@ -24,9 +24,10 @@ class Grouped:
 
 
 def keys(problems: Sequence[Problem]) -> list[str]:
-    """The fields of `Problem.meta` that divide the questions into 2 to 60 groups."""
+    """The fields of `Problem.meta` that divide the questions into 2 to 60 groups, not each into its own."""
     names = dict.fromkeys(key for problem in problems for key in problem.meta)
-    return [key for key in names if 2 <= len({value(problem, key) for problem in problems}) <= _MOST]
+    most = min(_MOST, len(problems) - 1)
+    return [key for key in names if 2 <= len({value(problem, key) for problem in problems}) <= most]
 
 
 def value(problem: Problem, key: str) -> str:

@@ -65,5 +65,10 @@ def test_ids_of_different_plots_do_not_collide_and_equal_plots_are_equal():
     assert plots("a")["bars"] == first
 
 
+def test_a_long_name_of_a_group_is_on_two_lines_and_whole():
+    drawn = texts(charts.grouped(["Counting & Probability (n=38)"], {"a": [(0.5, wilson(5, 10))]}, "a", {"a": 1}))
+    assert {"Counting & Probability", "(n=38)"} <= drawn
+
+
 def test_counts_stand_beside_their_bars():
     assert {"1,234", "wrong"} <= texts(charts.bars({"wrong": 1234, "kept": 5}, "rows"))

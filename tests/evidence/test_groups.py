@@ -34,6 +34,7 @@ def test_only_fields_that_divide_the_questions_are_groups():
     ]
     assert groups.keys(problems) == ["steps", "rare"]
     assert groups.value(problems[0], "rare") == "none"
+    assert groups.keys(problems[:7]) == ["steps"]  # seven numbers of seven questions are no groups either
 
 
 def test_each_group_has_the_interval_of_its_own_size():

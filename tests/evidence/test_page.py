@@ -100,7 +100,7 @@ def test_training_curves_funnel_and_cost_are_shown_where_given():
 
 def test_a_name_has_one_colour_in_all_plots():
     line = {"loss": ([1, 2], [3.0, 2.0])}
-    arms = (("student", "rw"), ("cot", "wr"), ("lema", "wr"))
+    arms = (("student", "rwr"), ("cot", "wrr"), ("lema", "wrr"))
     text = made(*arms, baseline=1, training={"cot": line, "lema": line, "more": line})
     plots = [set(re.findall(r"--series-(\d)", svg)) for svg in re.findall("<svg.*?</svg>", text, re.DOTALL)]
     accuracy, difference, steps, loss = plots
