@@ -142,7 +142,9 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
     beside.mkdir(parents=True)
     write_card(beside, card)
     shutil.copytree(tokenizer, beside / "tokenizer")
-    with ocp.training.Checkpointer((beside / "checkpoints").absolute()) as checkpointer:
+    context = ocp.Context()
+    context.memory.deepcopy_host_arrays = False  # nobody changes them meanwhile, and a host may not hold them twice
+    with context, ocp.training.Checkpointer((beside / "checkpoints").absolute()) as checkpointer:
         checkpointer.save_checkpointables(0, {"weights": {"lora" if card.lora else "params": weights}}, force=True)
     os.replace(beside, folder)
 
