@@ -21,7 +21,8 @@ from lema_jax.training.config import TrainConfig
 from lema_jax.training.optimizer import learning_rate, make_optimizer
 from lema_jax.training.step import State, loss_fn, train_step
 
-# Products with their collectives whole: cut into chains of small ones, several sums over the mesh could not become one.
+# Where heads are cut: products with their collectives whole, since several sums over the mesh cannot become one when
+# they are cut into chains of small ones. Elsewhere the chains are better (a gradient is then never summed whole).
 _TPU = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
@@ -56,6 +57,7 @@ class Program:
             for name in ("tokens", "weights", "segment_ids", "positions")
         }
         self.rows = processes.rows(rows, shape)
+        on_tpu = mesh.devices.flat[0].platform == "tpu"
         self.step = jax.jit(
             functools.partial(
                 train_step,
@@ -69,7 +71,7 @@ class Program:
             ),
             donate_argnums=0,
             out_shardings=(sharding.of(self.state), None),
-            compiler_options=_TPU if mesh.devices.flat[0].platform == "tpu" else None,
+            compiler_options=_TPU if on_tpu and mesh.shape["tensor"] > 1 else None,
         )
         still = self._model.clone(deterministic=True)
         self.score = jax.jit(functools.partial(loss_fn, key=None, model=still, collection=self.collection))
