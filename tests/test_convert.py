@@ -127,7 +127,7 @@ def test_adapters_of_peft_are_run_merged_and_given_back(hf_dir, peft_dir, tmp_pa
 
 
 @pytest.mark.slow
-def test_adapters_upon_nf4_are_merged_into_what_it_holds_unless_told(tmp_path):
+def test_adapters_upon_nf4_are_merged_into_the_base_or_into_what_nf4_holds(tmp_path):
     base, adapted = tmp_path / "base", tmp_path / "adapted"
     shape = LoraConfig(rank=4, alpha=8.0, base="nf4")
     variables = tiny.variables(tiny.TILED, LoraConfig(rank=4))
@@ -135,8 +135,8 @@ def test_adapters_upon_nf4_are_merged_into_what_it_holds_unless_told(tmp_path):
     checkpoint.save_model(base, Card(tiny.TILED, "base"), variables["params"], tmp_path / "tokenizer")
     card = Card(tiny.TILED, "adapted", shape, "../base", checkpoint.identity(base))
     checkpoint.save_model(adapted, card, variables["lora"], tmp_path / "tokenizer")
-    converted(f"--checkpoint={adapted}", f"--out={tmp_path / 'held'}")
-    converted(f"--checkpoint={adapted}", f"--out={tmp_path / 'plain'}", "--merge_into=base")
+    converted(f"--checkpoint={adapted}", f"--out={tmp_path / 'held'}", "--merge_into=nf4")
+    converted(f"--checkpoint={adapted}", f"--out={tmp_path / 'plain'}")
     trained, held, plain = (logits_of(tmp_path / name) for name in ("adapted", "held", "plain"))
     np.testing.assert_allclose(held, trained, atol=1e-4)
     assert np.abs(plain - trained).max() > 0.01

@@ -111,11 +111,12 @@ def dequantise(kernel: Nf4, dtype: Any) -> jax.Array:
     tiles = kernel.magnitudes.reshape(*kernel.scale.shape, BLOCK)
     magnitudes = _dynamic(tiles) * kernel.scale[..., None] + kernel.mean[..., None]
     # A magnitude is computed once, not again for each of its 64 weights.
-    magnitudes = jax.lax.optimization_barrier(magnitudes.reshape(kernel.magnitudes.shape))
-    halves = np.array([4, 0], np.uint8).reshape((1,) * (kernel.codes.ndim - 2) + (2, 1, 1))
-    codes = kernel.codes[..., None, :, :] >> halves & 15  # [… I/64, 2, 32, O]
-    dense = _look_up(codes, VALUES) * magnitudes[..., None, None, :]
-    return dense.astype(dtype).reshape(*dense.shape[:-4], -1, dense.shape[-1])
+    magnitudes = jax.lax.optimization_barrier(magnitudes.reshape(kernel.magnitudes.shape))[..., None, :]
+    # Halves are joined while they are bytes: spread by shifts instead, or as wider numbers, a TPU takes up to thrice as
+    # long, and joined as weights a CPU takes five times as long.
+    codes = jnp.concatenate([kernel.codes >> 4, kernel.codes & 15], axis=-2)  # [… I/64, 64, O]
+    dense = (_look_up(codes, VALUES) * magnitudes).astype(dtype)
+    return dense.reshape(*dense.shape[:-3], -1, dense.shape[-1])
 
 
 def _nearest(x: jax.Array, values: np.ndarray) -> jax.Array:
@@ -124,8 +125,8 @@ def _nearest(x: jax.Array, values: np.ndarray) -> jax.Array:
 
 
 def _look_up(codes: jax.Array, values: np.ndarray) -> jax.Array:
-    """values[codes] as a tree of selects by the bits of the codes. Vectors of a TPU and of a CPU select in one step but
-    gather one by one (on a CPU 0.7 to 0.8 of `take`'s time; see bench_nf4)."""
+    """values[codes] as a tree of selects by the bits of the codes. On a TPU it costs next to nothing beside unpacking,
+    where a gather (`take`) doubles the whole; on a CPU the two are alike (tests/benchmarks/bench_nf4.py)."""
     found = list(map(jnp.float32, values))
     for bit in range(len(values).bit_length() - 1):
         is_set = codes >> bit & 1 == 1
