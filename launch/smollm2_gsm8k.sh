@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole loop on a real LLaMA and real questions: SmolLM2-135M-Instruct on GSM8K, sized for two CPU cores (about
-# 30 minutes). Killed anywhere, the same command goes on from there.
+# 20 minutes). Killed anywhere, the same command goes on from there.
 #
 #   bash launch/smollm2_gsm8k.sh [--data_dir=DIR] [--hf_dir=DIR] [--questions=96] [--samples=2] [--steps=30]
 #       [--test=64] [--out=runs/smollm2] [--teacher=openai --model=gpt-4o [--base_url=URL] --max_cost_usd=5]
