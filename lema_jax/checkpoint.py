@@ -47,6 +47,7 @@ class Card:
       base: folder of the frozen base weights, relative to this folder; empty when `weights` is whole.
       lineage: hash of all that shaped the weights but the step: sources, data, configuration.
       base_lineage: the lineage and step that the base had when training began.
+      eos_ids: tokens that end an answer, beside the tokenizer's own.
     """
 
     config: LlamaConfig
@@ -54,6 +55,7 @@ class Card:
     lora: LoraConfig | None = None
     base: str = ""
     base_lineage: str = ""
+    eos_ids: tuple[int, ...] = ()
 
 
 def lineage(**shaping: Any) -> str:

@@ -15,6 +15,7 @@ The same command run again finds its work done. For a GGUF, write `hf` and run l
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -64,6 +65,7 @@ _DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype(np.float16),
 }
+_VOCAB_MULTIPLE = 128  # rows are padded to it, so that a mesh can cut any vocabulary
 _RECORD = "conversion.json"  # in a folder that is not ours: what it was made from
 
 
@@ -89,11 +91,23 @@ def main(argv: Sequence[str]) -> None:
         opened.save_tokenizer(tokenizer)
         tokens, rows = len(tokenizers.load(tokenizer)), opened.config.vocab_size
         if tokens > rows:
-            raise UserError(f"{opened.source.where}: a tokenizer of {tokens} tokens, but only {rows} rows for them")
+            raise UserError(
+                f"{opened.source.where}: a tokenizer of {tokens} tokens, but only {rows} rows for them; take out the "
+                "tokens that were added to it, or add rows with transformers' resize_token_embeddings"
+            )
         writers = {"model": _write_model, "adapter": _write_adapter, "hf": _write_hf, "peft": _write_peft}
         writers[_TO.value](out, opened, tokenizer, lineage)
+    print(f"{out}: {_TO.value} of {_told(opened)}")
+
+
+def _told(opened: Opened) -> str:
     count = sum(math.prod(opened.source.shape(name)) for name in opened.source.names())
-    print(f"{out}: {_TO.value} of {opened.source.where}, {count:,} parameters")
+    told = f"{opened.source.where}, {count:,} parameters"
+    if opened.adapters is None:
+        return told
+    tree, lora = opened.adapters
+    shape = f"rank {lora.rank}, alpha {lora.alpha:g} in {opened.config.num_layers} layers"
+    return f"{told}, with adapters of {shape} on {', '.join(peft.adapted(tree))}"
 
 
 def _open() -> Opened:
@@ -126,6 +140,7 @@ def _open_checkpoint(folder: str) -> Opened:
         card.config,
         lambda out: hf_folder.copy_tokenizer(Path(folder) / "tokenizer", out),
         checkpoint.identity(folder, step),
+        card.eos_ids,
         None if card.lora is None else (variables["lora"], card.lora),
     )
 
@@ -147,8 +162,10 @@ def _merged(opened: Opened) -> Source:
 
 
 def _write_model(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
-    params = names.load_model(_merged(opened), opened.config, _DTYPES.get(_DTYPE.value))
-    checkpoint.save_model(out, Card(opened.config, lineage), params, tokenizer)
+    padding = -opened.config.vocab_size % _VOCAB_MULTIPLE
+    config = dataclasses.replace(opened.config, vocab_padding=padding)
+    params = names.load_model(_merged(opened), config, _DTYPES.get(_DTYPE.value))
+    checkpoint.save_model(out, Card(config, lineage, eos_ids=opened.eos_ids), params, tokenizer)
 
 
 def _write_adapter(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
@@ -156,7 +173,7 @@ def _write_adapter(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> 
     if base is None or opened.adapters is None or _PEFT_DIR.value is None:
         raise UserError("--to=adapter puts --peft_dir upon a model folder; name both --checkpoint and --peft_dir")
     adapters, lora = opened.adapters
-    card = Card(opened.config, lineage, lora, os.path.relpath(base, out), checkpoint.identity(base))
+    card = Card(opened.config, lineage, lora, os.path.relpath(base, out), checkpoint.identity(base), opened.eos_ids)
     checkpoint.save_model(out, card, adapters, tokenizer)
 
 
@@ -165,7 +182,7 @@ def _write_hf(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
     with _beside(out, opened, lineage) as folder:
         shard_bytes = int(_SHARD_GIB.value * (1 << 30))
         dtype = _DTYPES.get(_DTYPE.value)
-        hf_folder.write(folder, opened.config, _merged(opened), tokenizer, dtype, shard_bytes)
+        hf_folder.write(folder, opened.config, _merged(opened), tokenizer, opened.eos_ids, dtype, shard_bytes)
 
 
 def _write_peft(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:

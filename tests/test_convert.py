@@ -1,5 +1,6 @@
 """The door from end to end: every format in and out, a rerun, mistakes, nothing half-written."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -59,6 +60,7 @@ def hf_dir(tmp_path: Path) -> Path:
     tokenizers.save(tokenizers.train_bpe(TEXTS, CONFIG.vocab_size), folder)
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     (folder / "config.json").write_text(json.dumps(hf_config.to_hf(CONFIG, "bfloat16", ids)))
+    (folder / "generation_config.json").write_text(json.dumps(ids | {"eos_token_id": [1, 5]}))
     weights = random_weights(ml_dtypes.bfloat16)
     halves = [dict(list(weights.items())[start::2]) for start in (0, 1)]
     for number, half in enumerate(halves):
@@ -85,7 +87,8 @@ def peft_dir(tmp_path: Path) -> Path:
 def logits_of(folder: Path) -> np.ndarray:
     """A model folder's answer to TOKENS, as every later command reads it."""
     card, variables = checkpoint.load_weights(folder, make_mesh(MeshConfig(), jax.devices()[:1]), Compute())
-    return np.asarray(Llama(card.config, Compute(), card.lora).apply(variables, TOKENS))
+    logits = np.asarray(Llama(card.config, Compute(), card.lora).apply(variables, TOKENS))
+    return logits[..., : card.config.vocab_size]
 
 
 def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_path):
@@ -93,6 +96,9 @@ def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_p
     converted(f"--hf_dir={hf_dir}", f"--out={model}")
     converted(f"--checkpoint={model}", "--to=hf", f"--out={out}", "--shard_gib=0.00001")
     assert hf_config.read(out) == CONFIG
+    assert checkpoint.read_card(model).config == dataclasses.replace(CONFIG, vocab_padding=48)
+    assert checkpoint.read_card(model).eos_ids == (1, 5)
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == [1, 5]
     assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
     stored = {name: array for file in out.glob("*.safetensors") for name, array in load_file(file).items()}
     for name, array in random_weights(ml_dtypes.bfloat16).items():
@@ -109,7 +115,8 @@ def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_p
 def test_adapters_of_peft_are_run_merged_and_given_back(hf_dir, peft_dir, tmp_path):
     base, adapted, merged, alone = (tmp_path / name for name in ("base", "adapted", "merged", "alone"))
     converted(f"--hf_dir={hf_dir}", f"--out={base}", "--dtype=float32")
-    converted(f"--checkpoint={base}", f"--peft_dir={peft_dir}", "--to=adapter", f"--out={adapted}")
+    told = converted(f"--checkpoint={base}", f"--peft_dir={peft_dir}", "--to=adapter", f"--out={adapted}")
+    assert "rank 4, alpha 6 in 2 layers on self_attn.q_proj, self_attn.k_proj" in told
     converted(f"--checkpoint={adapted}", f"--out={merged}")
     assert checkpoint.read_card(adapted).lora == LoraConfig(4, 6.0, 0.05)
     assert checkpoint.read_card(merged).lora is None
@@ -155,6 +162,7 @@ def test_an_adapter_of_peft_trains_on(hf_dir, peft_dir, tmp_path):
     lora = checkpoint.read_card(adapted).lora
     settings = DataConfig(str(data), batch_size=8, seq_len=16)
     loop.run(TrainConfig(init=str(adapted), out=str(out), data=settings, lora=lora, steps=4, log_every=1))
+    assert checkpoint.read_card(out).eos_ids == (1, 5)
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0]
     before, after = logits_of(adapted), logits_of(out)
@@ -177,7 +185,8 @@ def test_transformers_answers_with_what_is_exported(hf_dir, peft_dir, tmp_path):
     ids = tokenizer(TEXTS[0], return_tensors="pt")
     made = theirs.generate(**ids, max_new_tokens=5, do_sample=False)
     assert made.shape[1] <= ids["input_ids"].shape[1] + 5
-    assert tokenizer.eos_token_id == theirs.generation_config.eos_token_id == 1
+    assert tokenizer.eos_token_id == 1
+    assert theirs.generation_config.eos_token_id == [1, 5]
     assert (theirs.config.pad_token_id, theirs.generation_config.pad_token_id) == (2, 2)
 
 

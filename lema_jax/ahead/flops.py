@@ -54,7 +54,7 @@ def _kernels(step: Step) -> float:
 
 def _head(step: Step) -> float:
     passes = (2 if step.lora else 3) + 1  # logits are always computed anew
-    return 2.0 * step.tokens * step.model.hidden_size * step.model.vocab_size * passes
+    return 2.0 * step.tokens * step.model.hidden_size * step.model.vocab_rows * passes
 
 
 def _adapters(step: Step) -> float:

@@ -78,7 +78,7 @@ def answering(job: Job, config: TrainConfig, *, rows: int, prompt: int, slots: i
     compute = Compute(config.compute.dtype, dtype, scan_layers=True, attention=config.compute.attention)
     mesh = make_mesh(config.mesh, job.devices)
     model = Llama(job.llama, compute, config.lora)
-    fixed: dict[str, Any] = {"eos": 2, "sampling": Sampling()}
+    fixed: dict[str, Any] = {"eos": (2,), "sampling": Sampling()}
     with sharding.use(mesh):
         init = lambda: model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
         variables = sharding.abstract(jax.eval_shape(init), mesh)

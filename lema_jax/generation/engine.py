@@ -91,6 +91,7 @@ class Engine:
       sampling: how tokens are chosen.
       max_new_tokens: of an answer; 2,048 in the paper. The context length bounds it too.
       stop: strings that end an answer; it is cut before the first.
+      eos_ids: tokens that end an answer, beside the tokenizer's own.
       block: tokens made between two looks of the host.
 
     Raises:
@@ -108,6 +109,7 @@ class Engine:
         sampling: Sampling = GREEDY,
         max_new_tokens: int = 2048,
         stop: Sequence[str] = (),
+        eos_ids: Sequence[int] = (),
         block: int = BLOCK,
     ):
         if tokenizer.eos_token_id is None:
@@ -125,7 +127,8 @@ class Engine:
         self._ways = mesh.shape["data"] * mesh.shape["fsdp"]
         self._rows, self._group = (-(-count // self._ways) * self._ways for count in (rows, min(rows, GROUP)))
         self._variables = variables
-        self._choice = {"eos": tokenizer.eos_token_id, "sampling": sampling}
+        self._eos = tuple(sorted({tokenizer.eos_token_id, *eos_ids}))
+        self._choice = {"eos": self._eos, "sampling": sampling}
 
     def complete(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> Iterator[Completion]:
         """Yields every prompt's completion as it ends; order is that of ending, `index` says whose it is.
@@ -280,8 +283,7 @@ class Engine:
     def _completion(self, request: _Request) -> Completion:
         if request.text is not None:
             return Completion(request.index, request.text, False, len(request.ids), len(request.made))
-        eos = self._tokenizer.eos_token_id
-        ended = request.made[-1] == eos
+        ended = request.made[-1] in self._eos
         text = self._text(request.made[:-1] if ended else request.made)
         return Completion(request.index, text, not ended, len(request.ids), len(request.made))
 

@@ -35,7 +35,7 @@ def judge(
         read = tokenizer.load(words)
 
         def accuracy(variables: dict[str, Any]) -> float:
-            one = Student(model, variables, read, mesh)
+            one = Student(model, variables, read, mesh, card.eos_ids)
             rows = min(ROWS, len(problems))
             engine = student.engine(one, rows=rows, sampling=Sampling(), max_new_tokens=max_new_tokens)
             right = 0

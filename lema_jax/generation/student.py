@@ -34,12 +34,13 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Student:
-    """A model folder's step on a mesh, rows to be spread over all devices."""
+    """A model folder's step on a mesh, rows to be spread over all devices; `eos_ids` as its card has them."""
 
     model: Llama
     variables: Any
     tokenizer: PreTrainedTokenizerFast
     mesh: Mesh
+    eos_ids: tuple[int, ...]
 
 
 def read(folder: str | Path, step: int, dtype: str, *, fsdp: int = 1, tensor: int = 1) -> Student:
@@ -57,12 +58,12 @@ def read(folder: str | Path, step: int, dtype: str, *, fsdp: int = 1, tensor: in
     card, variables = checkpoint.load_weights(folder, mesh, compute, step)
     if jax.default_backend() == "cpu":
         variables["params"] = layout.turn_kernels(variables["params"])
-    return Student(Llama(card.config, compute, card.lora), variables, words, mesh)
+    return Student(Llama(card.config, compute, card.lora), variables, words, mesh, card.eos_ids)
 
 
 def engine(student: Student, **how: Any) -> Engine:
     """Its decoding engine; `how`: the engine's settings. Those of equal models share their compiled programs."""
-    return Engine(student.model, student.variables, student.tokenizer, student.mesh, **how)
+    return Engine(student.model, student.variables, student.tokenizer, student.mesh, eos_ids=student.eos_ids, **how)
 
 
 def load(folder: str | Path, step: int, *, dtype: str, fsdp: int, tensor: int, **how: Any) -> Engine:

@@ -69,14 +69,22 @@ class LlamaConfig:
     attention_bias: bool = False  # on q, k, v and o
     mlp_bias: bool = False  # on gate, up and down
     tie_embeddings: bool = False
+    vocab_padding: int = 0  # rows of embedding and head beyond V that stand for no token and are never chosen
+
+    @property
+    def vocab_rows(self) -> int:
+        """Of embedding and head: what a mesh cuts."""
+        return self.vocab_size + self.vocab_padding
 
     def problems(self) -> list[str]:
         """Every rule that the fields break, as `field=value rule; remedy`."""
         found = [
             f"{field.name}={getattr(self, field.name)} must be positive"
             for field in dataclasses.fields(self)
-            if field.type in (int, float) and getattr(self, field.name) <= 0
+            if field.type in (int, float) and field.name != "vocab_padding" and getattr(self, field.name) <= 0
         ]
+        if self.vocab_padding < 0:
+            found.append(f"vocab_padding={self.vocab_padding} must not be negative")
         if self.num_kv_heads > 0 and self.num_heads % self.num_kv_heads:
             found.append(f"num_heads={self.num_heads} must divide by num_kv_heads={self.num_kv_heads}")
         if self.head_dim % 2:

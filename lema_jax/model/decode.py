@@ -32,7 +32,7 @@ class Rows:
     """B sequences under way.
 
     `token_B` was chosen last and is not in the cache yet; the `length_B` tokens before it are. `made_B` counts the
-    chosen ones; a row is done at `limit_B` of them or at the end-of-sequence token. What a row draws depends on its own
+    chosen ones; a row is done at `limit_B` of them or at an end-of-sequence token. What a row draws depends on its own
     `key_B` and count alone, never on its neighbours.
     """
 
@@ -95,13 +95,14 @@ def begin(
     limit_R: jax.Array,
     key_R: jax.Array,
     *,
-    eos: int,
+    eos: tuple[int, ...],
     sampling: Sampling,
 ) -> Rows:
     """Chooses the first token of each answer to prompts that were read."""
     first = jnp.zeros_like(length_R)
     token_R = _choose(model.apply(variables, reading.last_RD, method="logits"), key_R, first, sampling)
-    return Rows(token_R, length_R, first + 1, limit_R, (token_R == eos) | (limit_R <= 1), key_R, reading.cache)
+    done_R = jnp.isin(token_R, jnp.array(eos)) | (limit_R <= 1)
+    return Rows(token_R, length_R, first + 1, limit_R, done_R, key_R, reading.cache)
 
 
 def insert(rows: Rows, fresh: Rows, where_R: jax.Array) -> Rows:
@@ -127,7 +128,7 @@ def decode(
     enough: jax.Array,
     *,
     block: int,
-    eos: int,
+    eos: tuple[int, ...],
     sampling: Sampling,
 ) -> tuple[Rows, jax.Array]:
     """Up to `block` more tokens of every row that is not done, [B, C]; where a row had ended stands NONE.
@@ -154,7 +155,7 @@ def decode(
             token_B=jnp.where(rows.done_B, rows.token_B, token_B),
             length_B=rows.length_B + live_B,
             made_B=made_B,
-            done_B=rows.done_B | (token_B == eos) | (made_B >= rows.limit_B),
+            done_B=rows.done_B | jnp.isin(token_B, jnp.array(eos)) | (made_B >= rows.limit_B),
             cache=cache,
         )
         out_BC = out_BC.at[:, count].set(jnp.where(live_B == 1, token_B, NONE))

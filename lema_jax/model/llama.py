@@ -151,7 +151,7 @@ class Llama(nn.Module):
     def setup(self) -> None:
         c, run = self.config, self.compute
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
-        self.embed = nn.Embed(c.vocab_size, c.hidden_size, run.dtype, run.param_dtype, init)
+        self.embed = nn.Embed(c.vocab_rows, c.hidden_size, run.dtype, run.param_dtype, init)
         shared = (c, run, self.lora, self.deterministic)
         layer = Layer
         if run.remat != "none":
@@ -170,7 +170,7 @@ class Llama(nn.Module):
             self.layers = [layer(*shared) for _ in range(c.num_layers)]
         self.norm = RMSNorm(c.norm_eps, run.dtype)
         if not c.tie_embeddings:
-            self.head = linears(run, None, False)(c.vocab_size, ("embed", "vocab"))
+            self.head = linears(run, None, False)(c.vocab_rows, ("embed", "vocab"))
 
     def __call__(
         self, tokens_BT: jax.Array, positions_BT: jax.Array | None = None, segment_ids_BT: jax.Array | None = None
@@ -200,10 +200,12 @@ class Llama(nn.Module):
         return enter(self.norm(x_BTD))[0], cache
 
     def logits(self, x: jax.Array) -> jax.Array:
-        """[…, D] -> […, V] in float32."""
-        if self.config.tie_embeddings:
-            return (x @ self._table().T).astype(jnp.float32)
-        return self.head(x).astype(jnp.float32)
+        """[…, D] -> […, V] in float32; -inf for rows that only pad the vocabulary."""
+        logits = (x @ self._table().T if self.config.tie_embeddings else self.head(x)).astype(jnp.float32)
+        if self.config.vocab_padding == 0:
+            return logits
+        row = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+        return jnp.where(row < self.config.vocab_size, logits, -jnp.inf)
 
     def _table(self) -> jax.Array:
         """The embeddings [V, D] in the dtype of activations."""

@@ -72,7 +72,9 @@ def abstract(boxed: Any, mesh: Mesh) -> Any:
 
     tree = jax.tree_util.tree_map_with_path(one, boxed, is_leaf=_is_boxed)
     if problems:
-        raise UserError("cannot lay the model out on the mesh:\n  " + "\n  ".join(problems))
+        raise UserError(
+            "cannot lay the model out on the mesh; choose axes that divide its arrays:\n  " + "\n  ".join(problems)
+        )
     return tree
 
 

@@ -1,5 +1,6 @@
 """A run tried on held-out training questions at its checkpoints: dev.jsonl."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +25,10 @@ class Dev:
 
     def try_on(self, step: int, state: State, frozen: Any) -> dict[str, float]:
         """{loss, accuracy?} at this step; the loss is Σ weight · nll / Σ weight over all dev examples."""
-        data = dict(vars(self._config.data), path=self._config.dev.path)
+        data = dataclasses.replace(self._config.data, path=self._config.dev.path)
         sums = [
             jax.device_get(self._program.score(state.trained, frozen, self._program.put(rows)))
-            for rows in batches.once(type(self._config.data)(**data), self._program.rows)
+            for rows in batches.once(data, self._program.rows)
         ]
         found = {"loss": float(sum(nll for nll, _ in sums) / max(sum(weight for _, weight in sums), 1.0))}
         if self._judge:

@@ -86,15 +86,18 @@ def weights(config: TrainConfig, mesh: Mesh) -> tuple[Card, Any, Any]:
         source, variables = checkpoint.load_weights(config.init, mesh, config.compute, lora=config.lora)
         _same_tokenizer(config.init, config.data.path)
         lineage = checkpoint.lineage(config=shaped, init=checkpoint.identity(config.init))
+        card = Card(source.config, lineage, eos_ids=source.eos_ids)
         if config.lora is None:
             if source.lora is not None:
                 raise UserError(f"init={config.init} holds adapters; merge them with convert, or set lora to train on")
-            card, frozen, trained = Card(source.config, lineage), {}, variables["params"]
+            frozen, trained = {}, variables["params"]
         else:
             if source.lora not in (None, config.lora):
                 raise UserError(f"init={config.init} holds adapters of shape {source.lora}, but lora={config.lora}")
             base = Path(config.init) / source.base
-            card = Card(source.config, lineage, config.lora, os.path.relpath(base, out), checkpoint.identity(base))
+            card = dataclasses.replace(
+                card, lora=config.lora, base=os.path.relpath(base, out), base_lineage=checkpoint.identity(base)
+            )
             frozen, trained = {"params": variables["params"]}, variables.get("lora")
     else:
         assert config.model is not None  # validate has seen to it

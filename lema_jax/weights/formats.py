@@ -24,6 +24,7 @@ class Opened:
       config: its architecture.
       save_tokenizer: writes its tokenizer's files into a folder.
       fingerprint: tells it from any other model.
+      eos_ids: tokens that end an answer, beside the tokenizer's own.
       adapters: a `lora` collection and its shape, to be added to the weights, where there is one.
     """
 
@@ -31,6 +32,7 @@ class Opened:
     config: LlamaConfig
     save_tokenizer: Callable[[Path], None]
     fingerprint: str
+    eos_ids: tuple[int, ...]
     adapters: tuple[dict[str, Any], LoraConfig] | None = None
 
 
@@ -38,7 +40,8 @@ def open_gguf(path: str | Path) -> Opened:
     """A GGUF file. Raises a UserError as `Gguf` and `vocabulary.from_gguf` do."""
     file = Gguf(path)
     tokenizer = vocabulary.from_gguf(file)
-    return Opened(file, file.config, lambda out: tokenizers.save(tokenizer, out), fingerprint([Path(path)]))
+    save_tokenizer = lambda out: tokenizers.save(tokenizer, out)
+    return Opened(file, file.config, save_tokenizer, fingerprint([Path(path)]), vocabulary.eos_ids(file))
 
 
 def open_hf(folder: str | Path) -> Opened:
@@ -46,7 +49,8 @@ def open_hf(folder: str | Path) -> Opened:
     config = hf_config.read(folder)
     source = safetensors.open_folder(folder)
     files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".safetensors", ".model"))
-    return Opened(source, config, lambda out: hf_folder.copy_tokenizer(folder, out), fingerprint(files))
+    save_tokenizer = lambda out: hf_folder.copy_tokenizer(folder, out)
+    return Opened(source, config, save_tokenizer, fingerprint(files), hf_folder.eos_ids(folder))
 
 
 def with_peft(opened: Opened, folder: str | Path) -> Opened:

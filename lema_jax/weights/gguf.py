@@ -55,7 +55,7 @@ class Gguf:
     """A GGUF file as a `names.Source`, with its metadata.
 
     Raises:
-      UserError: the file is missing, damaged, one part of several, or of another architecture.
+      UserError: the file is missing, damaged, one part of several, of another architecture, or has a tensor twice.
     """
 
     def __init__(self, path: str | Path):
@@ -69,7 +69,11 @@ class Gguf:
             raise UserError(f"{path} holds a model of architecture {architecture!r}; only 'llama' can be read")
         if self.get("split.count", 1) > 1:
             raise UserError(f"{path} is one part of several; join them with llama.cpp's `llama-gguf-split --merge`")
-        self._tensors = {_hf_name(tensor.name): tensor for tensor in self._reader.tensors}
+        self._tensors: dict[str, gguf.ReaderTensor] = {}
+        for tensor in self._reader.tensors:
+            if (name := _hf_name(tensor.name)) in self._tensors:
+                raise UserError(f"{path}: {self._tensors[name].name} and {tensor.name} are both {name}")
+            self._tensors[name] = tensor
         self._rope_factors = self._tensors.pop("rope_freqs.weight", None)
         self.config = self._config()
 

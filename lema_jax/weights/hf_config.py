@@ -5,6 +5,7 @@ A key that would change the numbers and is not supported is an error that names 
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -226,12 +227,12 @@ def _attention_factor(rope: _Rope) -> float | None:
     return (0.1 * rope.mscale * log + 1.0) / (0.1 * rope.mscale_all_dim * log + 1.0)
 
 
-def to_hf(config: LlamaConfig, dtype: str, special: dict[str, int | None]) -> dict[str, Any]:
+def to_hf(config: LlamaConfig, dtype: str, special: Mapping[str, int | list[int] | None]) -> dict[str, Any]:
     """The content of a `config.json`; the inverse of `parse`.
 
     Args:
       dtype: the type of the stored weights, "float32", "bfloat16" or "float16".
-      special: `bos_token_id`, `eos_token_id`, `pad_token_id`.
+      special: `bos_token_id`, `eos_token_id` (one or several), `pad_token_id`.
     """
     return {
         "architectures": ["LlamaForCausalLM"],

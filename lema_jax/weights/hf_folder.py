@@ -66,19 +66,47 @@ def _json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not JSON ({error})") from None
 
 
+def eos_ids(folder: str | Path) -> tuple[int, ...]:
+    """Tokens that end an answer, as `generation_config.json` says, or `config.json` where that says nothing.
+
+    Raises:
+      UserError: what it says is no token's id.
+    """
+    for path in (Path(folder) / "generation_config.json", Path(folder) / "config.json"):
+        said = _json(path).get("eos_token_id")
+        if said is not None:
+            ids = said if isinstance(said, list) else [said]
+            if not all(isinstance(id, int) for id in ids):
+                raise UserError(f"{path}: eos_token_id={said!r} must be the id of a token, or a list of such")
+            return tuple(ids)
+    return ()
+
+
 def write(
-    folder: Path, config: LlamaConfig, source: Source, tokenizer: Path, dtype: np.dtype | None, shard_bytes: int
+    folder: Path,
+    config: LlamaConfig,
+    source: Source,
+    tokenizer: Path,
+    eos_ids: tuple[int, ...],
+    dtype: np.dtype | None,
+    shard_bytes: int,
 ) -> None:
     """Fills an existing, empty folder with what transformers and vLLM load.
 
     Args:
       tokenizer: a folder with the tokenizer's files, copied.
+      eos_ids: tokens that end an answer, beside the tokenizer's own.
       dtype: what weights are stored as; None for as they are. `config.json` names it, or the embedding's.
       shard_bytes: the largest size of a weights file.
     """
     copy_tokenizer(tokenizer, folder)
     read = tokenizers.load(folder)
-    special = {f"{role}_token_id": getattr(read, f"{role}_token_id") for role in ("bos", "eos", "pad")}
+    ends = list(eos_ids) if read.eos_token_id in eos_ids else [read.eos_token_id, *eos_ids]
+    special: dict[str, int | list[int] | None] = {
+        "bos_token_id": read.bos_token_id,
+        "eos_token_id": ends if len(ends) > 1 else ends[0],
+        "pad_token_id": read.pad_token_id,
+    }
     _write_json(
         folder / "config.json",
         hf_config.to_hf(config, (dtype or source.dtype("model.embed_tokens.weight")).name, special),

@@ -45,6 +45,7 @@ class Entry:
       shape: of ours, without the leading L of a stacked one.
       layers: L of a stacked one, else 0.
       transposed: theirs has its two axes the other way round.
+      padding: rows that theirs lacks at its end; zeros in ours.
     """
 
     hf: str
@@ -52,11 +53,13 @@ class Entry:
     shape: tuple[int, ...]
     layers: int = 0
     transposed: bool = False
+    padding: int = 0
 
     @property
     def hf_shape(self) -> tuple[int, ...]:
         """Of each of their tensors."""
-        return self.shape[::-1] if self.transposed else self.shape
+        rows, *rest = self.shape[::-1] if self.transposed else self.shape
+        return (rows - self.padding, *rest)
 
     @property
     def full_shape(self) -> tuple[int, ...]:
@@ -86,7 +89,7 @@ class Source(Protocol):
 def sizes(config: LlamaConfig) -> dict[str, int]:
     """What each shape letter stands for."""
     return {
-        "V": config.vocab_size,
+        "V": config.vocab_rows,
         "D": config.hidden_size,
         "F": config.intermediate_size,
         "NH": config.num_heads * config.head_dim,
@@ -99,13 +102,13 @@ def table(config: LlamaConfig) -> tuple[Entry, ...]:
     size, L = sizes(config), config.num_layers
     V, D = size["V"], size["D"]
     entries = [
-        Entry(EMBEDDING, "embed/embedding", (V, D)),
+        Entry(EMBEDDING, "embed/embedding", (V, D), padding=config.vocab_padding),
         Entry("model.norm.weight", "norm/scale", (D,)),
         Entry("model.layers.{layer}.input_layernorm.weight", "layers/attn_norm/scale", (D,), L),
         Entry("model.layers.{layer}.post_attention_layernorm.weight", "layers/mlp_norm/scale", (D,), L),
     ]
     if not config.tie_embeddings:
-        entries.append(Entry(HEAD, "head/kernel", (D, V), transposed=True))
+        entries.append(Entry(HEAD, "head/kernel", (D, V), transposed=True, padding=config.vocab_padding))
     for hf, path, (inputs, outputs) in LINEARS:
         stem, shape = "model.layers.{layer}." + hf, (size[inputs], size[outputs])
         entries.append(Entry(f"{stem}.weight", f"layers/{path}/kernel", shape, L, transposed=True))
@@ -193,12 +196,15 @@ def read_part(source: Source, entry: Entry, dtype: np.dtype, index: Any) -> np.n
     """The part `index` of our array, each of their tensors read, turned and cast by itself."""
     ranges = [range(size)[part] for size, part in zip(entry.full_shape, index)]
     layers, within = (ranges[0], ranges[1:]) if entry.layers else (range(1), ranges)
-    parts = tuple(slice(part.start, part.stop) for part in within)
-    out = np.empty([len(part) for part in ranges], dtype)
-    theirs = entry.names
-    for row, layer in zip(out if entry.layers else out[None], layers):
-        tensor = source.read(theirs[layer], parts[::-1] if entry.transposed else parts)
-        row[...] = _turn(cast(tensor, dtype, theirs[layer]), entry)
+    parts = within[::-1] if entry.transposed else within
+    stored = tuple(slice(part.start, min(part.stop, size)) for part, size in zip(parts, entry.hf_shape))
+    rows = stored[0].stop - stored[0].start
+    out, theirs = np.zeros([len(part) for part in ranges], dtype), entry.names
+    if rows <= 0:  # padding alone
+        return out
+    for array, layer in zip(out if entry.layers else out[None], layers):
+        tensor = source.read(theirs[layer], stored)
+        _turn(array, entry)[:rows] = cast(tensor, dtype, theirs[layer])
     return out
 
 

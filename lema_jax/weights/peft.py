@@ -66,22 +66,22 @@ def load(folder: str | Path, config: LlamaConfig) -> tuple[dict[str, Any], LoraC
     lora = read_config(folder)
     source = _open(folder)
     found = source.names()
-    adapted = [hf for hf, _, _ in LINEARS if any(f".{hf}.lora_A." in name for name in found)]
-    if not adapted:
+    modules = [hf for hf, _, _ in LINEARS if any(f".{hf}.lora_A." in name for name in found)]
+    if not modules:
         raise UserError(f"{source.where} adapts none of {', '.join(hf for hf, _, _ in LINEARS)}")
-    tree = names.load(source, table(config, lora, adapted), np.dtype(np.float32))
+    tree = names.load(source, table(config, lora, modules), np.dtype(np.float32))
     for entry in table(config, lora, [hf for hf, _, _ in LINEARS]):
         if names.find(tree, entry.path) is None:
             names.put(tree, entry.path, np.zeros(entry.full_shape, np.float32))
     return tree, lora
 
 
-def table(config: LlamaConfig, lora: LoraConfig, adapted: list[str]) -> tuple[Entry, ...]:
-    """PEFT's names and our arrays for the adapted modules (by Hugging Face's names)."""
+def table(config: LlamaConfig, lora: LoraConfig, modules: list[str]) -> tuple[Entry, ...]:
+    """PEFT's names and our arrays for adapted modules, these by Hugging Face's names."""
     size, L = names.sizes(config), config.num_layers
     entries = []
     for hf, path, (inputs, outputs) in LINEARS:
-        if hf in adapted:
+        if hf in modules:
             a, b = (size[inputs], lora.rank), (lora.rank, size[outputs])
             entries.append(Entry(f"{_PREFIX}{hf}.lora_A.weight", f"layers/{path}/a", a, L, transposed=True))
             entries.append(Entry(f"{_PREFIX}{hf}.lora_B.weight", f"layers/{path}/b", b, L, transposed=True))
@@ -120,6 +120,11 @@ def _open(folder: Path) -> Source:
     raise UserError(f"{folder} has neither {SAFETENSORS} nor {BIN}")
 
 
+def adapted(adapters: dict[str, Any]) -> list[str]:
+    """The modules, by Hugging Face's names, that a `lora` collection adapts: those whose A is not zero (see above)."""
+    return [hf for hf, path, _ in LINEARS if np.any(np.asarray(names.get(adapters, f"layers/{path}/a")))]
+
+
 def save(folder: Path, adapters: dict[str, Any], lora: LoraConfig, config: LlamaConfig, base: str | None) -> None:
     """Writes an adapter folder that PEFT loads, float32; modules whose A is zero (see above) are left out.
 
@@ -127,8 +132,8 @@ def save(folder: Path, adapters: dict[str, Any], lora: LoraConfig, config: Llama
       folder: exists.
       base: the name of the base model that the folder is to carry.
     """
-    adapted = [hf for hf, path, _ in LINEARS if np.any(np.asarray(names.get(adapters, f"layers/{path}/a")))]
-    entries = table(config, lora, adapted)
+    modules = adapted(adapters)
+    entries = table(config, lora, modules)
     kept: dict[str, Any] = {}
     for entry in entries:
         names.put(kept, entry.path, names.get(adapters, entry.path))
@@ -142,7 +147,7 @@ def save(folder: Path, adapters: dict[str, Any], lora: LoraConfig, config: Llama
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
-        "target_modules": [hf.rpartition(".")[2] for hf in adapted],
+        "target_modules": [hf.rpartition(".")[2] for hf in modules],
         "bias": "none",
         "fan_in_fan_out": False,
         "use_rslora": lora.rslora,

@@ -80,6 +80,12 @@ def from_gguf(file: Gguf) -> PreTrainedTokenizerFast:
     return finish(tokenizer, tokens, kinds, special, file.get("tokenizer.chat_template", ""))
 
 
+def eos_ids(file: Gguf) -> tuple[int, ...]:
+    """Tokens that end an answer: those that end a text, a turn or a message, where the metadata names them."""
+    ids = (_id(file, role) for role in ("eos", "eot", "eom"))
+    return tuple(id for id in ids if id is not None)
+
+
 def _pair(merge: str) -> tuple[str, str]:
     left, _, right = merge.partition(" ")
     return left, right

@@ -135,6 +135,17 @@ def test_an_answer_ends_before_a_stop_string(words, alone):
         assert (found[index].completion_tokens < done.completion_tokens) or not stopped
 
 
+def test_an_answer_ends_at_any_of_several_tokens(words):
+    made = {index: greedy_by_hand(words, PROMPTS[index], 20) for index in range(4)}
+    ends = (made[0][5], made[1][0])
+    found = run(words, rows=4, eos_ids=ends)
+    for index, ids in made.items():
+        end = next((at for at, id in enumerate(ids) if id in (*ends, words.eos_token_id)), None)
+        assert found[index].text == words.decode(ids[:end], skip_special_tokens=True)
+        assert found[index].truncated == (end is None)
+    assert found[1].completion_tokens == 1
+
+
 def test_a_stream_is_the_completion_in_pieces(words, alone):
     for index in (0, 4):
         pieces = list(engine(words, rows=1, block=3).stream(PROMPTS[index]))

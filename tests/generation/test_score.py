@@ -36,7 +36,7 @@ def student(words, sizes=(1, 1, 1)):
     model = Llama(tiny.CONFIG, Compute())
     with sharding.use(mesh):
         placed = jax.device_put(variables(), sharding.of(abstract_variables(model, mesh)))
-    return Student(model, placed, words, mesh)
+    return Student(model, placed, words, mesh, ())
 
 
 def by_definition(words, prompt: str, completion: str) -> tuple[float, int]:

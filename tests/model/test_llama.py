@@ -1,7 +1,10 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lema_jax.model import layout
@@ -144,3 +147,30 @@ def test_stacking_is_undone_by_unstacking_anywhere_in_a_tree():
     assert "layers_1" in in_line["mu"]["lora"]
     assert "layers" not in in_line["mu"]["lora"]
     jax.tree.map(np.testing.assert_array_equal, layout.stack_layers(in_line), tree)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["head", "tied"])
+def test_rows_that_pad_the_vocabulary_change_nothing(tied):
+    plain = dataclasses.replace(tiny.CONFIG, tie_embeddings=tied)
+    padded = dataclasses.replace(plain, vocab_padding=64)
+    variables, tokens = tiny.variables(plain), tiny.tokens(2, 9)
+    add = {"embed": ((0, 64), (0, 0)), "head": ((0, 0), (0, 64))}
+    # Anything but zero, so that one of these rows would win if they were not barred.
+    widen = lambda name: lambda leaf: jnp.pad(leaf, add[name], constant_values=9.0) if name in add else leaf
+    wide = {name: jax.tree.map(widen(name), node) for name, node in variables["params"].items()}
+
+    def loss(params, config):
+        logits = tiny.apply(Llama(config), {"params": params}, tokens)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, tokens)), logits
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    (value, logits), grads = step(variables["params"], plain)
+    (same, more), wide_grads = step(wide, padded)
+    np.testing.assert_allclose(same, value, rtol=1e-6)
+    np.testing.assert_allclose(more[..., :704], logits, atol=1e-6)
+    assert (more[..., 704:] == -np.inf).all()
+    for name, axis in (("embed", 0), ("head", 1)):
+        for leaf, wider in zip(jax.tree.leaves(grads.get(name)), jax.tree.leaves(wide_grads.get(name))):
+            kept, padding = np.split(wider, [704], axis)
+            np.testing.assert_allclose(kept, leaf, atol=1e-6)
+            assert not padding.any()

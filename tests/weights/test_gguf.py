@@ -142,6 +142,12 @@ def test_other_files_are_refused(tmp_path):
         Gguf(tmp_path / "absent")
 
 
+def test_a_tensor_under_two_names_is_refused(tmp_path):
+    raw = {"model.norm.weight": (np.ones(64, np.float32), Quantization.F32)}
+    with pytest.raises(UserError, match=r"output_norm\.weight and model\.norm\.weight are both model\.norm\.weight"):
+        Gguf(write(tmp_path / "m.gguf", SMALL, tensors(SMALL), raw=raw))
+
+
 def test_strangers_and_gaps_are_named_by_the_table(tmp_path):
     weights = tensors(SMALL)
     del weights["model.norm.weight"]

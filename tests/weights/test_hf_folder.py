@@ -81,12 +81,34 @@ def test_a_folder_without_a_tokenizer(tmp_path):
         hf_folder.copy_tokenizer(tmp_path, tmp_path / "out")
 
 
+def test_the_tokens_that_end_an_answer(tmp_path):
+    assert hf_folder.eos_ids(tmp_path) == ()
+    (tmp_path / "config.json").write_text('{"eos_token_id": 2}')
+    assert hf_folder.eos_ids(tmp_path) == (2,)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [128001, 128008, 128009]}')
+    assert hf_folder.eos_ids(tmp_path) == (128001, 128008, 128009)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": ["</s>"]}')
+    with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id=\['</s>'\] must be the id"):
+        hf_folder.eos_ids(tmp_path)
+
+
+@pytest.mark.parametrize(("given", "written"), [((), 1), ((1,), 1), ((5, 1, 7), [5, 1, 7]), ((5,), [1, 5])])
+def test_all_tokens_that_end_an_answer_are_written(fast, tmp_path, given, written):
+    transformers = pytest.importorskip("transformers")
+    source = names.Tree(names.load_model(Memory(tensors(CONFIG)), CONFIG), names.table(CONFIG), "memory")
+    out = tmp_path / "out"
+    out.mkdir()
+    hf_folder.write(out, CONFIG, source, fast, given, None, 1 << 30)
+    assert transformers.GenerationConfig.from_pretrained(out).eos_token_id == written
+    assert transformers.AutoConfig.from_pretrained(out).eos_token_id == written
+
+
 def test_what_is_written_transformers_reads(fast, tmp_path):
     transformers = pytest.importorskip("transformers")
     source = names.Tree(names.load_model(Memory(tensors(CONFIG)), CONFIG), names.table(CONFIG), "memory")
     out = tmp_path / "out"
     out.mkdir()
-    hf_folder.write(out, CONFIG, source, fast, np.dtype(np.float16), 1 << 30)
+    hf_folder.write(out, CONFIG, source, fast, (), np.dtype(np.float16), 1 << 30)
     assert hf_config.read(out) == CONFIG
     read = transformers.AutoConfig.from_pretrained(out)
     assert (read.model_type, read.eos_token_id, read.pad_token_id) == ("llama", 1, 2)

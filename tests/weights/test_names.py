@@ -1,5 +1,6 @@
 """The table both ways: bijective, strict, streaming, whole or in shards."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -122,3 +123,22 @@ def test_layers_of_unlike_types_are_promoted():
     params = names.load_model(source, SMALL)
     assert params["layers"]["mlp"]["up"]["kernel"].dtype == np.float32
     assert params["norm"]["scale"].dtype == np.float16
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_padded_vocabulary_has_rows_of_zeros_that_do_not_go_out(tied):
+    config = dataclasses.replace(SMALL, vocab_size=13, vocab_padding=19, tie_embeddings=tied)
+    source = Memory(tensors(config))
+    params = names.load_model(source, config)
+    padded = [params["embed"]["embedding"]] + ([] if tied else [params["head"]["kernel"].T])
+    for array in padded:
+        assert array.shape == (32, 8)
+        assert array[:13].all()
+        assert not array[13:].any()
+    tree = names.Tree(params, names.table(config), "memory")
+    for name, array in source.tensors.items():
+        np.testing.assert_array_equal(names.whole(tree, name), array)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), "x")
+    cut = jax.tree.map(lambda _: jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()), params)
+    cut["embed"]["embedding"] = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    jax.tree.map(np.testing.assert_array_equal, names.load_model(source, config, shardings=cut), params)

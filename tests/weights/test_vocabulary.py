@@ -186,3 +186,11 @@ def test_an_unknown_tokenizer_is_refused(tmp_path):
         vocabulary.from_gguf(byte_level_gguf(tmp_path / "m.gguf", "tekken"))
     with pytest.raises(UserError, match=r"tokenizer\.ggml\.model='bert'"):
         vocabulary.from_gguf(byte_level_gguf(tmp_path / "n.gguf", "smollm", **{"tokenizer.ggml.model": "bert"}))
+
+
+def test_tokens_that_end_a_text_a_turn_or_a_message_end_an_answer(tmp_path):
+    plain = byte_level_gguf(tmp_path / "a.gguf", "llama-bpe")
+    end = plain.get("tokenizer.ggml.eos_token_id")
+    assert vocabulary.eos_ids(plain) == (end,)
+    turns = {"tokenizer.ggml.eot_token_id": 7, "tokenizer.ggml.eom_token_id": 9}
+    assert vocabulary.eos_ids(byte_level_gguf(tmp_path / "b.gguf", "llama-bpe", **turns)) == (end, 7, 9)
