@@ -12,6 +12,8 @@ from lema_jax.weights import hf_config
 
 LLAMA2 = {
     "_name_or_path": "x",
+    "_model_name_or_path": "y",
+    "unk_token_id": 0,
     "architectures": ["LlamaForCausalLM"],
     "bos_token_id": 1,
     "eos_token_id": 2,
