@@ -12,6 +12,7 @@ while true; do
   began=$SECONDS
   "$@" &
   child=$!
+  [ -z "${stopped:-}" ] || kill -TERM "$child" 2>/dev/null # told to stop before there was a number to tell it to
   code=0
   wait "$child" || code=$?
   # A trapped signal ends `wait` at once; the trainer is still saving.

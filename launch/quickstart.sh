@@ -6,11 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh
+. launch/stages.sh
 run=${RUNS:-runs}/quickstart
-export TRANSFORMERS_VERBOSITY=error # it warns that PyTorch is not here, which nothing needs
-
-stage() { echo; echo "== $1"; }
-lema() { .venv/bin/python -m "lema_jax.$1" "${@:2}"; }
 
 stage "1/8 data: chain of thought for 20,000 training questions, and a tokenizer of its own"
 lema build_data --task=arithmetic --train_tokenizer=1536 --overlap=drop --out="$run/data_student"

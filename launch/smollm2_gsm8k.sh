@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole loop on a real LLaMA and real questions: SmolLM2-135M-Instruct on GSM8K, sized for two CPU cores (about
-# 30 minutes). Killed anywhere, the same command goes on from there.
+# 20 minutes). Killed anywhere, the same command goes on from there.
 #
 #   bash launch/smollm2_gsm8k.sh [--data_dir=DIR] [--hf_dir=DIR] [--questions=96] [--samples=2] [--steps=30]
 #       [--test=64] [--out=runs/smollm2] [--teacher=openai --model=gpt-4o [--base_url=URL] --max_cost_usd=5]
@@ -31,9 +31,7 @@ for argument in "$@"; do
 done
 cd "$here"
 bash launch/setup.sh
-
-stage() { echo; echo "== $1"; }
-lema() { .venv/bin/python -m "lema_jax.$1" "${@:2}"; }
+. launch/stages.sh
 
 if [ -z "$data_dir" ]; then
   stage "data: GSM8K from its publisher"
@@ -41,7 +39,6 @@ if [ -z "$data_dir" ]; then
   .venv/bin/python -c 'import pathlib, sys; from lema_jax.tasks import gsm8k; gsm8k.download(pathlib.Path(sys.argv[1]))' "$data_dir"
 fi
 export LEMA_DATA=$data_dir
-export TRANSFORMERS_VERBOSITY=error # it warns that PyTorch is not here, which nothing needs
 
 stage "1/8 weights"
 if [ -n "$hf_dir" ]; then

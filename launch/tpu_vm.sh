@@ -16,67 +16,16 @@
 # Everywhere: [--project=ID] [--version=RUNTIME] [--dry_run] (prints the exact commands that change something).
 # What this does to a cloud account: one queued resource and its node, named --name. Nothing else is touched.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=launch/verbs.sh
+. "$here/launch/verbs.sh"
 
-verb=${1:-}
-[ $# -gt 0 ] && shift
-name='' zone='' type='' version='' project='' from='' to='' spot='' wait='' dry='' yes='' command=()
-while [ $# -gt 0 ]; do
-  case $1 in
-    --name=*) name=${1#*=} ;;
-    --zone=*) zone=${1#*=} ;;
-    --type=*) type=${1#*=} ;;
-    --version=*) version=${1#*=} ;;
-    --project=*) project=${1#*=} ;;
-    --from=*) from=${1#*=} ;;
-    --to=*) to=${1#*=} ;;
-    --spot) spot=1 ;;
-    --wait) wait=1 ;;
-    --dry_run) dry=1 ;;
-    --yes) yes=1 ;;
-    --)
-      shift
-      command=("$@")
-      break
-      ;;
-    *)
-      echo "error: unknown argument $1; see the top of launch/tpu_vm.sh" >&2
-      exit 2
-      ;;
-  esac
-  shift
-done
-
+name='' zone='' type='' version='' spot='' wait='' project=''
+read_words "name zone type version project" "spot wait" "$@"
 where=("--zone=$zone")
 [ -z "$project" ] || where+=("--project=$project")
 poll=${POLL_SECONDS:-30}
 
-say() { echo "== $1"; }
-fail() {
-  echo "error: $1" >&2
-  exit "${2:-1}"
-}
-need() {
-  local flag
-  for flag in "$@"; do
-    [ -n "${!flag}" ] || fail "--$flag is missing; see the top of launch/tpu_vm.sh" 2
-  done
-}
-need_command() { [ ${#command[@]} -gt 0 ] || fail "what to run is missing: … $verb … -- -m lema_jax.train --config=…" 2; }
-ask() {
-  [ -z "$yes$dry" ] || return 0
-  local answer=''
-  read -r -p "$1 [y/N] " answer || true
-  case $answer in y | Y | yes) ;; *) fail "nothing was done; --yes answers beforehand" ;; esac
-}
-act() { # everything that changes something goes through here
-  if [ -n "$dry" ]; then
-    printf '%q ' "$@"
-    echo
-  else
-    "$@"
-  fi
-}
 on() { act gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" "--worker=$1" "--command=$2"; }
 
 state() { # of the queued resource; NONE where there is none, UNKNOWN where gcloud cannot tell (a network, a permission)
@@ -122,13 +71,14 @@ create() {
 
 remove() {
   act gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet
-  [ -z "$dry" ] || return 0
+  [ -z "$dry_run" ] || return 0
   while [ "$(state)" != NONE ]; do sleep "$poll"; done
 }
 
 setup() {
-  local pack=/tmp/lema_jax.tar.gz
-  act tar -czf "$pack" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ .
+  local pack=$here/runs/lema_jax.tar.gz
+  act mkdir -p "$here/runs"
+  act tar -czf "$pack" -C "$here" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ .
   act gcloud compute tpus tpu-vm scp "$pack" "$name:" "${where[@]}" --worker=all
   on all 'mkdir -p lema_jax && tar -xzf lema_jax.tar.gz -C lema_jax && bash lema_jax/launch/setup.sh tpu'
 }
@@ -198,16 +148,16 @@ case $verb in
     need type
     ask "Create $name ($type${spot:+, spot}) in $zone? It costs money until it is deleted."
     create
-    [ -z "$wait" ] || [ -n "$dry" ] || await || fail "$name is $(state); look at it, or delete it"
+    [ -z "$wait" ] || [ -n "$dry_run" ] || await || fail "$name is $(state); look at it, or delete it"
     ;;
   setup) setup ;;
-  start) need_command && start ;;
+  start) need_command '-m lema_jax.train' && start ;;
   run)
     need type
-    need_command
+    need_command '-m lema_jax.train'
     case "${command[*]}" in *gs://*) ;; *) say "warning: nothing of the command lies on gs://; a preempted slice takes its checkpoints along" ;; esac
     ask "Create $name ($type${spot:+, spot}) in $zone, and again whenever it is preempted? It costs money until it is deleted."
-    if [ -n "$dry" ]; then
+    if [ -n "$dry_run" ]; then
       create && setup && start
     else
       [ "$(state)" != UNKNOWN ] || fail "gcloud does not answer for $name in $zone (its words are above)"
@@ -224,14 +174,10 @@ case $verb in
     ask "Stop the run on $name? It saves first."
     on all 'pkill -TERM -f launch/again.s[h]'
     ;;
-  fetch)
-    need from to
-    act mkdir -p "$to"
-    act gcloud storage rsync --recursive "$from" "$to"
-    ;;
+  fetch) fetch ;;
   delete)
     ask "Delete $name in $zone and all that lies on its disks?"
     remove
     ;;
-  *) fail "say create, setup, start, run, tail, status, stop, fetch or delete; see the top of launch/tpu_vm.sh" 2 ;;
+  *) fail "say create, setup, start, run, tail, status, stop, fetch or delete; $usage" 2 ;;
 esac

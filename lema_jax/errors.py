@@ -32,5 +32,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         raise UserError(f"{error}; see --help") from None
-    except (KeyError, TypeError, ValueError, FileNotFoundError) as error:
+    except KeyError as error:
+        raise UserError(f"--config: {error.args[0]}; the fields are those of lema_jax/training/config.py") from error
+    except (TypeError, ValueError, FileNotFoundError) as error:
         raise UserError(f"in the command line or its --config: {error}") from error

@@ -268,5 +268,25 @@ def test_killed_while_asking_nothing_is_lost_and_nothing_kept_is_asked_twice(tmp
     assert out.read_bytes() == (tmp_path / "undisturbed.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]])
+def test_what_was_in_flight_when_a_run_was_killed_counts_as_spent(files, tmp_path, signals):
+    with Server(teacher(12, delay=30)) as server:
+        flags = (*files, *chat_flags(server, "--concurrency=4"))
+        process = subprocess.Popen(command(*flags), stdout=-1, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        while len(server.asked) < 4:
+            time.sleep(0.01)
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.5)
+        process.communicate()
+        limit = "--max_tokens_total=20000"  # room for two requests, had nothing been asked before
+        assert "that are spent" in succeeds(*flags, "--dry_run", "--usd_per_million=1,2")
+        assert "the budget has no room" in fails(*flags, limit)
+        assert len(server.asked) == 4
+    with Server(teacher(12)) as server:
+        succeeds(*files, *chat_flags(server))
+        assert len(server.asked) == 12
+
+
 def whole_lines(path: Path) -> list[bytes]:
     return path.read_bytes().split(b"\n")[:-1] if path.exists() else []

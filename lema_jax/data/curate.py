@@ -55,7 +55,7 @@ class Pool:
 def require_some(pool: Pool) -> None:
     """Raises a `UserError` with the counts of all filters, where they have left nothing of the pool."""
     if not pool.candidates:
-        raise UserError(f"nothing is left to learn from ({pool.counts()})")
+        raise UserError(f"nothing is left to learn from ({pool.counts()}); loosen what left them out, or give more")
 
 
 def normal(text: str) -> str:

@@ -17,11 +17,16 @@ Value: TypeAlias = Fraction | complex
 POINTS = 3  # at which expressions with variables are compared
 _LONGEST = 1_000  # characters
 _MOST_BITS = 20_000  # of an exact power
+_HOPELESS_BITS = 1_000_000  # computer algebra, which writes out every digit, would have to be killed from here on
 _MOST_FACTORIAL = 3_000
 
 
 def values(text: str) -> tuple[Value, ...] | None:
-    """The values of an expression at `POINTS` points (once, when it has no variable), or None when it has none."""
+    """The values of an expression at `POINTS` points (once, when it has no variable), or None when it has none.
+
+    Raises:
+      TooLarge: a power or a factorial in it is a number that no machine holds.
+    """
     if len(text) > _LONGEST:
         return None
     try:
@@ -41,6 +46,10 @@ def equal(one: Value, other: Value) -> bool:
         return cmath.isclose(complex(one), complex(other), rel_tol=1e-9, abs_tol=1e-12)
     except OverflowError:  # a fraction beyond floating point, which no floating-point value equals
         return False
+
+
+class TooLarge(Exception):
+    """A number such as 9^{9^{9}}, which nothing is gained by trying to work out."""
 
 
 class _Unread(Exception):
@@ -284,8 +293,10 @@ class _Reader:
 
 def _power(base: Value, exponent: Value) -> Value:
     if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
-        bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-        if abs(exponent) * bits > _MOST_BITS:
+        bits = abs(exponent) * (max(base.numerator.bit_length(), base.denominator.bit_length()) - 1)
+        if bits > _HOPELESS_BITS:
+            raise TooLarge
+        if bits > _MOST_BITS:
             raise _Unread("a power beyond bounds")
         return base ** int(exponent)
     if isinstance(exponent, Fraction) and exponent.numerator == 1:
@@ -321,6 +332,8 @@ def _natural(value: Value) -> int:
 
 
 def _factorial(value: Value) -> Value:
+    if isinstance(value, Fraction) and value > _HOPELESS_BITS:  # n! has more than n bits
+        raise TooLarge
     return Fraction(math.factorial(_natural(value)))
 
 

@@ -73,6 +73,11 @@ def worst(body: dict[str, Any]) -> Tokens:
     return Tokens(_prompt_bytes(body) + _HIDDEN_TOKENS, body["max_tokens"])
 
 
+def largest(one: Tokens, other: Tokens) -> Tokens:
+    """Enough for either."""
+    return Tokens(max(one.prompt, other.prompt), max(one.completion, other.completion))
+
+
 def likely(body: dict[str, Any]) -> Tokens:
     """About the tokens of the prompt, and the most of the completion."""
     return Tokens(round(_prompt_bytes(body) / _BYTES_A_TOKEN), body["max_tokens"])

@@ -67,24 +67,32 @@ def wire(body: dict[str, Any], client: "AsyncOpenAI") -> dict[str, Any]:
 _FAILED = ("length", "content_filter", "refusal", "no_choices", "too_long")
 
 
-class Reply(records.Row):
-    """An answer as it came; `id` is the request's. One that says nothing is an answer too: it was paid for."""
+class Paid(records.Row):
+    """What asking cost."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None = None  # at the price known when it was paid
+
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(self.prompt_tokens, self.completion_tokens)
+
+
+class Reply(Paid):
+    """An answer as it came; `id` is the request's. One that says nothing is an answer too: it was paid for.
+
+    Its tokens are upper bounds where the endpoint reports none.
+    """
 
     text: str
     finish: str  # the endpoint's finish_reason, or what we say instead: "refusal", "no_choices", "too_long"
     model: str  # who answered, in the endpoint's words
-    prompt_tokens: int  # the two counts are upper bounds where the endpoint reports none
-    completion_tokens: int
-    cost_usd: float | None = None  # at the price known when it was paid
 
     @property
     def failed(self) -> str:
         """Why it is no whole answer, as far as the endpoint says so; empty when it may be one."""
         return self.finish if self.finish in _FAILED else ""
-
-    @property
-    def tokens(self) -> Tokens:
-        return Tokens(self.prompt_tokens, self.completion_tokens)
 
 
 def read_completion(id: str, completion: Any, worst: Tokens, price: Price | None) -> Reply:

@@ -1,6 +1,7 @@
 """Asks a chat endpoint many questions at once, and keeps every answer.
 
-An answer is on the disk before it counts, so a killed run pays again only for what was in flight. Refusals, server
+An answer is on the disk before it counts, so a killed run pays again only for what was in flight, and the budget counts
+that too (see `losses`). Refusals, server
 errors, time-outs and broken connections are tried again, with growing and jittered waits; what another try cannot mend
 (a bad key, an unknown model, a malformed request) ends the run with one clear error after the rest has landed.
 """
@@ -23,6 +24,7 @@ from lema_jax.records import Appender
 from lema_jax.teacher import budget, chat
 from lema_jax.teacher.budget import Budget, Tokens
 from lema_jax.teacher.chat import Outcome, Reply, Request
+from lema_jax.teacher.losses import Losses
 from lema_jax.teacher.pace import Pace
 from lema_jax.teacher.progress import Progress
 
@@ -53,6 +55,7 @@ class Asking:
       requests: drawn from as they start, so they may be more than fit into memory; those in `replies` are skipped.
       total: how many there are.
       replies: where answers are kept.
+      losses: where tries are noted that may be paid for without one.
       right: says of an answer whether it is right, for the progress line.
     """
 
@@ -62,12 +65,13 @@ class Asking:
         requests: Iterable[Request],
         total: int,
         replies: Appender[Reply],
+        losses: Losses,
         spending: Budget,
         pace: Pace,
         right: Callable[[Request, Reply], bool],
     ):
         self._client, self._requests, self._replies = client, iter(requests), replies
-        self._budget, self._pace, self._right = spending, pace, right
+        self._losses, self._budget, self._pace, self._right = losses, spending, pace, right
         self._outcome = Outcome(total)
         self._progress = Progress(self._outcome, spending)
         self._asking: set[str] = set()
@@ -175,6 +179,7 @@ class Asking:
             failure = error
             if error.paid:
                 self._budget.spend(worst)
+                self._losses.add(worst)
             raise
         finally:
             self._in_flight.discard(task)

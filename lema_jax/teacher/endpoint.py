@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -13,10 +14,11 @@ from absl import flags
 from lema_jax import records
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
-from lema_jax.teacher import batch, budget
+from lema_jax.teacher import batch, budget, losses
 from lema_jax.teacher.budget import Budget, Price, Tokens
-from lema_jax.teacher.chat import Outcome, Reply, Request
+from lema_jax.teacher.chat import Outcome, Paid, Reply, Request
 from lema_jax.teacher.client import Asking
+from lema_jax.teacher.losses import Losses
 from lema_jax.teacher.pace import Pace
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Endpoint:
     requests_per_minute: float = math.inf
     tokens_per_minute: float = math.inf
     timeout_s: float = 300.0
-    max_cost_usd: float = math.inf  # this and the next count all that stands in the replies file, earlier runs included
+    max_cost_usd: float = math.inf  # this and the next count what earlier runs spent too, or may have
     max_tokens_total: float = math.inf
     usd_per_million: tuple[str, ...] = ()
     batch: bool = False
@@ -54,17 +56,23 @@ class Endpoint:
         Raises:
           UserError: no key, a limit in USD without a price, or an answer of the endpoint that only the user can mend.
         """
-        total, model = 0, ""
+        total, missing, model, worst = 0, 0, "", Tokens(0, 0)
         for request in requests():
             total, model = total + 1, request.body["model"]
+            if request.id not in replies.rows:
+                missing, worst = missing + 1, budget.largest(worst, budget.worst(request.body))
         if not total:
             return Outcome(0)
-        return asyncio.run(self._ask(requests, total, replies, self._budget(model, replies.rows.values()), right))
+        at_once = min(self.concurrency, missing)
+        in_flight = Tokens(at_once * worst.prompt, at_once * worst.completion)
+        spending = self._budget(model, replies.rows.values(), losses.read(replies.path))
+        return asyncio.run(self._ask(requests, total, in_flight, replies, spending, right))
 
     async def _ask(
         self,
         requests: Callable[[], Iterable[Request]],
         total: int,
+        in_flight: Tokens,
         replies: Appender[Reply],
         spending: Budget,
         right: Callable[[Request, Reply], bool],
@@ -73,8 +81,9 @@ class Endpoint:
             if self.batch:
                 return await batch.Batches(client, replies, spending, self.batch_poll_s).run(requests, right)
             pace = Pace(self.concurrency, self.requests_per_minute, self.tokens_per_minute)
-            asking = Asking(client, requests(), total, replies, spending, pace, right)
-            return await asking.run(min(self.concurrency, total))
+            with Losses(replies.path, spending.price) as lost, lost.in_flight(in_flight):
+                asking = Asking(client, requests(), total, replies, lost, spending, pace, right)
+                return await asking.run(min(self.concurrency, total))
 
     def connect(self) -> "AsyncOpenAI":
         """The official client, its own retries off.
@@ -102,7 +111,7 @@ class Endpoint:
             count += 1
             likely = budget.likely(request.body)
             tokens = Tokens(tokens.prompt + likely.prompt, tokens.completion + likely.completion)
-        spending, price = self._budget(model, kept()), self.price(model)
+        spending, price = self._budget(model, kept(), losses.read(replies)), self.price(model)
         usd = price.of(tokens) if price else 0.0
         lines = [
             f"{count:,} requests to ask ({answered:,} are answered already): about {tokens.prompt:,} prompt tokens and"
@@ -129,10 +138,11 @@ class Endpoint:
             return Price(*(usd * budget.BATCH_DISCOUNT for usd in listed))
         return listed
 
-    def _budget(self, model: str, replies: Iterable[Reply]) -> Budget:
+    def _budget(self, model: str, *earlier: Iterable[Paid]) -> Budget:
+        """The limits, and what earlier runs have spent of them."""
         spending = Budget(self.price(model), self.max_cost_usd, self.max_tokens_total)
-        for reply in replies:
-            spending.spend(reply.tokens, reply.cost_usd)
+        for paid in itertools.chain(*earlier):
+            spending.spend(paid.tokens, paid.cost_usd)
         return spending
 
 

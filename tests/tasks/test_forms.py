@@ -156,3 +156,14 @@ def test_no_text_raises_and_every_text_equals_itself(one, other):
 )
 def test_hostile_texts_end_at_once(text):
     same(text, text + "1")
+
+
+@pytest.mark.parametrize("gold", ["5", "x", "x = 9^{9}", "(1, 9^{9^{9}})", "9^{9^{8}}"])
+def test_numbers_that_no_machine_holds_never_reach_computer_algebra(gold):
+    """None would hand the two to a worker that would have to be killed, at the price of some seconds each time."""
+    assert same("9^{9^{9}}", gold) is False
+    assert same(gold, "9^{9^{9}}") is False
+
+
+def test_a_large_number_is_itself_wherever_it_stands():
+    assert same("\\{5, 9^{9^{9}}\\}", "9^{9^{9}}, 5") is True

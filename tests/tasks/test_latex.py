@@ -32,10 +32,20 @@ def test_rational_values_are_exact(text, value):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1 +", "(1", "1)", "\\text{a}", "\\unknown{1}", "1/0", "9^{9^{9}}", "x = 1", "1, 2", "(" * 2000, "\\frac{1}"],
+    ["", "1 +", "(1", "1)", "\\text{a}", "\\unknown{1}", "1/0", "3^{50000}", "x = 1", "1, 2", "(" * 2000, "\\frac{1}"],
 )
 def test_what_is_no_expression_has_no_value(text):
     assert latex.values(text) is None
+
+
+@pytest.mark.parametrize("text", ["9^{9^{9}}", "1 - 2^{-9^{9^{9}}}", "x^{10^{10^{10}}}", "(10^{10})!"])
+def test_a_number_that_no_machine_holds_is_told_of(text):
+    with pytest.raises(latex.TooLarge):
+        latex.values(text)
+
+
+def test_a_power_of_one_is_no_large_number():
+    assert latex.values("(-1)^{10^{20}}") == (1,)
 
 
 def test_an_expression_with_variables_is_tried_at_several_points():

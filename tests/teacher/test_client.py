@@ -270,6 +270,9 @@ def test_a_try_whose_answer_was_lost_counts_as_paid(tmp_path):
         outcome = ask(server, tmp_path, questions(1), max_tokens_total=one * 1.5)
         assert (outcome.answered, len(server.asked)) == (0, 1)
         assert "budget" in outcome.stopped
+        outcome = ask(server, tmp_path, questions(1), max_tokens_total=one * 1.5)  # and is not forgotten
+        assert (outcome.answered, len(server.asked)) == (0, 1)
+        assert ask(server, tmp_path, questions(1), max_tokens_total=one * 2.5).answered == 1
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------

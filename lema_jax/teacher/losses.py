@@ -1,0 +1,82 @@
+"""What may have been paid for without an answer: noted on the disk, so that no restart crosses a budget.
+
+A request that is given up after it was sent may be billed all the same, and so may all that was in flight when a run
+was killed. Both count at their worst.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from lema_jax import records
+from lema_jax.errors import UserError
+from lema_jax.records import Appender
+from lema_jax.teacher.budget import Price, Tokens
+from lema_jax.teacher.chat import Paid
+
+_LOST, _SENT, _LANDED = "lost/", "sent/", "landed/"
+
+
+class Loss(Paid):
+    """Tokens that may be billed. `id` says of what, and ends in a number that makes it this file's only one.
+
+    `lost/N`: of a try without an answer. `sent/N`: of all that a run can have in flight at a time; `landed/N` follows
+    when that run has ended by itself, and then nothing of it was lost.
+    """
+
+
+class Losses:
+    """The losses noted beside a file of replies, in `….lost.jsonl`; held by one process at a time."""
+
+    def __init__(self, replies: Path, price: Price | None):
+        self._file, self._price = Appender(_beside(replies), Loss), price
+
+    def add(self, tokens: Tokens) -> None:
+        """Notes a try that may be paid for and has no answer."""
+        self._note(f"{_LOST}{len(self._file.rows)}", tokens)
+
+    @contextlib.contextmanager
+    def in_flight(self, tokens: Tokens) -> Iterator[None]:
+        """Within it, so many tokens are lost when the process is killed; a `UserError` ends it in order."""
+        if not sum(tokens):
+            yield
+            return
+        number = len(self._file.rows)
+        self._note(f"{_SENT}{number}", tokens)
+        try:
+            yield
+        except UserError:
+            self._note(f"{_LANDED}{number}", Tokens(0, 0))
+            raise
+        self._note(f"{_LANDED}{number}", Tokens(0, 0))
+
+    def _note(self, id: str, tokens: Tokens) -> None:
+        usd = self._price and self._price.of(tokens)
+        row = Loss(id=id, prompt_tokens=tokens.prompt, completion_tokens=tokens.completion, cost_usd=usd)
+        try:
+            self._file.append(row)
+        except OSError as error:
+            raise UserError(f"cannot write {self._file.path}: {error.strerror}; make room and run it again") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.__exit__(*exc)
+
+
+def read(replies: Path) -> list[Loss]:
+    """The losses of earlier runs beside a file of replies; none where nothing was noted.
+
+    Raises:
+      UserError: a malformed line.
+    """
+    path = _beside(replies)
+    rows = list(records.read(path, Loss, growing=True)) if path.exists() else []
+    landed = {row.id.removeprefix(_LANDED) for row in rows if row.id.startswith(_LANDED)}
+    return [row for row in rows if row.id.removeprefix(_SENT) not in landed]
+
+
+def _beside(replies: Path) -> Path:
+    return replies.with_suffix(".lost.jsonl")

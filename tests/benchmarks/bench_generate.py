@@ -1,0 +1,77 @@
+"""Questions answered with real stopping, by ours and by transformers' `generate`: wall time, and whether tokens agree.
+
+    python -m tests.benchmarks.bench_generate --checkpoint=runs/base --hf_dir=DIR [--prompts=256 --new=256 --rows=32]
+
+DIR is the same model as a Hugging Face folder (`convert --checkpoint=runs/base --out=DIR` makes one). The first
+questions of GSM8K's test split, asked as in the paper, greedily, in float32. `generate` takes them in the order of
+the file in batches of `rows`, padded on the left. Ours is timed with its compiling, and again without; one JSON line.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+import transformers
+
+from lema_jax import checkpoint
+from lema_jax.generation import student
+from lema_jax.tasks import gsm8k
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--hf_dir", required=True)
+    parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--new", type=int, default=256)
+    parser.add_argument("--rows", type=int, default=32)
+    given = parser.parse_args()
+    folder = Path(os.environ.get("LEMA_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    prompts = [gsm8k.prompt(problem) for problem in gsm8k.load("test", folder)[: given.prompts]]
+
+    read = student.read(given.checkpoint, checkpoint.latest_step(given.checkpoint), "float32")
+    walls = []
+    for _ in range(2):
+        engine = student.engine(read, rows=given.rows, max_new_tokens=given.new)
+        began = time.perf_counter()
+        ours = {done.index: done for done in engine.complete(prompts)}
+        walls.append(time.perf_counter() - began)
+
+    words, end = read.tokenizer, read.tokenizer.eos_token_id
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(given.hf_dir, dtype=torch.float32).eval()
+    torch.set_num_threads(os.cpu_count() or 1)
+    texts = []
+    began = time.perf_counter()
+    for start in range(0, len(prompts), given.rows):
+        batch = words(prompts[start : start + given.rows], return_tensors="pt", padding=True, padding_side="left")
+        with torch.inference_mode():
+            made = theirs.generate(
+                **batch, max_new_tokens=given.new, do_sample=False, pad_token_id=words.pad_token_id, eos_token_id=end
+            )
+        for ids in made[:, batch["input_ids"].shape[1] :].tolist():
+            ids = ids[: ids.index(end) + 1] if end in ids else ids
+            texts.append((words.decode(ids, skip_special_tokens=True), len(ids)))
+    wall = time.perf_counter() - began
+
+    differ = [i for i, (text, count) in enumerate(texts) if (ours[i].text, ours[i].completion_tokens) != (text, count)]
+    print(
+        json.dumps(
+            {
+                "job": f"{len(prompts)} questions, at most {given.new} tokens each, {given.rows} rows",
+                "tokens": sum(done.completion_tokens for done in ours.values()),
+                "ours_s": round(walls[1], 1),
+                "ours_with_compiling_s": round(walls[0], 1),
+                "generate_s": round(wall, 1),
+                "ratio": round(walls[1] / wall, 3),
+                "tally": str(engine.tally),
+                "answers_that_differ": differ,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
