@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint.experimental.v1 as ocp
 import pydantic
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lema_jax.errors import UserError
@@ -131,6 +132,7 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
       folder: must not exist.
       card: its card.
       weights: the adapters where the card has a shape for them, else whole weights; stacked over layers, any dtype.
+        Several processes call this together, each with its shards.
       tokenizer: a folder with the tokenizer's files, copied.
 
     Raises:
@@ -140,15 +142,19 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another")
     beside = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    write_card(beside, card)
-    shutil.copytree(tokenizer, beside / "tokenizer")
+    first = jax.process_index() == 0
+    if first:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        write_card(beside, card)
+        shutil.copytree(tokenizer, beside / "tokenizer")
+    multihost_utils.sync_global_devices("the folder is there")
     context = ocp.Context()
     context.memory.deepcopy_host_arrays = False  # nobody changes them meanwhile, and a host may not hold them twice
     with context, ocp.training.Checkpointer((beside / "checkpoints").absolute()) as checkpointer:
         checkpointer.save_checkpointables(0, {"weights": {"lora" if card.lora else "params": weights}}, force=True)
-    os.replace(beside, folder)
+    if first:
+        os.replace(beside, folder)
 
 
 def load_weights(

@@ -12,6 +12,9 @@ adapter of PEFT's upon it. Writes, beside and then renamed:
     hf       a Hugging Face folder for transformers and vLLM, adapters merged
     peft     an adapter folder for PEFT
 The same command run again finds its work done. For a GGUF, write `hf` and run llama.cpp's convert_hf_to_gguf.py on it.
+
+From a GGUF or a Hugging Face folder several processes may make a model folder together (--coordinator, --processes and
+--process, as for `train`): each reads and holds its part of the weights alone. All must see the folder of --out.
 """
 
 import contextlib
@@ -33,7 +36,8 @@ from lema_jax import checkpoint, errors
 from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.errors import UserError
-from lema_jax.parallel import mesh
+from lema_jax.model.llama import Llama
+from lema_jax.parallel import mesh, processes, sharding
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.weights import formats, hf_folder, names, peft
 from lema_jax.weights.formats import Opened
@@ -72,6 +76,11 @@ _RECORD = "conversion.json"  # in a folder that is not ours: what it was made fr
 def main(argv: Sequence[str]) -> None:
     """Converts, unless the very thing lies there already."""
     del argv
+    jax.config.update("jax_platforms", "cpu")  # weights pass through the host alone; its chips may be at work
+    if flags.FLAGS.processes is not None:
+        processes.join()
+    if jax.process_count() > 1 and (_TO.value != "model" or _CHECKPOINT.value is not None):
+        raise UserError("several processes can only make a model folder (--to=model) of --gguf or --hf_dir")
     opened = _open()
     if _TO.value in ("adapter", "peft") and opened.adapters is None:
         raise UserError(f"--to={_TO.value} writes adapters, but {opened.source.where} has none; --peft_dir adds some")
@@ -84,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
     if out.exists():
         if _lineage(out) != lineage:
             raise UserError(f"{out} exists already, made from something else; remove it or choose another --out")
-        print(f"{out} is there already, made from the same weights; nothing to do")
+        _say(f"{out} is there already, made from the same weights; nothing to do")
         return
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = Path(scratch) / "tokenizer"
@@ -97,7 +106,12 @@ def main(argv: Sequence[str]) -> None:
             )
         writers = {"model": _write_model, "adapter": _write_adapter, "hf": _write_hf, "peft": _write_peft}
         writers[_TO.value](out, opened, tokenizer, lineage)
-    print(f"{out}: {_TO.value} of {_told(opened)}")
+    _say(f"{out}: {_TO.value} of {_told(opened)}")
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text)
 
 
 def _told(opened: Opened) -> str:
@@ -133,8 +147,7 @@ def _open_model() -> Opened:
 def _open_checkpoint(folder: str) -> Opened:
     card = checkpoint.read_card(folder)
     step = checkpoint.latest_step(folder) if _STEP.value is None else _STEP.value
-    host = mesh.make_mesh(MeshConfig(), jax.devices("cpu")[:1])
-    _, variables = checkpoint.load_weights(folder, host, None, step)
+    _, variables = checkpoint.load_weights(folder, mesh.make_mesh(MeshConfig(), jax.devices()[:1]), None, step)
     return Opened(
         names.Tree(variables["params"], names.table(card.config), folder),
         card.config,
@@ -164,7 +177,11 @@ def _merged(opened: Opened) -> Source:
 def _write_model(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
     padding = -opened.config.vocab_size % _VOCAB_MULTIPLE
     config = dataclasses.replace(opened.config, vocab_padding=padding)
-    params = names.load_model(_merged(opened), config, _DTYPES.get(_DTYPE.value))
+    shardings = None
+    if jax.process_count() > 1:
+        abstract = checkpoint.abstract_variables(Llama(config), mesh.make_mesh(MeshConfig()))
+        shardings = sharding.of(abstract["params"])
+    params = names.load_model(_merged(opened), config, _DTYPES.get(_DTYPE.value), shardings)
     checkpoint.save_model(out, Card(config, lineage, eos_ids=opened.eos_ids), params, tokenizer)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,28 @@ def test_transformers_answers_with_what_is_exported(hf_dir, peft_dir, tmp_path):
     assert tokenizer.eos_token_id == 1
     assert theirs.generation_config.eos_token_id == [1, 5]
     assert (theirs.config.pad_token_id, theirs.generation_config.pad_token_id) == (2, 2)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_folder_that_one_makes(hf_dir, peft_dir, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    given = ["-m", "lema_jax.convert", f"--hf_dir={hf_dir}", f"--peft_dir={peft_dir}", "--dtype=float32"]
+    told = [f"--out={together}", f"--coordinator=127.0.0.1:{port}", "--processes=2"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    commands = [[sys.executable, *given, *told, f"--process={index}"] for index in (0, 1)]
+    running = [subprocess.Popen(one, stdout=subprocess.PIPE, text=True, env=environment) for one in commands]
+    said = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert "".join(said).count("rank 4") == 1
+    converted(*given[2:], f"--out={alone}")
+    assert checkpoint.read_card(together) == checkpoint.read_card(alone)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    one, other = (checkpoint.load_weights(folder, mesh, None)[1] for folder in (alone, together))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "hf", "peft", "together"]
 
 
 @pytest.mark.slow

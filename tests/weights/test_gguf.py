@@ -16,6 +16,7 @@ from lema_jax.weights import names
 from lema_jax.weights.gguf import Gguf
 
 SMALL = LlamaConfig(32, 64, 96, 2, 4, 2, 8, 128, 5e4)
+UP_PROJ = "model.layers.0.mlp.up_proj.weight"
 
 
 def loaded(file: Gguf) -> dict[str, np.ndarray]:
@@ -51,30 +52,52 @@ def test_stored_types_are_read_as_stored(tmp_path, kind):
     assert found["lm_head.weight"].dtype == bits.get(kind, np.float32)
 
 
+def random_blocks(kind: str) -> np.ndarray:
+    """[256, bytes of 256 weights]: blocks of any content, but for infinite or huge scales."""
+    size, bytes_ = gguf.GGML_QUANT_SIZES[Quantization[kind]]
+    blocks = np.random.default_rng(0).integers(0, 256, (256, 256 // size, bytes_), np.uint8)
+    blocks[blocks == 0x7C] = 0x3C
+    blocks[blocks == 0xFC] = 0xBC
+    return (blocks & 0xBF).reshape(256, -1)
+
+
+def with_up_proj(path, data: np.ndarray, kind: str) -> Gguf:
+    """A file whose only quantised tensor is that one."""
+    config = LlamaConfig(16, 256, 256, 1, 4, 4, 64)
+    weights = tensors(config)
+    del weights[UP_PROJ]
+    return Gguf(write(path, config, weights, raw={"blk.0.ffn_up.weight": (data, Quantization[kind])}))
+
+
+@pytest.mark.parametrize("kind", ["Q5_0", "Q5_1"])
+def test_five_bits_are_dequantised_as_defined(tmp_path, kind):
+    # A block of 32 weights: a float16 scale, for Q5_1 a float16 minimum, a fifth bit of each, then low four bits, those
+    # of weights 0 to 15 in the lower halves of 16 bytes and those of 16 to 31 in the upper.
+    data = random_blocks(kind)
+    minimum = 2 if kind == "Q5_1" else 0
+    blocks = data.reshape(256, 8, -1)
+    scale = blocks[..., :2].copy().view(np.float16).astype(np.float32)
+    least = blocks[..., 2:4].copy().view(np.float16).astype(np.float32) if minimum else -16 * scale
+    fifth = np.unpackbits(blocks[..., 2 + minimum : 6 + minimum], axis=-1, bitorder="little")
+    low = blocks[..., 6 + minimum :]
+    codes = np.concatenate([low & 15, low >> 4], axis=-1) + 16 * fifth
+    found = with_up_proj(tmp_path / "m.gguf", data, kind).read(UP_PROJ, (slice(0, 256), slice(0, 256)))
+    np.testing.assert_allclose(found, (scale * codes + least).reshape(256, 256), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q4_1"])
 def test_dequantised_values_are_those_of_transformers_own_reader(tmp_path, kind):
     torch = pytest.importorskip("torch")
     from transformers.integrations.gguf.dequant import dequantize
 
-    config = LlamaConfig(16, 256, 256, 1, 4, 4, 64)
-    weights = tensors(config)
-    random = np.random.default_rng(0)
-    size, bytes_ = gguf.GGML_QUANT_SIZES[Quantization[kind]]
-    blocks = random.integers(0, 256, (256, 256 // size, bytes_), np.uint8)
-    blocks[blocks == 0x7C] = 0x3C  # no infinities among the float16 scales
-    blocks[blocks == 0xFC] = 0xBC
-    blocks &= 0xBF  # nor huge ones
-    data = blocks.reshape(256, -1)
-    del weights["model.layers.0.mlp.up_proj.weight"]
-    raw = {"blk.0.ffn_up.weight": (data, Quantization[kind])}
-    file = Gguf(write(tmp_path / "m.gguf", config, weights, raw=raw))
-    name = "model.layers.0.mlp.up_proj.weight"
+    data = random_blocks(kind)
+    file = with_up_proj(tmp_path / "m.gguf", data, kind)
     expected = dequantize(torch.from_numpy(data.copy()), Quantization[kind]).reshape(256, 256)
-    whole = file.read(name, (slice(0, 256), slice(0, 256)))
+    whole = file.read(UP_PROJ, (slice(0, 256), slice(0, 256)))
     assert np.isfinite(whole).all()
     assert np.abs(whole).max() > 0
     np.testing.assert_allclose(whole, expected.numpy(), rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(file.read(name, (slice(3, 9), slice(10, 20))), whole[3:9, 10:20])
+    np.testing.assert_array_equal(file.read(UP_PROJ, (slice(3, 9), slice(10, 20))), whole[3:9, 10:20])
 
 
 def test_llama3_scaling_is_recovered_from_the_stored_divisors(tmp_path):
