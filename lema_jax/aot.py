@@ -16,9 +16,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from lema_jax import checkpoint, errors
-from lema_jax.ahead import chips, compiler, estimate, programs, report, search
+from lema_jax.ahead import compiler, estimate, programs, report, search
 from lema_jax.model import presets
 from lema_jax.model.config import LlamaConfig
+from lema_jax.parallel import chips
 from lema_jax.training.config import TrainConfig
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().")

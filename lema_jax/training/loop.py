@@ -24,7 +24,7 @@ from lema_jax.training import start
 from lema_jax.training.config import TrainConfig, validate
 from lema_jax.training.dev import Dev, Judge
 from lema_jax.training.guard import Guard
-from lema_jax.training.metrics import Metrics
+from lema_jax.training.metrics import Metrics, ideal_seconds
 from lema_jax.training.profile import Profile
 from lema_jax.training.program import Program
 from lema_jax.training.step import State
@@ -87,7 +87,8 @@ def _train(
     first = int(state.step)
     guard = Guard(config.guard, config.data.path)
     under_way: tuple[int, dict[str, jax.Array], np.ndarray] | None = None
-    with Metrics(config, first) as log, Preemption() as preemption, Profile(profile, first) as profiler:
+    log = Metrics(config, first, ideal_seconds(program.work, list(program.mesh.devices.flat)))
+    with log, Preemption() as preemption, Profile(profile, first) as profiler:
 
         def settle() -> None:
             nonlocal under_way

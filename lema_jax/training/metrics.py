@@ -5,7 +5,7 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,28 @@ import jax
 import numpy as np
 
 from lema_jax.errors import UserError
+from lema_jax.model import flops
+from lema_jax.parallel import chips
 from lema_jax.training.config import TrainConfig
 
 Sink = Callable[[int, dict[str, float]], None]
 
 
+def ideal_seconds(work: flops.Step, devices: Sequence[jax.Device]) -> float | None:
+    """Of a step whose model flops alone the devices compute at their peak; None where the peak is not known."""
+    peak = chips.peak_flops(devices[0].device_kind)
+    return None if peak is None else flops.model_flops(work) / (peak * len(devices))
+
+
 class Metrics:
     """Lines past the step that a run resumes at are dropped from metrics.jsonl: they come again.
 
-    Of several processes the first speaks for all.
+    Of several processes the first speaks for all. `ideal`: see `ideal_seconds`; MFU is the share that these are of a
+    step's own seconds, and without them there is none.
     """
 
-    def __init__(self, config: TrainConfig, first: int):
-        self._config, self._speaks = config, jax.process_index() == 0
+    def __init__(self, config: TrainConfig, first: int, ideal: float | None):
+        self._config, self._ideal, self._speaks = config, ideal, jax.process_index() == 0
         self._path = Path(config.out) / "metrics.jsonl" if self._speaks else Path(os.devnull)
         self._since = self._shown = time.monotonic()
         self._lines: list[dict[str, float]] = []
@@ -47,6 +56,7 @@ class Metrics:
         seconds, self._since = now - self._since, now
         line: dict[str, float] = {"step": step} | {name: float(value) for name, value in metrics.items()}
         line |= {"seconds": seconds, "tokens_per_second": line["tokens"] / seconds}
+        line |= {"mfu": self._ideal / seconds} if self._ideal else {}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for sink in self._sinks:
@@ -61,10 +71,12 @@ class Metrics:
         mean = sum(line["loss"] * line["loss_tokens"] for line in lines) / max(sum(l["loss_tokens"] for l in lines), 1)
         real = sum(line["tokens"] for line in lines) / seconds
         padded = self._config.data.batch_size * self._config.data.seq_len * len(lines) / seconds
+        mfu = f"MFU {self._ideal * len(lines) / seconds:.1%}  " if self._ideal else ""
         left = datetime.timedelta(seconds=round(seconds / len(lines) * (steps - step)))
         print(
             f"step {step}/{steps}  loss {mean:.4f}  grad {lines[-1]['grad_norm']:.3f}  "
-            f"lr {lines[-1]['learning_rate']:.2e}  {real:,.0f} tokens/s ({padded:,.0f} with padding)  left {left}",
+            f"lr {lines[-1]['learning_rate']:.2e}  {real:,.0f} tokens/s ({padded:,.0f} with padding)  "
+            f"{mfu}left {left}",
             flush=True,
         )
 
