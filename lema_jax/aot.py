@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from lema_jax import checkpoint, errors
+from lema_jax import checkpoint, errors, storage
 from lema_jax.ahead import compiler, estimate, programs, report, search
 from lema_jax.model import presets
 from lema_jax.model.config import LlamaConfig
@@ -73,7 +73,7 @@ def architecture(config: TrainConfig, preset: str) -> LlamaConfig:
         return presets.get(preset)
     if config.model is not None:
         return config.model
-    if not (Path(config.init) / "model.json").exists():
+    if not (storage.place(config.init) / "model.json").exists():
         raise errors.UserError(
             f"init={config.init!r} is not on this disk; name its architecture with --preset, "
             f"one of {', '.join(presets.names())}"

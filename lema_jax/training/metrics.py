@@ -2,6 +2,7 @@
 
 import datetime
 import importlib
+import io
 import json
 import os
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.model import flops
 from lema_jax.parallel import chips
@@ -35,7 +37,7 @@ class Metrics:
 
     def __init__(self, config: TrainConfig, first: int, ideal: float | None):
         self._config, self._ideal, self._speaks = config, ideal, jax.process_index() == 0
-        self._path = Path(config.out) / "metrics.jsonl" if self._speaks else Path(os.devnull)
+        self._path = storage.place(config.out) / "metrics.jsonl" if self._speaks else Path(os.devnull)
         self._since = self._shown = time.monotonic()
         self._lines: list[dict[str, float]] = []
         before = self._path.read_text().splitlines() if self._path.is_file() else []
@@ -44,11 +46,19 @@ class Metrics:
         self._sinks = _sinks(config) if self._speaks else []
 
     def __enter__(self) -> "Metrics":
-        self._file = open(self._path, "a")
+        # On gs://, where no file can grow, lines are held until `keep`; what is lost with a process is made anew.
+        self._file = io.StringIO() if storage.is_remote(self._path) else open(self._path, "a")
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.keep()
         self._file.close()
+
+    def keep(self) -> None:
+        """Brings to the file what has been written; called with every checkpoint."""
+        if isinstance(self._file, io.StringIO):
+            storage.append(self._path, self._file.getvalue())
+            self._file = io.StringIO()
 
     def write(self, step: int, metrics: dict[str, np.ndarray]) -> None:
         """One step's numbers, to everything that listens; the progress line every `log_every` steps."""
@@ -84,7 +94,7 @@ class Metrics:
 def _sinks(config: TrainConfig) -> list[Sink]:
     sinks: list[Sink] = []
     if config.tensorboard:
-        writer = _needed("tensorboardX", "tensorboard").SummaryWriter(str(Path(config.out) / "tensorboard"))
+        writer = _needed("tensorboardX", "tensorboard").SummaryWriter(f"{config.out}/tensorboard")
 
         def board(step: int, line: dict[str, float]) -> None:
             for name, value in line.items():
@@ -94,8 +104,9 @@ def _sinks(config: TrainConfig) -> list[Sink]:
         sinks.append(board)
     if config.wandb:
         # The run's folder is its name, so that a run which goes on goes on there too.
-        name = Path(config.out).name
-        run = _needed("wandb", "wandb").init(project=config.wandb, id=name, resume="allow", dir=config.out)
+        name = storage.place(config.out).name
+        folder = None if storage.is_remote(config.out) else config.out
+        run = _needed("wandb", "wandb").init(project=config.wandb, id=name, resume="allow", dir=folder)
         sinks.append(lambda step, line: run.log(line, step=step))
     return sinks
 
