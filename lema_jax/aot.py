@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     ratio = estimate.calibration(_CALIBRATE.value, where) if _CALIBRATE.value else None
     job = programs.Job(where, compiler.devices(where), llama, _PRICE.value, ratio)
     if _SEARCH.value:
-        reports = search.run(job, config, lambda one: print(report.line(one), flush=True))
+        reports = search.run(job, config, lambda line: print(line, flush=True))
         print("\nthe frontier: nothing else is both smaller and faster\n")
         print("\n".join(report.line(one) for one in search.frontier(reports)))
     else:
