@@ -80,7 +80,7 @@ setup() {
   act mkdir -p "$here/runs"
   act tar -czf "$pack" -C "$here" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ .
   act gcloud compute tpus tpu-vm scp "$pack" "$name:" "${where[@]}" --worker=all
-  on all 'mkdir -p lema_jax && tar -xzf lema_jax.tar.gz -C lema_jax && bash lema_jax/launch/setup.sh tpu'
+  on all 'mkdir -p lema_jax && tar -xzf lema_jax.tar.gz -C lema_jax && bash lema_jax/launch/setup.sh tpu,gcs'
 }
 
 start() {

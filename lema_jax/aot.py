@@ -15,10 +15,11 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from lema_jax import checkpoint, errors
-from lema_jax.ahead import chips, compiler, estimate, programs, report, search
+from lema_jax import checkpoint, errors, storage
+from lema_jax.ahead import compiler, estimate, programs, report, search
 from lema_jax.model import presets
 from lema_jax.model.config import LlamaConfig
+from lema_jax.parallel import chips
 from lema_jax.training.config import TrainConfig
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().")
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     ratio = estimate.calibration(_CALIBRATE.value, where) if _CALIBRATE.value else None
     job = programs.Job(where, compiler.devices(where), llama, _PRICE.value, ratio)
     if _SEARCH.value:
-        reports = search.run(job, config, lambda one: print(report.line(one), flush=True))
+        reports = search.run(job, config, lambda line: print(line, flush=True))
         print("\nthe frontier: nothing else is both smaller and faster\n")
         print("\n".join(report.line(one) for one in search.frontier(reports)))
     else:
@@ -72,7 +73,7 @@ def architecture(config: TrainConfig, preset: str) -> LlamaConfig:
         return presets.get(preset)
     if config.model is not None:
         return config.model
-    if not (Path(config.init) / "model.json").exists():
+    if not (storage.place(config.init) / "model.json").exists():
         raise errors.UserError(
             f"init={config.init!r} is not on this disk; name its architecture with --preset, "
             f"one of {', '.join(presets.names())}"

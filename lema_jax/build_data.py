@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lema_jax import errors
+from lema_jax import errors, storage
 from lema_jax.data import card, examples, exports
 from lema_jax.data.build import Recipe, build
 from lema_jax.data.encode import Limits
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
     if _CORRECTION_SHARE.present and _EQUAL_EXAMPLES.value is None and _EQUAL_TOKENS.value is None:
         raise UserError("--correction_share is of an equalised mix; give --equal_examples or --equal_tokens with it")
-    made, new = build(_recipe(), Path(_OUT.value))
+    made, new = build(_recipe(), storage.on_disk(_OUT.value))
     print(card.summary(made))
     print(f"wrote {_OUT.value}" if new else f"{_OUT.value} is there already, made of the same inputs; nothing to do")
 

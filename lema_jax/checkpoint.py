@@ -5,7 +5,7 @@
     folder/checkpoints/<step>/    Orbax: `weights` ({params: …} or {lora: …}), and of a trainer `optimizer`
 
 Weights lie stacked over layers, whatever layout they were trained in, and are read straight into the shardings of the
-mesh at hand. Orbax commits a step by renaming its folder, so a step is there whole or not at all.
+mesh at hand. Orbax commits a step by renaming its folder, or on gs:// by a file in it: it is there whole or not at all.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ import pydantic
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.model import layout, nf4
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
@@ -70,7 +71,7 @@ def read_card(folder: str | Path) -> Card:
     Raises:
       UserError: no such folder, or a card that cannot be read.
     """
-    path = Path(folder) / "model.json"
+    path = storage.place(folder) / "model.json"
     try:
         return pydantic.TypeAdapter(Card).validate_json(path.read_text())
     except FileNotFoundError:
@@ -81,15 +82,23 @@ def read_card(folder: str | Path) -> Card:
 
 def write_card(folder: str | Path, card: Card) -> None:
     """Writes `model.json` in one atomic step."""
-    path = Path(folder) / "model.json"
+    path = storage.place(folder) / "model.json"
     beside = path.with_suffix(".tmp")
     beside.write_bytes(pydantic.TypeAdapter(Card).dump_json(card, indent=2))
-    os.replace(beside, path)
+    beside.replace(path)
+
+
+def checkpoints(folder: str | Path) -> Path:
+    """Where Orbax has a model folder's steps."""
+    return storage.place(folder) / "checkpoints"
 
 
 def steps(folder: str | Path) -> list[int]:
     """The steps that the folder has committed, ascending."""
-    return sorted(int(p.name) for p in (Path(folder) / "checkpoints").glob("*") if p.name.isdigit())
+    there = checkpoints(folder)
+    found = [path for path in there.iterdir() if path.name.isdigit()] if there.exists() else []
+    committed = lambda path: not storage.is_remote(path) or (path / "commit_success.txt").exists()
+    return sorted(int(path.name) for path in found if committed(path))
 
 
 def latest_step(folder: str | Path) -> int:
@@ -111,7 +120,7 @@ def best_step(folder: str | Path) -> int:
     Raises:
       UserError: the run was not tried on dev.
     """
-    path = Path(folder) / "dev.jsonl"
+    path = storage.place(folder) / "dev.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
     there = set(steps(folder))
     tried = {line["step"]: line for line in lines if line["step"] in there}
@@ -129,16 +138,16 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
     """Writes weights as step 0 of a new model folder: beside it first, then renamed.
 
     Args:
-      folder: must not exist.
+      folder: must not exist; on this disk.
       card: its card.
       weights: the adapters where the card has a shape for them, else whole weights; stacked over layers, any dtype.
         Several processes call this together, each with its shards.
       tokenizer: a folder with the tokenizer's files, copied.
 
     Raises:
-      UserError: `folder` exists.
+      UserError: `folder` exists, or is one on gs://.
     """
-    folder = Path(folder)
+    folder = storage.on_disk(folder)
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another")
     beside = folder.with_name(folder.name + ".tmp")
@@ -151,7 +160,7 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
     multihost_utils.sync_global_devices("the folder is there")
     context = ocp.Context()
     context.memory.deepcopy_host_arrays = False  # nobody changes them meanwhile, and a host may not hold them twice
-    with context, ocp.training.Checkpointer((beside / "checkpoints").absolute()) as checkpointer:
+    with context, ocp.training.Checkpointer(checkpoints(beside)) as checkpointer:
         checkpointer.save_checkpointables(0, {"weights": {"lora" if card.lora else "params": weights}}, force=True)
     if first:
         os.replace(beside, folder)
@@ -174,20 +183,20 @@ def load_weights(
     """
     card = read_card(folder)
     lora = card.lora or lora
-    variables = _stacked(Path(folder), card, mesh, compute, step, lora)
+    variables = _stacked(str(folder), card, mesh, compute, step, lora)
     if compute is None or compute.scan_layers:
         return card, variables
     return card, unstacked(variables, Llama(card.config, compute, lora), mesh)
 
 
 def _stacked(
-    folder: Path, card: Card, mesh: Mesh, compute: Compute | None, step: int | None, lora: LoraConfig | None
+    folder: str, card: Card, mesh: Mesh, compute: Compute | None, step: int | None, lora: LoraConfig | None
 ) -> dict[str, Any]:
     step = latest_step(folder) if step is None else step
     model = Llama(card.config, dataclasses.replace(compute or Compute(), scan_layers=True), lora)
     if card.lora:
-        base = folder / card.base
-        found = identity(base) if (base / "model.json").exists() else "nothing"
+        base = storage.beside(folder, card.base)
+        found = identity(base) if (storage.place(base) / "model.json").exists() else "nothing"
         if found != card.base_lineage:
             raise UserError(
                 f"{folder} holds adapters of the base weights {card.base_lineage} at {base}, but there is {found}; "
@@ -202,7 +211,7 @@ def _stacked(
     return _quantised(folder, step, wanted, {"weights": {"params": abstract_variables(model, mesh)["params"]}})
 
 
-def _quantised(folder: Path, step: int, dense: Any, wanted: Any) -> dict[str, Any]:
+def _quantised(folder: str, step: int, dense: Any, wanted: Any) -> dict[str, Any]:
     """Weights with nf4 kernels, from dense ones on the disk. These are read one stacked array at a time, into the
     shards of the mesh, so that beside the result no more than that one's are in memory."""
     path, stored = _checked(folder, step, dense)
@@ -244,7 +253,7 @@ def restore(folder: str | Path, step: int, abstract: dict[str, Any], as_stored: 
 
 def _checked(folder: str | Path, step: int, abstract: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """The step's folder, and what is told of its arrays there; raises as `restore` does."""
-    path = (Path(folder) / "checkpoints" / str(step)).absolute()
+    path = checkpoints(folder) / str(step)
     if not path.exists():
         raise UserError(f"{folder} has no checkpoint at step {step}; it has {steps(folder)}")
     arrays = {name: tree for name, tree in abstract.items() if name in ("weights", "optimizer")}
@@ -277,7 +286,7 @@ def place_in_data(folder: str | Path, step: int) -> dict[str, Any]:
     Raises:
       DamagedCheckpoint: its files cannot be read.
     """
-    path = (Path(folder) / "checkpoints" / str(step)).absolute()
+    path = checkpoints(folder) / str(step)
     with _damage(path):
         return ocp.metadata(path, checkpointable_name="weights").custom_metadata["data"]
 

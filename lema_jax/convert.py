@@ -32,7 +32,7 @@ import ml_dtypes
 import numpy as np
 from absl import flags
 
-from lema_jax import checkpoint, errors
+from lema_jax import checkpoint, errors, storage
 from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.errors import UserError
@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
     lineage = checkpoint.lineage(
         source=opened.fingerprint, dtype=_DTYPE.value, to=_TO.value, merge_into=_MERGE_INTO.value
     )
-    out = Path(_OUT.value)
+    out = storage.on_disk(_OUT.value)
     if out.exists():
         if _lineage(out) != lineage:
             raise UserError(f"{out} exists already, made from something else; remove it or choose another --out")
@@ -151,7 +151,7 @@ def _open_checkpoint(folder: str) -> Opened:
     return Opened(
         names.Tree(variables["params"], names.table(card.config), folder),
         card.config,
-        lambda out: hf_folder.copy_tokenizer(Path(folder) / "tokenizer", out),
+        lambda out: hf_folder.copy_tokenizer(storage.here(f"{folder}/tokenizer"), out),
         checkpoint.identity(folder, step),
         card.eos_ids,
         None if card.lora is None else (variables["lora"], card.lora),
@@ -190,7 +190,8 @@ def _write_adapter(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> 
     if base is None or opened.adapters is None or _PEFT_DIR.value is None:
         raise UserError("--to=adapter puts --peft_dir upon a model folder; name both --checkpoint and --peft_dir")
     adapters, lora = opened.adapters
-    card = Card(opened.config, lineage, lora, os.path.relpath(base, out), checkpoint.identity(base), opened.eos_ids)
+    path = storage.relative(base, out)
+    card = Card(opened.config, lineage, lora, path, checkpoint.identity(base), opened.eos_ids)
     checkpoint.save_model(out, card, adapters, tokenizer)
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from absl import flags
 
-from lema_jax import checkpoint, errors, records, tasks
+from lema_jax import checkpoint, errors, records, storage, tasks
 from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
 from lema_jax.evidence import harness, perplexity, stats, table
@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
         return
     if _OUT.value is None:
         raise UserError("--out says in which folder to write; give one")
-    out = Path(_OUT.value)
+    out = storage.on_disk(_OUT.value)
     if _SCORE.value:
         attempts = _attempts(_SCORE.value)
         for one in checkpoints:
@@ -117,9 +117,10 @@ def main(argv: Sequence[str]) -> None:
 
 def _checkpoint(given: str) -> _Checkpoint:
     folder, _, which = given.rpartition("@")
-    if not folder or not (which.isdecimal() or which == "best") or Path(given).exists():
+    if not folder or not (which.isdecimal() or which == "best") or storage.place(given).exists():
         folder, which = given, ""
-    name = Path(folder).resolve().name + (f"@{which}" if which else "")
+    lies = storage.place(folder) if storage.is_remote(folder) else Path(folder).resolve()
+    name = lies.name + (f"@{which}" if which else "")
     checkpoint.read_card(folder)  # no model folder at all is said first
     step = int(which) if which.isdecimal() else _STEP.value
     if which == "best":

@@ -16,6 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import pydantic
 
+from lema_jax import storage
 from lema_jax.errors import UserError
 
 
@@ -131,12 +132,12 @@ def read(path: str | Path, row: type[R], *, growing: bool = False) -> Iterator[R
     Raises:
       UserError: a missing file, a malformed line (`file:line: field: reason`), or an id that occurs twice.
     """
-    return (parsed for _, parsed in _read(Path(path), row, growing))
+    return (parsed for _, parsed in _read(storage.on_disk(path), row, growing))
 
 
 def write(path: str | Path, rows: Iterable[Row]) -> int:
     """Writes a whole file in one atomic step (beside, then renamed); returns the number of rows."""
-    path = Path(path)
+    path = storage.on_disk(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".tmp")
     count = 0
@@ -160,7 +161,7 @@ class Appender(Generic[R]):
     rows: Mapping[str, R]  # by id, in the order of the file; each is read when it is asked for
 
     def __init__(self, path: str | Path, row: type[R]):
-        self.path = Path(path)
+        self.path = storage.on_disk(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab+")  # noqa: SIM115 (held open for the life of the object)

@@ -10,13 +10,12 @@ code 42, by which a launcher knows to run it again.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
-from lema_jax import errors, records
+from lema_jax import errors, records, storage
 from lema_jax.generation.judge import judge
 from lema_jax.parallel import processes
 from lema_jax.records import Problem
@@ -42,13 +41,13 @@ def main(argv: Sequence[str]) -> None:
     config: TrainConfig = _CONFIG.value
     processes.join()
     if not jax.config.values["jax_compilation_cache_dir"] and config.out:  # a run that goes on need not compile again
-        jax.config.update("jax_compilation_cache_dir", str(Path(config.out).absolute() / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(storage.place(config.out) / "compiled"))
     if _DRY_RUN.value:
         dry_run.show(config)
         return
     judged = None
     if config.dev.questions:
-        problems = list(records.read(Path(config.dev.path) / "problems.jsonl", Problem))[: config.dev.questions]
+        problems = list(records.read(storage.here(config.dev.path) / "problems.jsonl", Problem))[: config.dev.questions]
         judged = judge(problems, config.data.path, config.compute, config.dev.max_new_tokens)
     try:
         loop.run(config, allow_config_change=_ALLOW.value, judge=judged, profile=_PROFILE.value)

@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lema_jax"
 FLOORS = (
     ("errors",),
+    ("storage",),
     ("records",),
     ("tasks",),
     ("teacher", "data", "evidence"),

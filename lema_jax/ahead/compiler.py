@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 
-from lema_jax.ahead import chips
-from lema_jax.ahead.chips import Slice
 from lema_jax.ahead.memory import out_of_memory
 from lema_jax.errors import UserError
+from lema_jax.parallel import chips
+from lema_jax.parallel.chips import Slice
 
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",  # do not ask a cloud's metadata server what machine this is

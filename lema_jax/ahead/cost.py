@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lema_jax.ahead import hlo, kernels
-from lema_jax.ahead.chips import Chip
 from lema_jax.ahead.hlo import Computation, Instruction, Program
 from lema_jax.ahead.loops import trips
+from lema_jax.parallel.chips import Chip
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
 _FREE = (

@@ -9,9 +9,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-from lema_jax.ahead.chips import Slice
 from lema_jax.ahead.cost import Cost
 from lema_jax.errors import UserError
+from lema_jax.parallel.chips import Slice
 
 
 @dataclasses.dataclass(frozen=True)

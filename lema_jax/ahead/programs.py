@@ -9,18 +9,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lema_jax.ahead import chips, compiler, flops
-from lema_jax.ahead.chips import Slice
+from lema_jax.ahead import compiler
 from lema_jax.ahead.cost import count
 from lema_jax.ahead.estimate import bracket
 from lema_jax.ahead.memory import OutOfMemory, largest
 from lema_jax.ahead.report import Report
-from lema_jax.model import decode
+from lema_jax.model import decode, flops
 from lema_jax.model.attention import Cache
 from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.model.decode import Rows, Sampling
 from lema_jax.model.llama import Llama
-from lema_jax.parallel import sharding
+from lema_jax.parallel import chips, sharding
+from lema_jax.parallel.chips import Slice
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.training.config import TrainConfig, validate
 from lema_jax.training.program import Program
@@ -47,9 +47,8 @@ def train_step(job: Job, config: TrainConfig) -> Report:
     """
     validate(config, len(job.devices))
     mesh = make_mesh(config.mesh, job.devices)
-    rows, length = config.data.batch_size, config.data.seq_len
-    shape = flops.Step(job.llama, config.compute, config.lora, rows, length)
-    layout = _layout(mesh) | {"rows": f"{rows}×{length}", "accumulation": config.accumulation}
+    rows = f"{config.data.batch_size}×{config.data.seq_len}"
+    layout = _layout(mesh) | {"rows": rows, "accumulation": config.accumulation, "remat": config.compute.remat}
     with sharding.use(mesh):
         program = Program(config, job.llama, mesh)
         arguments = largest({"state": program.state, "frozen": program.frozen, "batch": program.batch}, LISTED)
@@ -57,11 +56,11 @@ def train_step(job: Job, config: TrainConfig) -> Report:
     report = Report(
         "train_step",
         job.slice,
-        layout | {"remat": config.compute.remat},
+        layout,
         arguments,
-        shape.tokens,
-        formula_flops=flops.by_formula(shape),
-        model_flops=flops.model_flops(shape),
+        program.work.tokens,
+        formula_flops=flops.by_formula(program.work),
+        model_flops=flops.model_flops(program.work),
         runs=config.steps,
         price_per_chip_hour=job.price_per_chip_hour,
     )

@@ -4,11 +4,11 @@ import collections
 import dataclasses
 from typing import Any
 
-from lema_jax.ahead.chips import Slice
 from lema_jax.ahead.compiler import Memory
 from lema_jax.ahead.cost import Cost
 from lema_jax.ahead.estimate import Bracket
 from lema_jax.ahead.memory import Buffer, OutOfMemory
+from lema_jax.parallel.chips import Slice
 
 
 @dataclasses.dataclass(frozen=True)

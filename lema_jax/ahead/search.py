@@ -5,23 +5,24 @@ from collections.abc import Callable, Iterator
 
 from lema_jax.ahead import programs
 from lema_jax.ahead.programs import Job
-from lema_jax.ahead.report import Report
+from lema_jax.ahead.report import Report, line
 from lema_jax.errors import UserError
 from lema_jax.training.config import TrainConfig
 
-REMAT = ("full", "dots")
+REMAT = ("full", "dots")  # the one that takes least memory first
 ROWS = (1, 2, 4)  # of the batch that a chip (or the chips that share a row) takes at a time
 
 
-def candidates(config: TrainConfig, llama_kv_heads: int, devices: int) -> Iterator[TrainConfig]:
-    """Configurations that do the same steps: every tensor axis that the heads divide, the rest of the chips on fsdp."""
+def candidates(config: TrainConfig, kv_heads: int, chips: int, slices: int = 1) -> Iterator[TrainConfig]:
+    """Configurations that do the same steps: every tensor axis that the heads divide, the rest of a slice on fsdp."""
+    within = chips // slices
     for tensor in (1, 2, 4, 8, 16):
-        if devices % tensor or llama_kv_heads % tensor:
+        if within % tensor or kv_heads % tensor:
             continue
-        fsdp = devices // tensor
-        mesh = dataclasses.replace(config.mesh, data=1, fsdp=fsdp, tensor=tensor)
+        fsdp = within // tensor
+        mesh = dataclasses.replace(config.mesh, data=slices, fsdp=fsdp, tensor=tensor, sequence=1)
         for rows in ROWS:
-            accumulation, rest = divmod(config.data.batch_size, fsdp * rows)
+            accumulation, rest = divmod(config.data.batch_size, slices * fsdp * rows)
             if rest or not accumulation:
                 continue
             for remat in REMAT:
@@ -29,23 +30,34 @@ def candidates(config: TrainConfig, llama_kv_heads: int, devices: int) -> Iterat
                 yield dataclasses.replace(config, mesh=mesh, accumulation=accumulation, compute=compute)
 
 
-def run(job: Job, config: TrainConfig, told: Callable[[Report], None]) -> list[Report]:
-    """Every candidate's report, told as it is made. A mesh and rows that do not fit with remat are not tried without.
+def run(job: Job, config: TrainConfig, told: Callable[[str], None]) -> list[Report]:
+    """Every candidate's report, a line of each told as it is made.
+
+    What does not fit is not tried with more rows, nor with less remat; a mesh that the model does not divide is told.
 
     Raises:
       UserError: a batch that no mesh of the slice divides.
     """
     reports: list[Report] = []
-    for candidate in candidates(config, job.llama.num_kv_heads, len(job.devices)):
-        before = reports[-1] if reports and candidate.compute.remat != REMAT[0] else None
-        if before is not None and not before.fits:
-            continue
-        reports.append(programs.train_step(job, candidate))
-        told(reports[-1])
-    if not reports:
+    hopeless: set[tuple[int, str]] = set()
+    found = list(candidates(config, job.llama.num_kv_heads, len(job.devices), job.slice.count))
+    if not found:
         raise UserError(
             f"data.batch_size={config.data.batch_size} leaves chips of every mesh of {len(job.devices)} without a row"
         )
+    for candidate in found:
+        tensor, remat = candidate.mesh.tensor, candidate.compute.remat
+        if hopeless & {(tensor, remat), (tensor, REMAT[0])}:
+            continue
+        try:
+            reports.append(programs.train_step(job, candidate))
+        except UserError as error:
+            hopeless.add((tensor, REMAT[0]))
+            told(f"fsdp {candidate.mesh.fsdp}, tensor {tensor}: {error}")
+            continue
+        if not reports[-1].fits:
+            hopeless.add((tensor, remat))
+        told(line(reports[-1]))
     return reports
 
 

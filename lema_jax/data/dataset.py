@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from lema_jax import storage
 from lema_jax.data.encode import Encoded
 from lema_jax.errors import UserError
 
@@ -98,7 +99,7 @@ def lengths(folder: str | Path) -> np.ndarray:
     Raises:
       UserError: the folder is no data set, or has no examples.
     """
-    file = Path(folder) / _LENGTHS
+    file = storage.here(folder) / _LENGTHS
     try:
         found = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -127,7 +128,7 @@ class Records(Sequence[dict[str, np.ndarray]]):
         self._folder = folder
         expected = len(lengths(folder))
         try:
-            self._source = tfds.builder_from_directory(Path(folder)).as_data_source(split=SPLIT)
+            self._source = tfds.builder_from_directory(storage.here(folder)).as_data_source(split=SPLIT)
         except Exception as error:  # TFDS raises many kinds for a damaged folder
             raise UserError(f"cannot read the data set at {folder}: {error}; build it again") from error
         if len(self) != expected:
@@ -153,7 +154,9 @@ def fingerprint(folder: str | Path) -> str:
     """
     lengths(folder)
     digest = hashlib.sha256()
-    for file in sorted(Path(folder).glob("*.array_record*")) + sorted(Path(folder).glob("tokenizer/*.json")):
+    shards = storage.here(folder).glob("*.array_record*")
+    words = storage.here(f"{folder}/tokenizer").glob("*.json")
+    for file in sorted(shards) + sorted(words):
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())
         with open(file, "rb") as opened:
             while block := opened.read(1 << 20):

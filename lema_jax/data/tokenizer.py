@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from lema_jax import storage
 from lema_jax.data.encode import adds_bos
 from lema_jax.errors import UserError
 
@@ -26,19 +27,19 @@ def load(folder: str | Path) -> PreTrainedTokenizerFast:
     Raises:
       UserError: no `tokenizer.json` there, one that cannot be read, or one without an end-of-sequence token.
     """
-    places = (Path(folder), Path(folder) / "tokenizer")
-    found = next((place for place in places if (place / "tokenizer.json").is_file()), None)
+    places = (str(folder), f"{folder}/tokenizer")
+    found = next((place for place in places if (storage.place(place) / "tokenizer.json").is_file()), None)
     if found is None:
         raise UserError(
             f"no tokenizer in {folder}: neither tokenizer.json nor tokenizer/tokenizer.json is there; name a folder in "
             "Hugging Face's layout, a checkpoint of convert's or train's, or a data set of build_data's"
         )
     try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(found)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(storage.here(found))
     except Exception as error:  # the tokenizers library raises bare Exception for a malformed file
         raise UserError(f"cannot read the tokenizer in {found}: {error}") from None
     if tokenizer.eos_token_id is None:
-        raise UserError(f"{found / 'tokenizer_config.json'}: eos_token is missing; a completion could never end")
+        raise UserError(f"{found}/tokenizer_config.json: eos_token is missing; a completion could never end")
     return tokenizer
 
 

@@ -17,6 +17,7 @@ from lema_jax.model.linear import cuts, shard
 KEYS = ("batch", "kv_heads", "head_dim", "keys")  # logical axes of k_BKHS
 VALUES = ("batch", "kv_heads", "keys", "head_dim")  # and v_BKSH
 LANES = 128  # the kernel cuts sequences into blocks of a multiple of this
+_LONGEST = 512  # side of a block
 
 
 @jax.tree_util.register_dataclass
@@ -91,6 +92,11 @@ def within(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_
     return attend(q_BTNH, k_BKHS, v_BKSH, segment_mask(segment_ids_BT))
 
 
+def block(length: int) -> int:
+    """The side of the kernel's blocks, queries × keys, of a sequence (or a device's part of it) of that length."""
+    return math.gcd(length, _LONGEST)
+
+
 def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.Array:
     """The kernel, each device on its own rows and heads; keys and values are gathered along a cut length."""
     mesh = jax.sharding.get_abstract_mesh()
@@ -99,9 +105,9 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.A
     (kv_heads,) = where(("kv_heads",)) or (None,)
     parts = cuts("length")
     t, n, h = q_BTNH.shape[1:]
-    block = math.gcd(t // parts, 512)
+    side = block(t // parts)
     sizes = splash.BlockSizes(
-        block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
+        block_q=side, block_kv=side, block_q_dkv=side, block_kv_dkv=side, block_q_dq=side, block_kv_dq=side
     )
     kernel = splash.make_splash_mha(
         splash.MultiHeadMask([splash.CausalMask((t, t))] * n),

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from lema_jax import storage
 from lema_jax.data import batches
 from lema_jax.training.config import TrainConfig
 from lema_jax.training.program import Program
@@ -21,7 +21,7 @@ class Dev:
 
     def __init__(self, config: TrainConfig, program: Program, judge: Judge | None):
         self._config, self._program, self._judge = config, program, judge
-        self._path = Path(config.out) / "dev.jsonl"
+        self._path = storage.place(config.out) / "dev.jsonl"
 
     def try_on(self, step: int, state: State, frozen: Any) -> dict[str, float]:
         """{loss, accuracy?} at this step; the loss is Σ weight · nll / Σ weight over all dev examples."""
@@ -34,8 +34,7 @@ class Dev:
         if self._judge:
             found["accuracy"] = self._judge({**frozen, self._program.collection: state.trained})
         if jax.process_index() == 0:
-            with open(self._path, "a") as file:
-                file.write(json.dumps({"step": step} | found) + "\n")
+            storage.append(self._path, json.dumps({"step": step} | found) + "\n")
             print(
                 f"dev at step {step}: " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()), flush=True
             )

@@ -4,7 +4,6 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grain
@@ -13,7 +12,7 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from jax.sharding import Mesh
 
-from lema_jax import checkpoint
+from lema_jax import checkpoint, storage
 from lema_jax.checkpoint import Card
 from lema_jax.data import batches
 from lema_jax.errors import UserError
@@ -24,7 +23,7 @@ from lema_jax.training import start
 from lema_jax.training.config import TrainConfig, validate
 from lema_jax.training.dev import Dev, Judge
 from lema_jax.training.guard import Guard
-from lema_jax.training.metrics import Metrics
+from lema_jax.training.metrics import Metrics, ideal_seconds
 from lema_jax.training.profile import Profile
 from lema_jax.training.program import Program
 from lema_jax.training.step import State
@@ -55,7 +54,7 @@ def run(
     validate(config, jax.device_count())
     start.claim(config, allow_config_change)
     config = start.resolved(config)
-    out, mesh = Path(config.out), make_mesh(config.mesh)
+    out, mesh = config.out, make_mesh(config.mesh)
     with sharding.use(mesh), _room_on_the_disk(out):
         card, frozen, trained = start.weights(config, mesh)
         program = Program(config, card.config, mesh)
@@ -87,7 +86,8 @@ def _train(
     first = int(state.step)
     guard = Guard(config.guard, config.data.path)
     under_way: tuple[int, dict[str, jax.Array], np.ndarray] | None = None
-    with Metrics(config, first) as log, Preemption() as preemption, Profile(profile, first) as profiler:
+    log = Metrics(config, first, ideal_seconds(program.work, list(program.mesh.devices.flat)))
+    with log, Preemption() as preemption, Profile(profile, first) as profiler:
 
         def settle() -> None:
             nonlocal under_way
@@ -113,6 +113,7 @@ def _train(
                 items = start.items(program, program.to_disk(state))
                 place = {"data": iterator.get_state()}
                 checkpointer.save_checkpointables_async(step, items, force=True, metrics=tried, custom_metadata=place)
+                log.keep()
             if stopping:
                 checkpointer.close()
                 raise Preempted(f"SIGTERM: saved at step {step} of {config.steps}; the same command goes on from there")
@@ -126,19 +127,20 @@ def _checkpointer(config: TrainConfig) -> ocp.training.Checkpointer:
             [keep, policies.BestN(get_metric_fn=checkpoint.merit, n=1, keep_checkpoints_without_metrics=False)]
         )
     return ocp.training.Checkpointer(
-        (Path(config.out) / "checkpoints").absolute(), preservation_policy=keep, cleanup_tmp_directories=True
+        checkpoint.checkpoints(config.out), preservation_policy=keep, cleanup_tmp_directories=True
     )
 
 
 @contextlib.contextmanager
-def _room_on_the_disk(out: Path) -> Iterator[None]:
+def _room_on_the_disk(out: str) -> Iterator[None]:
     """Says plainly that a disk is full, which libraries tell in many ways."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if not any(sign in str(error) for sign in ("No space left", "Disk quota", "File too large")):
+        full = any(sign in str(error) for sign in ("No space left", "Disk quota", "File too large"))
+        if storage.is_remote(out) or not full:
             raise
         free = shutil.disk_usage(out).free / 1e9
         raise UserError(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from lema_jax.model import layout
+from lema_jax.model import flops, layout
 from lema_jax.model.config import LlamaConfig
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import processes, sharding
@@ -36,6 +36,7 @@ class Program:
       frozen: the abstract collections beside it.
       batch: the abstract batch, [B, T] each.
       rows: those of the batch that this process reads.
+      work: what a step computes, for `flops` to count.
       step: the jitted `train_step(state, frozen, batch)`; the state is donated.
       score: the jitted `loss_fn(trained, frozen, batch)` without dropout.
     """
@@ -57,6 +58,7 @@ class Program:
             for name in ("tokens", "weights", "segment_ids", "positions")
         }
         self.rows = processes.rows(rows, shape)
+        self.work = flops.Step(llama, config.compute, config.lora, *shape)
         on_tpu = mesh.devices.flat[0].platform == "tpu"
         self.step = jax.jit(
             functools.partial(

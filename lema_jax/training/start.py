@@ -9,17 +9,14 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
-import os
 import platform
-import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from lema_jax import checkpoint
+from lema_jax import checkpoint, storage
 from lema_jax.checkpoint import Card, DamagedCheckpoint
 from lema_jax.data import batches, dataset, tokenizer
 from lema_jax.errors import UserError
@@ -36,7 +33,7 @@ def claim(config: TrainConfig, allow_config_change: bool) -> None:
     Raises:
       UserError: the folder was begun with another configuration; every difference is listed.
     """
-    out = Path(config.out)
+    out = storage.place(config.out)
     resolved = as_dict(config)
     path = out / "config.json"
     if path.exists() and not allow_config_change:
@@ -75,10 +72,10 @@ def weights(config: TrainConfig, mesh: Mesh) -> tuple[Card, Any, Any]:
     #   1. its own folder, when a checkpoint is there;
     #   2. `init`, a model folder: its weights to train, or to freeze under new adapters, or its adapters to go on with;
     #   3. `model`: random weights, only when asked for by that field.
-    out = Path(config.out)
+    out = config.out
     if checkpoint.steps(out):
         card = checkpoint.read_card(out)
-        base = out / card.base
+        base = storage.beside(out, card.base)
         frozen = checkpoint.load_weights(base, mesh, config.compute, lora=card.lora)[1] if card.lora else {}
         return card, frozen, None
     shaped = shaping(as_dict(config)) | {"data": dataset.fingerprint(config.data.path)}
@@ -94,19 +91,18 @@ def weights(config: TrainConfig, mesh: Mesh) -> tuple[Card, Any, Any]:
         else:
             if source.lora not in (None, config.lora):
                 raise UserError(f"init={config.init} holds adapters of shape {source.lora}, but lora={config.lora}")
-            base = Path(config.init) / source.base
-            card = dataclasses.replace(
-                card, lora=config.lora, base=os.path.relpath(base, out), base_lineage=checkpoint.identity(base)
-            )
+            base = storage.beside(config.init, source.base)
+            path = storage.relative(base, out)
+            card = dataclasses.replace(card, lora=config.lora, base=path, base_lineage=checkpoint.identity(base))
             frozen, trained = {"params": variables["params"]}, variables.get("lora")
     else:
         assert config.model is not None  # validate has seen to it
-        size = len(tokenizer.load(Path(config.data.path) / "tokenizer"))
+        size = len(tokenizer.load(config.data.path))
         if config.model.vocab_size < size:
             raise UserError(f"model.vocab_size={config.model.vocab_size} is below the tokenizer's {size} tokens")
         card, frozen, trained = Card(config.model, checkpoint.lineage(config=shaped)), {}, None
     if jax.process_index() == 0:
-        shutil.copytree(Path(config.data.path) / "tokenizer", out / "tokenizer", dirs_exist_ok=True)
+        storage.copy_files(f"{config.data.path}/tokenizer", f"{out}/tokenizer")
         checkpoint.write_card(out, card)
     return card, frozen, trained
 
@@ -123,7 +119,7 @@ def items(program: Program, stored: State) -> dict[str, Any]:
     }
 
 
-def resume(out: Path, program: Program, iterator: Any) -> State | None:
+def resume(out: str, program: Program, iterator: Any) -> State | None:
     """The state of the newest checkpoint that can be read, the iterator set to its place; None when there is none.
 
     A damaged one is put aside under another name, with a warning: nothing is deleted.
@@ -137,7 +133,7 @@ def resume(out: Path, program: Program, iterator: Any) -> State | None:
             found = checkpoint.restore(out, step, items(program, program.stored))
             iterator.set_state(checkpoint.place_in_data(out, step))
         except DamagedCheckpoint as error:
-            path = out / "checkpoints" / str(step)
+            path = checkpoint.checkpoints(out) / str(step)
             aside = path.with_name(f"{step}.damaged-{datetime.datetime.now():%Y%m%dT%H%M%S}")
             if jax.process_index() == 0:
                 path.rename(aside)
@@ -151,7 +147,7 @@ def resume(out: Path, program: Program, iterator: Any) -> State | None:
     return None
 
 
-def record(out: Path, step: int, **measured: Any) -> None:
+def record(out: str, step: int, **measured: Any) -> None:
     """Adds this start to `starts.jsonl`."""
     if jax.process_index():
         return
@@ -164,8 +160,7 @@ def record(out: Path, step: int, **measured: Any) -> None:
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
-    with open(out / "starts.jsonl", "a") as file:
-        file.write(json.dumps(line | measured) + "\n")
+    storage.append(storage.place(out) / "starts.jsonl", json.dumps(line | measured) + "\n")
 
 
 def _same_tokenizer(model: str, data: str) -> None:

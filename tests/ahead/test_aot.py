@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lema_jax.ahead import chips
+from lema_jax.parallel import chips
 
 HERE = Path(__file__).parents[2]
 RECORDED = json.loads((Path(__file__).parent / "recorded.json").read_text())
@@ -100,4 +100,6 @@ def test_libtpu_knows_every_slice_that_we_name():
 
     for chip in chips.CHIPS.values():
         for shape in chips.slices(chip):
-            assert len(devices(chips.Slice(chip, shape))) == chips.Slice(chip, shape).chips, shape
+            found = devices(chips.Slice(chip, shape))
+            assert len(found) == chips.Slice(chip, shape).chips, shape
+            assert chips.peak_flops(found[0].device_kind) == chip.flops

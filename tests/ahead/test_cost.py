@@ -4,7 +4,7 @@
 import pytest
 
 from lema_jax.ahead import cost, hlo
-from lema_jax.ahead.chips import CHIPS
+from lema_jax.parallel.chips import CHIPS
 
 CHIP = CHIPS["v5e"]
 LOOP = """

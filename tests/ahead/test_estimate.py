@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from lema_jax.ahead import chips, estimate
+from lema_jax.ahead import estimate
 from lema_jax.ahead.cost import Collective, Cost
 from lema_jax.errors import UserError
+from lema_jax.parallel import chips
 
 WHERE = chips.named("v5e-8")
 COST = Cost(roof_s=1.0, hybrid_s=1.5, collectives=(Collective("all-gather", 8, 90e9, 4, "bf16", ""),))  # 2 s of links

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lema_jax.ahead import chips, compiler
+from lema_jax.ahead import compiler
 from lema_jax.model import attention
-from lema_jax.parallel import sharding
+from lema_jax.parallel import chips, sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 
 HEADS, WIDTH = 32, 128

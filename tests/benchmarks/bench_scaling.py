@@ -9,10 +9,9 @@ a layer, (N - 1) / N of a group's rows each. Time is the longer of products at t
 
 import argparse
 
-from lema_jax.ahead import flops
-from lema_jax.ahead.chips import CHIPS, Chip
-from lema_jax.model import presets
+from lema_jax.model import flops, presets
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
+from lema_jax.parallel.chips import CHIPS, Chip
 
 LENGTH, ROWS = 1024, 96
 CHIP_COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)

@@ -9,11 +9,12 @@ import argparse
 import json
 from pathlib import Path
 
-from lema_jax.ahead import chips, compiler, programs
-from lema_jax.ahead.chips import CHIPS, Slice
+from lema_jax.ahead import compiler, programs
 from lema_jax.data.batches import DataConfig
 from lema_jax.model import presets
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
+from lema_jax.parallel import chips
+from lema_jax.parallel.chips import CHIPS, Slice
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.training.config import TrainConfig
 

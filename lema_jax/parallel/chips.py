@@ -12,6 +12,7 @@ class Chip:
     """Public figures of one chip of that kind.
 
     Attributes:
+      kind: what JAX calls such a device (`device_kind`).
       flops: bfloat16, a second.
       hbm_bytes, hbm_bandwidth: of memory, and bytes a second.
       ici_bandwidth: bytes a second that a device sends over all its links together; 90 % of the published rate.
@@ -21,6 +22,7 @@ class Chip:
     """
 
     name: str
+    kind: str
     flops: float
     hbm_bytes: float
     hbm_bandwidth: float
@@ -33,9 +35,9 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v5e", 197e12, 16e9, 819e9, 180e9, 1.5e9, 1, 2),
-        Chip("v5p", 459e12, 95e9, 2765e9, 540e9, 1.75e9, 2, 3),
-        Chip("v6e", 918e12, 32e9, 1640e9, 360e9, 1.75e9, 1, 2),
+        Chip("v5e", "TPU v5 lite", 197e12, 16e9, 819e9, 180e9, 1.5e9, 1, 2),
+        Chip("v5p", "TPU v5", 459e12, 95e9, 2765e9, 540e9, 1.75e9, 2, 3),
+        Chip("v6e", "TPU v6 lite", 918e12, 32e9, 1640e9, 360e9, 1.75e9, 1, 2),
     )
 }
 _ALIASES = {"v5litepod": "v5e", "v5lite": "v5e", "v6lite": "v6e", "trillium": "v6e"}
@@ -71,6 +73,11 @@ class Slice:
         """As people say it: v5e-32, v5p-128 (which counts cores), 2 × v5e-256."""
         one = f"{self.chip.name}-{math.prod(self.shape) * self.chip.cores}"
         return one if self.count == 1 else f"{self.count} × {one}"
+
+
+def peak_flops(kind: str) -> float | None:
+    """bfloat16 flops a second of a device that JAX says is of that kind; None where that is not known, as of a CPU."""
+    return next((chip.flops for chip in CHIPS.values() if chip.kind == kind), None)
 
 
 def named(text: str, count: int = 1) -> Slice:

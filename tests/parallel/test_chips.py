@@ -1,7 +1,7 @@
 import pytest
 
-from lema_jax.ahead import chips
 from lema_jax.errors import UserError
+from lema_jax.parallel import chips
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""The formula against the products that stand in the traced step, and what must hold of any count."""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.extend.core import Jaxpr, jaxprs_in_params
+from jax.interpreters import partial_eval
+
+from lema_jax.model import flops
+from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
+from lema_jax.model.llama import Llama
+from lema_jax.training.step import loss_fn
+
+CONFIG = LlamaConfig(704, 64, 176, 3, 4, 2, 24, 256)  # no two sizes alike
+ROWS, LENGTH = 2, 80
+LORA = LoraConfig(rank=12)
+
+
+def step(lora: LoraConfig | None = LORA, remat: str = "none", **changed) -> flops.Step:
+    compute = Compute(remat=remat, attention="xla", loss_chunk=LENGTH)
+    return dataclasses.replace(flops.Step(CONFIG, compute, lora, ROWS, LENGTH), **changed)
+
+
+def traced(work: flops.Step) -> float:
+    """Flops of all products of the loss and its gradient, of those whose result is used."""
+    model = Llama(work.model, work.compute, work.lora)
+    collection = "lora" if work.lora else "params"
+    frozen = nn.unbox(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32)))
+    trained = frozen.pop(collection)
+    names = ("tokens", "weights", "segment_ids", "positions")
+    whole = jax.ShapeDtypeStruct((work.rows, work.length), jnp.int32)
+    loss = lambda *given: loss_fn(*given, None, model=model, collection=collection)[0]
+    found = jax.make_jaxpr(jax.value_and_grad(loss))(trained, frozen, dict.fromkeys(names, whole)).jaxpr
+    used, _ = partial_eval.dce_jaxpr(found, [True] * len(found.outvars))
+    return products(used)
+
+
+def products(jaxpr: Jaxpr) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
+        total += equation.params.get("length", 1) * sum(map(products, jaxprs_in_params(equation.params)))
+    return total
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_the_formula_counts_the_products_of_the_step(lora, remat):
+    work = step(lora, remat)
+    assert flops.by_formula(work) == traced(work)
+
+
+def test_a_frozen_kernel_has_no_gradient_of_its_own():
+    params = nn.unbox(jax.eval_shape(Llama(CONFIG).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32)))["params"]
+    kernels = sum(leaf.size for leaf in jax.tree.leaves((params["layers"]["attn"], params["layers"]["mlp"])))
+    of_rank = lambda rank: flops.model_flops(step(LoraConfig(rank)))
+    without_adapters = 2 * of_rank(12) - of_rank(24)  # a straight line in their rank
+    gradients = 2 * ROWS * LENGTH * (kernels + params["head"]["kernel"].size)
+    assert flops.model_flops(step(None)) - without_adapters == gradients
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_nothing_that_is_done_twice_counts_in_mfu(lora):
+    plain = flops.model_flops(step(lora))
+    assert flops.model_flops(step(lora, "full")) == plain
+    assert flops.model_flops(step(lora, rows=3 * ROWS)) == 3 * plain
+    # What is left out of a step without remat: the logits made again, and what lies above attention's diagonal.
+    logits = 2 * ROWS * LENGTH * CONFIG.hidden_size * CONFIG.vocab_size
+    above = 6 * 2 * ROWS * CONFIG.num_layers * CONFIG.num_heads * CONFIG.head_dim * (LENGTH * (LENGTH - 1) // 2)
+    assert flops.by_formula(step(lora)) - plain == logits + above

@@ -1,0 +1,112 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lema_jax import checkpoint, storage
+from lema_jax.checkpoint import Card
+from lema_jax.data import dataset, tokenizer
+from lema_jax.errors import UserError
+from lema_jax.records import Appender, Problem
+from tests import tiny
+
+paths = st.lists(st.sampled_from(["a", "b", "runs", "x.1"]), min_size=1, max_size=4).map("/".join)
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch) -> str:
+    """A bucket that is a folder of this disk: gs://bucket/x is tmp_path/store/bucket/x."""
+    from etils.epath import backend
+
+    root = f"{tmp_path}/store/"
+
+    class Store(LocalFileSystem):
+        protocol = ("gs", "gcs")
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return root + str(path).removeprefix("gs://").removeprefix(root).rstrip("/")
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name == "gcsfs" or find(name, *rest))
+    monkeypatch.setattr(backend.fsspec_backend, "_get_filesystem", lambda name: Store(auto_mkdir=True))
+    return f"gs://bucket/{tmp_path.name}"
+
+
+def test_a_folder_s_files_come_and_go(bucket, tmp_path):
+    (tmp_path / "here" / "inside").mkdir(parents=True)
+    (tmp_path / "here" / "file").write_bytes(b"\0\1")
+    (tmp_path / "here" / "inside" / "other").write_text("other")
+    storage.copy_files(tmp_path / "here", f"{bucket}/there")
+    assert (storage.place(f"{bucket}/there") / "file").read_bytes() == b"\0\1"
+    brought = storage.here(f"{bucket}/there")
+    assert [(file.name, file.read_bytes()) for file in brought.iterdir()] == [("file", b"\0\1")]
+    assert storage.here(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_lines_are_added(remote, bucket, tmp_path):
+    folder = bucket if remote else tmp_path
+    storage.place(folder).mkdir(parents=True, exist_ok=True)
+    for line in ("one\n", "two\n"):
+        storage.append(storage.place(folder) / "log", line)
+    assert (storage.place(folder) / "log").read_text() == "one\ntwo\n"
+
+
+@given(paths, paths, st.sampled_from(["gs://bucket/", "/disk/"]))
+def test_a_relative_path_leads_back(folder, start, home):
+    led = storage.beside(home + start, storage.relative(home + folder, home + start))
+    assert storage.is_remote(led) == storage.is_remote(home)
+    assert Path(led).resolve() == Path(home + folder).resolve()
+    assert storage.is_remote(home) <= (".." not in led)
+
+
+def test_a_disk_and_the_store_have_no_path_between_them():
+    with pytest.raises(UserError, match="must lie together"):
+        storage.relative("gs://bucket/base", "runs/x")
+
+
+def test_a_data_set_is_read_from_the_store(bucket, tmp_path):
+    data = tiny.data_set(tmp_path / "data")
+    for part in ("", "/tokenizer"):
+        storage.copy_files(f"{data}{part}", f"{bucket}/data{part}")
+    assert dataset.counts(f"{bucket}/data") == dataset.counts(data)
+    assert dataset.fingerprint(f"{bucket}/data") == dataset.fingerprint(data)
+    assert dataset.Records(f"{bucket}/data")[3]["tokens"].tolist() == dataset.Records(data)[3]["tokens"].tolist()
+    assert tokenizer.fingerprint(tokenizer.load(f"{bucket}/data")) == tokenizer.fingerprint(tokenizer.load(data))
+    with pytest.raises(UserError, match="no data set at gs://"):
+        dataset.counts(f"{bucket}/none")
+
+
+def test_only_what_was_committed_is_a_step(bucket):
+    run = f"{bucket}/run"
+    assert checkpoint.steps(run) == []
+    checkpoint.checkpoints(run).mkdir(parents=True)
+    checkpoint.write_card(run, Card(tiny.CONFIG, "abc"))
+    assert checkpoint.read_card(run) == Card(tiny.CONFIG, "abc")
+    for step in (2, 10, 12):
+        path = checkpoint.checkpoints(run) / str(step)
+        path.mkdir()
+        (path / "_METADATA").write_text("{}")
+        if step < 12:
+            (path / "commit_success.txt").write_text("")
+    assert checkpoint.steps(run) == [2, 10]
+    assert checkpoint.identity(run) == "abc@10"
+
+
+def test_what_must_lie_on_this_disk_says_so():
+    for asked in (
+        lambda: Appender("gs://bucket/rows.jsonl", Problem),
+        lambda: checkpoint.save_model("gs://bucket/model", Card(tiny.CONFIG, "abc"), {}, "tokenizer"),
+    ):
+        with pytest.raises(UserError, match=r"gs://bucket/\S+ must lie on this disk"):
+            asked()
+
+
+def test_without_its_package_the_store_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'lema_jax\[gcs\]'"):
+        checkpoint.read_card("gs://bucket/run")
