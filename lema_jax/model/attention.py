@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -146,9 +147,18 @@ def attend(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BTS: ja
     k, s = k_BKHS.shape[1], k_BKHS.shape[3]
     # the T queries of the G heads that share keys are the Q rows of one product
     q_BKQH = jnp.moveaxis(q_BTNH.reshape(b, t, k, n // k, h), 1, 3).reshape(b, k, -1, h)
-    logits_BKQS = jnp.einsum("BKQH,BKHS->BKQS", q_BKQH, k_BKHS, preferred_element_type=jnp.float32)
+    logits_BKQS = _product(q_BKQH, k_BKHS, jnp.float32)
     logits_BKGTS = logits_BKQS.reshape(b, k, n // k, t, s)
     logits_BKGTS = jnp.where(mask_BTS[:, None, None], logits_BKGTS * h**-0.5, jnp.finfo(jnp.float32).min)
     weights_BKQS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BKSH.dtype).reshape(logits_BKQS.shape)
-    out_BKQH = jnp.einsum("BKQS,BKSH->BKQH", weights_BKQS, v_BKSH)
+    out_BKQH = _product(weights_BKQS, v_BKSH, v_BKSH.dtype)
     return jnp.moveaxis(out_BKQH.reshape(b, k, n // k, t, h), 3, 1).reshape(b, t, n, h)
+
+
+def _product(x_BKQI: jax.Array, y_BKIO: jax.Array, dtype: Any) -> jax.Array:
+    """x y for each head, [B, K, Q, O]. A CPU gives the thin products of a decoding step to one core, unless what is
+    summed over is cut: then to all of them."""
+    b, k, q, i = x_BKQI.shape
+    parts = math.gcd(i, 4) if q <= 16 and jax.default_backend() == "cpu" else 1
+    x_BKQPI, y_BKPIO = x_BKQI.reshape(b, k, q, parts, -1), y_BKIO.reshape(b, k, parts, i // parts, -1)
+    return jnp.einsum("BKQPI,BKPIO->BKPQO", x_BKQPI, y_BKPIO, preferred_element_type=dtype).sum(2)
