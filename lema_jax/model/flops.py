@@ -32,7 +32,7 @@ class Step:
 
 
 def by_formula(step: Step) -> float:
-    """Flops of one training step over all devices, as it is compiled for a TPU with `remat` none or full."""
+    """Flops of one training step over all devices, as it is compiled for a TPU."""
     head = _head(step) * (_passes(step) + 1)  # logits are always computed anew
     return _kernels(step, step.compute.remat) + head + _attention(step) + _adapters(step, step.compute.remat)
 
@@ -90,7 +90,7 @@ def _adapters(step: Step, remat: str) -> float:
 
 
 def _attention(step: Step) -> float:
-    forward = 2 if step.compute.remat == "full" else 1
+    forward = 1 if step.compute.remat == "none" else 2
     if step.compute.attention != "xla" and step.length % attention.LANES == 0:
         count = SPLASH["fwd"] * forward + SPLASH["dq"] + SPLASH["dkv"]
         return count * splash_product(_heads(step), step.length, step.length, step.model.head_dim)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from lema_jax.model import nf4
 from lema_jax.model.config import LoraConfig
@@ -129,6 +130,9 @@ def drop(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
 
 
+PRODUCT = "product"  # the name by which remat "dots" keeps what layers make; their own `vjp` hides products from it
+
+
 class Linear(nn.Module):
     """y_…O = x_…I W_IO + scale · dropout(x_…I) A_IR B_RO, plus a bias_O where the model has one.
 
@@ -175,17 +179,17 @@ class Linear(nn.Module):
             bias = self.param("bias", zeros, shape[1:], self.param_dtype)
             y = y + jnp.broadcast_to(bias.astype(self.dtype), y.shape)
         if self.lora is None:
-            return y
+            return checkpoint_name(y, PRODUCT)
         read = x if adapted is None else adapted.astype(self.dtype)
         if self.lora.dropout and not deterministic:
             read = drop(read, self.lora.dropout, self.make_rng("dropout"))
         # Both factors are cut over the whole mesh: with their optimizer state they outweigh a quantised base.
         inner, outer = (axis if axis == "embed" else f"adapter_{axis}" for axis in self.axes)
         low = product(read, self._factor("a", (shape[0], self.lora.rank), (inner, "rank")), (inner, "rank"))
-        low = self.lora.scale * low
+        low = checkpoint_name(self.lora.scale * low, PRODUCT)
         low = shard(low, "batch", "length", "rank") if low.ndim == 3 else low
         high = product(low, self._factor("b", (self.lora.rank, shape[1]), ("rank", outer)), ("rank", outer))
-        return y + high
+        return checkpoint_name(y + high, PRODUCT)
 
     def _quantised(self, init: nn.initializers.Initializer) -> Callable[..., Nf4]:
         name = ".".join((*self.path, "kernel"))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from lema_jax.model import attention, rope
 from lema_jax.model.attention import Cache
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
-from lema_jax.model.linear import Linear, between, enter, leave, shard, whole
+from lema_jax.model.linear import PRODUCT, Linear, between, enter, leave, shard, whole
 
 HEADS = ("batch", "length", "heads", "head_dim")  # logical axes of activations: q_BTNH,
 KV_HEADS = ("batch", "length", "kv_heads", "head_dim")  # k_BTKH and v_BTKH,
@@ -155,7 +155,7 @@ class Llama(nn.Module):
         shared = (c, run, self.lora, self.deterministic)
         layer = Layer
         if run.remat != "none":
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if run.remat == "dots" else None
+            policy = jax.checkpoint_policies.save_only_these_names(PRODUCT) if run.remat == "dots" else None
             layer = nn.remat(Layer, policy=policy, prevent_cse=not run.scan_layers)
         if run.scan_layers:
             self.layers = nn.scan(

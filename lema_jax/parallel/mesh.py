@@ -59,7 +59,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         grid = np.array(devices).reshape(sizes)
     elif slices > 1:
         if sizes[0] % slices:
-            raise UserError(f"mesh.data={sizes[0]} must divide by the {slices} slices; it is the axis between them")
+            raise UserError(
+                f"mesh.data={sizes[0]} must divide by the {slices} slices, which it is the axis between; try {slices}"
+            )
         within = (sizes[0] // slices, *sizes[1:])
         between = (slices,) + (1,) * (len(AXES) - 1)
         grid = mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)

@@ -11,7 +11,7 @@ from jax.extend.core import Jaxpr, jaxprs_in_params
 from jax.interpreters import partial_eval
 
 from lema_jax.model import flops
-from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
+from lema_jax.model.config import REMAT, Compute, LlamaConfig, LoraConfig
 from lema_jax.model.llama import Llama
 from lema_jax.training.step import loss_fn
 
@@ -50,7 +50,7 @@ def products(jaxpr: Jaxpr) -> float:
     return total
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("remat", REMAT)
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_the_formula_counts_the_products_of_the_step(lora, remat):
     work = step(lora, remat)
