@@ -22,7 +22,7 @@ from lema_jax import errors, records
 from lema_jax.data import card
 from lema_jax.errors import UserError
 from lema_jax.evidence import ablation, audit, compare, curves, page, perplexity, runs, table
-from lema_jax.records import PathScore
+from lema_jax.records import Correction, PathScore
 
 _RUNS = flags.DEFINE_list("runs", [], "folders made by evaluate, all on the same questions")
 _CORRECTIONS = flags.DEFINE_string("corrections", None, "a file made by correct, to audit")
@@ -62,7 +62,7 @@ def _audit(path: Path) -> None:
     found = audit.load(path)
     print(audit.text(found))
     if _OUT.value:
-        _write(Path(_OUT.value), audit.html(found, path.name))
+        _write(Path(_OUT.value), audit.html(found, records.read(path, Correction), path.name))
 
 
 def _tell_apart() -> None:

@@ -1,12 +1,14 @@
 """Text to token ids and loss weights."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from lema_jax.records import Example
+
+_AT_A_TIME = 1_000  # examples: until they are arrays, ids take a hundred times as much memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +48,18 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limi
     Prompt and completion are tokenised apart and joined (the authors' way), so the prompt has at test time the very ids
     it was trained with. Nothing is ever cut: a cut prompt loses its cue, a cut completion its answer and EOS.
     """
-    if not examples:
-        return []
     bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
-    prompts = tokenizer([example.prompt for example in examples], add_special_tokens=False).input_ids
-    completions = tokenizer([example.completion for example in examples], add_special_tokens=False).input_ids
     eos = [tokenizer.eos_token_id]
-    return [_join(bos + prompt, completion + eos, limits) for prompt, completion in zip(prompts, completions)]
+
+    def ids(texts: Iterable[str]) -> list[list[int]]:
+        return tokenizer(list(texts), add_special_tokens=False).input_ids
+
+    encoded: list[Encoded | None] = []
+    for start in range(0, len(examples), _AT_A_TIME):
+        some = examples[start : start + _AT_A_TIME]
+        prompts, completions = ids(one.prompt for one in some), ids(one.completion for one in some)
+        encoded += [_join(bos + prompt, completion + eos, limits) for prompt, completion in zip(prompts, completions)]
+    return encoded
 
 
 def _join(prompt: list[int], completion: list[int], limits: Limits) -> Encoded | None:

@@ -7,16 +7,17 @@ teacher names the same one.
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
 from lema_jax import records
 from lema_jax.errors import UserError
 from lema_jax.evidence import charts, groups, page, stats, table
-from lema_jax.records import Correction
+from lema_jax.records import Correction, Problem
 from lema_jax.tasks.steps import split_steps
 
 READ = 30  # rows drawn to be read
@@ -52,7 +53,6 @@ class Agreement:
 class Audit:
     """Counts over a file of corrections. `attempts` are distinct; one may have several corrections."""
 
-    rows: tuple[Correction, ...]
     overall: Rate
     attempts: int
     attempts_corrected: int  # with at least one kept correction
@@ -63,45 +63,74 @@ class Audit:
     agreement: dict[str, Agreement]  # by teacher, and of rules that need none; empty where no step was marked
 
 
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """What counts of a correction: all but the texts, which are most of it."""
+
+    attempt: str
+    problem: Problem
+    student: str
+    teacher: str
+    rejected: str
+    step: int | None
+    marks: tuple[int, ...]
+    usage: dict[str, Any]
+
+
 def load(path: Path) -> Audit:
-    """The audit of a `corrections.jsonl`.
+    """The audit of a `corrections.jsonl`, read row by row.
 
     Raises:
       UserError: a file that is missing, malformed or empty.
     """
-    rows = tuple(records.read(path, Correction))
-    if not rows:
+    found = audit(records.read(path, Correction))
+    if not found.overall.n:
         raise UserError(f"{path} holds no corrections; run correct again")
-    return audit(rows)
+    return found
 
 
-def audit(rows: Sequence[Correction]) -> Audit:
-    """Counts over corrections, kept and rejected; at least one."""
+def audit(corrections: Iterable[Correction]) -> Audit:
+    """Counts over corrections, kept and rejected; they may be more than fit into memory."""
+    rows = list(_facts(corrections))
     kept = [row for row in rows if not row.rejected]
-    problems = [row.attempt.problem for row in rows]
-    rates = {"student": _rates(rows, lambda row: row.attempt.student), "teacher": _rates(rows, lambda row: row.teacher)}
-    for key in groups.keys(problems):
-        rates[key] = _rates(rows, lambda row, key=key: groups.value(row.attempt.problem, key))  # type: ignore[misc]
+    rates = {"student": _rates(rows, lambda row: row.student), "teacher": _rates(rows, lambda row: row.teacher)}
+    for key in groups.keys([row.problem for row in rows]):
+        rates[key] = _rates(rows, lambda row, key=key: groups.value(row.problem, key))  # type: ignore[misc]
     usage: Counter[str] = Counter()
     for row in rows:
         usage.update({k: v for k, v in row.usage.items() if isinstance(v, int | float) and not isinstance(v, bool)})
     return Audit(
-        rows=tuple(rows),
         overall=Rate(len(kept), len(rows)),
-        attempts=len({row.attempt.id for row in rows}),
-        attempts_corrected=len({row.attempt.id for row in kept}),
+        attempts=len({row.attempt for row in rows}),
+        attempts_corrected=len({row.attempt for row in kept}),
         rejected=dict(Counter(row.rejected for row in rows if row.rejected).most_common()),
         steps=dict(sorted(Counter(row.step for row in kept if row.step is not None).items())),
         rates=rates,
         usage=dict(usage),
-        agreement=_agreement([row for row in rows if row.attempt.labelled_steps]),
+        agreement=_agreement([row for row in rows if row.marks]),
     )
 
 
-def _agreement(rows: Sequence[Correction]) -> dict[str, Agreement]:
+def _facts(corrections: Iterable[Correction]) -> Iterator[_Fact]:
+    problems: dict[str, Problem] = {}  # each once, however many corrections it has
+    for row in corrections:
+        problem = problems.setdefault(row.attempt.problem.id, row.attempt.problem)
+        yield _Fact(
+            attempt=row.attempt.id,
+            problem=problem,
+            student=row.attempt.student,
+            teacher=row.teacher,
+            rejected=row.rejected,
+            step=row.step,
+            marks=row.attempt.labelled_steps,
+            usage=row.usage,
+        )
+
+
+def _agreement(rows: Sequence[_Fact]) -> dict[str, Agreement]:
     """Of each teacher, of people with each other, and of rules that read nothing."""
-    marks = [(mark, row) for row in rows for mark in row.attempt.labelled_steps]
-    attempts = {row.attempt.id: row.attempt.labelled_steps for row in rows}.values()
+    marks = [(mark, row) for row in rows for mark in row.marks]
+    attempts = {row.attempt: row.marks for row in rows}.values()
     named: dict[str, list[tuple[int, int | None]]] = {
         teacher: [(mark, row.step) for mark, row in marks if row.teacher == teacher]
         for teacher in dict.fromkeys(row.teacher for row in rows)
@@ -125,7 +154,7 @@ def _finding(found: Audit) -> str:
     )
 
 
-def _rates(rows: Sequence[Correction], value: Callable[[Correction], str]) -> dict[str, Rate]:
+def _rates(rows: Sequence[_Fact], value: Callable[[_Fact], str]) -> dict[str, Rate]:
     n = Counter(map(value, rows))
     kept = Counter(value(row) for row in rows if not row.rejected)
     return {name: Rate(kept[name], n[name]) for name in sorted(n, key=groups.natural)}
@@ -160,11 +189,12 @@ def agreement_rows(found: Audit) -> list[tuple[str, ...]]:
     return rows
 
 
-def html(found: Audit, name: str, *, seed: int = 0) -> str:
-    """The audit as one page, with READ rows drawn at random (seeded) from all of them to be read side by side."""
+def html(found: Audit, corrections: Iterable[Correction], name: str, *, seed: int = 0) -> str:
+    """The audit as one page, with READ of the corrections drawn at random (seeded) to be read side by side."""
     overall = found.overall
     positions = _positions(found.steps)
-    drawn = random.Random(seed).sample(found.rows, min(READ, len(found.rows)))
+    drawn = set(random.Random(seed).sample(range(overall.n), min(READ, overall.n)))
+    shown = [row for number, row in enumerate(corrections) if number in drawn]
     return page.render(
         "corrections.html",
         title=f"Corrections in {name}",
@@ -175,7 +205,7 @@ def html(found: Audit, name: str, *, seed: int = 0) -> str:
         rates=[(key, _rate_plot(rates)) for key, rates in found.rates.items()],
         usage=[(name, f"{total:,.10g}") for name, total in found.usage.items()],
         agreement=(AGREEMENT, agreement_rows(found)) if found.agreement else None,
-        rows=[{"row": row, "steps": split_steps(row.attempt.text)} for row in drawn],
+        rows=[{"row": row, "steps": split_steps(row.attempt.text)} for row in shown],
         seed=seed,
     )
 

@@ -16,9 +16,10 @@ _LONGEST_STATED = 2_000
 _MOST_CUES = 50
 _MOST_DIGITS = 300
 
-_NEXT_QUESTION = re.compile(r"\n\s*\n\s*(?:Q|Question)\s*:")
+# It begins where white space begins, and takes it whole: a model may write nothing but line breaks.
+_NEXT_QUESTION = re.compile(r"(?<!\s)(?=[^\S\n]*+\n[^\S\n]*+\n)\s*+(?:Q|Question|#+\s*+Instruction)\s*+:")
 _CUE = re.compile(
-    r"(?P<box>\\f?boxed\b|\\fbox\b)|(?i:\banswer\s*(?:is|was|equals|[:=])\s*:?)|^\s*(?:A:|\#{4})", re.MULTILINE
+    r"(?P<box>\\f?boxed\b|\\fbox\b)|(?i:\banswer\s*(?:is|was|equals|[:=])\s*:?)|^[^\S\n]*+(?:A:|\#{4})", re.MULTILINE
 )
 
 
@@ -26,8 +27,8 @@ def stated(text: str) -> Iterator[tuple[str, bool]]:
     """What follows each cue of a final answer, the last cue first, and whether it is the content of a box.
 
     Cues: `the answer is`, `answer:`, `#### `, a line `A: `, and a box, whose content alone is given. What stands after
-    the beginning of another question (`Q:` or `Question:` in a paragraph of its own) is not looked at, nor what is
-    further than 2,000 characters from its cue.
+    the beginning of another question (`Q:`, `Question:` or `### Instruction:` in a paragraph of its own) is not looked
+    at, nor what is further than 2,000 characters from its cue.
     """
     if next_question := _NEXT_QUESTION.search(text):
         text = text[: next_question.start()]

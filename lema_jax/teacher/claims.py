@@ -26,20 +26,23 @@ def claims(step: str) -> list[Claim]:
     Units and other words between numbers and signs are passed over; equations with variables or powers are no claims.
     A run-on `2 * 5 = 10 * 3 = 30` claims that 2 * 5 is 10 and that 10 * 3 is 30.
     """
+    hundredfold = bool(_HUNDREDTHS.search(step))
     return [
         claim
         for sides in _equations(_MARK.sub("", step))
         for left, right in itertools.pairwise(sides)
-        if (claim := _claim(left, right, bool(_HUNDREDTHS.search(step))))
+        if (claim := _claim(left, right, hundredfold))
     ]
 
 
 def numbers(step: str) -> list[Fraction]:
     """The numbers written in digits, in their order."""
-    return [Fraction(_ZEROS.sub("", text)) for text in re.findall(rf"(?<![\w.])(?:{_NUMBER})", _MARK.sub("", step))]
+    found = re.findall(rf"(?<![\w.])(?:{_NUMBER})", _MARK.sub("", step))
+    return [Fraction(_ZEROS.sub("", text)) for text in found if len(text) <= _LONGEST_NUMBER]
 
 
 _HUNDREDTHS = re.compile(r"%|\b(?:percent|cents?)\b", re.IGNORECASE)
+_LONGEST_NUMBER = 300  # characters; a model may write digits without end, which are no number
 _MARK = re.compile(r"<<[^<>]*>>")
 _NUMBER = r"(?:\d{1,3}(?:[,\ ]\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _FRACTION = r"(?:(?P<whole>\d+)\ (?:and\ )?)?(?P<top>\d+)/(?P<bottom>[1-9]\d*)(?![\d.,])"
@@ -117,7 +120,7 @@ def _equations(text: str) -> Iterator[list[_Side]]:
             sides, side, spoilt = [], _Side(), False
         elif spoilt:
             continue
-        elif kind in ("variable", "power"):
+        elif kind in ("variable", "power") or len(token.group()) > _LONGEST_NUMBER:
             sides, side, spoilt = [], _Side(), True
         elif kind == "number":
             if not side.takes_operand():  # a number after a number begins anew

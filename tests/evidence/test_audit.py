@@ -68,14 +68,14 @@ def test_agreement_with_the_steps_that_people_marked():
         "always step 2": (audit.Rate(4, 7), audit.Rate(7, 7)),
     }
     assert "always step 1" in audit.text(found)
-    said = " ".join(Parsed(audit.html(found, "c.jsonl")).text)
+    said = " ".join(Parsed(audit.html(found, rows, "c.jsonl")).text)
     assert "Agreement with people" in said
     assert said.count("marked by people") == 2 + 2 + 1
-    assert "Agreement" not in " ".join(Parsed(audit.html(audit.audit(ROWS), "c.jsonl")).text)
+    assert "Agreement" not in " ".join(Parsed(audit.html(audit.audit(ROWS), ROWS, "c.jsonl")).text)
 
 
 def test_page_marks_the_wrong_step_and_numbers_the_correction_from_it():
-    parsed = Parsed(audit.html(audit.audit(ROWS[:1]), "c.jsonl"))
+    parsed = Parsed(audit.html(audit.audit(ROWS[:1]), ROWS[:1], "c.jsonl"))
     steps = [attributes.get("class") for tag, attributes in parsed.tags if tag == "li"]
     assert steps == [None, "mistake", "dropped", "corrected", "corrected"]
     said = " ".join(" ".join(parsed.text).split())
@@ -84,13 +84,13 @@ def test_page_marks_the_wrong_step_and_numbers_the_correction_from_it():
 
 
 def test_a_reply_without_parts_is_shown_as_it_came():
-    assert "reply" in " ".join(Parsed(audit.html(audit.audit(ROWS[4:]), "c.jsonl")).text)
+    assert "reply" in " ".join(Parsed(audit.html(audit.audit(ROWS[4:]), ROWS[4:], "c.jsonl")).text)
 
 
 def test_thirty_rows_are_drawn_by_the_seed():
     rows = [correction(i, explanation=f"row {i}") for i in range(100)]
     found = audit.audit(rows)
-    pages = [audit.html(found, "c.jsonl", seed=seed) for seed in (0, 0, 1)]
+    pages = [audit.html(found, rows, "c.jsonl", seed=seed) for seed in (0, 0, 1)]
     assert pages[0] == pages[1]
     drawn = [{text for text in Parsed(page).text if text.startswith("row ")} for page in pages]
     assert [len(rows) for rows in drawn] == [30, 30, 30]
@@ -100,12 +100,12 @@ def test_thirty_rows_are_drawn_by_the_seed():
 def test_text_of_models_stays_text():
     evil = "<script>alert(1)</script>"
     row = correction(0, explanation=evil, student=evil, teacher=evil, steps=(evil,), rejected=evil)
-    assert len([tag for tag, _ in Parsed(audit.html(audit.audit([row]), evil)).tags if tag == "script"]) == 1
+    assert len([tag for tag, _ in Parsed(audit.html(audit.audit([row]), [row], evil)).tags if tag == "script"]) == 1
 
 
 def test_many_reasons_of_rejection_are_gathered_none_lost():
     rows = [correction(i, f"reason {i % 20}") for i in range(40)]
-    said = " ".join(Parsed(audit.html(audit.audit(rows), "c")).text)
+    said = " ".join(Parsed(audit.html(audit.audit(rows), rows, "c")).text)
     assert "other reasons" in said
     assert "16" in said  # 8 reasons of 2 rows each
 

@@ -111,6 +111,7 @@ def test_one_number_is_read(text, answer):
         "The answer is 1e999999999",
         "The answer is 5/0",
         "The answer is " + "9" * 5_000,
+        "\n" * 20_000,
     ],
 )
 def test_no_number_or_several_are_no_answer(text):

@@ -52,9 +52,17 @@ def test_worked_examples_of_ones_own(tmp_path):
         ask(ASKED, "paper", file)
 
 
-def test_an_answer_that_goes_on_with_another_question_is_read_before_it():
-    text = "2 + 3 = 5.\nThe answer is 5.\n\nQuestion: And then?\nAnswer: Let's think step by step.\nThe answer is 7."
+@pytest.mark.parametrize(
+    "goes_on",
+    ["Question: And then?\nAnswer: Let's think step by step.", "### Instruction:\nAnd then?\n\n### Response:"],
+)
+def test_an_answer_that_goes_on_with_another_question_is_read_before_it(goes_on):
+    text = f"2 + 3 = 5.\nThe answer is 5.\n\n{goes_on}\nThe answer is 7."
     assert gsm8k.extract(text, ASKED) == "5"
+
+
+def test_wizardmath_is_stopped_by_nothing_as_the_authors_did():
+    assert prompts.stop("wizardmath") == prompts.stop("paper") == ()
 
 
 def test_chat_is_rendered_by_the_models_own_template():

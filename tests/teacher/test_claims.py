@@ -55,3 +55,10 @@ def test_gold_rationales_claim_almost_nothing_false(data_dir):
 def test_no_text_raises(text):
     claims(text)
     numbers(text)
+
+
+@pytest.mark.parametrize("step", ["7" * 100_000, "5 + 2 = " + "7" * 5_000, "." + "7" * 5_000 + " = 7", "\n" * 100_000])
+def test_digits_without_end_are_no_number_and_no_claim(step):
+    """More of them than Python turns into an int."""
+    assert claims(step) == []
+    assert set(numbers(step)) <= {5, 2, 7}
