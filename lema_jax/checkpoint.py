@@ -159,7 +159,9 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
         shutil.copytree(tokenizer, beside / "tokenizer")
     multihost_utils.sync_global_devices("the folder is there")
     context = ocp.Context()
-    context.memory.deepcopy_host_arrays = False  # nobody changes them meanwhile, and a host may not hold them twice
+    # A host may hold them once, not twice: nobody changes them meanwhile, and one array at a time is encoded.
+    context.memory.deepcopy_host_arrays = False
+    context.memory.write_concurrent_bytes = 1 + max(leaf.nbytes for leaf in jax.tree.leaves(weights))
     with context, ocp.training.Checkpointer(checkpoints(beside)) as checkpointer:
         checkpointer.save_checkpointables(0, {"weights": {"lora" if card.lora else "params": weights}}, force=True)
     if first:

@@ -177,10 +177,8 @@ def _merged(opened: Opened) -> Source:
 def _write_model(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
     padding = -opened.config.vocab_size % _VOCAB_MULTIPLE
     config = dataclasses.replace(opened.config, vocab_padding=padding)
-    shardings = None
-    if jax.process_count() > 1:
-        abstract = checkpoint.abstract_variables(Llama(config), mesh.make_mesh(MeshConfig()))
-        shardings = sharding.of(abstract["params"])
+    abstract = checkpoint.abstract_variables(Llama(config), mesh.make_mesh(MeshConfig()))
+    shardings = sharding.of(abstract["params"])
     params = names.load_model(_merged(opened), config, _DTYPES.get(_DTYPE.value), shardings)
     checkpoint.save_model(out, Card(config, lineage, eos_ids=opened.eos_ids), params, tokenizer)
 

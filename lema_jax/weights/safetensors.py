@@ -137,7 +137,11 @@ def save(folder: Path, source: Source, dtype: np.dtype | None, shard_bytes: int)
     for file, names in zip(files, shards):
         kinds = {name: dtype or source.dtype(name) for name in names}
         stored = {name: np.ascontiguousarray(cast(whole(source, name), kinds[name], name)) for name in names}
-        save_file(stored, folder / file, metadata={"format": "pt"})
+        path = folder / file
+        path.touch()
+        mode = path.stat().st_mode  # of a new file; the library's own can be read by nobody else
+        save_file(stored, path, metadata={"format": "pt"})
+        path.chmod(mode)
     if len(shards) > 1:
         weight_map = {name: file for file, names in zip(files, shards) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}

@@ -37,6 +37,8 @@ def test_in_and_out_again_is_bit_equal(tmp_path, dtype, shard_bytes):
     params = names.load_model(safetensors.open_folder(tmp_path / "a"), SMALL)
     safetensors.save(tmp_path / "b", names.Tree(params, names.table(SMALL), "memory"), None, shard_bytes)
     files = sorted((tmp_path / "b").glob("*.safetensors"))
+    (tmp_path / "plain").touch()
+    assert {file.stat().st_mode for file in files} == {(tmp_path / "plain").stat().st_mode}
     assert len(files) == {1 << 30: 1, 1: len(weights)}.get(shard_bytes, len(files))
     assert len(files) == 1 or all(file.stat().st_size < 1000 + 2000 or shard_bytes == 1 for file in files)
     again = safetensors.open_folder(tmp_path / "b")
