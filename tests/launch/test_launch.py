@@ -84,7 +84,9 @@ def test_a_run_from_nothing_to_its_end(world):
     assert "lema_jax.train" in start
 
 
-@pytest.mark.parametrize("gone", ["SUSPENDED", "SUSPENDING", "FAILED"])
+@pytest.mark.parametrize(
+    "gone", ["SUSPENDED", *(pytest.param(state, marks=pytest.mark.slow) for state in ("SUSPENDING", "FAILED"))]
+)
 def test_preempted_in_the_middle_it_is_asked_for_again_and_goes_on(world, gone):
     first, second = life(f"PROVISIONING ACTIVE ACTIVE {gone}", "idle running"), life("ACTIVE", "idle running 0")
     world.set(first, second)

@@ -73,7 +73,12 @@ def test_a_notice_to_stop_saves_and_the_run_goes_on_bit_equal(tmp_path, data, ba
 
 
 @pytest.mark.parametrize(
-    ("where", "damage"), [("weights/d", "truncated"), ("weights/d", "overwritten"), ("_METADATA", "emptied")]
+    ("where", "damage"),
+    [
+        ("weights/d", "truncated"),
+        pytest.param("weights/d", "overwritten", marks=pytest.mark.slow),
+        pytest.param("_METADATA", "emptied", marks=pytest.mark.slow),
+    ],
 )
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     tmp_path, data, base, straight, where, damage, capsys

@@ -60,7 +60,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param("from random", marks=pytest.mark.slow), "adapters, in line"])
 def test_a_resumed_run_ends_bit_equal(kind, tmp_path, data, base):
     fields = KINDS[kind] if "model" in KINDS[kind] else KINDS[kind] | {"init": str(base)}
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"

@@ -123,6 +123,7 @@ def test_the_model_is_that_of_its_dequantised_kernels(base):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
 
 
+@pytest.mark.slow
 def test_logits_do_not_depend_on_the_mesh(base):
     model, tokens = Llama(tiny.TILED, lora=QLORA), tiny.tokens(8, 6)
     adapters = {"lora": tiny.variables(tiny.TILED, QLORA)["lora"]}

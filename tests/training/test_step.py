@@ -56,24 +56,33 @@ def alone(lora: bool):
     return train(3, lora=tiny.LORA if lora else None)
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+SPLITS = {
+    "data 8": {"mesh": MeshConfig(8, 1, 1)},
+    "data 2 fsdp 2 tensor 2": {"mesh": MeshConfig(2, 2, 2)},
+    "fsdp 2 tensor 2 sequence 2": {"mesh": MeshConfig(1, 2, 2, 2)},
+    "accumulation": {"accumulation": 4},
+    "fsdp and accumulation": {"mesh": MeshConfig(1, 2, 1), "accumulation": 2},
+    "in line, rematerialised": {"compute": Compute(scan_layers=False, remat="full")},
+}
+QUICK = {
+    ("data 2 fsdp 2 tensor 2", True),
+    ("fsdp 2 tensor 2 sequence 2", False),
+    ("accumulation", True),
+    ("in line, rematerialised", False),
+}
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "lora"),
     [
-        pytest.param({"mesh": MeshConfig(8, 1, 1)}, marks=pytest.mark.slow),
-        {"mesh": MeshConfig(2, 2, 2)},
-        {"mesh": MeshConfig(1, 2, 2, 2)},
-        {"accumulation": 4},
-        pytest.param({"mesh": MeshConfig(1, 2, 1), "accumulation": 2}, marks=pytest.mark.slow),
-        {"compute": Compute(scan_layers=False, remat="full")},
-    ],
-    ids=[
-        "data 8",
-        "data 2 fsdp 2 tensor 2",
-        "fsdp 2 tensor 2 sequence 2",
-        "accumulation",
-        "fsdp and accumulation",
-        "in line, rematerialised",
+        pytest.param(
+            fields,
+            lora,
+            id=f"{name}, {'lora' if lora else 'full'}",
+            marks=() if (name, lora) in QUICK else pytest.mark.slow,
+        )
+        for name, fields in SPLITS.items()
+        for lora in (False, True)
     ],
 )
 def test_the_split_of_the_work_changes_nothing(fields, lora):

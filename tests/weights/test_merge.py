@@ -15,6 +15,7 @@ from tests import tiny
 QLORA = LoraConfig(rank=4, alpha=8.0, rslora=True, base="nf4")
 
 
+@pytest.mark.slow
 def test_a_merged_model_is_the_unmerged_one_upon_nf4():
     variables = tiny.variables(tiny.TILED, LoraConfig(rank=4))
     table, tokens = names.table(tiny.TILED), tiny.tokens(2, 9)
