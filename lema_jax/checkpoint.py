@@ -24,12 +24,13 @@ import jax.numpy as jnp
 import orbax.checkpoint.experimental.v1 as ocp
 import pydantic
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lema_jax import storage
 from lema_jax.errors import UserError
-from lema_jax.model import layout, nf4
+from lema_jax.model import int8, layout, nf4
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
+from lema_jax.model.int8 import Int8
 from lema_jax.model.llama import Llama
 from lema_jax.model.nf4 import Nf4
 from lema_jax.parallel import sharding
@@ -169,7 +170,12 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
 
 
 def load_weights(
-    folder: str | Path, mesh: Mesh, compute: Compute | None, step: int | None = None, lora: LoraConfig | None = None
+    folder: str | Path,
+    mesh: Mesh,
+    compute: Compute | None,
+    step: int | None = None,
+    lora: LoraConfig | None = None,
+    held: str | None = None,
 ) -> tuple[Card, dict[str, Any]]:
     """The variables of a model folder, {params, lora?}, on the mesh, in the layout and dtype of `compute`.
 
@@ -178,6 +184,7 @@ def load_weights(
 
     Args:
       lora: adapters that are to stand upon whole weights; they say what kernels are held as.
+      held: one of `config.KERNELS`, what kernels are held as in place of that.
 
     Raises:
       UserError: no such folder or step, a base that is missing or is another than was trained on, or arrays that do
@@ -185,14 +192,18 @@ def load_weights(
     """
     card = read_card(folder)
     lora = card.lora or lora
-    variables = _stacked(str(folder), card, mesh, compute, step, lora)
+    held = held or (lora.base if lora and compute else "dense")
+    lora = lora and dataclasses.replace(lora, base="dense")
+    variables = _stacked(str(folder), card, mesh, compute, step, lora, held)
     if compute is None or compute.scan_layers:
         return card, variables
-    return card, unstacked(variables, Llama(card.config, compute, lora), mesh)
+    wanted = abstract_variables(Llama(card.config, compute, lora), mesh)
+    where = sharding.of(wanted | {"params": _held_as(wanted["params"], held)})
+    return card, jax.jit(layout.unstack_layers, out_shardings={name: where[name] for name in variables})(variables)
 
 
 def _stacked(
-    folder: str, card: Card, mesh: Mesh, compute: Compute | None, step: int | None, lora: LoraConfig | None
+    folder: str, card: Card, mesh: Mesh, compute: Compute | None, step: int | None, lora: LoraConfig | None, held: str
 ) -> dict[str, Any]:
     step = latest_step(folder) if step is None else step
     model = Llama(card.config, dataclasses.replace(compute or Compute(), scan_layers=True), lora)
@@ -205,41 +216,63 @@ def _stacked(
                 "put the base back where it was when training began"
             )
         wanted = {"weights": {"lora": abstract_variables(model, mesh)["lora"]}}
-        frozen = _stacked(base, read_card(base), mesh, compute, None, lora)
+        frozen = _stacked(base, read_card(base), mesh, compute, None, lora, held)
         return frozen | restore(folder, step, wanted, as_stored=compute is None)["weights"]
     wanted = {"weights": {"params": abstract_variables(model.clone(lora=None), mesh)["params"]}}
-    if compute is None or lora is None or lora.base == "dense":
+    if held == "dense":
         return restore(folder, step, wanted, as_stored=compute is None)["weights"]
-    return _quantised(folder, step, wanted, {"weights": {"params": abstract_variables(model, mesh)["params"]}})
+    return _quantised(folder, step, wanted, held)
 
 
-def _quantised(folder: str, step: int, dense: Any, wanted: Any) -> dict[str, Any]:
-    """Weights with nf4 kernels, from dense ones on the disk. These are read one stacked array at a time, into the
+def _quantised(folder: str, step: int, dense: Any, held: str) -> dict[str, Any]:
+    """Weights with quantised kernels, from dense ones on the disk. These are read one stacked array at a time, into the
     shards of the mesh, so that beside the result no more than that one's are in memory."""
     path, stored = _checked(folder, step, dense)
     as_stored = jax.tree.leaves(_typed(dense, stored))
-    is_nf4 = lambda node: isinstance(node, Nf4)
-    leaves, tree = jax.tree.flatten(wanted, is_leaf=is_nf4)
-    layer_by_layer = functools.partial(jax.lax.map, nf4.quantise)
+    is_quantised = lambda node: isinstance(node, Nf4 | Int8)
+    leaves, tree = jax.tree.flatten(_held_as(dense, held), is_leaf=is_quantised)
+    layer_by_layer = functools.partial(jax.lax.map, _FORMS[held].quantise)
     for at, leaf in enumerate(leaves):
         alone: list[Any] = [ocp.PLACEHOLDER] * len(leaves)
-        alone[at] = as_stored[at] if is_nf4(leaf) else leaf
+        alone[at] = as_stored[at] if is_quantised(leaf) else leaf
         read = jax.tree.leaves(_load(path, jax.tree.unflatten(tree, alone)))[at]
-        leaves[at] = jax.jit(layer_by_layer, out_shardings=sharding.of(leaf))(read) if is_nf4(leaf) else read
+        leaves[at] = jax.jit(layer_by_layer, out_shardings=sharding.of(leaf))(read) if is_quantised(leaf) else read
     return jax.tree.unflatten(tree, leaves)["weights"]
+
+
+_FORMS: dict[str, Any] = {"nf4": nf4, "int8": int8}
+
+
+def _held_as(abstract: Any, held: str) -> Any:
+    """Abstract weights of which the layers' kernels (not the head) are quantised, each cut as the dense one is.
+
+    Raises:
+      UserError: a kernel that nf4 cannot hold.
+    """
+
+    def one(path: Any, leaf: jax.ShapeDtypeStruct) -> Any:
+        if path[-1].key != "kernel" or not any(node.key.startswith("layers") for node in path):
+            return leaf
+        if held == "nf4":
+            nf4.check(jax.tree_util.keystr(path, simple=True, separator="."), leaf.shape[-2:])
+        *leading, inputs, outputs = leaf.sharding.spec
+        over = {"inputs": inputs, "outputs": outputs, "block": None}
+
+        def lay(names: tuple[str, ...], part: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            where = NamedSharding(leaf.sharding.mesh, PartitionSpec(*leading, *(over[name] for name in names)))
+            return jax.ShapeDtypeStruct(part.shape, part.dtype, sharding=where)
+
+        is_names = lambda node: isinstance(node, tuple)
+        form = _FORMS[held]
+        return jax.tree.map(lay, form.axes("inputs", "outputs"), jax.eval_shape(form.quantise, leaf), is_leaf=is_names)
+
+    return abstract if held == "dense" else jax.tree_util.tree_map_with_path(one, abstract)
 
 
 def abstract_variables(model: Llama, mesh: Mesh) -> Any:
     """Every collection of the model as ShapeDtypeStructs that carry their shardings."""
     boxed = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
     return sharding.abstract(boxed, mesh)
-
-
-def unstacked(variables: Any, model: Llama, mesh: Mesh) -> Any:
-    """Stacked variables with a leaf set for each layer instead, as `model` has them, each where the table puts it."""
-    wanted = abstract_variables(model, mesh)
-    where = sharding.of({name: wanted[name] for name in variables})
-    return jax.jit(layout.unstack_layers, out_shardings=where)(variables)
 
 
 def restore(folder: str | Path, step: int, abstract: dict[str, Any], as_stored: bool = False) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.errors import UserError
 from lema_jax.model.llama import Llama
-from lema_jax.parallel import mesh, processes, sharding
+from lema_jax.parallel import job, mesh, sharding
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.weights import formats, hf_folder, names, peft
 from lema_jax.weights.formats import Opened
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     jax.config.update("jax_platforms", "cpu")  # weights pass through the host alone; its chips may be at work
     if flags.FLAGS.processes is not None:
-        processes.join()
+        job.join(heeds_notice=False)
     if jax.process_count() > 1 and (_TO.value != "model" or _CHECKPOINT.value is not None):
         raise UserError("several processes can only make a model folder (--to=model) of --gguf or --hf_dir")
     opened = _open()

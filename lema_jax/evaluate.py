@@ -12,10 +12,13 @@ best on dev while it was trained. With --harness each folder also gets the files
 likelier a checkpoint finds right paths than wrong ones. With --prompt one text is answered, as it is made, onto the
 terminal (with --prompt_style=chat by the model's template); nothing is written.
 
+--weights=int8 or nf4 holds the layers' kernels in fewer bits, --cache=int8 what was read; README says what each costs.
+
 --prompt_style says how questions are asked: `paper`, zero-shot as LLaMAs trained here are; `wizardmath`, as the authors
 asked WizardMath; `few_shot`, after worked examples, for base models; `chat`, by the template of an instruct model.
 
-Every row is on the disk before it counts; the same command run again answers only what is missing.
+Every row is on the disk before it counts; the same command run again answers only what is missing. Several processes
+(a TPU pod; see `parallel.job`) share the weights and the rows under way, and the first one writes.
 """
 
 import dataclasses
@@ -35,7 +38,9 @@ from lema_jax.evidence import harness, perplexity, stats, table
 from lema_jax.generation import score, student
 from lema_jax.generation.engine import Engine
 from lema_jax.generation.student import Asked, Student
+from lema_jax.model.config import CACHES, KERNELS
 from lema_jax.model.decode import Sampling
+from lema_jax.parallel import job
 from lema_jax.records import Appender, Attempt, PathScore, Prediction, Problem, Verdict, row_id
 from lema_jax.tasks import prompts
 
@@ -54,6 +59,10 @@ _HARNESS = flags.DEFINE_bool("harness", False, "Also write results and samples a
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 2048, "Tokens of an answer (2,048 in the paper).", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Answers under way at a time.", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and activations.")
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", None, KERNELS, "What kernels are held as; dense, or what adapters were trained upon, when left out."
+)
+_CACHE = flags.DEFINE_enum("cache", "dense", CACHES, "What keys and values are held as.")
 _FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that the weights are cut over along the model width.", lower_bound=1)
 _TENSOR = flags.DEFINE_integer("tensor", 1, "Devices that heads and feed-forward width are cut over.", lower_bound=1)
 
@@ -87,6 +96,12 @@ def main(argv: Sequence[str]) -> None:
     """Checks all that is asked for, then answers, or scores, checkpoint by checkpoint."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
+    job.join(heeds_notice=False)
+    with job.one_voice():
+        _evaluate()
+
+
+def _evaluate() -> None:
     if [bool(_TASK.value), bool(_SCORE.value), _PROMPT.value is not None].count(True) != 1:
         raise UserError("give one of --task=name,name, --score=attempts.jsonl and --prompt=text")
     for flag in (_PROMPT_STYLE, _EXAMPLES):
@@ -135,7 +150,23 @@ def _checkpoint(given: str) -> _Checkpoint:
 
 
 def _read(one: _Checkpoint) -> Student:
-    return student.read(one.folder, one.step, _DTYPE.value, fsdp=_FSDP.value, tensor=_TENSOR.value)
+    mesh = {"fsdp": _FSDP.value, "tensor": _TENSOR.value}
+    return student.read(one.folder, one.step, _DTYPE.value, weights=_WEIGHTS.value, **mesh)
+
+
+def _engine(loaded: Student, rows: int, **how: Any) -> Engine:
+    shared = {"max_new_tokens": _MAX_NEW_TOKENS.value, "cache": _CACHE.value}
+    return student.engine(loaded, rows=rows, sampling=Sampling(), **shared, **how)
+
+
+def _precision() -> dict[str, str]:
+    """What numbers are held as, where it is not as the model has them."""
+    found = {"dtype": _DTYPE.value}
+    if _WEIGHTS.value:
+        found["weights"] = _WEIGHTS.value
+    if _CACHE.value != "dense":
+        found["cache"] = _CACHE.value
+    return found
 
 
 def _tests() -> list[_Test]:
@@ -161,23 +192,22 @@ def _distinct(flag: str, names: Sequence[str]) -> None:
 
 def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student]) -> None:
     """Answers what is missing, then writes predictions in the questions' order, and their summary."""
-    shaping = {"model": one.model, "max_new_tokens": _MAX_NEW_TOKENS.value, "dtype": _DTYPE.value}
+    shaping = {"model": one.model, "max_new_tokens": _MAX_NEW_TOKENS.value, **_precision()}
     asked = [
         Asked(row_id(problem=problem.id, prompt=prompt, **shaping), problem, prompt)
         for problem, prompt in ((problem, one.prompt(problem)) for problem in test.problems)
     ]
 
     def engine(answers: int) -> Engine:
-        rows = min(_BATCH_SIZE.value, answers)
-        stop = prompts.stop(_PROMPT_STYLE.value)
-        return student.engine(read(), rows=rows, sampling=Sampling(), max_new_tokens=_MAX_NEW_TOKENS.value, stop=stop)
+        return _engine(read(), min(_BATCH_SIZE.value, answers), stop=prompts.stop(_PROMPT_STYLE.value))
 
     def row(*, problem: Problem, text: str, **fields: Any) -> Prediction:
         paper = test.task.paper(text, problem)
         made = {"checkpoint": one.model, "prompt_style": _PROMPT_STYLE.value}
         return Prediction(problem=problem, text=text, paper=paper, **made, **fields)
 
-    with Appender(out / "predictions.jsonl", Prediction) as file:
+    predictions = job.written_by_the_first(out / "predictions.jsonl")
+    with predictions as path, Appender(path, Prediction) as file:
         if strangers := file.rows.keys() - {one.id for one in asked}:
             other = file.rows[min(strangers)]
             raise UserError(
@@ -185,11 +215,11 @@ def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student
                 "another model, step, task, limit, prompt or setting; choose another --out, or remove the file"
             )
         rows = student.answer(asked, file, engine, row)
-        records.write(file.path, rows)
-    summary = stats.summarize(rows)
-    _write(out / "summary.json", one.model, test, summary)
-    if _HARNESS.value:
-        harness.write(out, rows)
+        records.write(path, rows)
+        summary = stats.summarize(rows)
+        _write(path.with_name("summary.json"), one.model, test, summary)
+        if _HARNESS.value:
+            harness.write(path.parent, rows)
     print(f"{one.name} on {test.name}: {table.result(summary)}")
 
 
@@ -197,7 +227,7 @@ def _say(one: _Checkpoint, prompt: str, titled: bool) -> None:
     """Prints a checkpoint's answer as it is made; in the style `chat` to the text as a user's message."""
     if _PROMPT_STYLE.value == "chat":
         prompt = tokenizer.as_chat(prompt, tokenizer=tokenizer.load(one.folder))
-    alone = student.engine(_read(one), rows=1, sampling=Sampling(), max_new_tokens=_MAX_NEW_TOKENS.value, block=_GLANCE)
+    alone = _engine(_read(one), 1, block=_GLANCE)
     if titled:
         print(f"--- {one.name}")
     for piece in alone.stream(prompt):
@@ -207,7 +237,7 @@ def _say(one: _Checkpoint, prompt: str, titled: bool) -> None:
 
 def _write(path: Path, model: str, test: _Test, summary: stats.Summary) -> None:
     what = {"checkpoint": model, "task": test.problems[0].task, "split": test.problems[0].split}
-    what["prompt_style"] = _PROMPT_STYLE.value
+    what |= {"prompt_style": _PROMPT_STYLE.value, **_precision()}
     beside = path.with_suffix(".tmp")
     beside.write_text(json.dumps(what | dataclasses.asdict(summary), indent=2) + "\n")
     os.replace(beside, path)
@@ -223,8 +253,8 @@ def _attempts(path: str) -> list[Attempt]:
 
 def _score(one: _Checkpoint, attempts: Sequence[Attempt], out: Path) -> None:
     """Scores what is missing, writes scores in the attempts' order, and says ΔPPL."""
-    ids = {row_id(model=one.model, attempt=attempt.id, dtype=_DTYPE.value): attempt for attempt in attempts}
-    with Appender(out / "scores.jsonl", PathScore) as file:
+    ids = {row_id(model=one.model, attempt=attempt.id, **_precision()): attempt for attempt in attempts}
+    with job.written_by_the_first(out / "scores.jsonl") as path, Appender(path, PathScore) as file:
         if strangers := file.rows.keys() - ids.keys():
             other = file.rows[min(strangers)]
             raise UserError(
@@ -240,7 +270,7 @@ def _score(one: _Checkpoint, attempts: Sequence[Attempt], out: Path) -> None:
                 if done.nll is not None:
                     file.append(_path_score(name, ids[name], one.model, done.nll, done.tokens))
         scores = [file.rows[name] for name in ids if name in file.rows]
-        records.write(file.path, scores)
+        records.write(path, scores)
     if unread := len(ids) - len(scores):
         print(f"{one.name}: {unread} attempts are empty or longer than the model's context; left out")
     print(perplexity.sentence(perplexity.delta_ppl(scores), one.name))

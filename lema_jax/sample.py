@@ -28,6 +28,8 @@ from absl import flags
 from lema_jax import errors, records, tasks
 from lema_jax.data import curate
 from lema_jax.errors import UserError
+from lema_jax.model.config import CACHES, KERNELS
+from lema_jax.parallel import job
 from lema_jax.records import Appender, Attempt, Problem, Verdict, row_id
 from lema_jax.tasks import prompts, published
 from lema_jax.teacher import chat, endpoint
@@ -48,7 +50,9 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "a checkpoint's attempts un
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of a checkpoint's weights and activations")
 _FSDP = flags.DEFINE_integer("fsdp", 1, "devices that a checkpoint is cut over along the model width", lower_bound=1)
 _TENSOR = flags.DEFINE_integer("tensor", 1, "devices that its heads and feed-forward width are cut over", lower_bound=1)
-_OF_A_CHECKPOINT = (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE, _FSDP, _TENSOR)
+_WEIGHTS = flags.DEFINE_enum("weights", None, KERNELS, "what a checkpoint's kernels are held as")
+_CACHE = flags.DEFINE_enum("cache", "dense", CACHES, "what its keys and values are held as")
+_OF_A_CHECKPOINT = (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE, _FSDP, _TENSOR, _WEIGHTS, _CACHE)
 _MODEL = flags.DEFINE_string("model", "", "the chat endpoint's model")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what an endpoint would be asked and what it would cost")
 _ENDPOINT = endpoint.define_flags()
@@ -116,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _check_flags() -> None:
-    of_checkpoint, of_endpoint = (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE), (_MODEL, _DRY_RUN)
+    of_endpoint = (_MODEL, _DRY_RUN)
     of_both = (
         _PROMPT_STYLE,
         _EXAMPLES,
@@ -128,8 +132,8 @@ def _check_flags() -> None:
         _SEED,
         _MAX_NEW_TOKENS,
     )
-    strange = {"checkpoint": of_endpoint, "openai": of_checkpoint}
-    for flag in strange.get(_STUDENT.value, (*of_checkpoint, *of_endpoint, *of_both)):
+    strange = {"checkpoint": of_endpoint, "openai": _OF_A_CHECKPOINT}
+    for flag in strange.get(_STUDENT.value, (*_OF_A_CHECKPOINT, *of_endpoint, *of_both)):
         if flag.present:
             raise UserError(f"--{flag.name} is not for --student={_STUDENT.value}; leave it out, or choose another")
     needed = {"checkpoint": _CHECKPOINT, "openai": _MODEL}.get(_STUDENT.value)
@@ -259,6 +263,7 @@ def _sample_checkpoint(asked: Sequence[tuple[Problem, str]]) -> None:
     from lema_jax import checkpoint  # these load JAX, which an endpoint's user need not wait for
     from lema_jax.generation import student
 
+    job.join(heeds_notice=False)
     step = checkpoint.latest_step(_CHECKPOINT.value) if _STEP.value is None else _STEP.value
     settings = {
         "temperature": _TEMPERATURE.value,
@@ -267,7 +272,11 @@ def _sample_checkpoint(asked: Sequence[tuple[Problem, str]]) -> None:
         "max_new_tokens": _MAX_NEW_TOKENS.value,
         "dtype": _DTYPE.value,
     }
-    with Appender(_OUT.value, Attempt) as file:
+    if _WEIGHTS.value:
+        settings["weights"] = _WEIGHTS.value
+    if _CACHE.value != "dense":
+        settings["cache"] = _CACHE.value
+    with job.one_voice(), job.written_by_the_first(_OUT.value) as path, Appender(path, Attempt) as file:
 
         def answer(wanted: Sequence[_Wanted]) -> object:
             by_id = {one.id: one for one in wanted}
@@ -282,16 +291,14 @@ def _engine(step: int, answers: int) -> "Engine":
     from lema_jax.generation import student
     from lema_jax.model.decode import Sampling
 
-    return student.load(
-        _CHECKPOINT.value,
-        step,
+    mesh = {"fsdp": _FSDP.value, "tensor": _TENSOR.value}
+    return student.engine(
+        student.read(_CHECKPOINT.value, step, _DTYPE.value, weights=_WEIGHTS.value, **mesh),
         rows=min(_BATCH_SIZE.value, answers),
         sampling=Sampling(_TEMPERATURE.value, _TOP_P.value),
         stop=prompts.stop(_PROMPT_STYLE.value),
         max_new_tokens=_MAX_NEW_TOKENS.value,
-        dtype=_DTYPE.value,
-        fsdp=_FSDP.value,
-        tensor=_TENSOR.value,
+        cache=_CACHE.value,
     )
 
 

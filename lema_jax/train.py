@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 from lema_jax import errors, records, storage
 from lema_jax.generation.judge import judge
-from lema_jax.parallel import processes
+from lema_jax.parallel import job
 from lema_jax.records import Problem
 from lema_jax.training import dry_run, loop
 from lema_jax.training.config import TrainConfig
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
             "--config is missing; name a file of configs/, such as --config=configs/arithmetic_student.py"
         )
     config: TrainConfig = _CONFIG.value
-    processes.join()
+    job.join(heeds_notice=True)
     if not jax.config.values["jax_compilation_cache_dir"] and config.out:  # a run that goes on need not compile again
         jax.config.update("jax_compilation_cache_dir", str(storage.place(config.out) / "compiled"))
     if _DRY_RUN.value:

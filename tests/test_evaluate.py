@@ -12,6 +12,7 @@ from lema_jax import errors, evaluate, records
 from lema_jax.data import tokenizer
 from lema_jax.evidence import runs
 from lema_jax.generation import student
+from lema_jax.parallel import job
 from lema_jax.records import Attempt, PathScore, Prediction, Verdict
 from lema_jax.tasks import arithmetic
 from tests import tiny
@@ -36,6 +37,7 @@ def run(capsys, monkeypatch):
         own = flags.FLAGS.flags_by_module_dict()[evaluate.__name__]
         saved = {flag.name: (flag.value, flag.present) for flag in own}
         monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, given)])
+        monkeypatch.setattr(job, "join", lambda **_: None)  # this process asked JAX for its devices long ago
         try:
             errors.run(evaluate.main)
             code = 0

@@ -15,7 +15,7 @@ from lema_jax.ahead.estimate import bracket
 from lema_jax.ahead.memory import OutOfMemory, largest
 from lema_jax.ahead.report import Report
 from lema_jax.model import decode, flops
-from lema_jax.model.attention import Cache
+from lema_jax.model.cache import Cache
 from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.model.decode import Rows, Sampling
 from lema_jax.model.llama import Llama
@@ -83,16 +83,17 @@ def answering(job: Job, config: TrainConfig, *, rows: int, prompt: int, slots: i
         variables = sharding.abstract(jax.eval_shape(init), mesh)
         state = _rows(model, mesh, rows, slots)
         vector = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=NamedSharding(mesh, sharding.BATCH))
+        seed = jax.ShapeDtypeStruct((rows,), jnp.uint32, sharding=vector.sharding)
         tokens = jax.ShapeDtypeStruct((rows, prompt), jnp.int32, sharding=vector.sharding)
         enough = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
         step = functools.partial(decode.decode, model, block=1, **fixed)
 
-        def read(variables, tokens, length, limit, key):
+        def read(variables, tokens, length, limit, seed):
             reading = decode.read(model, variables, decode.unread(model, rows, prompt), tokens, jnp.int32(0), length)
-            return decode.begin(model, variables, reading, length, limit, key, **fixed)
+            return decode.begin(model, variables, reading, length, limit, seed, **fixed)
 
         lowered = {
-            "prefill": jax.jit(read).lower(variables, tokens, vector, vector, state.key_B),
+            "prefill": jax.jit(read).lower(variables, tokens, vector, vector, seed),
             "decode_step": jax.jit(step, donate_argnums=1).lower(variables, state, state.done_B, enough),
         }
     arguments = {"prefill": variables, "decode_step": {"variables": variables, "rows": state}}

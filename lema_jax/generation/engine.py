@@ -1,14 +1,16 @@
 """Prompts in, answers out: B rows on the device, each refilled with the next prompt as soon as its answer ends.
 
 Prompts are taken shortest first and padded to a ladder of lengths, long ones are read in pieces, and the cache grows
-along the same ladder, so the number of compiled programs is bounded by the ladder, not by the data. What all prompts
-begin with (worked examples, say) is read once.
+along the same ladder, so the number of compiled programs is bounded by the ladder, not by the data. Only prompts of one
+padded length are read together. What all prompts begin with (worked examples, say) is read once.
+
+Over a mesh of several processes all of them run an engine on the same prompts in step; each learns every answer.
 """
 
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,15 +26,15 @@ from lema_jax.model.decode import Reading, Rows, Sampling
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 
-GROUP = 4  # prompts read at a time, as soon as so many rows are free
+GROUP = 4  # prompts read at a time, at most, as soon as so many rows are free
 PIECE = 512  # tokens of a prompt read at a time
 BLOCK = 32  # tokens made between two looks of the host
 SHARED = 32  # a beginning that all prompts share is read once if it has this many tokens, in multiples of it
 GREEDY = Sampling()
 
 # The model is an argument by which programs are told apart, so engines of equal models share what is compiled.
-_IDLE = jax.jit(decode.idle, static_argnums=(0, 1, 2))
-_UNREAD = jax.jit(decode.unread, static_argnums=(0, 1, 2))
+_IDLE = jax.jit(decode.idle, static_argnums=(0, 1, 2, 3))
+_UNREAD = jax.jit(decode.unread, static_argnums=(0, 1, 2, 3))
 _SHARE = jax.jit(decode.share, static_argnums=(1, 2))
 _READ = jax.jit(decode.read, static_argnums=0, donate_argnums=2)
 _BEGIN = jax.jit(decode.begin, static_argnums=0, static_argnames=("eos", "sampling"))
@@ -93,6 +95,7 @@ class Engine:
       stop: strings that end an answer; it is cut before the first.
       eos_ids: tokens that end an answer, beside the tokenizer's own.
       block: tokens made between two looks of the host.
+      cache: one of `config.CACHES`.
 
     Raises:
       UserError: a tokenizer without an end-of-sequence token, or heads that the mesh cannot cut.
@@ -111,6 +114,7 @@ class Engine:
         stop: Sequence[str] = (),
         eos_ids: Sequence[int] = (),
         block: int = BLOCK,
+        cache: str = "dense",
     ):
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -124,31 +128,41 @@ class Engine:
         self.tally = Tally()
         self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
         self._max_new_tokens, self._stop, self._block = max_new_tokens, tuple(stop), block
+        self._cache = cache
         self._ways = mesh.shape["data"] * mesh.shape["fsdp"]
         self._rows, self._group = (-(-count // self._ways) * self._ways for count in (rows, min(rows, GROUP)))
         self._variables = variables
         self._eos = tuple(sorted({tokenizer.eos_token_id, *eos_ids}))
         self._choice = {"eos": self._eos, "sampling": sampling}
 
-    def complete(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> Iterator[Completion]:
-        """Yields every prompt's completion as it ends; order is that of ending, `index` says whose it is.
+    def complete(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int] | None = None,
+        wanted: Collection[int] | None = None,
+    ) -> Iterator[Completion]:
+        """Yields the prompts' completions as they end; order is that of ending, `index` says whose it is.
 
         Args:
           seeds: one for each prompt, used when sampling: a completion depends on its prompt and seed alone.
+          wanted: numbers of the prompts to complete, of which the others were completed before; all when left out. What
+            is read once is what all of `prompts` begin with, so that those completed later are read the same.
 
         Raises:
           UserError: an empty prompt, or a cache that the memory does not hold.
         """
-        requests = []
+        readable, requests = [], []
         for index, prompt in enumerate(prompts):
-            request = _Request(index, prompt_ids(prompt, self._tokenizer), seeds[index] if seeds is not None else 0)
-            if not request.ids:
+            ids, asked = prompt_ids(prompt, self._tokenizer), wanted is None or index in wanted
+            if not ids:
                 raise UserError(f"prompt {index} is empty, and this tokenizer begins a text with nothing; give it text")
-            if len(request.ids) < self._model.config.max_positions:
-                requests.append(request)
-            else:
-                yield Completion(index, "", False, len(request.ids), 0, too_long=True)
-        for request in self._run(requests):
+            if len(ids) < self._model.config.max_positions:
+                readable.append(ids)
+                if asked:
+                    requests.append(_Request(index, ids, seeds[index] if seeds is not None else 0))
+            elif asked:
+                yield Completion(index, "", False, len(ids), 0, too_long=True)
+        for request in self._run(requests, shared_beginning(readable)):
             if request.ended:
                 yield self._completion(request)
 
@@ -158,66 +172,74 @@ class Engine:
         if not 0 < len(ids) <= room:
             raise UserError(f"the prompt has {len(ids)} tokens; this model takes 1 to {room:,}")
         said = ""
-        for request in self._run([_Request(0, ids, seed)]):
+        for request in self._run([_Request(0, ids, seed)], 0):
             text = self._completion(request).text if request.ended else self._settled(request)
             yield text[len(said) :]
             said = text
 
-    def _run(self, requests: list[_Request]) -> Iterator[_Request]:
-        """Yields every request after each block in which it got tokens; `ended` at last."""
-        waiting = deque(sorted(requests, key=lambda request: len(request.ids)))
+    def _run(self, requests: list[_Request], start: int) -> Iterator[_Request]:
+        """Yields every request after each block in which it got tokens; `ended` at last. All begin with the same
+        `start` tokens."""
+        groups = self._groups(requests, start)
         with sharding.use(self._mesh):
             self._refuse_what_does_not_fit(requests)
-            start = shared_beginning([request.ids for request in requests])
-            prefix = self._read_pieces(None, 0, [waiting[0].ids[:start]], self._ways) if start else None
+            prefix = self._read_pieces(None, 0, [requests[0].ids[:start]], self._ways) if start and requests else None
             under_way: dict[int, _Request] = {}
             rows, slots = None, 0
-            while waiting or under_way:
+            while groups or under_way:
                 free = [row for row in range(self._rows) if row not in under_way]
-                while waiting and len(free) >= min(self._group, len(waiting)):
-                    taken, free = free[: self._group], free[self._group :]
-                    group = {row: waiting.popleft() for row in taken[: len(waiting)]}
+                while groups and len(free) >= len(groups[0]):
+                    group = dict(zip(free, groups.popleft()))
+                    free = free[len(group) :]
                     reading = self._read_pieces(prefix, start, [one.ids for one in group.values()], self._group)
-                    fresh = self._begin(list(group.values()), reading)
+                    fresh, token_R = self._begin(list(group.values()), reading)
                     under_way |= group
-                    coming = [*under_way.values(), *itertools.islice(waiting, len(free))]
+                    coming = [*under_way.values(), *itertools.islice(itertools.chain(*groups), len(free))]
                     rows, slots = self._make_room(rows, slots, coming, _slots(reading))
                     where = np.full(self._group, self._rows, np.int32)  # out of range: rows that pad the group
                     where[: len(group)] = list(group)
                     rows = self._call(_INSERT, rows, fresh, where)
-                    for request, token in zip(group.values(), jax.device_get(fresh.token_B)):
+                    for request, token in zip(group.values(), jax.device_get(token_R)):
                         request.made.append(int(token))
                 rows, slots = self._make_room(rows, slots, under_way.values())
                 stopped = np.array([row not in under_way for row in range(self._rows)])
-                enough = np.int32(self._rows - min(self._group, len(waiting)) if waiting else 0)
+                enough = np.int32(self._rows - len(groups[0]) if groups else 0)
                 rows, out_BC = self._call(
                     _DECODE, self._model, self._variables, rows, stopped, enough, block=self._block, **self._choice
                 )
-                tokens_BC, done_B = jax.device_get((out_BC, rows.done_B))
+                tokens_BC = jax.device_get(out_BC)
                 live_BC = tokens_BC != decode.NONE
                 self.tally.useful += int(live_BC.sum())
                 self.tally.slots += self._rows * int(live_BC.any(axis=0).sum())
                 for row, request in list(under_way.items()):
                     request.made.extend(tokens_BC[row][live_BC[row]].tolist())
                     self._look_for_stop(request)
-                    request.ended = bool(done_B[row]) or request.text is not None
+                    request.ended = self._at_its_end(request)
                     if request.ended:
                         del under_way[row]
                     yield request
+
+    def _groups(self, requests: list[_Request], start: int) -> deque[list[_Request]]:
+        """Requests as they are read together, shortest first. Those of a group are padded to one length, so that what a
+        prompt is read as does not depend on which others are asked."""
+        groups: deque[list[_Request]] = deque()
+        by_length = sorted(requests, key=lambda request: len(request.ids))
+        for _, alike in itertools.groupby(by_length, lambda request: pieces(len(request.ids) - start)):
+            while group := list(itertools.islice(alike, self._group)):
+                groups.append(group)
+        return groups
 
     def _read_pieces(self, prefix: Reading | None, start: int, prompts: list[list[int]], rows: int) -> Reading:
         """Reads prompts from token `start` on, of which `prefix` holds the ones before; `rows` of them with padding."""
         length_R = np.full(rows, start + 1, np.int32)  # padding rows have one token
         length_R[: len(prompts)] = [len(ids) for ids in prompts]
-        rest = int(length_R.max()) - start
-        piece = min(ladder(rest), PIECE)
-        width = -(-rest // piece) * piece
+        piece, width = pieces(int(length_R.max()) - start)
         tokens = np.zeros((rows, width), np.int32)
         for row, ids in enumerate(prompts):
             tokens[row, : len(ids) - start] = ids[start:]
         slots = ladder(start + width)
         if prefix is None:
-            reading = self._call(_UNREAD, self._model, rows, slots)
+            reading = self._call(_UNREAD, self._model, rows, slots, self._cache)
         else:
             reading = self._call(_SHARE, prefix, rows, slots)
         for at in range(0, width, piece):
@@ -227,14 +249,13 @@ class Engine:
             )
         return reading
 
-    def _begin(self, group: list[_Request], reading: Reading) -> Rows:
-        """The rows of a group that was read; those that pad it are done from the start."""
+    def _begin(self, group: list[_Request], reading: Reading) -> tuple[Rows, jax.Array]:
+        """The rows of a group that was read, and their first tokens; those that pad it are done from the start."""
         length, limit = np.ones(self._group, np.int32), np.zeros(self._group, np.int32)
         seed = np.zeros(self._group, np.uint32)
         for row, request in enumerate(group):
             length[row], limit[row], seed[row] = len(request.ids), self._limit(request), request.seed
-        keys = jax.vmap(jax.random.key)(seed)
-        return self._call(_BEGIN, self._model, self._variables, reading, length, limit, keys, **self._choice)
+        return self._call(_BEGIN, self._model, self._variables, reading, length, limit, seed, **self._choice)
 
     def _limit(self, request: _Request) -> int:
         return min(self._max_new_tokens, self._model.config.max_positions - len(request.ids))
@@ -247,22 +268,28 @@ class Engine:
         needed = max(ladder(longest + self._block), at_least)
         if rows is not None and needed <= slots:
             return rows, slots
-        self.tally.cache_bytes = max(self.tally.cache_bytes, memory.cache_bytes(self._model, self._rows, needed))
+        taken = memory.cache_bytes(self._model, self._rows, needed, self._cache)
+        self.tally.cache_bytes = max(self.tally.cache_bytes, taken)
         if rows is None:
-            return self._call(_IDLE, self._model, self._rows, needed), needed
+            return self._call(_IDLE, self._model, self._rows, needed, self._cache), needed
         return self._call(_GROW, rows, needed), needed
 
     def _refuse_what_does_not_fit(self, requests: list[_Request]) -> None:
         """Says before anything is compiled that the longest answers would not fit."""
         longest = max((len(request.ids) + self._limit(request) for request in requests), default=0)
         slots = ladder(longest + self._block)
-        memory.require(self._model, self._mesh, self._rows, slots, of_batch=self._ways)
+        memory.require(self._model, self._mesh, self._rows, slots, self._cache, of_batch=self._ways)
 
     def _call(self, program: Any, *args: Any, **static: Any) -> Any:
         """Runs a program, and counts it among those of the tally by what tells programs apart."""
         shapes = tuple(leaf.shape if hasattr(leaf, "shape") else leaf for leaf in jax.tree.leaves(args))
         self.tally.programs.add((program, shapes))
         return program(*args, **static)
+
+    def _at_its_end(self, request: _Request) -> bool:
+        if request.text is not None or len(request.made) >= self._limit(request):
+            return True
+        return request.made[-1] == self._tokenizer.eos_token_id
 
     def _look_for_stop(self, request: _Request) -> None:
         if self._stop and any(stop in (text := self._text(request.made)) for stop in self._stop):
@@ -295,6 +322,12 @@ def shared_beginning(prompts: Sequence[list[int]]) -> int:
     first, last = min(prompts), max(prompts)  # what these two share, all share
     common = next((at for at, (one, other) in enumerate(zip(first, last)) if one != other), len(first))
     return min(common, min(map(len, prompts)) - 1) // SHARED * SHARED
+
+
+def pieces(length: int) -> tuple[int, int]:
+    """How a prompt of that many tokens is read: tokens at a time, and the length that it is padded to."""
+    piece = min(ladder(length), PIECE)
+    return piece, -(-length // piece) * piece
 
 
 def ladder(length: int) -> int:

@@ -16,6 +16,7 @@ import optax
 from lema_jax.data.encode import prompt_ids
 from lema_jax.generation.engine import ladder
 from lema_jax.generation.student import Student
+from lema_jax.model.linear import shard
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 
@@ -83,7 +84,8 @@ def completion_nll(model: Llama, variables: Any, tokens_BT: jax.Array, weights_B
         return total_B + jnp.sum(losses_BC * weights_BC, axis=1), None
 
     zero_B = jnp.zeros(tokens_BT.shape[0], jnp.float32)
-    return jax.lax.scan(add, zero_B, tuple(map(chunks, (x_BTD, targets_BT, weights_BT))))[0]
+    total_B = jax.lax.scan(add, zero_B, tuple(map(chunks, (x_BTD, targets_BT, weights_BT))))[0]
+    return shard(total_B, None)  # whole on every device, for each process to read
 
 
 _NLL = jax.jit(completion_nll, static_argnums=0)

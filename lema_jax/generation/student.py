@@ -43,9 +43,12 @@ class Student:
     eos_ids: tuple[int, ...]
 
 
-def read(folder: str | Path, step: int, dtype: str, *, fsdp: int = 1, tensor: int = 1) -> Student:
+def read(
+    folder: str | Path, step: int, dtype: str, *, fsdp: int = 1, tensor: int = 1, weights: str | None = None
+) -> Student:
     """The student of a model folder's step, with weights and activations in `dtype`.
 
+    `weights`, one of `config.KERNELS`, says what kernels are held as; left out, dense or as adapters were trained upon.
     Weights are cut over `fsdp` × `tensor` devices (see `MeshConfig`); of the others each group has a copy, and its
     part of the rows.
 
@@ -55,7 +58,7 @@ def read(folder: str | Path, step: int, dtype: str, *, fsdp: int = 1, tensor: in
     compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=jax.default_backend() != "cpu")
     mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp, tensor=tensor))
     words = tokenizer.load(folder)
-    card, variables = checkpoint.load_weights(folder, mesh, compute, step)
+    card, variables = checkpoint.load_weights(folder, mesh, compute, step, held=weights)
     if jax.default_backend() == "cpu":
         variables["params"] = layout.turn_kernels(variables["params"])
     return Student(Llama(card.config, compute, card.lora), variables, words, mesh, card.eos_ids)
@@ -66,31 +69,30 @@ def engine(student: Student, **how: Any) -> Engine:
     return Engine(student.model, student.variables, student.tokenizer, student.mesh, eos_ids=student.eos_ids, **how)
 
 
-def load(folder: str | Path, step: int, *, dtype: str, fsdp: int, tensor: int, **how: Any) -> Engine:
-    """`engine` of what `read` reads."""
-    return engine(read(folder, step, dtype, fsdp=fsdp, tensor=tensor), **how)
-
-
 def answer(
     asked: Sequence[Asked], file: Appender[Answer], engine: Callable[[int], Engine], row: Callable[..., Answer]
 ) -> list[Answer]:
     """Answers what `file` lacks, and returns all rows in the order asked.
 
+    A run that goes on reads each prompt as the first one would have. While answers are made, the cache's length and so
+    the rounding of sums over it depend on what runs beside them (in float32 SmolLM2's last layer differs by up to
+    2e-4): a token can be another one than an undisturbed run's where two are that close.
+
     Args:
       asked: every answer that the file shall hold in the end.
       file: what is there already, and where new rows go as they end.
       engine: makes the engine for that many answers; called only when something is missing. It is told of all of
-        them: a run that goes on has the batch of the first one, so its answers are the same to the last bit.
+        them, so that a run that goes on has the batch of the first one.
       row: makes a row; called with id, problem, prompt, text, answer, verdict, prompt_tokens and completion_tokens.
     """
-    missing = [one for one in asked if one.id not in file.rows]
+    missing = {index for index, one in enumerate(asked) if one.id not in file.rows}
     if missing:
-        seeds = [int(one.id[:8], 16) for one in missing]
+        seeds = [int(one.id[:8], 16) for one in asked]
         kept = [file.rows[one.id].verdict for one in asked if one.id in file.rows]
         progress = _Progress(len(asked), len(kept), kept.count(Verdict.RIGHT))
         made = engine(len(asked))
-        for done in made.complete([one.prompt for one in missing], seeds):
-            one = missing[done.index]
+        for done in made.complete([one.prompt for one in asked], seeds, missing):
+            one = asked[done.index]
             said, verdict = None, Verdict.PROMPT_TOO_LONG
             if not done.too_long:
                 said, verdict = tasks.grade(one.problem, done.text, truncated=done.truncated)

@@ -1,6 +1,5 @@
 """Grouped-query attention over a whole sequence, or over a key/value cache."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,57 +12,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lema_jax.model.linear import cuts, shard
 
-# Shapes: B batch, T queries, S keys, L layers in the cache, N query heads, K key/value heads, G = N / K, H head width.
+# Shapes: B batch, T queries, S keys, N query heads, K key/value heads, G = N / K, H head width.
 
 KEYS = ("batch", "kv_heads", "head_dim", "keys")  # logical axes of k_BKHS
 VALUES = ("batch", "kv_heads", "keys", "head_dim")  # and v_BKSH
 LANES = 128  # the kernel cuts sequences into blocks of a multiple of this
 _LONGEST = 512  # side of a block
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Cache:
-    """Keys and values by slot: slot s of a row holds the token at position s of that row.
-
-    A scanned model has one with all its layers; an unrolled one has a tuple of them, each with L = 1. Keys lie with
-    their slots innermost: a query then runs over consecutive memory (on a CPU attention takes half the time).
-    """
-
-    k_LBKHS: jax.Array
-    v_LBKSH: jax.Array
-
-    @property
-    def slots(self) -> int:
-        return self.v_LBKSH.shape[3]
-
-    def write(self, layer: int | jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, start_B: jax.Array) -> "Cache":
-        """Puts T consecutive tokens of each row at slots start … start + T - 1."""
-
-        def put_k(cache_LKHS: jax.Array, fresh_TKH: jax.Array, start: jax.Array) -> jax.Array:
-            fresh_LKHT = jnp.moveaxis(fresh_TKH, 0, 2)[None].astype(cache_LKHS.dtype)
-            return jax.lax.dynamic_update_slice(cache_LKHS, fresh_LKHT, (layer, 0, 0, start))
-
-        def put_v(cache_LKSH: jax.Array, fresh_TKH: jax.Array, start: jax.Array) -> jax.Array:
-            fresh_LKTH = jnp.swapaxes(fresh_TKH, 0, 1)[None].astype(cache_LKSH.dtype)
-            return jax.lax.dynamic_update_slice(cache_LKSH, fresh_LKTH, (layer, 0, start, 0))
-
-        k_LBKHS = jax.vmap(put_k, in_axes=(1, 0, 0), out_axes=1)(self.k_LBKHS, k_BTKH, start_B)
-        return Cache(k_LBKHS, jax.vmap(put_v, in_axes=(1, 0, 0), out_axes=1)(self.v_LBKSH, v_BTKH, start_B))
-
-    def read(self, layer: int | jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The keys [B, K, H, S] and values [B, K, S, H] of a layer."""
-        return self.k_LBKHS[layer], self.v_LBKSH[layer]
-
-    def pinned(self) -> "Cache":
-        """Rows over the batch axes, key/value heads over the tensor axis."""
-        return Cache(shard(self.k_LBKHS, "layers", *KEYS), shard(self.v_LBKSH, "layers", *VALUES))
-
-    def grown(self, slots: int) -> "Cache":
-        """The same with room for `slots` tokens a row."""
-        more = (0, slots - self.slots)
-        rest = ((0, 0),) * 3
-        return Cache(jnp.pad(self.k_LBKHS, (*rest, (0, 0), more)), jnp.pad(self.v_LBKSH, (*rest, more, (0, 0))))
 
 
 def segment_mask(segment_ids_BT: jax.Array) -> jax.Array:

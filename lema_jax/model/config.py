@@ -94,7 +94,9 @@ class LlamaConfig:
         return found + [f"rope_scaling.{problem}" for problem in self.rope_scaling.problems()]
 
 
-BASES = ("dense", "nf4")  # what the kernels under adapters are held as
+BASES = ("dense", "nf4")  # what the kernels under adapters are held as while these train,
+KERNELS = ("dense", "int8", "nf4")  # what kernels can be held as to answer,
+CACHES = ("dense", "int8")  # and keys and values
 
 
 @dataclasses.dataclass(unsafe_hash=True)

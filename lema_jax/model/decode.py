@@ -1,5 +1,7 @@
 """Token by token with a cache: read prompts piece by piece, then run one compiled loop that makes tokens.
 
+What is for the host lies whole on every device: each process of several reads it from its own.
+
 Shapes: B rows, R rows of a group being read, C tokens of a piece or of a block, S cache slots, D width, V vocabulary.
 """
 
@@ -11,8 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lema_jax.model.attention import Cache
-from lema_jax.model.llama import Llama, empty_cache
+from lema_jax.model import cache as caches
+from lema_jax.model.cache import Cache
+from lema_jax.model.linear import shard
+from lema_jax.model.llama import Llama
 
 NONE = -1  # stands in a block where a row had ended
 
@@ -54,17 +58,17 @@ class Reading:
     last_RD: jax.Array
 
 
-def idle(model: Llama, rows: int, slots: int) -> Rows:
-    """Rows that are all done, to be filled."""
+def idle(model: Llama, rows: int, slots: int, kind: str = "dense") -> Rows:
+    """Rows that are all done, to be filled; their cache of one of `config.CACHES`."""
     zeros = jnp.zeros(rows, jnp.int32)
     keys = jax.random.split(jax.random.key(0), rows)
-    cache = empty_cache(model.config, model.compute, rows, slots)
+    cache = caches.empty(model.config, model.compute, rows, slots, kind)
     return Rows(zeros, zeros, zeros, zeros, jnp.ones(rows, bool), keys, cache)
 
 
-def unread(model: Llama, rows: int, slots: int) -> Reading:
-    """Nothing read yet, with room for `slots` tokens a row."""
-    cache = empty_cache(model.config, model.compute, rows, slots)
+def unread(model: Llama, rows: int, slots: int, kind: str = "dense") -> Reading:
+    """Nothing read yet, with room for `slots` tokens a row in a cache of that kind."""
+    cache = caches.empty(model.config, model.compute, rows, slots, kind)
     return Reading(cache, jnp.zeros((rows, model.config.hidden_size), model.compute.dtype))
 
 
@@ -93,16 +97,18 @@ def begin(
     reading: Reading,
     length_R: jax.Array,
     limit_R: jax.Array,
-    key_R: jax.Array,
+    seed_R: jax.Array,
     *,
     eos: tuple[int, ...],
     sampling: Sampling,
-) -> Rows:
-    """Chooses the first token of each answer to prompts that were read."""
+) -> tuple[Rows, jax.Array]:
+    """Chooses the first token of each answer to prompts that were read: the rows, and these tokens for the host."""
     first = jnp.zeros_like(length_R)
+    key_R = jax.vmap(jax.random.key)(seed_R)
     token_R = _choose(model.apply(variables, reading.last_RD, method="logits"), key_R, first, sampling)
     done_R = jnp.isin(token_R, jnp.array(eos)) | (limit_R <= 1)
-    return Rows(token_R, length_R, first + 1, limit_R, done_R, key_R, reading.cache)
+    rows = Rows(token_R, length_R, first + 1, limit_R, done_R, key_R, reading.cache)
+    return rows, shard(token_R, None)
 
 
 def insert(rows: Rows, fresh: Rows, where_R: jax.Array) -> Rows:
@@ -131,7 +137,7 @@ def decode(
     eos: tuple[int, ...],
     sampling: Sampling,
 ) -> tuple[Rows, jax.Array]:
-    """Up to `block` more tokens of every row that is not done, [B, C]; where a row had ended stands NONE.
+    """Up to `block` more tokens of every row that is not done, [B, C] for the host; where a row had ended stands NONE.
 
     Rows that the host found to be at their end are `stopped_B`. The loop returns early when `enough` or fewer rows are
     still going on: when all have ended, or when so many have that others can take their place. The cache must have
@@ -163,7 +169,7 @@ def decode(
 
     nothing = jnp.full((rows.token_B.shape[0], block), NONE, jnp.int32)
     _, rows, out_BC = jax.lax.while_loop(going_on, one, (jnp.int32(0), rows, nothing))
-    return rows, out_BC
+    return rows, shard(out_BC, None, None)
 
 
 def _choose(logits_BV: jax.Array, key_B: jax.Array, index_B: jax.Array, sampling: Sampling) -> jax.Array:

@@ -1,16 +1,18 @@
-"""The one linear layer: a kernel, dense or nf4, and beside it an adapter when the model has one."""
+"""The one linear layer: a kernel, dense or quantised, and beside it an adapter when the model has one."""
 
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from lema_jax.model import nf4
+from lema_jax.model import int8, nf4
 from lema_jax.model.config import LoraConfig
+from lema_jax.model.int8 import Int8
 from lema_jax.model.nf4 import Nf4
 
 # Shapes: I input features, O output features, R adapter rank; `…` any leading axes (B batch, T time).
@@ -37,31 +39,35 @@ def whole(kernel: jax.Array, axes: tuple[str, str]) -> jax.Array:
 whole.defvjp(lambda kernel, axes: (whole(kernel, axes), None), lambda axes, _, gradient: (shard(gradient, *axes),))
 
 
-def dense(kernel: jax.Array | Nf4, axes: tuple[str, str], dtype: jnp.dtype) -> jax.Array:
-    """The kernel [I, O] as it is at use. What is gathered of an nf4 one are its codes: a quarter of the bytes."""
-    if not isinstance(kernel, Nf4):
+Kernel = jax.Array | Nf4 | Int8
+
+
+def dense(kernel: Kernel, axes: tuple[str, str], dtype: jnp.dtype) -> jax.Array:
+    """The kernel [I, O] as it is at use. What is gathered of a quantised one are its codes: fewer bytes."""
+    if not isinstance(kernel, Nf4 | Int8):
         return whole(kernel.astype(dtype), axes)
+    form: Any = nf4 if isinstance(kernel, Nf4) else int8
     is_names = lambda node: isinstance(node, tuple)
-    gathered = jax.tree.map(lambda names, part: whole(part, names), nf4.axes(*axes), kernel, is_leaf=is_names)
-    return nf4.dequantise(gathered, dtype)
+    gathered = jax.tree.map(lambda names, part: whole(part, names), form.axes(*axes), kernel, is_leaf=is_names)
+    return form.dequantise(gathered, dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(x: jax.Array, kernel: jax.Array | Nf4, axes: tuple[str, str]) -> jax.Array:
-    """x [… I] @ kernel [I, O] -> [… O] in x's dtype. For the backward pass the kernel is kept as it lies: cut, and in
-    nf4, of which the dense form lives for a product alone. An nf4 kernel has no gradient."""
-    if isinstance(kernel, Nf4):
+def product(x: jax.Array, kernel: Kernel, axes: tuple[str, str]) -> jax.Array:
+    """x [… I] @ kernel [I, O] -> [… O] in x's dtype. For the backward pass the kernel is kept as it lies: cut, and
+    quantised, of which the dense form lives for a product alone. A quantised kernel has no gradient."""
+    if isinstance(kernel, Nf4 | Int8):
         x, kernel = jax.lax.optimization_barrier((x, kernel))  # so that none is made before its turn, or for good
     return x @ dense(kernel, axes, x.dtype)
 
 
 def _product_forward(x, kernel, axes):
-    return product(x, kernel, axes), (None if isinstance(kernel, Nf4) else x, kernel)
+    return product(x, kernel, axes), (None if isinstance(kernel, Nf4 | Int8) else x, kernel)
 
 
 def _product_backward(axes, saved, gradient):
     x, kernel = saved
-    if isinstance(kernel, Nf4):
+    if isinstance(kernel, Nf4 | Int8):
         gradient, kernel = jax.lax.optimization_barrier((gradient, kernel))  # so that the forward pass's is not kept
         return gradient @ dense(kernel, axes, gradient.dtype).T, None
     kernel_gradient = shard(jnp.einsum("...i,...o->io", x, gradient), *axes)
@@ -168,7 +174,9 @@ class Linear(nn.Module):
             kernel_OI = self.get_variable("params", "kernel_OI").astype(self.dtype)
             y = jnp.einsum("...i,oi->...o", x, whole(kernel_OI, self.axes[::-1]))
         else:
-            if self.lora is not None and self.lora.base == "nf4":
+            if self.has_variable("params", "kernel"):
+                kernel = self.get_variable("params", "kernel")  # whatever it is held as
+            elif self.lora is not None and self.lora.base == "nf4":
                 kernel = self.param("kernel", self._quantised(init), shape)
             else:
                 init = nn.with_logical_partitioning(init, self.axes)

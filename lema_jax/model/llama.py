@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from lema_jax.model import attention, rope
-from lema_jax.model.attention import Cache
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
 from lema_jax.model.linear import PRODUCT, Linear, between, enter, leave, shard, whole
 
@@ -76,7 +75,7 @@ class Attention(nn.Module):
             out_BTNH = attention.within(q_BTNH, k_BTKH, v_BTKH, seen, self.compute.attention)
         else:
             cache = cache.write(layer, k_BTKH, v_BTKH, start_B)
-            k_BKHS, v_BKSH = cache.read(layer)
+            k_BKHS, v_BKSH = cache.read(layer, self.compute.dtype)
             out_BTNH = attention.attend(q_BTNH, k_BKHS, v_BKSH, seen)
         out_BTNH = shard(out_BTNH, *HEADS)
         return self.o(out_BTNH.reshape(*x_BTD.shape[:2], -1), det), cache
@@ -237,18 +236,3 @@ def at_use(weights: Any, compute: Compute) -> Any:
         return leaf if path[-1].key == "scale" else leaf.astype(compute.dtype)
 
     return jax.tree_util.tree_map_with_path(cast, weights)
-
-
-def empty_cache(config: LlamaConfig, compute: Compute, rows: int, slots: int) -> Any:
-    """Zeroed keys and values for `rows` sequences of up to `slots` tokens, in the layout that `compute` asks for.
-
-    Bytes: 2 · L · rows · K · slots · H · (bytes of dtype), K as `attention.held` says.
-    """
-    layers = config.num_layers if compute.scan_layers else 1
-    heads, width = attention.held(config.num_kv_heads), config.head_dim
-
-    def one() -> Cache:
-        k_LBKHS = jnp.zeros((layers, rows, heads, width, slots), compute.dtype)
-        return Cache(k_LBKHS, jnp.zeros((layers, rows, heads, slots, width), compute.dtype)).pinned()
-
-    return one() if compute.scan_layers else tuple(one() for _ in range(config.num_layers))

@@ -86,7 +86,7 @@ def check(name: str, shape: tuple[int, ...]) -> None:
     if any(size % BLOCK for size in shape):
         raise UserError(
             f"{name} {list(shape)} cannot be held as nf4, which cuts a kernel in tiles of {BLOCK} × {BLOCK}; "
-            "hold the base dense (lora.base=dense, --merge_into=base)"
+            "hold it dense (lora.base=dense, --merge_into=base, --weights=dense or int8)"
         )
 
 

@@ -1,42 +1,12 @@
-"""Several processes as one program: how they find each other, what each reads, and a stop that all agree on."""
+"""Several processes that train as one: which rows each reads, and a stop that all agree on."""
 
 import signal
 from types import FrameType
 from typing import Any
 
 import jax
-from absl import flags
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
-
-from lema_jax.errors import UserError
-
-HEARTBEAT_SECONDS = 60  # a process that is silent for so long is lost, and the others end with an error
-
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; TPU pods and Slurm need no flags.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes run this program.", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
-
-
-def join() -> None:
-    """Makes this process one of its job's, before anything else asks JAX for a device.
-
-    The job is found by JAX itself on a TPU pod and under Slurm or MPI, else told by --coordinator, --processes and
-    --process; without either the process is alone.
-
-    Raises:
-      UserError: only some of the flags, or a coordinator that does not answer.
-    """
-    told = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    if None in told and told != (None, None, None):
-        raise UserError("give all of --coordinator, --processes and --process, or none of them")
-    try:
-        jax.distributed.initialize(*told, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-    except ValueError as error:
-        if told != (None, None, None):
-            raise UserError(f"--coordinator={told[0]} --processes={told[1]} --process={told[2]}: {error}") from None
-    except RuntimeError as error:
-        raise UserError(f"the processes do not find each other: {error}; check --coordinator and the network") from None
 
 
 def rows(sharding: NamedSharding, shape: tuple[int, ...]) -> slice:

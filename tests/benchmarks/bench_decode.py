@@ -8,25 +8,14 @@ The first run compiles and is not counted. `--real` lets answers end by themselv
 """
 
 import argparse
-import json
-import os
-import resource
 import statistics
 import time
-from pathlib import Path
 
 from lema_jax import checkpoint
 from lema_jax.generation import student
 from lema_jax.model.decode import Sampling
 from lema_jax.tasks import gsm8k
-
-
-def busy() -> tuple[float, float, float]:
-    """Wall clock, CPU seconds of the whole machine, CPU seconds of this process."""
-    ticks = list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    total = (sum(ticks) - ticks[3] - ticks[4] - ticks[7]) / os.sysconf("SC_CLK_TCK")
-    return time.perf_counter(), total, own.ru_utime + own.ru_stime
+from tests.benchmarks import busy
 
 
 def main() -> None:
@@ -48,28 +37,21 @@ def main() -> None:
     walls, tokens = [], 0
     for run in range(given.runs + 1):
         if run == 1:
-            before = busy()
+            before = busy.read()
         began = time.perf_counter()
         done = list(engine.complete(prompts))
         walls.append(time.perf_counter() - began)
         tokens = sum(one.completion_tokens for one in done)
-    wall, machine, own = (b - a for a, b in zip(before, busy()))
-    cores = os.cpu_count() or 1
-    print(
-        json.dumps(
-            {
-                "job": f"decode, {given.rows} rows",
-                "tokens": tokens,
-                "tally": str(engine.tally),
-                "tok_s": round(tokens / statistics.median(walls[1:]), 1),
-                "best_tok_s": round(tokens / min(walls[1:]), 1),
-                "first_run_s": round(walls[0], 1),
-                "cpu_s_per_run": round(own / given.runs, 2),
-                "my_cpu": round(own / wall / cores, 3),
-                "other_busy": round(max(0.0, machine - own) / wall / cores, 3),
-                "rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-            }
-        )
+    cpu_seconds = (busy.read().own - before.own) / given.runs
+    busy.report(
+        before,
+        job=f"decode, {given.rows} rows",
+        tokens=tokens,
+        tally=str(engine.tally),
+        tok_s=round(tokens / statistics.median(walls[1:]), 1),
+        best_tok_s=round(tokens / min(walls[1:]), 1),
+        first_run_s=round(walls[0], 1),
+        cpu_s_per_run=round(cpu_seconds, 2),
     )
 
 

@@ -8,9 +8,6 @@ processes used meanwhile (trust a line only where `other_busy` is small).
 """
 
 import argparse
-import json
-import os
-import resource
 import statistics
 import tempfile
 import time
@@ -29,14 +26,7 @@ from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training.config import TrainConfig
 from lema_jax.training.optimizer import OptimizerConfig
 from lema_jax.training.program import Program
-
-
-def busy() -> tuple[float, float, float]:
-    """Wall clock, CPU seconds of the whole machine, CPU seconds of this process."""
-    ticks = list(map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]))
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    total = (sum(ticks) - ticks[3] - ticks[4] - ticks[7]) / os.sysconf("SC_CLK_TCK")
-    return time.perf_counter(), total, own.ru_utime + own.ru_stime
+from tests.benchmarks import busy
 
 
 def examples(npz: str) -> list[Encoded]:
@@ -85,29 +75,21 @@ def main() -> None:
             iterator, seconds, tokens, losses = iter(batches(config.data)), [], [], []
             for number in range(given.steps + 1):
                 if number == 1:
-                    before = busy()
+                    before = busy.read()
                 rows = next(iterator)
                 began = time.perf_counter()
                 state, metrics = step(state, frozen, program.put(rows))
                 losses.append(float(metrics["loss"]))
                 seconds.append(time.perf_counter() - began)
                 tokens.append(int(metrics["tokens"]))
-    wall, machine, own = (b - a for a, b in zip(before, busy()))
-    cores = os.cpu_count() or 1
-    print(
-        json.dumps(
-            {
-                "job": "train_lora" if given.lora else "train_full",
-                "real_tok_s": round(statistics.median(n / s for n, s in zip(tokens[1:], seconds[1:])), 1),
-                "padded_tok_s": round(given.rows * given.length / statistics.median(seconds[1:]), 1),
-                "step_s": [round(s, 2) for s in seconds],
-                "compile_s": round(compiled, 1),
-                "losses": [round(loss, 4) for loss in losses],
-                "rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-                "my_cpu": round(own / wall / cores, 3),
-                "other_busy": round(max(0.0, machine - own) / wall / cores, 3),
-            }
-        )
+    busy.report(
+        before,
+        job="train_lora" if given.lora else "train_full",
+        real_tok_s=round(statistics.median(n / s for n, s in zip(tokens[1:], seconds[1:])), 1),
+        padded_tok_s=round(given.rows * given.length / statistics.median(seconds[1:]), 1),
+        step_s=[round(s, 2) for s in seconds],
+        compile_s=round(compiled, 1),
+        losses=[round(loss, 4) for loss in losses],
     )
 
 

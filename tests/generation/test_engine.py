@@ -9,10 +9,11 @@ from lema_jax.errors import UserError
 from lema_jax.generation import engine as engine_module
 from lema_jax.generation import memory
 from lema_jax.generation.engine import Engine, ladder
+from lema_jax.model import cache as caches
 from lema_jax.model import layout
-from lema_jax.model.config import Compute, LlamaConfig
+from lema_jax.model.config import CACHES, Compute, LlamaConfig
 from lema_jax.model.decode import Sampling
-from lema_jax.model.llama import Llama, empty_cache
+from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from tests import tiny
@@ -76,6 +77,13 @@ def test_greedy_answers_are_those_without_cache_and_batch(words, alone):
         assert alone[index].truncated != ended
 
 
+def test_an_answer_from_a_cache_in_8_bits_does_not_either(words):
+    alone = run(words, rows=1, cache="int8")
+    assert run(words, rows=3, cache="int8") == alone
+    assert run(words, rows=8, cache="int8", sizes=(2, 2, 2)) == alone
+    assert run(words, rows=4, cache="int8", scan=False) == alone
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -113,6 +121,28 @@ def test_a_shared_beginning_is_read_once(words, monkeypatch):
     assert {done.index: done for done in made.complete(prompts, SEEDS)} == apart
     reads = [shapes for program, shapes in made.tally.programs if program is engine_module._SHARE]
     assert reads  # the groups began with what was read before
+
+
+def test_prompts_completed_later_are_read_as_at_first(words, monkeypatch):
+    """Though they begin alike for longer than all do, and other lengths would be beside them."""
+    calls: list[tuple[int, tuple[int, int]]] = []
+
+    def noted(self, prefix, start, prompts, rows, read=Engine._read_pieces):
+        calls.append((start, engine_module.pieces(max(map(len, prompts)) - start)))
+        return read(self, prefix, start, prompts, rows)
+
+    monkeypatch.setattr(Engine, "_read_pieces", noted)
+    monkeypatch.setattr(engine_module, "SHARED", 2)
+    monkeypatch.setattr(engine_module, "ladder", lambda length: -(-length // 8) * 8)
+    prompts = ["one two three", *(" ".join([*WORDS, *WORDS[:more]]) for more in range(1, 8))]
+    made = engine(words, rows=4)
+    whole = {done.index: done for done in made.complete(prompts, SEEDS)}
+    reads = set(calls)
+    calls.clear()
+    assert {done.index: done for done in made.complete(prompts, SEEDS, {2, 7})} == {n: whole[n] for n in (2, 7)}
+    assert len(calls) == 3  # the beginning, and each alone
+    assert set(calls) < reads
+    assert list(made.complete(prompts, SEEDS, ())) == []
 
 
 def test_a_shared_beginning_leaves_each_prompt_a_token():
@@ -220,12 +250,15 @@ def test_an_empty_prompt_and_a_tokenizer_without_an_end_are_errors(words, monkey
         engine(endless)
 
 
+@pytest.mark.parametrize("kind", CACHES)
+def test_the_bytes_of_a_cache_are_those_of_its_formula(kind):
+    made = jax.eval_shape(lambda: caches.empty(CONFIG, Compute(), 3, 64, kind))
+    taken = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
+    assert memory.cache_bytes(Llama(CONFIG, Compute()), 3, 64, kind) == taken
+
+
 def test_a_cache_beyond_the_memory_is_refused_before_compiling(words, monkeypatch):
-    compute = Compute()
-    model = Llama(CONFIG, compute)
-    one = memory.cache_bytes(model, 1, 64)
-    made = jax.eval_shape(lambda: empty_cache(CONFIG, compute, 1, 64))
-    assert one == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
+    one = memory.cache_bytes(Llama(CONFIG, Compute()), 1, 64, "dense")
     monkeypatch.setattr(memory, "free_bytes", lambda device: 4 * one)
     refused = engine(words, rows=4)
     with pytest.raises(UserError, match="--batch_size=2 fits"):

@@ -7,9 +7,10 @@ import numpy as np
 import optax
 import pytest
 
+from lema_jax.model import cache as caches
 from lema_jax.model import layout
 from lema_jax.model.config import Compute
-from lema_jax.model.llama import Llama, empty_cache
+from lema_jax.model.llama import Llama
 from tests import tiny
 
 IN_LINE = Compute(scan_layers=False)
@@ -86,7 +87,7 @@ def test_cached_equals_uncached_in_pieces_of_any_size(compute):
     model, variables = Llama(tiny.CONFIG, compute), laid_out(tiny.variables(), compute)
     tokens = tiny.tokens(2, 8)
     whole = tiny.apply(model, variables, tokens)
-    cache = empty_cache(tiny.CONFIG, compute, rows=2, slots=12)
+    cache = caches.empty(tiny.CONFIG, compute, rows=2, slots=12)
     at = 0
     for size in (4, 1, 3):
         piece = tokens[:, at : at + size]

@@ -23,14 +23,14 @@ import sys
 from pathlib import Path
 from absl import app
 from lema_jax.model.config import LoraConfig
-from lema_jax.parallel import processes
+from lema_jax.parallel import job
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.training import loop
 from tests.training.test_loop import config
 out, data, base, mesh, steps = sys.argv[1:6]
 
 def main(argv):
-    processes.join()
+    job.join(heeds_notice=True)
     sizes = MeshConfig(*map(int, mesh.split(",")))
     fields = dict(init=base, lora=LoraConfig(4, 8.0, 0.1), steps=int(steps), checkpoint_every=2, mesh=sizes)
     loop.run(config(Path(out), Path(data), **fields))

@@ -1,0 +1,95 @@
+"""The job that a process is one of: how its processes find each other, and how they answer questions as one.
+
+All processes of a job do the same work in step, each on its own devices' part of every array. What they print and write
+is the same, so the first one's is kept. JAX is imported where it is used: a door that does not always need it can have
+these flags without waiting for it.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from lema_jax.errors import UserError
+
+HEARTBEAT_SECONDS = 60  # a process that is silent for so long is lost, and the others end with an error
+
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; TPU pods and Slurm need no flags.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes run this program.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+
+
+def join(*, heeds_notice: bool) -> None:
+    """Makes this process one of its job's, before anything else asks JAX for a device.
+
+    The job is found by JAX itself on a TPU pod and under Slurm or MPI, else told by --coordinator, --processes and
+    --process; without either the process is alone.
+
+    Args:
+      heeds_notice: whether SIGTERM to one of several is a notice that all ask for (`processes.Preemption`); else it
+        ends the process, and with it the job.
+
+    Raises:
+      UserError: only some of the flags, or a coordinator that does not answer.
+    """
+    import jax
+
+    told = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    if None in told and told != (None, None, None):
+        raise UserError("give all of --coordinator, --processes and --process, or none of them")
+    jax.config.update("jax_enable_preemption_service", heeds_notice)
+    try:
+        jax.distributed.initialize(*told, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except ValueError as error:
+        if told != (None, None, None):
+            raise UserError(f"--coordinator={told[0]} --processes={told[1]} --process={told[2]}: {error}") from None
+    except RuntimeError as error:
+        raise UserError(f"the processes do not find each other: {error}; check --coordinator and the network") from None
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """Inside, only the job's first process prints."""
+    import jax
+
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() > 0:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        yield
+
+
+@contextlib.contextmanager
+def written_by_the_first(path: str | Path) -> Iterator[Path]:
+    """A file that every process goes on with, in step: the first one at `path`, each other one at a copy of it in a
+    folder that is thrown away in the end. So no disk need be shared, and one file is written."""
+    import jax
+
+    path = Path(path)
+    if jax.process_count() == 1:
+        yield path
+        return
+    content = _from_the_first(path.read_bytes() if jax.process_index() == 0 and path.exists() else b"")
+    if jax.process_index() == 0:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(content)
+        yield copy
+
+
+def _from_the_first(content: bytes) -> bytes:
+    """What the first process has."""
+    from jax.experimental import multihost_utils
+
+    size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(content))))
+    if not size:
+        return b""
+    sent = np.zeros(size, np.uint8)
+    sent[: len(content)] = np.frombuffer(content, np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes()

@@ -1,0 +1,98 @@
+"""How decoding grows: the cost of a token by the length of what is before it, and by the number of prompts.
+
+    python -m tests.benchmarks.bench_growth --checkpoint=runs/base --out=growth.svg
+
+By context: steps of 1 and 32 rows that have so many tokens each, the cache as long as the engine's ladder makes it. By
+prompts: so many GSM8K questions through an engine of 32 rows, a fixed number of tokens each, reading included. Prints a
+JSON line for each point (the median of several runs; trust it only where `other_busy` is small) and draws both.
+"""
+
+import argparse
+import dataclasses
+import functools
+import statistics
+import time
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from lema_jax import checkpoint
+from lema_jax.generation import memory, student
+from lema_jax.generation.engine import ladder
+from lema_jax.generation.student import Student
+from lema_jax.model import decode
+from lema_jax.model.decode import Sampling
+from lema_jax.parallel import sharding
+from lema_jax.tasks import gsm8k
+from tests.benchmarks import busy
+
+ROWS = (1, 32)
+BLOCK = 32
+NEVER = -7  # no token is this one, so no row ends early
+
+
+def by_context(read: Student, rows: int, context: int, runs: int) -> float:
+    """Milliseconds for a token of a row with so many before it."""
+    slots = ladder(context + BLOCK)
+    with sharding.use(read.mesh):
+        made = jax.jit(decode.idle, static_argnums=(0, 1, 2))(read.model, rows, slots)
+        full = functools.partial(np.full, rows, dtype=np.int32)
+        going_on = {"length_B": full(context), "made_B": full(0), "limit_B": full(2 * BLOCK)}
+        step = jax.jit(
+            functools.partial(decode.decode, read.model, block=BLOCK, eos=NEVER, sampling=Sampling()), donate_argnums=1
+        )
+        no_row, seconds = np.zeros(rows, bool), []
+        for run in range(runs + 1):
+            if run == 1:
+                before = busy.read()
+            made = dataclasses.replace(made, done_B=no_row, **going_on)
+            began = time.perf_counter()
+            made, tokens = step(read.variables, made, no_row, np.int32(0))
+            assert (np.asarray(tokens) != decode.NONE).all()
+            seconds.append(time.perf_counter() - began)
+    cost = 1e3 * statistics.median(seconds[1:]) / (rows * BLOCK)
+    cache = memory.cache_bytes(read.model, rows, slots, "dense")
+    busy.report(before, rows=rows, context=context, slots=slots, ms_per_token=round(cost, 3), cache_mib=cache >> 20)
+    return cost
+
+
+def by_prompts(read: Student, prompts: list[str], new: int, warm: bool) -> float:
+    """Milliseconds for a token of an answer, reading the prompts included."""
+    made = student.engine(read, rows=ROWS[-1], sampling=Sampling(), max_new_tokens=new)
+    before = busy.read()
+    tokens = sum(done.completion_tokens for done in made.complete(prompts))
+    cost = 1e3 * (busy.read().wall - before.wall) / tokens
+    if warm:
+        busy.report(before, prompts=len(prompts), tokens=tokens, ms_per_token=round(cost, 3), tally=str(made.tally))
+    return cost
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--contexts", type=int, nargs="*", default=[64, 128, 256, 512, 1024, 2048, 4096])
+    parser.add_argument("--prompts", type=int, nargs="*", default=[32, 64, 128, 256, 512, 1024])
+    parser.add_argument("--new", type=int, default=32)
+    parser.add_argument("--runs", type=int, default=3)
+    given = parser.parse_args()
+
+    read = student.read(given.checkpoint, checkpoint.latest_step(given.checkpoint), "float32")
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for rows in ROWS:
+        costs = [by_context(read, rows, context, given.runs) for context in given.contexts]
+        left.plot(given.contexts, costs, marker="o", label=f"{rows} row{'s' * (rows > 1)}")
+    left.set(xlabel="tokens before", ylabel="ms a token", ylim=(0, None))
+    left.legend()
+    read.tokenizer.eos_token = "<repo_name>"  # a token that is not made, so that no answer ends early
+    asked = [f"Question: {problem.question}\nAnswer:" for problem in gsm8k.load("test", None)[: max(given.prompts)]]
+    by_prompts(read, asked, given.new, warm=False)
+    right.plot(given.prompts, [by_prompts(read, asked[:n], given.new, warm=True) for n in given.prompts], marker="o")
+    right.set(xlabel="prompts", xscale="log", ylabel="ms a token, reading included", ylim=(0, None))
+    figure.savefig(given.out)
+
+
+if __name__ == "__main__":
+    main()
