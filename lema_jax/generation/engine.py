@@ -289,7 +289,7 @@ class Engine:
     def _at_its_end(self, request: _Request) -> bool:
         if request.text is not None or len(request.made) >= self._limit(request):
             return True
-        return request.made[-1] == self._tokenizer.eos_token_id
+        return request.made[-1] in self._eos
 
     def _look_for_stop(self, request: _Request) -> None:
         if self._stop and any(stop in (text := self._text(request.made)) for stop in self._stop):

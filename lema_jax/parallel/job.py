@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from lema_jax.errors import UserError
@@ -85,6 +84,7 @@ def written_by_the_first(path: str | Path) -> Iterator[Path]:
 
 def _from_the_first(content: bytes) -> bytes:
     """What the first process has."""
+    import numpy as np
     from jax.experimental import multihost_utils
 
     size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(content))))

@@ -77,6 +77,7 @@ def test_greedy_answers_are_those_without_cache_and_batch(words, alone):
         assert alone[index].truncated != ended
 
 
+@pytest.mark.slow
 def test_an_answer_from_a_cache_in_8_bits_does_not_either(words):
     alone = run(words, rows=1, cache="int8")
     assert run(words, rows=3, cache="int8") == alone

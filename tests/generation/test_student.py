@@ -72,6 +72,7 @@ def test_kernels_are_held_as_asked_the_same_on_every_mesh(folders, weights):
     assert scores(read) != pytest.approx(scores(dense), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_adapters_stand_upon_what_they_were_trained_upon_unless_told(folders):
     base, adapters = folders
     trained_upon = student.read(adapters, 0, "float32")

@@ -248,7 +248,7 @@ def test_skypilot_begins_again_on_the_same_code():
     told = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
     assert told["resources"]["job_recovery"]["recover_on_exit_codes"] == [42]
     assert "lema_jax.train" in told["run"]
-    assert set(told["envs"]) == {"CONFIG", "OUT", "DATA"}
+    assert set(told["envs"]) == {"CONFIG", "OUT", "DATA", "INIT"}
 
 
 def test_scripts_are_clean():
