@@ -76,8 +76,8 @@ remove() {
 }
 
 setup() {
-  local pack=$here/runs/lema_jax.tar.gz
-  act mkdir -p "$here/runs"
+  local pack=${RUNS:-$here/runs}/lema_jax.tar.gz
+  act mkdir -p "${RUNS:-$here/runs}"
   act tar -czf "$pack" -C "$here" --exclude=./runs --exclude=./.venv --exclude=./.git --exclude=__pycache__ .
   act gcloud compute tpus tpu-vm scp "$pack" "$name:" "${where[@]}" --worker=all
   on all 'mkdir -p lema_jax && tar -xzf lema_jax.tar.gz -C lema_jax && bash lema_jax/launch/setup.sh tpu,gcs'

@@ -34,6 +34,7 @@ class World:
     def run(self, script: str, *words: str, typed: str = "") -> subprocess.CompletedProcess:
         path = f"{self.bin}:{os.environ['PATH']}"
         env = os.environ | {"PATH": path, "WORLD": str(self.file), "POLL_SECONDS": "0", "QUICK_SECONDS": "0"}
+        env["RUNS"] = str(self.bin)
         return subprocess.run(
             ["bash", str(LAUNCH / script), *words], env=env, input=typed, capture_output=True, text=True, timeout=60
         )
