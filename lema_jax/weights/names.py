@@ -159,7 +159,7 @@ def _refuse_differences(found: dict[str, tuple[int, ...]], expected: dict[str, t
         if found[name] != expected[name]
     ]
     if problems:
-        raise UserError(f"{what} are not those of its config:\n  " + "\n  ".join(problems))
+        raise UserError(f"{what} do not fit the config; are they another model's?\n  " + "\n  ".join(problems))
 
 
 def load(

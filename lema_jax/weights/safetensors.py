@@ -41,9 +41,9 @@ class Safetensors:
             try:
                 problems += self._list(file)
             except FileNotFoundError:
-                problems.append(f"{file.name} is missing")
+                problems.append(f"{file.name} is missing; copy it here")
             except (SafetensorError, OSError) as error:
-                problems.append(f"{file.name} is cut short or damaged: {error}")
+                problems.append(f"{file.name} is cut short or damaged; copy it anew ({error})")
         if problems:
             raise UserError(f"{where} cannot be read:\n  " + "\n  ".join(problems))
 
@@ -54,7 +54,10 @@ class Safetensors:
                 part = opened.get_slice(name)
                 kind = _DTYPES.get(part.get_dtype())
                 if kind is None:
-                    problems.append(f"{name} in {file.name} is stored as {part.get_dtype()}; only floats can be read")
+                    problems.append(
+                        f"{name} in {file.name} is stored as {part.get_dtype()}, but only floats can be read; take the "
+                        "model's unquantised release"
+                    )
                     continue
                 if name in self._at:
                     problems.append(f"{name} is in {self._at[name][0].name} and in {file.name}")

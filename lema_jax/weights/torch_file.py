@@ -154,7 +154,7 @@ def _call(function: Any, arguments: tuple[Any, ...], where: str) -> Any:
     if function == _Name(_TENSOR):
         (_, storage, key, _, _), offset, shape, strides, *_ = arguments
         if storage.text not in _STORAGES:
-            raise UserError(f"{where}: a tensor of {storage.text} is there; only floats can be read")
+            raise UserError(f"{where}: a tensor of {storage.text} is there, but only floats can be read")
         return _Tensor(key, _STORAGES[storage.text], offset, shape, strides)
     named = function.text.replace(" ", ".") if isinstance(function, _Name) else repr(function)
-    raise UserError(f"{where} is refused: its pickle asks to call {named}; nothing was run")
+    raise UserError(f"{where} is refused: its pickle asks to call {named}; nothing was run; ask for safetensors")
