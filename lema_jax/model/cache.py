@@ -71,8 +71,9 @@ class Cache:
 
     def _each(self, change: Callable[[jax.Array, Any], jax.Array], by: Sequence[Any]) -> "Cache":
         """Each array changed, by what stands in its place in `by`."""
-        arrays: Any = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return Cache(*(None if array is None else change(array, own) for array, own in zip(arrays, by)))
+        arrays = (getattr(self, field.name) for field in dataclasses.fields(self))
+        changed: Any = (None if array is None else change(array, own) for array, own in zip(arrays, by))
+        return Cache(*changed)
 
 
 def _put(cache: jax.Array, layer: int | jax.Array, fresh: jax.Array, start_B: jax.Array, *, axis: int) -> jax.Array:
