@@ -19,12 +19,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint.experimental.v1 as ocp
 import pydantic
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from lema_jax import storage
 from lema_jax.errors import UserError
@@ -197,8 +198,7 @@ def load_weights(
     variables = _stacked(str(folder), card, mesh, compute, step, lora, held)
     if compute is None or compute.scan_layers:
         return card, variables
-    wanted = abstract_variables(Llama(card.config, compute, lora), mesh)
-    where = sharding.of(wanted | {"params": _held_as(wanted["params"], held)})
+    where = sharding.of(abstract_variables(Llama(card.config, compute, lora), mesh, held))
     return card, jax.jit(layout.unstack_layers, out_shardings={name: where[name] for name in variables})(variables)
 
 
@@ -218,19 +218,20 @@ def _stacked(
         wanted = {"weights": {"lora": abstract_variables(model, mesh)["lora"]}}
         frozen = _stacked(base, read_card(base), mesh, compute, None, lora, held)
         return frozen | restore(folder, step, wanted, as_stored=compute is None)["weights"]
-    wanted = {"weights": {"params": abstract_variables(model.clone(lora=None), mesh)["params"]}}
+    whole = model.clone(lora=None)
+    wanted = {"weights": {"params": abstract_variables(whole, mesh)["params"]}}
     if held == "dense":
         return restore(folder, step, wanted, as_stored=compute is None)["weights"]
-    return _quantised(folder, step, wanted, held)
+    return _quantised(folder, step, wanted, {"weights": abstract_variables(whole, mesh, held)}, held)
 
 
-def _quantised(folder: str, step: int, dense: Any, held: str) -> dict[str, Any]:
+def _quantised(folder: str, step: int, dense: Any, wanted: Any, held: str) -> dict[str, Any]:
     """Weights with quantised kernels, from dense ones on the disk. These are read one stacked array at a time, into the
     shards of the mesh, so that beside the result no more than that one's are in memory."""
     path, stored = _checked(folder, step, dense)
     as_stored = jax.tree.leaves(_typed(dense, stored))
     is_quantised = lambda node: isinstance(node, Nf4 | Int8)
-    leaves, tree = jax.tree.flatten(_held_as(dense, held), is_leaf=is_quantised)
+    leaves, tree = jax.tree.flatten(wanted, is_leaf=is_quantised)
     layer_by_layer = functools.partial(jax.lax.map, _FORMS[held].quantise)
     for at, leaf in enumerate(leaves):
         alone: list[Any] = [ocp.PLACEHOLDER] * len(leaves)
@@ -240,39 +241,38 @@ def _quantised(folder: str, step: int, dense: Any, held: str) -> dict[str, Any]:
     return jax.tree.unflatten(tree, leaves)["weights"]
 
 
+def abstract_variables(model: Llama, mesh: Mesh, held: str = "dense") -> Any:
+    """Every collection of the model as ShapeDtypeStructs that carry their shardings.
+
+    `held`, one of `config.KERNELS`: what the layers' kernels (not the head) are held as, where not as the model says.
+    """
+    boxed = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    return sharding.abstract(boxed if held == "dense" else boxed | {"params": _held_as(boxed["params"], held)}, mesh)
+
+
 _FORMS: dict[str, Any] = {"nf4": nf4, "int8": int8}
 
 
-def _held_as(abstract: Any, held: str) -> Any:
-    """Abstract weights of which the layers' kernels (not the head) are quantised, each cut as the dense one is.
+def _held_as(boxed: Any, held: str) -> Any:
+    """Linen's boxes of dense weights with the layers' kernels quantised, each to be cut as the dense one is.
 
     Raises:
       UserError: a kernel that nf4 cannot hold.
     """
+    form, is_names = _FORMS[held], lambda node: isinstance(node, tuple)
 
-    def one(path: Any, leaf: jax.ShapeDtypeStruct) -> Any:
-        if path[-1].key != "kernel" or not any(node.key.startswith("layers") for node in path):
-            return leaf
+    def one(path: Any, box: Any) -> Any:
+        if path[-1].key != "kernel" or not path[0].key.startswith("layers"):
+            return box
         if held == "nf4":
-            nf4.check(jax.tree_util.keystr(path, simple=True, separator="."), leaf.shape[-2:])
-        *leading, inputs, outputs = leaf.sharding.spec
-        over = {"inputs": inputs, "outputs": outputs, "block": None}
+            nf4.check(jax.tree_util.keystr(path, simple=True, separator="."), box.value.shape[-2:])
+        *leading, inputs, outputs = box.names
+        again = lambda names, part: nn.LogicallyPartitioned(part, (*leading, *names))
+        return jax.tree.map(
+            again, form.axes(inputs, outputs), jax.eval_shape(form.quantise, box.value), is_leaf=is_names
+        )
 
-        def lay(names: tuple[str, ...], part: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            where = NamedSharding(leaf.sharding.mesh, PartitionSpec(*leading, *(over[name] for name in names)))
-            return jax.ShapeDtypeStruct(part.shape, part.dtype, sharding=where)
-
-        is_names = lambda node: isinstance(node, tuple)
-        form = _FORMS[held]
-        return jax.tree.map(lay, form.axes("inputs", "outputs"), jax.eval_shape(form.quantise, leaf), is_leaf=is_names)
-
-    return abstract if held == "dense" else jax.tree_util.tree_map_with_path(one, abstract)
-
-
-def abstract_variables(model: Llama, mesh: Mesh) -> Any:
-    """Every collection of the model as ShapeDtypeStructs that carry their shardings."""
-    boxed = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-    return sharding.abstract(boxed, mesh)
+    return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda node: isinstance(node, nn.LogicallyPartitioned))
 
 
 def restore(folder: str | Path, step: int, abstract: dict[str, Any], as_stored: bool = False) -> dict[str, Any]:

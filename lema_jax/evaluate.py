@@ -12,7 +12,8 @@ best on dev while it was trained. With --harness each folder also gets the files
 likelier a checkpoint finds right paths than wrong ones. With --prompt one text is answered, as it is made, onto the
 terminal (with --prompt_style=chat by the model's template); nothing is written.
 
---weights=int8 or nf4 holds the layers' kernels in fewer bits, --cache=int8 what was read; README says what each costs.
+--weights=int8 or nf4 holds the layers' kernels in fewer bits, --cache=int8 the keys and values of what was read; both
+change answers a little (tests/benchmarks/bench_precision.py measures by how much).
 
 --prompt_style says how questions are asked: `paper`, zero-shot as LLaMAs trained here are; `wizardmath`, as the authors
 asked WizardMath; `few_shot`, after worked examples, for base models; `chat`, by the template of an instruct model.
