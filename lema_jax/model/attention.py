@@ -38,17 +38,9 @@ class Cache:
 
     def write(self, layer: int | jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, start_B: jax.Array) -> "Cache":
         """Puts T consecutive tokens of each row at slots start … start + T - 1."""
-
-        def put_k(cache_LKHS: jax.Array, fresh_TKH: jax.Array, start: jax.Array) -> jax.Array:
-            fresh_LKHT = jnp.moveaxis(fresh_TKH, 0, 2)[None].astype(cache_LKHS.dtype)
-            return jax.lax.dynamic_update_slice(cache_LKHS, fresh_LKHT, (layer, 0, 0, start))
-
-        def put_v(cache_LKSH: jax.Array, fresh_TKH: jax.Array, start: jax.Array) -> jax.Array:
-            fresh_LKTH = jnp.swapaxes(fresh_TKH, 0, 1)[None].astype(cache_LKSH.dtype)
-            return jax.lax.dynamic_update_slice(cache_LKSH, fresh_LKTH, (layer, 0, start, 0))
-
-        k_LBKHS = jax.vmap(put_k, in_axes=(1, 0, 0), out_axes=1)(self.k_LBKHS, k_BTKH, start_B)
-        return Cache(k_LBKHS, jax.vmap(put_v, in_axes=(1, 0, 0), out_axes=1)(self.v_LBKSH, v_BTKH, start_B))
+        at_B2 = jnp.stack([jnp.full_like(start_B, layer), start_B], axis=1)
+        k_LBKHS = _put(self.k_LBKHS, jnp.moveaxis(k_BTKH, 1, 3), at_B2, slots=4)
+        return Cache(k_LBKHS, _put(self.v_LBKSH, jnp.swapaxes(v_BTKH, 1, 2), at_B2, slots=3))
 
     def read(self, layer: int | jax.Array) -> tuple[jax.Array, jax.Array]:
         """The keys [B, K, H, S] and values [B, K, S, H] of a layer."""
@@ -63,6 +55,22 @@ class Cache:
         more = (0, slots - self.slots)
         rest = ((0, 0),) * 3
         return Cache(jnp.pad(self.k_LBKHS, (*rest, (0, 0), more)), jnp.pad(self.v_LBKSH, (*rest, more, (0, 0))))
+
+
+def _put(cache: jax.Array, fresh: jax.Array, at_B2: jax.Array, slots: int) -> jax.Array:
+    """A cache [L, B, …] with `fresh` [B, …] in place, where `at_B2` has each row's layer and first slot (axis `slots`).
+
+    One scatter along the rows: mapping a slice's update over them instead turns the cache, which a TPU copies whole.
+    """
+    where = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=(1, 2, 3, 4),
+        inserted_window_dims=(),
+        scatter_dims_to_operand_dims=(0, slots),
+        operand_batching_dims=(1,),
+        scatter_indices_batching_dims=(0,),
+    )
+    fresh = fresh[:, None].astype(cache.dtype)
+    return jax.lax.scatter(cache, at_B2, fresh, where, unique_indices=True, mode="clip")
 
 
 def segment_mask(segment_ids_BT: jax.Array) -> jax.Array:
