@@ -57,10 +57,10 @@ def test_decoding_updates_its_cache_in_place():
     where = chips.named("v5e-4")
     config = paper.qlora("llama2-70b", "gsm8k")
     config.lora, config.mesh = None, MeshConfig(data=1, fsdp=1, tensor=4)
-    job = programs.Job(where, devices(where), presets.get("llama-3.2-1b"))
+    job = programs.Job(where, devices(where), presets.get("llama-3.2-3b"))
     memory = programs.answering(job, config, rows=64, prompt=128, slots=1024)[1].memory
     assert memory.alias > 0.5e9  # the cache, which is the only thing that is returned
-    assert memory.temporaries < 0.02e9
+    assert memory.temporaries < memory.alias / 20
 
 
 SMALL = ["--config=configs/llama2_7b_gsm8k.py", "--topology=v5e-4", "--config.lora.base=dense"]
