@@ -121,6 +121,8 @@ def table(report: Report) -> str:
         for row in collectives(cost)
         if row["bytes"] >= 1e6
     ]
+    if where.count > 1:
+        lines.append("  what slices send to each other, over the data centre's network, is not counted")
     if cost.open_loops:
         lines.append(f"  of loops whose length is not in the program, {len(cost.open_loops)}, one trip is counted")
     kind = "calibrated by a measurement" if estimate.calibrated else "a model that no chip has calibrated"

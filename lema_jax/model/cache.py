@@ -39,15 +39,16 @@ class Cache:
 
     def write(self, layer: int | jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, start_B: jax.Array) -> "Cache":
         """Puts T consecutive tokens of each row at slots start … start + T - 1."""
+        at_B2 = jnp.stack([jnp.full_like(start_B, layer), start_B], axis=1)
         k_BKHT, v_BKTH = jnp.moveaxis(k_BTKH, 1, 3), jnp.swapaxes(v_BTKH, 1, 2)
         k_scale_LBKS = v_scale_LBKS = None
         if self.k_scale_LBKS is not None and self.v_scale_LBKS is not None:
             k_BKHT, scale_BKT = round_to_scale(k_BKHT, 2)
-            k_scale_LBKS = _put(self.k_scale_LBKS, layer, scale_BKT, start_B, axis=2)
+            k_scale_LBKS = _put(self.k_scale_LBKS, scale_BKT, at_B2, slots=3)
             v_BKTH, scale_BKT = round_to_scale(v_BKTH, 3)
-            v_scale_LBKS = _put(self.v_scale_LBKS, layer, scale_BKT, start_B, axis=2)
-        k_LBKHS = _put(self.k_LBKHS, layer, k_BKHT, start_B, axis=3)
-        return Cache(k_LBKHS, _put(self.v_LBKSH, layer, v_BKTH, start_B, axis=2), k_scale_LBKS, v_scale_LBKS)
+            v_scale_LBKS = _put(self.v_scale_LBKS, scale_BKT, at_B2, slots=3)
+        k_LBKHS = _put(self.k_LBKHS, k_BKHT, at_B2, slots=4)
+        return Cache(k_LBKHS, _put(self.v_LBKSH, v_BKTH, at_B2, slots=3), k_scale_LBKS, v_scale_LBKS)
 
     def read(self, layer: int | jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
         """The keys [B, K, H, S] and values [B, K, S, H] of a layer."""
@@ -76,14 +77,20 @@ class Cache:
         return Cache(*changed)
 
 
-def _put(cache: jax.Array, layer: int | jax.Array, fresh: jax.Array, start_B: jax.Array, *, axis: int) -> jax.Array:
-    """`fresh` [B, …] in its place in the cache [L, B, …], of which axis number `axis` of a row is slots."""
+def _put(cache: jax.Array, fresh: jax.Array, at_B2: jax.Array, slots: int) -> jax.Array:
+    """A cache [L, B, …] with `fresh` [B, …] in place, where `at_B2` has each row's layer and first slot (axis `slots`).
 
-    def put(row: jax.Array, fresh: jax.Array, start: jax.Array) -> jax.Array:
-        at = [start if number == axis else 0 for number in range(1, row.ndim)]
-        return jax.lax.dynamic_update_slice(row, fresh[None].astype(row.dtype), (layer, *at))
-
-    return jax.vmap(put, in_axes=(1, 0, 0), out_axes=1)(cache, fresh, start_B)
+    One scatter along the rows: mapping a slice's update over them instead turns the cache, which a TPU copies whole.
+    """
+    where = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=tuple(range(1, cache.ndim)),
+        inserted_window_dims=(),
+        scatter_dims_to_operand_dims=(0, slots),
+        operand_batching_dims=(1,),
+        scatter_indices_batching_dims=(0,),
+    )
+    fresh = fresh[:, None].astype(cache.dtype)
+    return jax.lax.scatter(cache, at_B2, fresh, where, unique_indices=True, mode="clip")
 
 
 def empty(config: LlamaConfig, compute: Compute, rows: int, slots: int, kind: str = "dense") -> Any:

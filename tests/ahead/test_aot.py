@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from lema_jax.ahead import programs
+from lema_jax.ahead.compiler import devices
+from lema_jax.model import presets
 from lema_jax.parallel import chips
+from lema_jax.parallel.mesh import MeshConfig
+from lema_jax.training import paper
 
 HERE = Path(__file__).parents[2]
 RECORDED = json.loads((Path(__file__).parent / "recorded.json").read_text())
@@ -44,6 +49,18 @@ def test_nothing_has_grown(name, tmp_path):
     assert told["flops_per_chip"] == pytest.approx(told["flops_by_formula_per_chip"], rel=0.005)
     grown = {key: found[key] / value for key, value in RECORDED[name]["figures"].items() if found[key] > 1.03 * value}
     assert grown == {}, f"{grown} times the recorded figures; if that is meant, record {found}"
+
+
+@pytest.mark.slow
+@compiler
+def test_decoding_updates_its_cache_in_place():
+    where = chips.named("v5e-4")
+    config = paper.qlora("llama2-70b", "gsm8k")
+    config.lora, config.mesh = None, MeshConfig(data=1, fsdp=1, tensor=4)
+    job = programs.Job(where, devices(where), presets.get("llama-3.2-3b"))
+    memory = programs.answering(job, config, rows=64, prompt=128, slots=1024)[1].memory
+    assert memory.alias > 0.5e9  # the cache, which is the only thing that is returned
+    assert memory.temporaries < memory.alias / 20
 
 
 SMALL = ["--config=configs/llama2_7b_gsm8k.py", "--topology=v5e-4", "--config.lora.base=dense"]
@@ -96,8 +113,6 @@ def test_without_the_compiler_it_says_what_to_install(tmp_path, monkeypatch):
 @compiler
 @pytest.mark.slow
 def test_libtpu_knows_every_slice_that_we_name():
-    from lema_jax.ahead.compiler import devices
-
     for chip in chips.CHIPS.values():
         for shape in chips.slices(chip):
             found = devices(chips.Slice(chip, shape))
