@@ -40,7 +40,8 @@ def by_context(read: Student, rows: int, context: int, runs: int) -> float:
         full = functools.partial(np.full, rows, dtype=np.int32)
         going_on = {"length_B": full(context), "made_B": full(0), "limit_B": full(2 * BLOCK)}
         step = jax.jit(
-            functools.partial(decode.decode, read.model, block=BLOCK, eos=NEVER, sampling=Sampling()), donate_argnums=1
+            functools.partial(decode.decode, read.model, block=BLOCK, eos=(NEVER,), sampling=Sampling()),
+            donate_argnums=1,
         )
         no_row, seconds = np.zeros(rows, bool), []
         for run in range(runs + 1):
