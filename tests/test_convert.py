@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +24,7 @@ from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training import loop
 from lema_jax.training.config import DataConfig, TrainConfig
 from lema_jax.weights import hf_config, names, peft, safetensors
-from tests import tiny
+from tests import several, tiny
 
 CONFIG = LlamaConfig(720, 32, 48, 2, 4, 2, 8, 128, rope_scaling=RopeScaling("llama3", 8.0, 32), attention_bias=True)
 TEXTS = ["Ann has 3 apples and buys 12 more.", "The answer is 15.", "naïve café 😀 1,234"]
@@ -193,19 +192,11 @@ def test_transformers_answers_with_what_is_exported(hf_dir, peft_dir, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_make_the_folder_that_one_makes(hf_dir, peft_dir, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     alone, together = tmp_path / "alone", tmp_path / "together"
-    given = ["-m", "lema_jax.convert", f"--hf_dir={hf_dir}", f"--peft_dir={peft_dir}", "--dtype=float32"]
-    told = [f"--out={together}", f"--coordinator=127.0.0.1:{port}", "--processes=2"]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-    commands = [[sys.executable, *given, *told, f"--process={index}"] for index in (0, 1)]
-    running = [subprocess.Popen(one, stdout=subprocess.PIPE, text=True, env=environment) for one in commands]
-    said = [process.communicate()[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0]
+    given = (f"--hf_dir={hf_dir}", f"--peft_dir={peft_dir}", "--dtype=float32")
+    said = several.run(2, "-m", "lema_jax.convert", *given, f"--out={together}")
     assert "".join(said).count("rank 4") == 1
-    converted(*given[2:], f"--out={alone}")
+    converted(*given, f"--out={alone}")
     assert checkpoint.read_card(together) == checkpoint.read_card(alone)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     one, other = (checkpoint.load_weights(folder, mesh, None)[1] for folder in (alone, together))

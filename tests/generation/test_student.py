@@ -50,7 +50,7 @@ def scores(read: student.Student) -> list[float]:
     return [done.nll for done in sorted(score.score(read, PAIRS, rows=8), key=lambda done: done.index)]
 
 
-@pytest.mark.parametrize("weights", FORMS)
+@pytest.mark.parametrize("weights", ["int8", pytest.param("nf4", marks=pytest.mark.slow)])
 def test_kernels_are_held_as_asked_the_same_on_every_mesh(folders, weights):
     base, _ = folders
     dense = student.read(base, 0, "float32")

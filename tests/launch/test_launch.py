@@ -101,6 +101,7 @@ def test_a_request_that_fails_in_the_queue_is_made_again(world):
     assert (ended.returncode, world.done()) == (0, ["create", "delete", *LAUNCHED]), ended.stderr
 
 
+@pytest.mark.slow
 def test_workers_that_lost_the_run_are_started_again(world):
     world.set(life("ACTIVE", "idle running idle idle running 0"))
     ended = world.run("tpu_vm.sh", "run", *SLICE, TYPE, "--yes", *TRAIN)

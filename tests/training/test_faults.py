@@ -147,6 +147,7 @@ def test_every_start_is_recorded_and_nothing_compiles_twice(tmp_path, data, base
     assert started["compile_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_what_watches_a_run_changes_nothing_of_it(tmp_path, data, base, straight):
     out = tmp_path / "run"
     loop.run(adapters(out, data, base, tensorboard=True), profile=str(tmp_path / "trace"))

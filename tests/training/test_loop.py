@@ -88,6 +88,7 @@ def test_losses_fall_and_the_base_is_untouched(tmp_path, data, base):
     assert any(np.any(leaf) for leaf in jax.tree.leaves(after["lora"]))
 
 
+@pytest.mark.slow
 def test_adapters_train_on_from_adapters(tmp_path, data, base):
     loop.run(config(tmp_path / "first", data, init=str(base), lora=LoraConfig(4), steps=2))
     loop.run(config(tmp_path / "second", data, init=str(tmp_path / "first"), lora=LoraConfig(4), steps=2))

@@ -1,17 +1,14 @@
 """Several processes over loopback are one program: same losses, one checkpoint, and no hang when one is lost."""
 
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lema_jax import checkpoint
+from tests import several
 from tests.training.test_loop import assert_equal, base, data, losses, weights
 
 __all__ = ["base", "data"]  # fixtures
@@ -39,43 +36,16 @@ app.run(main, sys.argv[:1] + sys.argv[6:])
 """
 
 
-def begin(count: int, *arguments: object) -> list[subprocess.Popen]:
-    """`count` processes that share eight devices."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(8 // count)}
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    told = [f"--coordinator=127.0.0.1:{port}", f"--processes={count}"] if count > 1 else []
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", _SCRIPT, *map(str, arguments), *told, *([f"--process={index}"] if told else [])],
-            cwd=Path(__file__).parents[2],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(count)
-    ]
-
-
-def run(count: int, *arguments: object) -> None:
-    processes = begin(count, *arguments)
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * count, said
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, data, base) -> Path:
     out = tmp_path_factory.mktemp("alone") / "run"
-    run(1, out, data, base, "2,2,2,1", 6)
+    several.run(1, "-c", _SCRIPT, out, data, base, "2,2,2,1", 6)
     return out
 
 
 @pytest.mark.parametrize(("count", "mesh"), [(2, "2,2,2,1"), (4, "1,4,1,2")])
 def test_processes_have_the_losses_of_one(tmp_path, data, base, alone, count, mesh):
-    run(count, tmp_path / "run", data, base, mesh, 6)
+    several.run(count, "-c", _SCRIPT, tmp_path / "run", data, base, mesh, 6)
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone), rtol=1e-4)
     assert checkpoint.steps(tmp_path / "run") == [2, 4, 6]
 
@@ -83,7 +53,7 @@ def test_processes_have_the_losses_of_one(tmp_path, data, base, alone, count, me
 def test_another_number_of_processes_goes_on_from_the_same_checkpoint(tmp_path, data, base, alone):
     shutil.copytree(alone, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
-    run(2, tmp_path / "run", data, base, "2,2,2,1", 6)
+    several.run(2, "-c", _SCRIPT, tmp_path / "run", data, base, "2,2,2,1", 6)
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone), rtol=1e-4)
     same = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3)
     after, expected = weights(tmp_path / "run"), weights(alone)
@@ -93,7 +63,7 @@ def test_another_number_of_processes_goes_on_from_the_same_checkpoint(tmp_path, 
 
 
 def test_a_notice_to_one_process_stops_all_at_one_step(tmp_path, data, base):
-    started = begin(2, tmp_path / "run", data, base, "2,2,2,1", 3000)
+    started = several.begin(2, "-c", _SCRIPT, tmp_path / "run", data, base, "2,2,2,1", 3000)
     for line in started[0].stdout:
         if line.startswith("step 3/"):
             started[1].send_signal(signal.SIGTERM)
@@ -104,7 +74,7 @@ def test_a_notice_to_one_process_stops_all_at_one_step(tmp_path, data, base):
 
 
 def test_a_lost_process_ends_the_others_within_a_bounded_time(tmp_path, data, base):
-    started = begin(2, tmp_path / "run", data, base, "2,2,2,1", 3000)
+    started = several.begin(2, "-c", _SCRIPT, tmp_path / "run", data, base, "2,2,2,1", 3000)
     for line in started[0].stdout:
         if line.startswith("step 3/"):
             started[1].kill()

@@ -108,6 +108,7 @@ def test_no_more_than_one_dense_kernel_is_read_at_a_time(base, monkeypatch):
     assert set(sizes) == {1}
 
 
+@pytest.mark.slow
 def test_the_model_is_that_of_its_dequantised_kernels(base):
     dense_lora = dataclasses.replace(QLORA, base="dense")
     frozen = load(base, ALONE)["params"]

@@ -67,7 +67,7 @@ SPLITS = {
 QUICK = {
     ("data 2 fsdp 2 tensor 2", True),
     ("fsdp 2 tensor 2 sequence 2", False),
-    ("accumulation", True),
+    ("accumulation", False),
     ("in line, rematerialised", False),
 }
 
