@@ -15,7 +15,6 @@ from lema_jax.ahead.estimate import bracket
 from lema_jax.ahead.memory import OutOfMemory, largest
 from lema_jax.ahead.report import Report
 from lema_jax.model import decode, flops
-from lema_jax.model.cache import Cache
 from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.model.decode import Rows, Sampling
 from lema_jax.model.llama import Llama
@@ -123,7 +122,7 @@ def _rows(model: Llama, mesh: Mesh, rows: int, slots: int) -> Rows:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, where))
 
     small = jax.tree.map(functools.partial(lay, sharding.BATCH), dataclasses.replace(shape, cache=None))
-    large = jax.tree.map(functools.partial(lay, cache), shape.cache, is_leaf=lambda node: not isinstance(node, Cache))
+    large = jax.tree.map(functools.partial(lay, cache), shape.cache)
     return dataclasses.replace(small, cache=large)
 
 

@@ -73,7 +73,7 @@ def test_what_does_not_fit_says_what_fills_the_chip_and_what_to_try():
     assert ended.returncode == 2, ended.stderr
     assert "DOES NOT FIT: needs" in ended.stdout
     assert "largest arguments on a chip" in ended.stdout
-    assert "state.optimizer" in ended.stdout
+    assert "frozen.params.layers.mlp.down.kernel" in ended.stdout
     assert "try --config.compute.remat=full" in ended.stdout
     assert "try --config.accumulation=96" in ended.stdout
 
