@@ -113,7 +113,7 @@ def test_perplexity_of_solutions(ours, theirs, problems):
             logits = theirs(torch.from_numpy(tokens)).logits[:, :-1]
         expected = torch.nn.functional.cross_entropy(logits.mT, torch.from_numpy(tokens)[:, 1:], reduction="none")
         for row, ids in enumerate(batch):
-            mine += loss[row, : len(ids) - 1].sum()
+            mine += loss[row, : len(ids) - 1].sum(dtype=np.float64).item()
             yours += expected[row, : len(ids) - 1].sum().item()
             count += len(ids) - 1
     print(f"perplexity of 200 solutions: {np.exp(mine / count):.6f}, transformers {np.exp(yours / count):.6f}")
