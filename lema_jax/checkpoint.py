@@ -29,11 +29,9 @@ from jax.sharding import Mesh
 
 from lema_jax import storage
 from lema_jax.errors import UserError
-from lema_jax.model import int8, layout, nf4
+from lema_jax.model import layout, linear
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
-from lema_jax.model.int8 import Int8
 from lema_jax.model.llama import Llama
-from lema_jax.model.nf4 import Nf4
 from lema_jax.parallel import sharding
 
 
@@ -230,9 +228,9 @@ def _quantised(folder: str, step: int, dense: Any, wanted: Any, held: str) -> di
     shards of the mesh, so that beside the result no more than that one's are in memory."""
     path, stored = _checked(folder, step, dense)
     as_stored = jax.tree.leaves(_typed(dense, stored))
-    is_quantised = lambda node: isinstance(node, Nf4 | Int8)
+    is_quantised = lambda node: isinstance(node, linear.Quantised)
     leaves, tree = jax.tree.flatten(wanted, is_leaf=is_quantised)
-    layer_by_layer = functools.partial(jax.lax.map, _FORMS[held].quantise)
+    layer_by_layer = functools.partial(jax.lax.map, linear.FORMS[held].quantise)
     for at, leaf in enumerate(leaves):
         alone: list[Any] = [ocp.PLACEHOLDER] * len(leaves)
         alone[at] = as_stored[at] if is_quantised(leaf) else leaf
@@ -250,27 +248,18 @@ def abstract_variables(model: Llama, mesh: Mesh, held: str = "dense") -> Any:
     return sharding.abstract(boxed if held == "dense" else boxed | {"params": _held_as(boxed["params"], held)}, mesh)
 
 
-_FORMS: dict[str, Any] = {"nf4": nf4, "int8": int8}
-
-
 def _held_as(boxed: Any, held: str) -> Any:
     """Linen's boxes of dense weights with the layers' kernels quantised, each to be cut as the dense one is.
 
     Raises:
       UserError: a kernel that nf4 cannot hold.
     """
-    form, is_names = _FORMS[held], lambda node: isinstance(node, tuple)
 
     def one(path: Any, box: Any) -> Any:
         if path[-1].key != "kernel" or not path[0].key.startswith("layers"):
             return box
-        if held == "nf4":
-            nf4.check(jax.tree_util.keystr(path, simple=True, separator="."), box.value.shape[-2:])
-        *leading, inputs, outputs = box.names
-        again = lambda names, part: nn.LogicallyPartitioned(part, (*leading, *names))
-        return jax.tree.map(
-            again, form.axes(inputs, outputs), jax.eval_shape(form.quantise, box.value), is_leaf=is_names
-        )
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return jax.eval_shape(lambda kernel: linear.quantised(name, kernel, box.names, held), box.value)
 
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda node: isinstance(node, nn.LogicallyPartitioned))
 

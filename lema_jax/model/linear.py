@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -39,35 +39,53 @@ def whole(kernel: jax.Array, axes: tuple[str, str]) -> jax.Array:
 whole.defvjp(lambda kernel, axes: (whole(kernel, axes), None), lambda axes, _, gradient: (shard(gradient, *axes),))
 
 
-Kernel = jax.Array | Nf4 | Int8
+FORMS: dict[str, Any] = {"nf4": nf4, "int8": int8}  # what a kernel can be held as, but dense
+Quantised = Nf4 | Int8
+Kernel = jax.Array | Quantised
+
+
+def quantised(name: str, kernel: jax.Array, axes: Sequence[str], held: str) -> Any:
+    """A dense kernel [… I, O] in one of `FORMS`, each part in Linen's box with the axes that it has of the kernel's.
+
+    Raises:
+      UserError: a kernel, called `name`, that nf4 cannot hold.
+    """
+    if held == "nf4":
+        nf4.check(name, kernel.shape[-2:])
+    *leading, inputs, outputs = axes
+    box = lambda names, part: nn.LogicallyPartitioned(part, (*leading, *names))
+    return jax.tree.map(box, FORMS[held].axes(inputs, outputs), FORMS[held].quantise(kernel), is_leaf=_is_names)
 
 
 def dense(kernel: Kernel, axes: tuple[str, str], dtype: jnp.dtype) -> jax.Array:
     """The kernel [I, O] as it is at use. What is gathered of a quantised one are its codes: fewer bytes."""
-    if not isinstance(kernel, Nf4 | Int8):
+    if not isinstance(kernel, Quantised):
         return whole(kernel.astype(dtype), axes)
-    form: Any = nf4 if isinstance(kernel, Nf4) else int8
-    is_names = lambda node: isinstance(node, tuple)
-    gathered = jax.tree.map(lambda names, part: whole(part, names), form.axes(*axes), kernel, is_leaf=is_names)
+    form = FORMS["nf4" if isinstance(kernel, Nf4) else "int8"]
+    gathered = jax.tree.map(lambda names, part: whole(part, names), form.axes(*axes), kernel, is_leaf=_is_names)
     return form.dequantise(gathered, dtype)
+
+
+def _is_names(node: Any) -> bool:
+    return isinstance(node, tuple)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def product(x: jax.Array, kernel: Kernel, axes: tuple[str, str]) -> jax.Array:
     """x [… I] @ kernel [I, O] -> [… O] in x's dtype. For the backward pass the kernel is kept as it lies: cut, and
     quantised, of which the dense form lives for a product alone. A quantised kernel has no gradient."""
-    if isinstance(kernel, Nf4 | Int8):
+    if isinstance(kernel, Quantised):
         x, kernel = jax.lax.optimization_barrier((x, kernel))  # so that none is made before its turn, or for good
     return x @ dense(kernel, axes, x.dtype)
 
 
 def _product_forward(x, kernel, axes):
-    return product(x, kernel, axes), (None if isinstance(kernel, Nf4 | Int8) else x, kernel)
+    return product(x, kernel, axes), (None if isinstance(kernel, Quantised) else x, kernel)
 
 
 def _product_backward(axes, saved, gradient):
     x, kernel = saved
-    if isinstance(kernel, Nf4 | Int8):
+    if isinstance(kernel, Quantised):
         gradient, kernel = jax.lax.optimization_barrier((gradient, kernel))  # so that the forward pass's is not kept
         return gradient @ dense(kernel, axes, gradient.dtype).T, None
     kernel_gradient = shard(jnp.einsum("...i,...o->io", x, gradient), *axes)
@@ -177,7 +195,9 @@ class Linear(nn.Module):
             if self.has_variable("params", "kernel"):
                 kernel = self.get_variable("params", "kernel")  # whatever it is held as
             elif self.lora is not None and self.lora.base == "nf4":
-                kernel = self.param("kernel", self._quantised(init), shape)
+                name = ".".join((*self.path, "kernel"))
+                make = lambda key, shape: quantised(name, init(key, shape), self.axes, "nf4")
+                kernel = self.param("kernel", make, shape)
             else:
                 init = nn.with_logical_partitioning(init, self.axes)
                 kernel = self.param("kernel", init, shape, self.param_dtype)
@@ -198,17 +218,6 @@ class Linear(nn.Module):
         low = shard(low, "batch", "length", "rank") if low.ndim == 3 else low
         high = product(low, self._factor("b", (self.lora.rank, shape[1]), ("rank", outer)), ("rank", outer))
         return checkpoint_name(y + high, PRODUCT)
-
-    def _quantised(self, init: nn.initializers.Initializer) -> Callable[..., Nf4]:
-        name = ".".join((*self.path, "kernel"))
-
-        def make(key: jax.Array, shape: tuple[int, int]) -> Nf4:
-            nf4.check(name, shape)
-            box = lambda names, array: nn.LogicallyPartitioned(array, names)
-            is_names = lambda node: isinstance(node, tuple)
-            return jax.tree.map(box, nf4.axes(*self.axes), nf4.quantise(init(key, shape)), is_leaf=is_names)
-
-        return make
 
     def _factor(self, name: str, shape: tuple[int, int], axes: tuple[str, str]) -> jax.Array:
         init = nn.initializers.zeros_init()

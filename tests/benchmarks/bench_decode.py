@@ -2,17 +2,19 @@
 
     python -m tests.benchmarks.bench_decode --checkpoint=runs/base --rows=32 --prompts=32 --new=128
 
-Prints one JSON line: tokens/s overall and while decoding, the prefill's seconds, the share of useful slots, peak
-memory, and how much of the machine other processes used meanwhile (trust a line only where `other_busy` is small).
-The first run compiles and is not counted. `--real` lets answers end by themselves.
+Prints one JSON line: tokens/s (median and best run), the run's tally, CPU seconds, peak memory, and how much of the
+machine other processes used meanwhile (trust a line only where `other_busy` is small). The first run compiles and is
+not counted. `--real` lets answers end by themselves; `--weights` and `--cache` are those of `evaluate`.
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
 
 from lema_jax import checkpoint
 from lema_jax.generation import student
+from lema_jax.model.config import CACHES, KERNELS
 from lema_jax.model.decode import Sampling
 from lema_jax.tasks import gsm8k
 from tests.benchmarks import busy
@@ -26,14 +28,19 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=128)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--weights", choices=KERNELS)
+    parser.add_argument("--cache", default="dense", choices=CACHES)
     parser.add_argument("--real", action="store_true")
     given = parser.parse_args()
 
     prompts = [f"Question: {problem.question}\nAnswer:" for problem in gsm8k.load("test", None)[: given.prompts]]
-    read = student.read(given.checkpoint, checkpoint.latest_step(given.checkpoint), given.dtype)
+    step = checkpoint.latest_step(given.checkpoint)
+    read = student.read(given.checkpoint, step, given.dtype, weights=given.weights)
     if not given.real:  # a token that is not made, so that no answer ends early
         read.tokenizer.eos_token = "<repo_name>"
-    engine = student.engine(read, rows=given.rows, sampling=Sampling(), max_new_tokens=given.new)
+        read = dataclasses.replace(read, eos_ids=())
+    how = {"max_new_tokens": given.new, "cache": given.cache}
+    engine = student.engine(read, rows=given.rows, sampling=Sampling(), **how)
     walls, tokens = [], 0
     for run in range(given.runs + 1):
         if run == 1:
@@ -45,7 +52,7 @@ def main() -> None:
     cpu_seconds = (busy.read().own - before.own) / given.runs
     busy.report(
         before,
-        job=f"decode, {given.rows} rows",
+        job=f"decode, {given.rows} rows, weights {given.weights or given.dtype}, cache {given.cache}",
         tokens=tokens,
         tally=str(engine.tally),
         tok_s=round(tokens / statistics.median(walls[1:]), 1),

@@ -88,6 +88,7 @@ def main() -> None:
     left.set(xlabel="tokens before", ylabel="ms a token", ylim=(0, None))
     left.legend()
     read.tokenizer.eos_token = "<repo_name>"  # a token that is not made, so that no answer ends early
+    read = dataclasses.replace(read, eos_ids=())
     asked = [f"Question: {problem.question}\nAnswer:" for problem in gsm8k.load("test", None)[: max(given.prompts)]]
     by_prompts(read, asked, given.new, warm=False)
     right.plot(given.prompts, [by_prompts(read, asked[:n], given.new, warm=True) for n in given.prompts], marker="o")
