@@ -91,8 +91,11 @@ def main() -> None:
     read = dataclasses.replace(read, eos_ids=())
     asked = [f"Question: {problem.question}\nAnswer:" for problem in gsm8k.load("test", None)[: max(given.prompts)]]
     by_prompts(read, asked, given.new, warm=False)
-    right.plot(given.prompts, [by_prompts(read, asked[:n], given.new, warm=True) for n in given.prompts], marker="o")
-    right.set(xlabel="prompts", xscale="log", ylabel="ms a token, reading included", ylim=(0, None))
+    costs = [by_prompts(read, asked[:n], given.new, warm=True) for n in given.prompts]
+    right.plot(given.prompts, costs, marker="o")
+    right.set(xlabel="prompts", xscale="log", ylabel="ms a token, reading included", ylim=(0, 1.1 * max(costs)))
+    right.set_xticks(given.prompts, labels=list(map(str, given.prompts)))
+    right.minorticks_off()
     figure.savefig(given.out)
 
 
