@@ -15,13 +15,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 import pydantic
 from jax.experimental import multihost_utils
@@ -33,6 +34,7 @@ from lema_jax.model import layout, linear
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
+from lema_jax.parallel.mesh import MeshConfig, make_mesh
 
 
 class DamagedCheckpoint(UserError):
@@ -168,18 +170,49 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
         os.replace(beside, folder)
 
 
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """An array on the disk. Indexing reads it; of all that belong together the one read last stays in memory."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.read()[index]
+
+
+def stored_weights(folder: str | Path, step: int | None = None) -> tuple[Card, dict[str, Any]]:
+    """The variables of a model folder, {params, lora?}, as they lie there: stacked, in the types they are stored as.
+
+    Whole weights are a tree of `Stored`, for models that a host cannot hold; adapters are numpy arrays. Raises as
+    `load_weights` does.
+    """
+    card = read_card(folder)
+    base = stored_weights(_base(folder, card))[1] if card.lora else {}
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    name = "lora" if card.lora else "params"
+    wanted = {"weights": {name: abstract_variables(Llama(card.config, lora=card.lora), mesh)[name]}}
+    path, found = _checked(folder, latest_step(folder) if step is None else step, wanted)
+    leaves, tree = jax.tree.flatten(_typed(wanted, found))
+    read = functools.lru_cache(maxsize=1)(lambda at: np.asarray(_alone(path, leaves, tree, at)))
+    stored = [Stored(leaf.shape, np.dtype(leaf.dtype), functools.partial(read, at)) for at, leaf in enumerate(leaves)]
+    arrays = [one.read() for one in stored] if card.lora else stored
+    return card, base | jax.tree.unflatten(tree, arrays)["weights"]
+
+
 def load_weights(
     folder: str | Path,
     mesh: Mesh,
-    compute: Compute | None,
+    compute: Compute,
     step: int | None = None,
     lora: LoraConfig | None = None,
     held: str | None = None,
 ) -> tuple[Card, dict[str, Any]]:
     """The variables of a model folder, {params, lora?}, on the mesh, in the layout and dtype of `compute`.
 
-    Without a `compute` they come as they lie on the disk: stacked, each array in the type it is stored as. A folder
-    with adapters brings its frozen base along, held as they were trained upon. Every process reads only its own shards.
+    A folder with adapters brings its frozen base along, held as they were trained upon. Every process reads only its
+    own shards.
 
     Args:
       lora: adapters that are to stand upon whole weights; they say what kernels are held as.
@@ -191,36 +224,42 @@ def load_weights(
     """
     card = read_card(folder)
     lora = card.lora or lora
-    held = held or (lora.base if lora and compute else "dense")
+    held = held or (lora.base if lora else "dense")
     lora = lora and dataclasses.replace(lora, base="dense")
     variables = _stacked(str(folder), card, mesh, compute, step, lora, held)
-    if compute is None or compute.scan_layers:
+    if compute.scan_layers:
         return card, variables
     where = sharding.of(abstract_variables(Llama(card.config, compute, lora), mesh, held))
     return card, jax.jit(layout.unstack_layers, out_shardings={name: where[name] for name in variables})(variables)
 
 
 def _stacked(
-    folder: str, card: Card, mesh: Mesh, compute: Compute | None, step: int | None, lora: LoraConfig | None, held: str
+    folder: str, card: Card, mesh: Mesh, compute: Compute, step: int | None, lora: LoraConfig | None, held: str
 ) -> dict[str, Any]:
     step = latest_step(folder) if step is None else step
-    model = Llama(card.config, dataclasses.replace(compute or Compute(), scan_layers=True), lora)
+    model = Llama(card.config, dataclasses.replace(compute, scan_layers=True), lora)
     if card.lora:
-        base = storage.beside(folder, card.base)
-        found = identity(base) if (storage.place(base) / "model.json").exists() else "nothing"
-        if found != card.base_lineage:
-            raise UserError(
-                f"{folder} holds adapters of the base weights {card.base_lineage} at {base}, but there is {found}; "
-                "put the base back where it was when training began"
-            )
+        base = _base(folder, card)
         wanted = {"weights": {"lora": abstract_variables(model, mesh)["lora"]}}
         frozen = _stacked(base, read_card(base), mesh, compute, None, lora, held)
-        return frozen | restore(folder, step, wanted, as_stored=compute is None)["weights"]
+        return frozen | restore(folder, step, wanted)["weights"]
     whole = model.clone(lora=None)
     wanted = {"weights": {"params": abstract_variables(whole, mesh)["params"]}}
     if held == "dense":
-        return restore(folder, step, wanted, as_stored=compute is None)["weights"]
+        return restore(folder, step, wanted)["weights"]
     return _quantised(folder, step, wanted, {"weights": abstract_variables(whole, mesh, held)}, held)
+
+
+def _base(folder: str | Path, card: Card) -> str:
+    """The folder of the frozen weights that adapters stand upon; refused where it has others by now."""
+    base = storage.beside(str(folder), card.base)
+    found = identity(base) if (storage.place(base) / "model.json").exists() else "nothing"
+    if found != card.base_lineage:
+        raise UserError(
+            f"{folder} holds adapters of the base weights {card.base_lineage} at {base}, but there is {found}; "
+            "put the base back where it was when training began"
+        )
+    return base
 
 
 def _quantised(folder: str, step: int, dense: Any, wanted: Any, held: str) -> dict[str, Any]:
@@ -232,11 +271,19 @@ def _quantised(folder: str, step: int, dense: Any, wanted: Any, held: str) -> di
     leaves, tree = jax.tree.flatten(wanted, is_leaf=is_quantised)
     layer_by_layer = functools.partial(jax.lax.map, linear.FORMS[held].quantise)
     for at, leaf in enumerate(leaves):
-        alone: list[Any] = [ocp.PLACEHOLDER] * len(leaves)
-        alone[at] = as_stored[at] if is_quantised(leaf) else leaf
-        read = jax.tree.leaves(_load(path, jax.tree.unflatten(tree, alone)))[at]
-        leaves[at] = jax.jit(layer_by_layer, out_shardings=sharding.of(leaf))(read) if is_quantised(leaf) else read
+        if is_quantised(leaf):
+            read = _alone(path, as_stored, tree, at)
+            leaves[at] = jax.jit(layer_by_layer, out_shardings=sharding.of(leaf))(read)
+        else:
+            leaves[at] = _alone(path, leaves, tree, at)
     return jax.tree.unflatten(tree, leaves)["weights"]
+
+
+def _alone(path: Path, leaves: list[Any], tree: Any, at: int) -> jax.Array:
+    """One of a step's arrays, into what the leaf says."""
+    others = [ocp.PLACEHOLDER] * len(leaves)
+    alone = _load(path, jax.tree.unflatten(tree, [*others[:at], leaves[at], *others[at + 1 :]]))
+    return jax.tree.leaves(alone)[at]
 
 
 def abstract_variables(model: Llama, mesh: Mesh, held: str = "dense") -> Any:
@@ -264,15 +311,14 @@ def _held_as(boxed: Any, held: str) -> Any:
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda node: isinstance(node, nn.LogicallyPartitioned))
 
 
-def restore(folder: str | Path, step: int, abstract: dict[str, Any], as_stored: bool = False) -> dict[str, Any]:
-    """The named items of a step; arrays into the shapes, shardings and dtypes of `abstract`, or the dtypes on the disk.
+def restore(folder: str | Path, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+    """The named items of a step; arrays into the shapes, shardings and dtypes of `abstract`.
 
     Raises:
       UserError: no such step, or arrays of other names or shapes than asked for; every difference is listed.
       DamagedCheckpoint: its files cannot be read.
     """
-    path, stored = _checked(folder, step, abstract)
-    return _load(path, _typed(abstract, stored) if as_stored else abstract)
+    return _load(_checked(folder, step, abstract)[0], abstract)
 
 
 def _checked(folder: str | Path, step: int, abstract: dict[str, Any]) -> tuple[Path, dict[str, Any]]:

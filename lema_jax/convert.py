@@ -147,7 +147,7 @@ def _open_model() -> Opened:
 def _open_checkpoint(folder: str) -> Opened:
     card = checkpoint.read_card(folder)
     step = checkpoint.latest_step(folder) if _STEP.value is None else _STEP.value
-    _, variables = checkpoint.load_weights(folder, mesh.make_mesh(MeshConfig(), jax.devices()[:1]), None, step)
+    variables = checkpoint.stored_weights(folder, step)[1]
     return Opened(
         names.Tree(variables["params"], names.table(card.config), folder),
         card.config,

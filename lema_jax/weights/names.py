@@ -215,6 +215,8 @@ def _turn(array: np.ndarray, entry: Entry) -> np.ndarray:
 class Tree:
     """A tree of ours as a Source under Hugging Face's names: the inverse of `load`.
 
+    Names come array by array, so that whoever reads in their order reads each of arrays that lie on a disk once.
+
     Raises:
       UserError: arrays of `tree` are missing, unexpected or of another shape; all are named.
     """
