@@ -33,7 +33,7 @@ class Step:
 
 def by_formula(step: Step) -> float:
     """Flops of one training step over all devices, as it is compiled for a TPU."""
-    head = _head(step) * (_passes(step) + 1)  # logits are always computed anew
+    head = _head(step) * _passes(step)  # logits are never computed anew
     return _kernels(step, step.compute.remat) + head + _attention(step) + _adapters(step, step.compute.remat)
 
 

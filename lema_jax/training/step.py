@@ -26,43 +26,89 @@ class State:
     optimizer: Any
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def completion_nll(
-    logits_of: Callable[[jax.Array], jax.Array],
+    logits_of: Callable[[Any, jax.Array], jax.Array],
+    chunk: int,
+    head: Any,
     x_BTD: jax.Array,
     targets_BT: jax.Array,
     weights_BT: jax.Array,
-    chunk: int,
 ) -> jax.Array:
     """Σ weight · −log p(target), with logits only where there is loss and never more than [B, chunk, V] of them.
 
-    Row by row the positions that carry loss come first; chunks in which no row has one are skipped, and the backward
-    pass computes a chunk's logits anew instead of keeping them. A chunk as long as the row takes it as it is.
+    Row by row the positions that carry loss come first; chunks in which no row has one are skipped. A chunk as long as
+    the row takes it as it is. Where a gradient is wanted it is made with the loss: a chunk's logits are computed once,
+    and not kept.
+
+    Args:
+      logits_of: (head, x [B, C, D]) -> logits [B, C, V].
+      head: what logits are made with, as a tree; it has a gradient where it is trained.
     """
 
-    def nll(x_BCD: jax.Array, targets_BC: jax.Array, weights_BC: jax.Array) -> jax.Array:
-        losses_BC = optax.softmax_cross_entropy_with_integer_labels(logits_of(x_BCD), targets_BC)
-        return jnp.sum(losses_BC * weights_BC)
+    def one(x_BCD: jax.Array, *rest: jax.Array) -> tuple[jax.Array, None]:
+        return _nll(logits_of, x_BCD, head, *rest), None
 
+    return _by_chunks(one, chunk, x_BTD, targets_BT, weights_BT)[0]
+
+
+def _nll_forward(logits_of, chunk, head, x_BTD, targets_BT, weights_BT):
+    trained = any(leaf.perturbed for leaf in jax.tree.leaves(head))
+    head, *rows = jax.tree.map(lambda leaf: leaf.value, (head, x_BTD, targets_BT, weights_BT))
+
+    loss = functools.partial(_nll, logits_of)
+    with_gradients = jax.value_and_grad(loss, argnums=(0, 1) if trained else (0,))
+
+    def one(x_BCD: jax.Array, *rest: jax.Array) -> tuple[tuple[jax.Array, Any], jax.Array]:
+        nll, (for_x_BCD, *for_head) = with_gradients(x_BCD, head, *rest)
+        return (nll, for_head), for_x_BCD
+
+    (nll, for_head), for_x_BTD = _by_chunks(one, chunk, *rows)
+    return nll, (for_head, for_x_BTD)
+
+
+def _nll_backward(logits_of, chunk, gradients, by_nll):
+    for_head, for_x_BTD = jax.tree.map(lambda gradient: (by_nll * gradient).astype(gradient.dtype), gradients)
+    return *(for_head or [None]), for_x_BTD, None, None
+
+
+completion_nll.defvjp(_nll_forward, _nll_backward, symbolic_zeros=True)
+
+
+def _nll(logits_of, x_BCD, head, targets_BC, weights_BC) -> jax.Array:
+    losses_BC = optax.softmax_cross_entropy_with_integer_labels(logits_of(head, x_BCD), targets_BC)
+    return jnp.sum(losses_BC * weights_BC)
+
+
+def _by_chunks(
+    one: Callable[..., tuple[Any, Any]], chunk: int, x_BTD: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array
+) -> tuple[Any, Any]:
+    """What `one` makes of a chunk [B, C, …] of the three: sums to be added up, and a value for each position."""
     length = weights_BT.shape[1]
     if chunk >= length:
-        return jax.checkpoint(nll)(x_BTD, targets_BT, weights_BT)
+        return one(x_BTD, targets_BT, weights_BT)
     order_BT = jnp.argsort(weights_BT == 0, axis=1, stable=True)
 
+    def moved(array: jax.Array, to_BT: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(array, to_BT.reshape(to_BT.shape + (1,) * (array.ndim - 2)), axis=1)
+
     def chunks(array: jax.Array) -> jax.Array:  # [B, T, …] -> [T / C, B, C, …], loss-bearing positions first
-        array = jnp.take_along_axis(array, order_BT.reshape(order_BT.shape + (1,) * (array.ndim - 2)), axis=1)
-        array = jnp.pad(array, [(0, 0), (0, -length % chunk)] + [(0, 0)] * (array.ndim - 2))
+        array = jnp.pad(moved(array, order_BT), [(0, 0), (0, -length % chunk)] + [(0, 0)] * (array.ndim - 2))
         return jnp.swapaxes(array.reshape(array.shape[0], -1, chunk, *array.shape[2:]), 0, 1)
 
-    @jax.checkpoint
-    def nll_of_some(x_BCD: jax.Array, targets_BC: jax.Array, weights_BC: jax.Array) -> jax.Array:
-        none = lambda *_: jnp.float32(0)
-        return jax.lax.cond(jnp.any(weights_BC > 0), nll, none, x_BCD, targets_BC, weights_BC)
+    def back(made: jax.Array) -> jax.Array:  # the inverse
+        made = jnp.swapaxes(made, 0, 1)
+        return moved(made.reshape(made.shape[0], -1, *made.shape[3:])[:, :length], jnp.argsort(order_BT, axis=1))
 
-    def add(total: jax.Array, one: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        return total + nll_of_some(*one), None
+    parts = tuple(map(chunks, (x_BTD, targets_BT, weights_BT)))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, *(p[0] for p in parts)))
 
-    total, _ = jax.lax.scan(add, jnp.float32(0), (chunks(x_BTD), chunks(targets_BT), chunks(weights_BT)))
-    return total
+    def add(sums: Any, part: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        made, each = jax.lax.cond(jnp.any(part[2] > 0), one, lambda *_: nothing, *part)
+        return jax.tree.map(jnp.add, sums, made), each
+
+    sums, each = jax.lax.scan(add, nothing[0], parts)
+    return sums, jax.tree.map(back, each)
 
 
 def loss_fn(
@@ -81,9 +127,11 @@ def loss_fn(
     within_BT = (jnp.roll(segments_BT, -1, axis=1) == segments_BT).at[:, -1].set(False)
     weights_BT = jnp.roll(batch["weights"], -1, axis=1) * within_BT
     targets_BT = jnp.roll(batch["tokens"], -1, axis=1)
-    logits_of = functools.partial(model.apply, variables, method="logits")
-    x, targets, weights = (_pieces(x) for x in (x_BTD, targets_BT, weights_BT))
-    return completion_nll(logits_of, x, targets, weights, model.compute.loss_chunk), jnp.sum(weights_BT)
+    name = "embed" if model.config.tie_embeddings else "head"
+    logits_of = lambda head, x_BCD: model.apply({"params": {name: head}}, x_BCD, method="logits")
+    rows = (_pieces(x) for x in (x_BTD, targets_BT, weights_BT))
+    nll = completion_nll(logits_of, model.compute.loss_chunk, variables["params"][name], *rows)
+    return nll, jnp.sum(weights_BT)
 
 
 def _pieces(x: jax.Array) -> jax.Array:

@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--scan", action="store_true")
     parser.add_argument("--remat", default="none")
+    parser.add_argument("--loss_chunk", type=int, default=128)
     given = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +61,7 @@ def main() -> None:
             init=given.checkpoint,
             lora=LoraConfig(64, 64.0, 0.0) if given.lora else None,
             optimizer=OptimizerConfig(learning_rate=1e-5, weight_decay=0.0, clip_norm=0.0),
-            compute=Compute(scan_layers=given.scan, remat=given.remat),
+            compute=Compute(scan_layers=given.scan, remat=given.remat, loss_chunk=given.loss_chunk),
             mesh=MeshConfig(1, 1, 1),
         )
         mesh = make_mesh(config.mesh, jax.devices()[:1])
