@@ -39,7 +39,7 @@ def within(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_
         interpreted, for tests); "auto" for the kernel on a TPU. Rows, or a device's parts of them, that are no multiple
         of LANES have `attend`.
     """
-    on_tpu = _platform() == "tpu"
+    on_tpu = platform() == "tpu"
     if (kind == "splash" or (kind == "auto" and on_tpu)) and q_BTNH.shape[1] % (LANES * cuts("length")) == 0:
         return _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, interpret=not on_tpu)
     k_BKHS, v_BKSH = shard(jnp.moveaxis(k_BTKH, 1, 3), *KEYS), shard(jnp.swapaxes(v_BTKH, 1, 2), *VALUES)
@@ -51,7 +51,7 @@ def block(length: int) -> int:
     return math.gcd(length, _LONGEST)
 
 
-def _platform() -> str:
+def platform() -> str:
     """What is compiled for, which may be no device of this machine."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else str(device.platform)
@@ -118,6 +118,6 @@ def _product(x_BKQI: jax.Array, y_BKIO: jax.Array, dtype: Any) -> jax.Array:
     """x y for each head, [B, K, Q, O]. A CPU gives the thin products of a decoding step to one core, unless what is
     summed over is cut: then to all of them."""
     b, k, q, i = x_BKQI.shape
-    parts = math.gcd(i, 4) if q <= 16 and _platform() == "cpu" else 1
+    parts = math.gcd(i, 4) if q <= 16 and platform() == "cpu" else 1
     x_BKQPI, y_BKPIO = x_BKQI.reshape(b, k, q, parts, -1), y_BKIO.reshape(b, k, parts, i // parts, -1)
     return jnp.einsum("BKQPI,BKPIO->BKPQO", x_BKQPI, y_BKPIO, preferred_element_type=dtype).sum(2)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lema_jax.model.attention import KEYS, VALUES, held
+from lema_jax.model.attention import KEYS, LANES, VALUES, held, platform
 from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.model.int8 import round_to_scale
 from lema_jax.model.linear import shard
@@ -80,8 +80,13 @@ class Cache:
 def _put(cache: jax.Array, fresh: jax.Array, at_B2: jax.Array, slots: int) -> jax.Array:
     """A cache [L, B, …] with `fresh` [B, …] in place, where `at_B2` has each row's layer and first slot (axis `slots`).
 
-    One scatter along the rows: mapping a slice's update over them instead turns the cache, which a TPU copies whole.
+    One scatter along the rows: mapping a slice's update over them instead turns the cache, which a TPU copies whole. It
+    also scatters only into an array whose last axis is innermost, and lays values of a narrow head the other way round:
+    these are turned to how they lie, which moves nothing.
     """
+    if slots == cache.ndim - 2 and cache.shape[-1] < LANES <= cache.shape[slots] and platform() == "tpu":
+        turned = _put(jnp.swapaxes(cache, -2, -1), jnp.swapaxes(fresh, -2, -1), at_B2, slots + 1)
+        return jnp.swapaxes(turned, -2, -1)
     where = jax.lax.ScatterDimensionNumbers(
         update_window_dims=tuple(range(1, cache.ndim)),
         inserted_window_dims=(),

@@ -19,13 +19,16 @@ def tokens(count: int, seed: int) -> tuple[jax.Array, jax.Array]:
     return tuple(jax.random.normal(key, shape) * 10.0 ** jnp.arange(count)[None, :, None, None] for key in keys)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("kind", CACHES)
-def test_tokens_are_read_where_they_were_written(kind):
-    made = caches.empty(tiny.CONFIG, Compute(), ROWS, 6, kind)
+def test_tokens_are_read_where_they_were_written(kind, platform, monkeypatch):
+    monkeypatch.setattr(caches, "platform", lambda: platform)  # what is written as on a TPU, where it is written there
+    monkeypatch.setattr(caches, "LANES", WIDTH + 1)
+    made = caches.empty(tiny.CONFIG, Compute(), ROWS, 10, kind)
     k_BTKH, v_BTKH = tokens(2, 0)
-    start_B = np.array([0, 3, 4])
-    made = jax.jit(lambda made: made.write(1, k_BTKH, v_BTKH, start_B).grown(9))(made)
-    assert made.slots == 9
+    start_B = np.array([0, 3, 8])
+    made = jax.jit(lambda made: made.write(1, k_BTKH, v_BTKH, start_B).grown(13))(made)
+    assert made.slots == 13
     k_BKHS, v_BKSH = made.read(1, "float32")
     for row, start in enumerate(start_B):
         for found, put in (
