@@ -8,7 +8,9 @@ update in place writes what it updates, and what lies in the chip's core (VMEM) 
 VMEM beside the computation (`dma_bytes`) are in `hbm_bytes`, but not in the times, which take them to be hidden.
 
 Interconnect bytes are those that a chip sends over its links by the ring algorithms: for n chips (n - 1) / n of the
-whole for an all-gather or reduce-scatter, twice that for an all-reduce.
+whole for an all-gather or reduce-scatter, twice that for an all-reduce. Between slices n is the slices': the compiler
+makes of a collective that crosses them one within each slice and a `send` and `recv` by way of the hosts, whose
+attributes say what the hosts do together and among which slices.
 """
 
 import dataclasses
@@ -31,11 +33,15 @@ _FREE = (
 _COPIES = ("copy-start", "slice-start", "dynamic-slice-start")
 _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = {"dynamic-update-slice": 1, "scatter": -1}  # which operand is written
+_BETWEEN_SLICES = "_xla_megascale_transfer_type"  # an attribute of what the hosts carry to other slices
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective instruction. `bytes` that a chip sends each time; `source`: where the program asked for it."""
+    """One collective instruction. `bytes` that a chip sends each time; `source`: where the program asked for it.
+
+    `between_slices`: over the data centre's network, among as many slices as `group` says; else over the chips' links.
+    """
 
     kind: str
     group: int
@@ -43,6 +49,7 @@ class Collective:
     times: float
     dtype: str
     source: str
+    between_slices: bool = False
 
     @property
     def total(self) -> float:
@@ -86,7 +93,12 @@ class Cost:
     @property
     def ici_bytes(self) -> float:
         """Sent over the interconnect."""
-        return sum(one.total for one in self.collectives)
+        return sum(one.total for one in self.collectives if not one.between_slices)
+
+    @property
+    def dcn_bytes(self) -> float:
+        """Sent to other slices, over the data centre's network."""
+        return sum(one.total for one in self.collectives if one.between_slices)
 
 
 def count(text: str, chip: Chip) -> Cost:
@@ -101,10 +113,10 @@ class _Walker:
 
     def cost(self, computation: Computation) -> Cost:
         """Of a computation that runs once."""
-        seen: set[str] = set()  # channels: what is cloned within a computation still happens once
+        seen: set[tuple[str, str]] = set()  # kinds and channels: what is cloned within a computation happens once
         return functools.reduce(Cost.__add__, (self._one(computation, one, seen) for one in computation), Cost())
 
-    def _one(self, inside: Computation, one: Instruction, seen: set[str]) -> Cost:
+    def _one(self, inside: Computation, one: Instruction, seen: set[tuple[str, str]]) -> Cost:
         opcode = one.opcode
         if opcode in _FREE or opcode.endswith("-done"):
             return Cost()
@@ -121,11 +133,15 @@ class _Walker:
             return self._copy(inside, one)
         if opcode.removesuffix("-start") in COLLECTIVES:
             return Cost(collectives=tuple(self._collective(inside, one, seen)))
+        if opcode in ("send", "recv"):
+            moved = one.results[0].bytes
+            sent = (_between_slices(one),) if opcode == "send" and _BETWEEN_SLICES in one.attributes else ()
+            return Cost(hbm_bytes=moved, dma_bytes=moved, collectives=sent)
         if opcode == "custom-call" and one.attribute("custom_call_target") != "tpu_custom_call":
             return Cost()
         return self._work(inside, one, seen)
 
-    def _work(self, inside: Computation, one: Instruction, seen: set[str]) -> Cost:
+    def _work(self, inside: Computation, one: Instruction, seen: set[tuple[str, str]]) -> Cost:
         """An instruction that computes: a fusion, a kernel, a matrix product, an elementwise operation."""
         flops, cycles, calls = 0.0, one.cycles, 0
         collectives: list[Collective] = []
@@ -142,7 +158,7 @@ class _Walker:
         hybrid = max(cycles / self._chip.clock, memory) if flops and cycles else roof
         return Cost(flops, moved, 0.0, roof, hybrid, calls, tuple(collectives))
 
-    def _fused(self, computation: Computation, seen: set[str], collectives: list[Collective]) -> float:
+    def _fused(self, computation: Computation, seen: set[tuple[str, str]], collectives: list[Collective]) -> float:
         # An asynchronous collective stands in three fusions: where it starts, in one that computes meanwhile (of a loop
         # inside, even) and where it ends. An all-reduce that keeps a slice is carried out as a reduce-scatter.
         starts = any(_is_call(one, "AsyncCollectiveStart") for one in computation)
@@ -161,23 +177,18 @@ class _Walker:
         return flops
 
     def _collective(
-        self, inside: Computation, one: Instruction, seen: set[str], kind: str | None = None
+        self, inside: Computation, one: Instruction, seen: set[tuple[str, str]], kind: str | None = None
     ) -> list[Collective]:
-        channel = one.attribute("channel_id") or one.name
+        kind = kind or one.opcode.removesuffix("-start")
+        # A collective that crosses slices hands its channel to every part that it is made of.
+        channel = kind, one.attribute("channel_id") or one.name
         if channel in seen:
             return []
         seen.add(channel)
-        kind = kind or one.opcode.removesuffix("-start")
         group = group_size(one)
         taken = sum(source.bytes for name in one.operands if (source := inside.get(name)))
         made = max(one.bytes - taken, 0.0) if one.opcode.endswith("-start") else one.bytes
-        share = (group - 1) / max(group, 1)
-        sent = {
-            "all-gather": made * share,
-            "all-reduce": 2 * taken * share,
-            "collective-permute": taken,
-        }.get(kind, taken * share)
-        return [Collective(kind, group, sent, 1, one.results[0].dtype, one.source)]
+        return [Collective(kind, group, _sent(kind, group, taken, made), 1, one.results[0].dtype, one.source)]
 
     def _copy(self, inside: Computation, one: Instruction) -> Cost:
         """A copy beside the computation: result, and how many of its two ends lie in HBM."""
@@ -257,6 +268,24 @@ def _hands_on(one: Instruction) -> bool:
 
 def _is_call(one: Instruction, target: str) -> bool:
     return one.opcode == "custom-call" and target in (one.attribute("custom_call_target") or "")
+
+
+def _sent(kind: str, group: int, taken: float, made: float) -> float:
+    """Bytes that a member of a group sends, of a collective that takes so many from it and makes so many for it."""
+    share = (group - 1) / max(group, 1)
+    whole = {"all-gather": made * share, "all-reduce": 2 * taken * share, "collective-permute": taken}
+    return whole.get(kind, taken * share)
+
+
+def _between_slices(one: Instruction) -> Collective:
+    """What a `send` to the hosts' runtime asks of it: a collective among slices, written `{1,2}x{0:3}` (slices × chips)
+    or as the groups of chips that it is among, or a permutation."""
+    transfer = (one.attribute(_BETWEEN_SLICES) or "").lower().replace("_", "-")
+    kind = {"one-to-one": "collective-permute"}.get(transfer, transfer)
+    found = re.search(r'_xla_megascale_target="?\{+([^{}]*)\}', one.attributes)
+    group = 2 if kind == "collective-permute" or not found else found.group(1).count(",") + 1
+    taken = one.results[0].bytes
+    return Collective(kind, group, _sent(kind, group, taken, taken * group), 1, one.results[0].dtype, one.source, True)
 
 
 def group_size(one: Instruction) -> int:

@@ -1,8 +1,8 @@
 """How long a step may take, and what a run then costs: a bracket by a model that no chip has calibrated.
 
-The lower end is the roofline or the interconnect, whichever takes longer, as if each hid the other; the upper end adds
-the interconnect to the roofline with the compiler's own cycle estimates, as if nothing hid anything. They are about a
-factor of two apart: use them to compare programs, and a chip to know.
+The lower end is the roofline, the interconnect or the network between slices, whichever takes longest, as if each hid
+the others; the upper end adds the latter two to the roofline with the compiler's own cycle estimates, as if nothing hid
+anything. They are about a factor of two apart: use them to compare programs, and a chip to know.
 """
 
 import dataclasses
@@ -16,23 +16,25 @@ from lema_jax.parallel.chips import Slice
 
 @dataclasses.dataclass(frozen=True)
 class Bracket:
-    """Seconds: both ends, and the three terms that they are made of. `calibrated`: both ends are one measured ratio."""
+    """Seconds: both ends, and the four terms that they are made of. `calibrated`: both ends are one measured ratio."""
 
     low_s: float
     high_s: float
     roof_s: float
     hybrid_s: float
     ici_s: float
+    dcn_s: float = 0.0
     calibrated: bool = False
 
 
 def bracket(cost: Cost, where: Slice, ratio: float | None = None) -> Bracket:
     """Of one run of a program; with `ratio` (see `calibration`) that multiple of the lower end, at both ends."""
     ici = cost.ici_bytes / where.chip.ici_bandwidth
-    low, high = max(cost.roof_s, ici), cost.hybrid_s + ici
+    dcn = cost.dcn_bytes / where.chip.dcn_bandwidth
+    low, high = max(cost.roof_s, ici, dcn), cost.hybrid_s + ici + dcn
     if ratio is not None:
         low = high = low * ratio
-    return Bracket(low, high, cost.roof_s, cost.hybrid_s, ici, ratio is not None)
+    return Bracket(low, high, cost.roof_s, cost.hybrid_s, ici, dcn, ratio is not None)
 
 
 def calibration(path: str, where: Slice) -> float:

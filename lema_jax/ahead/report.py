@@ -73,6 +73,7 @@ class Report:
             "hbm_bytes_per_chip": cost.hbm_bytes,
             "dma_bytes_per_chip": cost.dma_bytes,
             "ici_bytes_per_chip": cost.ici_bytes,
+            "dcn_bytes_per_chip": cost.dcn_bytes,
             "collectives": collectives(cost),
             "loops_of_unknown_length": list(cost.open_loops),
             "estimate": dataclasses.asdict(estimate),
@@ -83,15 +84,15 @@ class Report:
 
 
 def collectives(cost: Cost) -> list[dict[str, Any]]:
-    """By kind, group size and dtype: how many, and the bytes that a chip sends; most bytes first."""
-    sums: dict[tuple[str, int, str], list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
+    """By kind, group and dtype: how many, and the bytes that a chip sends; most bytes first."""
+    sums: dict[tuple[str, int, bool, str], list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
     for one in cost.collectives:
-        entry = sums[one.kind, one.group, one.dtype]
+        entry = sums[one.kind, one.group, one.between_slices, one.dtype]
         entry[0] += one.times
         entry[1] += one.total
     rows = [
-        {"kind": kind, "group": group, "dtype": dtype, "count": int(count), "bytes": total}
-        for (kind, group, dtype), (count, total) in sums.items()
+        {"kind": kind, "group": group, "slices": slices, "dtype": dtype, "count": int(count), "bytes": total}
+        for (kind, group, slices, dtype), (count, total) in sums.items()
     ]
     return sorted(rows, key=lambda row: -row["bytes"])
 
@@ -115,20 +116,18 @@ def table(report: Report) -> str:
         f"  flops          {cost.flops / 1e12:.2f} T on a chip" + _against(report),
         f"  HBM            {_gb(cost.hbm_bytes)} moved on a chip",
         f"  interconnect   {_gb(cost.ici_bytes)} sent by a chip",
-    ]
-    lines += [
-        f"    {row['kind']:<20} {_gb(row['bytes']):>12}   {row['count']} × {row['dtype']} among {row['group']}"
-        for row in collectives(cost)
-        if row["bytes"] >= 1e6
+        *_collectives(cost, between_slices=False),
     ]
     if where.count > 1:
-        lines.append("  what slices send to each other, over the data centre's network, is not counted")
+        lines.append(f"  network        {_gb(cost.dcn_bytes)} sent by a chip to other slices")
+        lines += _collectives(cost, between_slices=True)
     if cost.open_loops:
         lines.append(f"  of loops whose length is not in the program, {len(cost.open_loops)}, one trip is counted")
     kind = "calibrated by a measurement" if estimate.calibrated else "a model that no chip has calibrated"
     lines.append(
         f"  time           {_s(estimate.low_s)} to {_s(estimate.high_s)} ({kind}; roofline {_s(estimate.roof_s)}, "
-        f"with the compiler's cycles {_s(estimate.hybrid_s)}, interconnect {_s(estimate.ici_s)})"
+        f"with the compiler's cycles {_s(estimate.hybrid_s)}, interconnect {_s(estimate.ici_s)}"
+        + (f", network {_s(estimate.dcn_s)})" if where.count > 1 else ")")
     )
     speed = f"  speed          {report.tokens / estimate.high_s:,.0f} to {report.tokens / estimate.low_s:,.0f} tokens/s"
     if report.model_flops:
@@ -144,6 +143,15 @@ def table(report: Report) -> str:
             run += f", {costs[0]:,.2f} to {costs[1]:,.2f} at {report.price_per_chip_hour} for a chip an hour"
         lines.append(run)
     return "\n".join(lines)
+
+
+def _collectives(cost: Cost, between_slices: bool) -> list[str]:
+    return [
+        f"    {row['kind']:<20} {_gb(row['bytes']):>12}   {row['count']} × {row['dtype']} among {row['group']}"
+        + (" slices" if between_slices else "")
+        for row in collectives(cost)
+        if row["slices"] == between_slices and row["bytes"] >= 1e6
+    ]
 
 
 def _against(report: Report) -> str:

@@ -16,6 +16,9 @@ class Chip:
       flops: bfloat16, a second.
       hbm_bytes, hbm_bandwidth: of memory, and bytes a second.
       ici_bandwidth: bytes a second that a device sends over all its links together; 90 % of the published rate.
+      dcn_bandwidth: its share of what its host sends over the data centre's network, to other slices; 90 % of the
+        published rate (v5e: a host of 8 chips has two network cards of 100 Gbit/s, v6e four of 200; v5p: 50 Gbit/s a
+        chip), which no network shared with others promises.
       clock: Hz, by which the compiler's cycle estimates are read.
       cores: that a name such as v5p-128 counts for one chip.
       dims: of the torus that a slice is a piece of.
@@ -27,6 +30,7 @@ class Chip:
     hbm_bytes: float
     hbm_bandwidth: float
     ici_bandwidth: float
+    dcn_bandwidth: float
     clock: float
     cores: int
     dims: int
@@ -35,9 +39,9 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v5e", "TPU v5 lite", 197e12, 16e9, 819e9, 180e9, 1.5e9, 1, 2),
-        Chip("v5p", "TPU v5", 459e12, 95e9, 2765e9, 540e9, 1.75e9, 2, 3),
-        Chip("v6e", "TPU v6 lite", 918e12, 32e9, 1640e9, 360e9, 1.75e9, 1, 2),
+        Chip("v5e", "TPU v5 lite", 197e12, 16e9, 819e9, 180e9, 2.8e9, 1.5e9, 1, 2),
+        Chip("v5p", "TPU v5", 459e12, 95e9, 2765e9, 540e9, 5.6e9, 1.75e9, 2, 3),
+        Chip("v6e", "TPU v6 lite", 918e12, 32e9, 1640e9, 360e9, 11.2e9, 1.75e9, 1, 2),
     )
 }
 _ALIASES = {"v5litepod": "v5e", "v5lite": "v5e", "v6lite": "v6e", "trillium": "v6e"}

@@ -43,6 +43,7 @@ def test_nothing_has_grown(name, tmp_path):
     found = {
         "peak_bytes": told["memory_bytes"]["peak"],
         "ici_bytes": told["ici_bytes_per_chip"],
+        "dcn_bytes": told["dcn_bytes_per_chip"],
         "flops": told["flops_per_chip"],
         "hbm_bytes": told["hbm_bytes_per_chip"],
     }

@@ -122,6 +122,46 @@ ENTRY %main (a: f32[8,16]) -> f32[8,16] {{
     ]
 
 
+MEGASCALE = """
+ENTRY %main (a: bf16[512,512]) -> bf16[512,512] {{
+  %a = bf16[512,512]{{1,0:T(8,128)(2,1)}} parameter(0)
+  %part = bf16[128,512]{{1,0}} reduce-scatter(%a), channel_id=1, replica_groups={{{{0,1,2,3}}}}, dimensions={{0}}, to_apply=%add
+  %b = token[] after-all()
+  %send = (bf16[128,512]{{1,0}}, u32[], token[]) send(%part, %b), channel_id=2, is_host_transfer=true, frontend_attributes={{_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="x_0",_xla_megascale_target={target},_xla_megascale_transfer_type="{kind}"}}
+  %recv = (bf16[128,512]{{1,0}}, u32[], token[]) recv(%b), channel_id=1, is_host_transfer=true, frontend_attributes={{_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_host_transfer_rendezvous="x_0",_xla_megascale_target={target},_xla_megascale_transfer_type="{kind}"}}
+  %sent = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  %done = (bf16[128,512]{{1,0}}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+  %sum = bf16[128,512]{{1,0}} get-tuple-element(%done), index=0
+  ROOT %g = bf16[512,512]{{1,0}} all-gather(%sum), channel_id=1, replica_groups={{{{0,1,2,3}}}}, dimensions={{0}}
+}}
+"""
+PART = 128 * 512 * 2
+
+
+@pytest.mark.parametrize(
+    ("transfer", "target", "kind", "group", "sent"),
+    [
+        ("ALL_REDUCE", '"{1,2}x{0:3}"', "all-reduce", 2, PART),
+        ("ALL_REDUCE", '"{1,2,3,4}x{0:3}"', "all-reduce", 4, PART * 3 / 2),
+        ("ALL_GATHER", '"{1,2,3,4}x{0:3}"', "all-gather", 4, PART * 3),
+        ("REDUCE_SCATTER", '"{1,2,3,4}x{0:3}"', "reduce-scatter", 4, PART * 3 / 4),
+        ("ALL_TO_ALL", "{{100000,200000,300000,400000},{100001,200001,300001,400001}}", "all-to-all", 4, PART * 3 / 4),
+        ("ONE_TO_ONE", "{{100000->200000},{200000->300000},{300000->100000}}", "collective-permute", 2, PART),
+    ],
+)
+def test_what_slices_send_each_other_is_told_from_what_chips_do(transfer, target, kind, group, sent):
+    # A collective over slices: within a slice, between them by way of the hosts, within a slice; all of one channel.
+    found = cost.count(MEGASCALE.format(kind=transfer, target=target), CHIP)
+    assert [(one.kind, one.between_slices) for one in found.collectives] == [
+        ("reduce-scatter", False),
+        (kind, True),
+        ("all-gather", False),
+    ]
+    assert found.collectives[1].group == group
+    assert found.dcn_bytes == sent
+    assert found.ici_bytes == 2 * 512 * 512 * 2 * 3 / 4
+
+
 @pytest.mark.parametrize(
     ("groups", "size"),
     [

@@ -16,6 +16,12 @@ def test_the_bracket_is_all_hidden_to_nothing_hidden():
     assert (found.low_s, found.high_s, found.ici_s, found.calibrated) == (2.0, 3.5, 2.0, False)
 
 
+def test_what_slices_send_each_other_takes_the_time_of_their_network():
+    between = Collective("all-reduce", 2, 2.8e9, 5, "bf16", "", between_slices=True)  # 5 s of it
+    found = estimate.bracket(COST + Cost(collectives=(between,)), chips.named("v5e-8", 2))
+    assert (found.low_s, found.high_s, found.ici_s, found.dcn_s) == (5.0, 8.5, 2.0, 5.0)
+
+
 def measured(folder, chip="v5e", low=1.0, seconds=1.25, **fields):
     path = folder / "measured.json"
     told = {"chip": chip, "estimate": {"low_s": low, "calibrated": False}, "measured_seconds_per_step": seconds}
