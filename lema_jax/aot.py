@@ -50,8 +50,7 @@ def main(argv: Sequence[str]) -> int:
     job = programs.Job(where, compiler.devices(where), llama, _PRICE.value, ratio)
     if _SEARCH.value:
         reports = search.run(job, config, lambda line: print(line, flush=True))
-        print("\nthe frontier: nothing else is both smaller and faster\n")
-        print("\n".join(report.line(one) for one in search.frontier(reports)))
+        print("\n" + "\n".join(search.summary(reports)))
     else:
         reports = [programs.train_step(job, config)]
         if _DECODE.value:

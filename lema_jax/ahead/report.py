@@ -9,6 +9,7 @@ from lema_jax.ahead.cost import Cost
 from lema_jax.ahead.estimate import Bracket
 from lema_jax.ahead.memory import Buffer, OutOfMemory
 from lema_jax.parallel.chips import Slice
+from lema_jax.parallel.mesh import AXES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +137,18 @@ def table(report: Report) -> str:
         speed += f", MFU {mfu[0]:.0%} to {mfu[1]:.0%}"
     lines.append(speed)
     if report.runs:
-        low, high = report.hours()
-        run = f"  run            {report.runs:,} steps: {low:.2f} to {high:.2f} hours"
-        if report.price_per_chip_hour:
-            costs = [hours * where.chips * report.price_per_chip_hour for hours in (low, high)]
-            run += f", {costs[0]:,.2f} to {costs[1]:,.2f} at {report.price_per_chip_hour} for a chip an hour"
-        lines.append(run)
+        lines.append(f"  run            {_run(report)}")
     return "\n".join(lines)
+
+
+def _run(report: Report) -> str:
+    """Of a program whose number of runs is known."""
+    hours = report.hours()
+    told = f"{report.runs:,} steps: {hours[0]:.2f} to {hours[1]:.2f} hours"
+    if report.price_per_chip_hour:
+        low, high = (each * report.slice.chips * report.price_per_chip_hour for each in hours)
+        told += f", {low:,.2f} to {high:,.2f} at {report.price_per_chip_hour} for a chip an hour"
+    return told
 
 
 def _collectives(cost: Cost, between_slices: bool) -> list[str]:
@@ -178,10 +184,19 @@ def _s(seconds: float) -> str:
 def line(report: Report) -> str:
     """One line, for many."""
     layout = ", ".join(f"{name} {value}" for name, value in report.layout.items())
-    if report.shortage:
-        return f"{layout}: does not fit ({report.shortage})"
+    return f"{layout}: does not fit ({report.shortage})" if report.shortage else f"{layout}: {_figures(report)}"
+
+
+def choice(report: Report) -> str:
+    """A training step that fits, with the flags that make `train` take it."""
+    mesh = [f"--config.mesh.{axis}={report.layout.get(axis, 1)}" for axis in AXES]
+    rest = f"--config.accumulation={report.layout['accumulation']} --config.compute.remat={report.layout['remat']}"
+    run = f"; {_run(report)}" if report.runs else ""
+    return f"{_figures(report)}{run}\n  {' '.join(mesh)} {rest}"
+
+
+def _figures(report: Report) -> str:
     memory, cost, estimate = report.made()
-    return (
-        f"{layout}: peak {_gb(memory.peak)}, {_s(estimate.low_s)} to {_s(estimate.high_s)}, "
-        f"interconnect {_gb(cost.ici_bytes)}"
-    )
+    network = f", network {_gb(cost.dcn_bytes)}" if report.slice.count > 1 else ""
+    time = f"{_s(estimate.low_s)} to {_s(estimate.high_s)}"
+    return f"peak {_gb(memory.peak)}, {time}, interconnect {_gb(cost.ici_bytes)}{network}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from lema_jax.ahead import programs
 from lema_jax.ahead.programs import Job
-from lema_jax.ahead.report import Report, line
+from lema_jax.ahead.report import Report, choice, line
 from lema_jax.errors import UserError
 from lema_jax.training.config import TrainConfig
 
@@ -45,19 +45,21 @@ def run(job: Job, config: TrainConfig, told: Callable[[str], None]) -> list[Repo
         raise UserError(
             f"data.batch_size={config.data.batch_size} leaves chips of every mesh of {len(job.devices)} without a row"
         )
-    for candidate in found:
+    told(f"at most {len(found)} programs for {job.slice.name}, a minute or two each; time is of a step")
+    for number, candidate in enumerate(found, 1):
         tensor, remat = candidate.mesh.tensor, candidate.compute.remat
         if hopeless & {(tensor, remat), (tensor, REMAT[0])}:
             continue
+        at = f"{number:>3}  "
         try:
             reports.append(programs.train_step(job, candidate))
         except UserError as error:
             hopeless.add((tensor, REMAT[0]))
-            told(f"fsdp {candidate.mesh.fsdp}, tensor {tensor}: {error}")
+            told(f"{at}fsdp {candidate.mesh.fsdp}, tensor {tensor}: {error}")
             continue
         if not reports[-1].fits:
             hopeless.add((tensor, remat))
-        told(line(reports[-1]))
+        told(at + line(reports[-1]))
     return reports
 
 
@@ -73,3 +75,14 @@ def frontier(reports: list[Report]) -> list[Report]:
         if not best or key(report)[1] < key(best[-1])[1]:
             best.append(report)
     return best
+
+
+def summary(reports: list[Report]) -> list[str]:
+    """Lines for people: the frontier, each with the flags that make it; or what was closest to fit, and what to try."""
+    if best := frontier(reports):
+        return ["the frontier: nothing else is both smaller and faster", *map(choice, best)]
+    short = [(one.shortage.wanted, one) for one in reports if one.shortage]
+    if not short:
+        return ["nothing was compiled: the model divides by no mesh of this slice"]
+    _, closest = min(short, key=lambda pair: pair[0])
+    return [f"nothing fits; the closest is {line(closest)}", *(f"  try {one}" for one in closest.advice)]

@@ -1,3 +1,5 @@
+import dataclasses
+import functools
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from lema_jax.ahead.report import Report
 from lema_jax.errors import UserError
 from lema_jax.model import presets
 from lema_jax.parallel import chips
+from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.training import paper
 from lema_jax.training.config import validate
 
@@ -72,7 +75,8 @@ def test_what_cannot_fit_is_not_compiled(monkeypatch):
     for tensor in (1, 2, 4):
         assert [(remat, rows) for one, remat, rows in tried if one == tensor] == [("full", 1), ("dots", 1), ("full", 2)]
     assert [one for one in tried if one[0] == 8] == [(8, "full", 1)]
-    assert len(told) == len(reports) == len(tried)
+    assert len(told) - 1 == len(reports) == len(tried)
+    assert [line.split()[0] for line in told[1:3]] == ["1", "2"]
 
 
 def test_a_mesh_that_the_model_does_not_divide_is_told_and_passed_over(monkeypatch):
@@ -83,7 +87,7 @@ def test_a_mesh_that_the_model_does_not_divide_is_told_and_passed_over(monkeypat
 
     tried, told, reports = walked(monkeypatch, outcome)
     assert [one for one in tried if one[0] == 2] == [(2, "full", 1)]
-    assert [line for line in told if "cannot lay" in line] == ["fsdp 4, tensor 2: cannot lay the model out"]
+    assert [line for line in told if "cannot lay" in line] == ["  7  fsdp 4, tensor 2: cannot lay the model out"]
     assert len(reports) == len(tried) - 1
 
 
@@ -97,3 +101,27 @@ def test_the_frontier_is_what_nothing_beats():
     points = [(3.0, 5), (1.0, 9), (2.0, 9), (2.0, 7), (4.0, 5), (5.0, 4)]
     best = search.frontier([report(*point) for point in points])
     assert [(one.estimate.high_s, one.memory.peak) for one in best] == [(1.0, 9), (2.0, 7), (3.0, 5), (5.0, 4)]
+
+
+def test_the_frontier_comes_with_the_flags_that_make_it():
+    made = dataclasses.replace(report(1.0, 5, fsdp=4, tensor=2, accumulation=24, remat="dots"), runs=7200)
+    _, told = search.summary([made])
+    assert "7,200 steps: 2.00 to 2.00 hours" in told
+    config = paper.qlora("llama2-70b", "gsm8k")
+    for flag in told.split("--config.")[1:]:
+        path, value = flag.strip().split("=")
+        *parents, field = path.split(".")
+        part = functools.reduce(getattr, parents, config)
+        setattr(part, field, type(getattr(part, field))(value))
+    assert (config.mesh, config.accumulation, config.compute.remat) == (MeshConfig(1, 4, 2, 1), 24, "dots")
+
+
+def test_where_nothing_fits_the_closest_is_told_with_what_to_try():
+    def short(wanted: float) -> Report:
+        shortage = OutOfMemory(wanted, 16e9, [])
+        return dataclasses.replace(report(1.0, 1), memory=None, shortage=shortage, advice=("a larger slice",))
+
+    told = search.summary([short(40e9), short(20e9), short(30e9)])
+    assert "needs 20.00 GB" in told[0]
+    assert told[1:] == ["  try a larger slice"]
+    assert "no mesh" in search.summary([])[0]
