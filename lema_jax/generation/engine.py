@@ -1,8 +1,9 @@
 """Prompts in, answers out: B rows on the device, each refilled with the next prompt as soon as its answer ends.
 
 Prompts are taken shortest first and padded to a ladder of lengths, long ones are read in pieces, and the cache grows
-along the same ladder, so the number of compiled programs is bounded by the ladder, not by the data. Only prompts of one
-padded length are read together. What all prompts begin with (worked examples, say) is read once.
+along the same ladder rung by rung, so the number of compiled programs is bounded by the ladder, not by the data nor by
+the order in which answers end. Only prompts of one padded length are read together. What all prompts begin with (worked
+examples, say) is read once.
 
 Over a mesh of several processes all of them run an engine on the same prompts in step; each learns every answer.
 """
@@ -185,7 +186,8 @@ class Engine:
             self._refuse_what_does_not_fit(requests)
             prefix = self._read_pieces(None, 0, [requests[0].ids[:start]], self._ways) if start and requests else None
             under_way: dict[int, _Request] = {}
-            rows, slots = None, 0
+            rows: Any = None  # made when it is known how long the first ones are
+            refills = len(requests) > self._rows
             while groups or under_way:
                 free = [row for row in range(self._rows) if row not in under_way]
                 while groups and len(free) >= len(groups[0]):
@@ -195,13 +197,20 @@ class Engine:
                     fresh, token_R = self._begin(list(group.values()), reading)
                     under_way |= group
                     coming = [*under_way.values(), *itertools.islice(itertools.chain(*groups), len(free))]
-                    rows, slots = self._make_room(rows, slots, coming, _slots(reading))
-                    where = np.full(self._group, self._rows, np.int32)  # out of range: rows that pad the group
-                    where[: len(group)] = list(group)
-                    rows = self._call(_INSERT, rows, fresh, where)
+                    slots = max(self._slots(coming), fresh.slots)
+                    if rows is None:
+                        rows = self._call(_IDLE, self._model, self._rows, slots, self._cache)
+                    while rows.slots < slots:
+                        rows = self._longer(rows)
+                    rows = self._insert(rows, fresh, list(group))
                     for request, token in zip(group.values(), jax.device_get(token_R)):
                         request.made.append(int(token))
-                rows, slots = self._make_room(rows, slots, under_way.values())
+                slots = self._slots(under_way.values())
+                grows = rows.slots < slots
+                while rows.slots < slots:
+                    rows = self._longer(rows)
+                if grows and refills:  # nothing is put, but whether a rung's programs are there is not left to chance
+                    rows = self._insert(rows, fresh, [])
                 stopped = np.array([row not in under_way for row in range(self._rows)])
                 enough = np.int32(self._rows - len(groups[0]) if groups else 0)
                 rows, out_BC = self._call(
@@ -260,19 +269,23 @@ class Engine:
     def _limit(self, request: _Request) -> int:
         return min(self._max_new_tokens, self._model.config.max_positions - len(request.ids))
 
-    def _make_room(
-        self, rows: Rows | None, slots: int, requests: Iterable[_Request], at_least: int = 0
-    ) -> tuple[Rows, int]:
-        """Rows whose cache holds the longest of the requests and another block."""
-        longest = max(len(request.ids) + max(1, len(request.made)) for request in requests)
-        needed = max(ladder(longest + self._block), at_least)
-        if rows is not None and needed <= slots:
-            return rows, slots
-        taken = memory.cache_bytes(self._model, self._rows, needed, self._cache)
+    def _slots(self, requests: Iterable[_Request]) -> int:
+        """How many a row needs that holds the longest of the requests and another block."""
+        slots = ladder(max(len(request.ids) + max(1, len(request.made)) for request in requests) + self._block)
+        taken = memory.cache_bytes(self._model, self._rows, slots, self._cache)
         self.tally.cache_bytes = max(self.tally.cache_bytes, taken)
-        if rows is None:
-            return self._call(_IDLE, self._model, self._rows, needed, self._cache), needed
-        return self._call(_GROW, rows, needed), needed
+        return slots
+
+    def _longer(self, rows: Rows) -> Rows:
+        """Rows one rung up the ladder, never several at once: so there is a program for a rung, not for every two."""
+        return self._call(_GROW, rows, ladder(rows.slots + 1))
+
+    def _insert(self, rows: Rows, fresh: Rows, where: list[int]) -> Rows:
+        """Puts the first fresh rows at row numbers `where`; the others only pad their group."""
+        while fresh.slots < rows.slots:
+            fresh = self._longer(fresh)
+        out_of_range = [self._rows] * (self._group - len(where))
+        return self._call(_INSERT, rows, fresh, np.array(where + out_of_range, np.int32))
 
     def _refuse_what_does_not_fit(self, requests: list[_Request]) -> None:
         """Says before anything is compiled that the longest answers would not fit."""
@@ -338,7 +351,3 @@ def ladder(length: int) -> int:
             return step * 3 // 2
         step *= 2
     return step
-
-
-def _slots(reading: Reading) -> int:
-    return jax.tree.leaves(reading.cache, is_leaf=lambda node: isinstance(node, decode.Cache))[0].slots

@@ -48,6 +48,16 @@ class Rows:
     key_B: jax.Array
     cache: Any
 
+    @property
+    def slots(self) -> int:
+        return int(jax.tree.leaves(self.cache, is_leaf=_is_cache)[0].slots)
+
+    def pinned(self) -> "Rows":
+        """Every array by its rows over the batch axes: left to the compiler they would lie where the program that made
+        them put them, and each program would be compiled anew for every such place."""
+        small = jax.tree.map(lambda x: shard(x, "batch"), dataclasses.replace(self, cache=None))
+        return dataclasses.replace(small, cache=_each(Cache.pinned, self.cache))
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -57,26 +67,30 @@ class Reading:
     cache: Any
     last_RD: jax.Array
 
+    def pinned(self) -> "Reading":
+        """As `Rows.pinned`."""
+        return Reading(_each(Cache.pinned, self.cache), shard(self.last_RD, "batch", "width"))
+
 
 def idle(model: Llama, rows: int, slots: int, kind: str = "dense") -> Rows:
     """Rows that are all done, to be filled; their cache of one of `config.CACHES`."""
     zeros = jnp.zeros(rows, jnp.int32)
     keys = jax.random.split(jax.random.key(0), rows)
     cache = caches.empty(model.config, model.compute, rows, slots, kind)
-    return Rows(zeros, zeros, zeros, zeros, jnp.ones(rows, bool), keys, cache)
+    return Rows(zeros, zeros, zeros, zeros, jnp.ones(rows, bool), keys, cache).pinned()
 
 
 def unread(model: Llama, rows: int, slots: int, kind: str = "dense") -> Reading:
     """Nothing read yet, with room for `slots` tokens a row in a cache of that kind."""
     cache = caches.empty(model.config, model.compute, rows, slots, kind)
-    return Reading(cache, jnp.zeros((rows, model.config.hidden_size), model.compute.dtype))
+    return Reading(cache, jnp.zeros((rows, model.config.hidden_size), model.compute.dtype)).pinned()
 
 
 def share(prefix: Reading, rows: int, slots: int) -> Reading:
     """`rows` readings that all begin with what the first row of `prefix` has read."""
     alike = lambda x: jnp.broadcast_to(x[:, :1], (x.shape[0], rows, *x.shape[2:]))
-    cache = _each(lambda one: jax.tree.map(alike, one).grown(slots).pinned(), prefix.cache)
-    return Reading(cache, jnp.broadcast_to(prefix.last_RD[:1], (rows, prefix.last_RD.shape[1])))
+    cache = _each(lambda one: jax.tree.map(alike, one).grown(slots), prefix.cache)
+    return Reading(cache, jnp.broadcast_to(prefix.last_RD[:1], (rows, prefix.last_RD.shape[1]))).pinned()
 
 
 def read(
@@ -88,7 +102,7 @@ def read(
     at_R = length_R - 1 - start_R
     x_RD = jnp.take_along_axis(x_RCD, jnp.clip(at_R, 0, tokens_RC.shape[1] - 1)[:, None, None], axis=1)[:, 0]
     here_R1 = ((at_R >= 0) & (at_R < tokens_RC.shape[1]))[:, None]
-    return Reading(cache, jnp.where(here_R1, x_RD, reading.last_RD))
+    return Reading(cache, jnp.where(here_R1, x_RD, reading.last_RD)).pinned()
 
 
 def begin(
@@ -107,23 +121,22 @@ def begin(
     key_R = jax.vmap(jax.random.key)(seed_R)
     token_R = _choose(model.apply(variables, reading.last_RD, method="logits"), key_R, first, sampling)
     done_R = jnp.isin(token_R, jnp.array(eos)) | (limit_R <= 1)
-    rows = Rows(token_R, length_R, first + 1, limit_R, done_R, key_R, reading.cache)
+    rows = Rows(token_R, length_R, first + 1, limit_R, done_R, key_R, reading.cache).pinned()
     return rows, shard(token_R, None)
 
 
 def insert(rows: Rows, fresh: Rows, where_R: jax.Array) -> Rows:
-    """Puts fresh rows at row numbers `where_R`; a number that is out of range drops its row."""
-    fresh = grow(fresh, jax.tree.leaves(rows.cache, is_leaf=_is_cache)[0].slots)
+    """Puts fresh rows, with room for as many tokens, at row numbers `where_R`; one that is out of range is dropped."""
     small = lambda old, new: old.at[where_R].set(new, mode="drop")
     large = lambda old, new: old.at[:, where_R].set(new, mode="drop")
-    cache = _each(Cache.pinned, jax.tree.map(large, rows.cache, fresh.cache))
+    cache = jax.tree.map(large, rows.cache, fresh.cache)
     rest = jax.tree.map(small, dataclasses.replace(rows, cache=None), dataclasses.replace(fresh, cache=None))
-    return dataclasses.replace(rest, cache=cache)
+    return dataclasses.replace(rest, cache=cache).pinned()
 
 
 def grow(rows: Rows, slots: int) -> Rows:
     """The same rows, each with room for `slots` tokens."""
-    return dataclasses.replace(rows, cache=_each(lambda one: one.grown(slots).pinned(), rows.cache))
+    return dataclasses.replace(rows, cache=_each(lambda one: one.grown(slots), rows.cache)).pinned()
 
 
 def decode(
@@ -169,7 +182,7 @@ def decode(
 
     nothing = jnp.full((rows.token_B.shape[0], block), NONE, jnp.int32)
     _, rows, out_BC = jax.lax.while_loop(going_on, one, (jnp.int32(0), rows, nothing))
-    return rows, shard(out_BC, None, None)
+    return rows.pinned(), shard(out_BC, None, None)
 
 
 def _choose(logits_BV: jax.Array, key_B: jax.Array, index_B: jax.Array, sampling: Sampling) -> jax.Array:

@@ -8,7 +8,7 @@ from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
 from lema_jax.generation import engine as engine_module
 from lema_jax.generation import memory
-from lema_jax.generation.engine import Engine, ladder
+from lema_jax.generation.engine import GREEDY, Engine, ladder
 from lema_jax.model import cache as caches
 from lema_jax.model import layout
 from lema_jax.model.config import CACHES, Compute, LlamaConfig
@@ -29,11 +29,11 @@ def words():
     return tokenizer.train_bpe([" ".join(WORDS)], 704)
 
 
-def engine(words, *, rows=4, sampling=Sampling(), new=20, sizes=(1, 1, 1), scan=True, **how) -> Engine:  # noqa: B008
+def engine(words, *, rows=4, sampling=GREEDY, new=20, sizes=(1, 1, 1), scan=True, config=CONFIG, **how) -> Engine:
     compute = Compute(scan_layers=scan)
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
-    model = Llama(CONFIG, compute)
-    variables = tiny.variables(CONFIG) if scan else layout.unstack_layers(tiny.variables(CONFIG))
+    model = Llama(config, compute)
+    variables = tiny.variables(config) if scan else layout.unstack_layers(tiny.variables(config))
     from lema_jax.checkpoint import abstract_variables
 
     with sharding.use(mesh):
@@ -205,6 +205,31 @@ def test_programs_do_not_grow_with_the_prompts(words):
     list(few.complete(PROMPTS))
     list(many.complete(PROMPTS * 5))
     assert many.tally.programs == few.tally.programs
+
+
+def test_programs_do_not_depend_on_when_answers_end(words):
+    """Nor on how long the cache was that grew, or that a prompt came into."""
+    made = {stop: engine(words, rows=4, new=60, block=4, stop=stop) for stop in ((), ("e",), ("s",))}
+    ended = [[done.index for done in one.complete(PROMPTS)] for one in made.values()]
+    assert ended[0] != ended[1] != ended[2] != ended[0]
+    assert made[("e",)].tally.programs == made[("s",)].tally.programs == made[()].tally.programs
+
+
+def test_a_program_is_compiled_once_wherever_its_rows_came_from(words):
+    """On a mesh an array lies where the program that made it put it, and one that takes it is compiled for that."""
+    own = LlamaConfig(**CONFIG.__dict__ | {"num_layers": 3})  # shapes that no other test has compiled for
+    long = " ".join(WORDS * 3)
+    begun_long, grown = (engine(words, rows=8, new=40, sizes=(2, 2, 2), config=own) for _ in range(2))
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    )
+    try:
+        list(begun_long.complete([long]))
+        list(grown.complete([*PROMPTS, long]))
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert len(compiled) == len(begun_long.tally.programs | grown.tally.programs)
 
 
 def test_a_sample_depends_on_its_prompt_and_seed_alone(words):
