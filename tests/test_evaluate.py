@@ -8,13 +8,16 @@ import jax
 import pytest
 from absl import flags
 
-from lema_jax import errors, evaluate, records
+from lema_jax import checkpoint, errors, evaluate, records
+from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer
 from lema_jax.evidence import runs
 from lema_jax.generation import student
 from lema_jax.parallel import job
 from lema_jax.records import Attempt, PathScore, Prediction, Verdict
 from lema_jax.tasks import arithmetic
+from lema_jax.weights import names
+from lema_jax.weights.merge import Merged
 from tests import tiny
 
 SHORT = ("--max_new_tokens=8", "--batch_size=8")
@@ -118,6 +121,23 @@ def test_several_checkpoints_and_tasks_share_weights_and_programs(models, run, t
     alone = tmp_path / "alone"
     run(f"--checkpoint={models[1]}", "--task=arithmetic", "--split=ood", f"--out={alone}", *again)
     assert (alone / "predictions.jsonl").read_bytes() == (folders[2] / "predictions.jsonl").read_bytes()
+
+
+def test_adapters_answer_the_same_merged_or_not(models, run, tmp_path):
+    card, adapters = checkpoint.read_card(models[0]), tiny.variables(lora=tiny.LORA)["lora"]
+    base = names.Tree(tiny.variables()["params"], names.table(tiny.CONFIG), "the base")
+    merged = names.load_model(Merged(base, adapters, tiny.LORA), tiny.CONFIG)
+    upon = Card(tiny.CONFIG, "of-adapters", tiny.LORA, str(models[0]), f"{card.lineage}@0")
+    checkpoint.save_model(tmp_path / "adapters", upon, adapters, models[0] / "tokenizer")
+    checkpoint.save_model(tmp_path / "merged", Card(tiny.CONFIG, "of-merged"), merged, models[0] / "tokenizer")
+    folders = (tmp_path / "adapters", tmp_path / "merged", models[0])
+    given = ("--task=arithmetic", "--limit=9", "--max_new_tokens=40", "--batch_size=8", f"--out={tmp_path / 'out'}")
+    code, _, complained = run(f"--checkpoint={','.join(map(str, folders))}", *given)
+    assert code == 0, complained
+    rows = (read(tmp_path / "out" / folder.name / "arithmetic_test") for folder in folders)
+    unmerged, whole, bare = ([row.text for row in of_one] for of_one in rows)
+    assert unmerged == whole
+    assert all(one != other for one, other in zip(unmerged, bare))
 
 
 def test_a_prompt_is_answered_on_the_terminal(models, run, tmp_path):
