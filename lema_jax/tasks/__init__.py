@@ -60,9 +60,17 @@ def grade(problem: Problem, text: str, *, truncated: bool) -> tuple[str | None, 
     learn from.
     """
     task = get(problem.task)
-    answer = task.extract(text, problem)
+    answer = task.extract(_whole(text) if truncated else text, problem)
     if answer is not None and task.same(answer, problem.gold):
         return answer, Verdict.RIGHT
     if truncated:
         return answer, Verdict.TRUNCATED
     return answer, Verdict.UNPARSED if answer is None else Verdict.WRONG
+
+
+def _whole(text: str) -> str:
+    """A cut text without its last word, which may be a part of one (a 2 of 204), and without a number that is then left
+    alone on the last line, which may be that of the next step."""
+    text = text[: max(text.rfind(" "), text.rfind("\n")) + 1]
+    before, newline, last = text.rpartition("\n")
+    return text if any(map(str.isalpha, last)) else before + newline

@@ -75,3 +75,18 @@ def test_a_cut_text_is_right_or_truncated_but_never_wrong(tmp_path):
     assert tasks.grade(problem, "The answer is 5. And", truncated=True) == ("5", Verdict.RIGHT)
     assert tasks.grade(problem, "The answer is 6. And", truncated=True) == ("6", Verdict.TRUNCATED)
     assert tasks.grade(problem, "2 + 3 is", truncated=True) == (None, Verdict.TRUNCATED)
+
+
+@pytest.mark.parametrize("text", ["The answer is 5", "#### $5", "4. 2 + 3 is 5\n5", "\\boxed{5", "5"])
+def test_a_number_that_may_be_cut_in_two_is_no_answer(tmp_path, text):
+    problem = tasks.get(write(tmp_path / "mine.jsonl", ROWS)).load("test")[0]
+    assert tasks.grade(problem, text, truncated=False) == ("5", Verdict.RIGHT)
+    assert tasks.grade(problem, text, truncated=True) == (None, Verdict.TRUNCATED)
+    assert tasks.grade(problem, f"{text}\n", truncated=True) == ("5", Verdict.RIGHT)
+    assert tasks.grade(problem, f"The answer is 53.\n{text}", truncated=True) == ("53", Verdict.TRUNCATED)
+
+
+def test_the_number_of_a_list_that_is_cut_off_is_no_answer(tmp_path):
+    problem = tasks.get(write(tmp_path / "mine.jsonl", ROWS)).load("test")[0]
+    for end in ("", ".", ". ", ". The"):
+        assert tasks.grade(problem, f"4. And so on.\n5{end}", truncated=True) == (None, Verdict.TRUNCATED)
