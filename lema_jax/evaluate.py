@@ -108,6 +108,8 @@ def _evaluate() -> None:
     for flag in (_PROMPT_STYLE, _EXAMPLES):
         if _SCORE.value and flag.present:
             raise UserError(f"--{flag.name} is for --task; the attempts of --score have their prompts")
+    if _PROMPT.value is not None and (_PROMPT_STYLE.value not in ("paper", "chat") or _EXAMPLES.present):
+        raise UserError("--prompt is asked as it stands, or with --prompt_style=chat; the other styles are for --task")
     checkpoints = [_checkpoint(given) for given in _CHECKPOINT.value]
     _distinct("--checkpoint", [one.name for one in checkpoints])
     if _PROMPT.value is not None:

@@ -233,6 +233,7 @@ def broken(models, tmp_path, what):
         ({"out": "{tmp}/own.jsonl"}, "cannot write"),
         ({"task": "", "score": "{tmp}/none.jsonl"}, "cannot read"),
         ({"task": "", "score": "{tmp}/none.jsonl", "prompt_style": "chat"}, "--prompt_style is for --task"),
+        ({"task": "", "prompt": "1 + 1?", "prompt_style": "few_shot"}, "--prompt is asked as it stands"),
         ({"prompt_style": "chat"}, "has no chat template"),
         ({"prompt_style": "few_shot", "examples": "{tmp}/none.txt"}, "--examples: cannot read"),
         ({"examples": "{tmp}/own.jsonl"}, "is for --prompt_style=few_shot, not for paper"),

@@ -171,7 +171,7 @@ class Engine:
         """Yields the completion of one prompt in pieces, as it is made."""
         ids, room = prompt_ids(prompt, self._tokenizer), self._model.config.max_positions - 1
         if not 0 < len(ids) <= room:
-            raise UserError(f"the prompt has {len(ids)} tokens; this model takes 1 to {room:,}")
+            raise UserError(f"the prompt has {len(ids):,} tokens; this model takes 1 to {room:,}")
         said = ""
         for request in self._run([_Request(0, ids, seed)], 0):
             text = self._completion(request).text if request.ended else self._settled(request)

@@ -1,3 +1,4 @@
+import collections
 import copy
 
 import jax
@@ -205,6 +206,20 @@ def test_programs_do_not_grow_with_the_prompts(words):
     list(few.complete(PROMPTS))
     list(many.complete(PROMPTS * 5))
     assert many.tally.programs == few.tally.programs
+
+
+def test_programs_are_as_many_as_rungs_whatever_the_lengths(words):
+    programs = set()
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        prompts = [" ".join(random.choice(WORDS, size)) for size in random.integers(1, 80, 11)]
+        made = engine(words, rows=8, new=int(random.integers(2, 60)), block=4)
+        list(made.complete(prompts))
+        programs |= made.tally.programs
+    rungs = {ladder(length) for length in range(1, CONFIG.max_positions + 4)}
+    count = collections.Counter(program for program, _ in programs)
+    assert count.pop(engine_module._GROW) <= 2 * len(rungs)  # rows, and a group of them
+    assert max(count.values()) <= len(rungs)
 
 
 def test_programs_do_not_depend_on_when_answers_end(words):
