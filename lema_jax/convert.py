@@ -145,9 +145,8 @@ def _open_model() -> Opened:
 
 
 def _open_checkpoint(folder: str) -> Opened:
-    card = checkpoint.read_card(folder)
     step = checkpoint.latest_step(folder) if _STEP.value is None else _STEP.value
-    variables = checkpoint.stored_weights(folder, step)[1]
+    card, variables = checkpoint.stored_weights(folder, step)
     return Opened(
         names.Tree(variables["params"], names.table(card.config), folder),
         card.config,

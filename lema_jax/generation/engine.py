@@ -200,16 +200,11 @@ class Engine:
                     slots = max(self._slots(coming), fresh.slots)
                     if rows is None:
                         rows = self._call(_IDLE, self._model, self._rows, slots, self._cache)
-                    while rows.slots < slots:
-                        rows = self._longer(rows)
-                    rows = self._insert(rows, fresh, list(group))
+                    rows = self._insert(self._grown(rows, slots), fresh, list(group))
                     for request, token in zip(group.values(), jax.device_get(token_R)):
                         request.made.append(int(token))
-                slots = self._slots(under_way.values())
-                grows = rows.slots < slots
-                while rows.slots < slots:
-                    rows = self._longer(rows)
-                if grows and refills:  # nothing is put, but whether a rung's programs are there is not left to chance
+                before, rows = rows, self._grown(rows, self._slots(under_way.values()))
+                if rows is not before and refills:  # puts nothing, but leaves no program of a rung to chance
                     rows = self._insert(rows, fresh, [])
                 stopped = np.array([row not in under_way for row in range(self._rows)])
                 enough = np.int32(self._rows - len(groups[0]) if groups else 0)
@@ -276,16 +271,16 @@ class Engine:
         self.tally.cache_bytes = max(self.tally.cache_bytes, taken)
         return slots
 
-    def _longer(self, rows: Rows) -> Rows:
-        """Rows one rung up the ladder, never several at once: so there is a program for a rung, not for every two."""
-        return self._call(_GROW, rows, ladder(rows.slots + 1))
+    def _grown(self, rows: Rows, slots: int) -> Rows:
+        """Rows with at least so many slots, one rung of the ladder after another: a program for a rung, not for two."""
+        while rows.slots < slots:
+            rows = self._call(_GROW, rows, ladder(rows.slots + 1))
+        return rows
 
     def _insert(self, rows: Rows, fresh: Rows, where: list[int]) -> Rows:
         """Puts the first fresh rows at row numbers `where`; the others only pad their group."""
-        while fresh.slots < rows.slots:
-            fresh = self._longer(fresh)
         out_of_range = [self._rows] * (self._group - len(where))
-        return self._call(_INSERT, rows, fresh, np.array(where + out_of_range, np.int32))
+        return self._call(_INSERT, rows, self._grown(fresh, rows.slots), np.array(where + out_of_range, np.int32))
 
     def _refuse_what_does_not_fit(self, requests: list[_Request]) -> None:
         """Says before anything is compiled that the longest answers would not fit."""

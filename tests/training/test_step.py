@@ -120,15 +120,17 @@ def test_the_loss_does_not_depend_on_its_chunks(chunk):
     targets, weights = random.integers(0, 9, (2, 11)), (random.random((2, 11)) < 0.4).astype(np.float32)
 
     def chunked(x, head):
-        return 2 * completion_nll(lambda head, x: x @ head, chunk, head, x, targets, weights) / 2
+        return 3 * completion_nll(lambda head, x: x @ head, chunk, head, x, targets, weights)
 
     def whole(x, head):
         log_p = jax.nn.log_softmax(x @ head)
-        return -jnp.sum(jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0] * weights)
+        return -3 * jnp.sum(jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0] * weights)
 
     np.testing.assert_allclose(jax.jit(chunked)(x, head), whole(x, head), rtol=1e-5)
     gradients = jax.jit(jax.grad(chunked, argnums=(0, 1)))(x, head), jax.grad(whole, argnums=(0, 1))(x, head)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *gradients)
+    frozen = jax.jit(jax.grad(chunked))(x, head)  # a head that is not trained is another program
+    np.testing.assert_allclose(frozen, gradients[0][0], rtol=1e-5)
 
 
 def test_a_batch_without_loss_gives_zero_and_moves_nothing():
