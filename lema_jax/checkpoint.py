@@ -107,6 +107,7 @@ def latest_step(folder: str | Path) -> int:
     """Raises a UserError when there is none."""
     found = steps(folder)
     if not found:
+        read_card(folder)  # says so where it is no model folder at all
         raise UserError(f"{folder} has no checkpoint yet (its folder `checkpoints` is empty)")
     return found[-1]
 
