@@ -1,6 +1,6 @@
 """Training steps of a model folder on given examples, packed: real (unpadded) tokens a second.
 
-    python -m tests.benchmarks.bench_train --checkpoint=runs/base --npz=data.npz [--lora] [--rows=3] [--length=512]
+    python -m tests.benchmarks.bench_train --checkpoint=runs/base --npz=data.npz [--lora] [--length=512] [--layers=10]
 
 The file holds `ids`, `mask` and `loss`, each [batches, rows, length]: padded examples, one to a row. Prints one JSON
 line: tokens a second (median step), the losses, seconds to compile, peak memory, and how much of the machine other
@@ -8,6 +8,7 @@ processes used meanwhile (trust a line only where `other_busy` is small).
 """
 
 import argparse
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--rows", type=int, default=3)
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--layers", type=int, help="only the first ones (without --scan)")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--scan", action="store_true")
     parser.add_argument("--remat", default="none")
@@ -67,7 +69,10 @@ def main() -> None:
         mesh = make_mesh(config.mesh, jax.devices()[:1])
         with sharding.use(mesh):
             card, variables = checkpoint.load_weights(given.checkpoint, mesh, config.compute)
-            program = Program(config, card.config, mesh)
+            llama = dataclasses.replace(card.config, num_layers=given.layers or card.config.num_layers)
+            left_out = {f"layers_{n}" for n in range(llama.num_layers, card.config.num_layers)}
+            variables = {"params": {n: tree for n, tree in variables["params"].items() if n not in left_out}}
+            program = Program(config, llama, mesh)
             frozen = {name: tree for name, tree in variables.items() if name != program.collection}
             state = program.begin(program.random(0) if given.lora else variables.pop("params"))
             began = time.perf_counter()
