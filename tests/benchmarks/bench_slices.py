@@ -1,6 +1,6 @@
 """The smallest TPU slice for each model and method, by the real compiler: the README's table. No TPU needed.
 
-    python tests/benchmarks/bench_slices.py [--cells=slices.jsonl] [--only=llama-2-70b,qlora,v5e]
+    python -m tests.benchmarks.bench_slices [--cells=slices.jsonl] [--only=llama-2-70b,qlora,v5e]
 
 Every compiled program is a line of --cells at once, and is not compiled again: a run that was cut short goes on.
 """
