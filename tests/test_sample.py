@@ -306,4 +306,4 @@ def test_a_published_student_takes_no_settings(out, data_dir):
 
 def test_a_checkpoint_must_be_named_and_be_there(out, tmp_path):
     assert "--student=checkpoint needs --checkpoint" in fails("--task=arithmetic", f"--out={out}")
-    assert "no checkpoint" in fails("--task=arithmetic", f"--out={out}", f"--checkpoint={tmp_path / 'none'}")
+    assert "is no model folder" in fails("--task=arithmetic", f"--out={out}", f"--checkpoint={tmp_path / 'none'}")
