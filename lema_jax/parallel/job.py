@@ -41,6 +41,11 @@ def join(*, heeds_notice: bool) -> None:
     if None in told and told != (None, None, None):
         raise UserError("give all of --coordinator, --processes and --process, or none of them")
     jax.config.update("jax_enable_preemption_service", heeds_notice)
+    cpu_devices = jax.config.values["jax_num_cpu_devices"]
+    if cpu_devices > 1:
+        # XLA has a thread for each CPU device, and a device may wait in two collectives at once, one inside a loop and
+        # one beside it, in either order: then no thread may be left for the one that all wait for.
+        os.environ.setdefault("NPROC", str(4 * cpu_devices))
     try:
         jax.distributed.initialize(*told, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except ValueError as error:
