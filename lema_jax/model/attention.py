@@ -117,7 +117,7 @@ def attend(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BTS: ja
 def _product(x_BKQI: jax.Array, y_BKIO: jax.Array, dtype: Any) -> jax.Array:
     """x y for each head, [B, K, Q, O]. A CPU gives the thin products of a decoding step to one core, unless what is
     summed over is cut: then to all of them. Of a single row it makes product and sum in one only where there are many
-    parts; else it copies the values, which at 2,048 slots is a quarter of a step."""
+    parts; else it copies the values, a quarter of a step at 2,048 tokens."""
     b, k, q, i = x_BKQI.shape
     parts = math.gcd(i, 16 if b == 1 else 4) if q <= 16 and platform() == "cpu" else 1
     x_BKQPI, y_BKPIO = x_BKQI.reshape(b, k, q, parts, -1), y_BKIO.reshape(b, k, parts, i // parts, -1)

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.bench_growth --checkpoint=runs/base --out=growth.svg
 
-By context: steps of 1 and 32 rows that have so many tokens each, the cache as long as the engine's ladder makes it. By
-prompts: so many GSM8K questions through an engine of 32 rows, a fixed number of tokens each, reading included. Prints a
-JSON line for each point (the median of several runs; trust it only where `other_busy` is small) and draws both.
+By context: steps of 1 and 32 rows that have so many tokens each, the cache as long as the engine's ladder makes it;
+`--where` adds what a step's time goes to. By prompts: so many GSM8K questions through an engine of 32 rows, a fixed
+number of tokens each, reading included. Prints a JSON line for each point (the median of several runs; trust it only
+where `other_busy` is small) and draws both.
 """
 
 import argparse
@@ -25,36 +26,36 @@ from lema_jax.model import decode
 from lema_jax.model.decode import Sampling
 from lema_jax.parallel import sharding
 from lema_jax.tasks import gsm8k
-from tests.benchmarks import busy
+from tests.benchmarks import busy, where
 
 ROWS = (1, 32)
 BLOCK = 32
 NEVER = -7  # no token is this one, so no row ends early
 
 
-def by_context(read: Student, rows: int, context: int, runs: int) -> float:
+def by_context(read: Student, rows: int, context: int, runs: int, traced: bool) -> float:
     """Milliseconds for a token of a row with so many before it."""
     slots = ladder(context + BLOCK)
     with sharding.use(read.mesh):
         made = jax.jit(decode.idle, static_argnums=(0, 1, 2))(read.model, rows, slots)
         full = functools.partial(np.full, rows, dtype=np.int32)
         going_on = {"length_B": full(context), "made_B": full(0), "limit_B": full(2 * BLOCK)}
-        step = jax.jit(
-            functools.partial(decode.decode, read.model, block=BLOCK, eos=(NEVER,), sampling=Sampling()),
-            donate_argnums=1,
-        )
+        block = functools.partial(decode.decode, read.model, block=BLOCK, eos=(NEVER,), sampling=Sampling())
         no_row, seconds = np.zeros(rows, bool), []
+        again = lambda made: (read.variables, dataclasses.replace(made, done_B=no_row, **going_on), no_row, np.int32(0))
+        step = jax.jit(block, donate_argnums=1).lower(*again(made)).compile(where.TRACED if traced else None)
         for run in range(runs + 1):
             if run == 1:
                 before = busy.read()
-            made = dataclasses.replace(made, done_B=no_row, **going_on)
             began = time.perf_counter()
-            made, tokens = step(read.variables, made, no_row, np.int32(0))
+            made, tokens = step(*again(made))
             assert (np.asarray(tokens) != decode.NONE).all()
             seconds.append(time.perf_counter() - began)
+        goes_to = {"where": where.shares(lambda: jax.block_until_ready(step(*again(made))), step)} if traced else {}
     cost = 1e3 * statistics.median(seconds[1:]) / (rows * BLOCK)
     cache = memory.cache_bytes(read.model, rows, slots, "dense")
-    busy.report(before, rows=rows, context=context, slots=slots, ms_per_token=round(cost, 3), cache_mib=cache >> 20)
+    sizes = {"rows": rows, "context": context, "slots": slots, "cache_mib": cache >> 20}
+    busy.report(before, **sizes, ms_per_token=round(cost, 3), **goes_to)
     return cost
 
 
@@ -77,13 +78,14 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, nargs="*", default=[32, 64, 128, 256, 512, 1024])
     parser.add_argument("--new", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--where", action="store_true")
     given = parser.parse_args()
 
     read = student.read(given.checkpoint, checkpoint.latest_step(given.checkpoint), "float32")
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     for rows in ROWS:
-        costs = [by_context(read, rows, context, given.runs) for context in given.contexts]
+        costs = [by_context(read, rows, context, given.runs, given.where) for context in given.contexts]
         left.plot(given.contexts, costs, marker="o", label=f"{rows} row{'s' * (rows > 1)}")
     left.set(xlabel="tokens before", ylabel="ms a token", ylim=(0, None))
     left.legend()

@@ -4,7 +4,7 @@
 
 The file holds `ids`, `mask` and `loss`, each [batches, rows, length]: padded examples, one to a row. Prints one JSON
 line: tokens a second (median step), the losses, seconds to compile, peak memory, and how much of the machine other
-processes used meanwhile (trust a line only where `other_busy` is small).
+processes used meanwhile (trust a line only where `other_busy` is small). `--where` adds what a step's time goes to.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training.config import TrainConfig
 from lema_jax.training.optimizer import OptimizerConfig
 from lema_jax.training.program import Program
-from tests.benchmarks import busy
+from tests.benchmarks import busy, where
 
 
 def examples(npz: str) -> list[Encoded]:
@@ -48,11 +48,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--layers", type=int, help="only the first ones (without --scan)")
+    parser.add_argument("--where", action="store_true")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--scan", action="store_true")
     parser.add_argument("--remat", default="none")
     parser.add_argument("--loss_chunk", type=int, default=128)
     given = parser.parse_args()
+    if given.layers and given.scan:
+        parser.error("--layers leaves out layers of their own, which --scan has none of")
 
     with tempfile.TemporaryDirectory() as folder:
         dataset.write_records(examples(given.npz), Path(folder))
@@ -71,12 +74,13 @@ def main() -> None:
             card, variables = checkpoint.load_weights(given.checkpoint, mesh, config.compute)
             llama = dataclasses.replace(card.config, num_layers=given.layers or card.config.num_layers)
             left_out = {f"layers_{n}" for n in range(llama.num_layers, card.config.num_layers)}
-            variables = {"params": {n: tree for n, tree in variables["params"].items() if n not in left_out}}
+            variables["params"] = {n: tree for n, tree in variables["params"].items() if n not in left_out}
             program = Program(config, llama, mesh)
             frozen = {name: tree for name, tree in variables.items() if name != program.collection}
             state = program.begin(program.random(0) if given.lora else variables.pop("params"))
             began = time.perf_counter()
-            step = program.step.lower(program.state, program.frozen, program.batch).compile()
+            lowered = program.step.lower(program.state, program.frozen, program.batch)
+            step = lowered.compile(where.TRACED if given.where else None)
             compiled = time.perf_counter() - began
             iterator, seconds, tokens, losses = iter(batches(config.data)), [], [], []
             for number in range(given.steps + 1):
@@ -88,6 +92,9 @@ def main() -> None:
                 losses.append(float(metrics["loss"]))
                 seconds.append(time.perf_counter() - began)
                 tokens.append(int(metrics["tokens"]))
+            batch = program.put(rows)
+            last = lambda: jax.block_until_ready(step(state, frozen, batch))
+            goes_to = {"where": where.shares(last, step)} if given.where else {}
     busy.report(
         before,
         job="train_lora" if given.lora else "train_full",
@@ -96,6 +103,7 @@ def main() -> None:
         step_s=[round(s, 2) for s in seconds],
         compile_s=round(compiled, 1),
         losses=[round(loss, 4) for loss in losses],
+        **goes_to,
     )
 
 
