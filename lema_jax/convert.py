@@ -21,7 +21,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -214,8 +213,8 @@ def _beside(out: Path, opened: Opened, lineage: str) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     yield folder
-    (folder / _RECORD).write_text(json.dumps({"lineage": lineage, "from": opened.source.where}) + "\n")
-    os.replace(folder, out)
+    storage.write(folder / _RECORD, json.dumps({"lineage": lineage, "from": opened.source.where}) + "\n")
+    storage.put_in_place(folder, out)
 
 
 if __name__ == "__main__":

@@ -138,15 +138,10 @@ def read(path: str | Path, row: type[R], *, growing: bool = False) -> Iterator[R
 def write(path: str | Path, rows: Iterable[Row]) -> int:
     """Writes a whole file in one atomic step (beside, then renamed); returns the number of rows."""
     path = storage.on_disk(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
     count = 0
-    with open(beside, "w", encoding="utf-8") as file:
+    with storage.replacing(path) as file:
         for count, row in enumerate(rows, start=1):  # noqa: B007 (the count is what is wanted)
-            file.write(row.model_dump_json() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+            file.write(row.model_dump_json().encode() + b"\n")
     return count
 
 

@@ -1,7 +1,6 @@
 """From rows to a data set: gather, filter, tokenise, mix, write. A `Recipe` says how; every filter is counted."""
 
 import dataclasses
-import hashlib
 import itertools
 import shutil
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from lema_jax import records, tasks
+from lema_jax import digests, records, storage, tasks
 from lema_jax.data import card, curate, dataset, examples, exports, gather, tokenizer
 from lema_jax.data.card import Card
 from lema_jax.data.curate import Candidate, Pool
@@ -81,6 +80,7 @@ def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
     training = tasks.get(recipe.task).load("train", recipe.data_dir)
     identity = _identity(recipe, training)
     if (made := _made_already(out, identity)) is not None:
+        dataset.check(out, all_files=True)
         return made, False
     chosen = _choose(recipe, training)
     beside = out.with_name(out.name + ".partial")
@@ -88,7 +88,7 @@ def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
         shutil.rmtree(beside)
     beside.mkdir(parents=True)
     made = _write(recipe, identity, chosen, beside)
-    beside.rename(out)
+    storage.put_in_place(beside, out)
     return made, True
 
 
@@ -127,6 +127,7 @@ def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Pa
         _write_dev(folder / "dev", chosen.dev, chosen.words, recipe.limits)
     if recipe.export:
         exports.write(recipe.export, chosen.mixed, folder / "exports")
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
     corrected = [row.correction.attempt for row in chosen.mixed if row.correction is not None]
     made = Card(
         recipe=identity,
@@ -138,7 +139,7 @@ def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Pa
         questions=len({curate.normal(row.problem.question) for row in chosen.mixed}),
         overlap=chosen.overlap,
         tokenizer=tokenizer.fingerprint(chosen.words),
-        files={str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()},
+        files=dict(zip((str(file.relative_to(folder)) for file in files), digests.sha256(files))),
     )
     card.write(made, folder)
     return made
@@ -260,7 +261,6 @@ def _made_already(out: Path, identity: dict[str, Any]) -> Card | None:
 
 def _sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digests.sha256([path])[0]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
