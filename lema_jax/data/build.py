@@ -127,7 +127,6 @@ def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Pa
         _write_dev(folder / "dev", chosen.dev, chosen.words, recipe.limits)
     if recipe.export:
         exports.write(recipe.export, chosen.mixed, folder / "exports")
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
     corrected = [row.correction.attempt for row in chosen.mixed if row.correction is not None]
     made = Card(
         recipe=identity,
@@ -139,7 +138,7 @@ def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Pa
         questions=len({curate.normal(row.problem.question) for row in chosen.mixed}),
         overlap=chosen.overlap,
         tokenizer=tokenizer.fingerprint(chosen.words),
-        files=dict(zip((str(file.relative_to(folder)) for file in files), digests.sha256(files))),
+        files={str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()},
     )
     card.write(made, folder)
     return made

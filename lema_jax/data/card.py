@@ -53,12 +53,12 @@ def read(folder: Path) -> Card | None:
     if not file.is_file():
         return None
     remedy = "bring it back from a copy, or delete the folder and build it again"
-    told = storage.read_json(file, remedy)
-    seal = told.pop("sha256", None) if isinstance(told, dict) else None
     try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        seal = told.pop("sha256", None)
         made = Card(**told)
-    except TypeError as error:
-        raise UserError(f"{file} is no card of a data set ({error}); delete the folder, or choose another") from None
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is no card of a data set, or damaged ({error}); {remedy}") from None
     if seal is None:
         digests.warn_once(f"{file} is of an earlier version: damage to it would not be noticed")
     elif seal != digests.hashed(told):
