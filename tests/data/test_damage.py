@@ -1,6 +1,5 @@
 """A byte that changed in a data set is noticed wherever something is read."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from lema_jax.errors import UserError
 from tests.data.test_build import recipe, task
 
 __all__ = ["task"]  # a fixture that all tests here use
+
 
 @pytest.fixture
 def made(tmp_path: Path, task) -> Path:
@@ -58,7 +58,6 @@ def test_any_flipped_bit_is_noticed_where_it_is_read(made: Path) -> None:
         else:
             with pytest.raises(UserError, match="damaged") as error:
                 read(made)
-                pytest.fail(f"{name}, byte {byte}, bit {bit}")
             assert "\n" not in str(error.value)
         if name != "README.md":  # a rerun does not call it done
             with pytest.raises(UserError):
@@ -74,12 +73,15 @@ def test_a_file_that_is_cut_or_missing_is_named_and_one_too_many_is_no_matter(ma
         kept, name = file.read_bytes(), str(file.relative_to(made))
         if name == "README.md" or name.startswith("exports/"):
             continue
-        cut = [lambda: file.write_bytes(kept[: len(kept) // 2]), lambda: file.write_bytes(b"")]
-        for damage in cut if name == "card.json" else [*cut, file.unlink]:
-            damage()
+        for left in (kept[: len(kept) // 2], b"", None):
+            if left is not None:
+                file.write_bytes(left)
+            elif name == "card.json":
+                continue  # then it is as one of an earlier version
+            else:
+                file.unlink()
             with pytest.raises(UserError, match=file.name):
                 read(made)
-                pytest.fail(name)
             file.write_bytes(kept)
     for name in ("notes.txt", "tokenizer/.DS_Store", "dev/notes.txt"):
         (made / name).write_text("mine")

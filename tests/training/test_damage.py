@@ -47,14 +47,17 @@ def test_any_flipped_bit_of_a_checkpoint_is_noticed_or_changes_nothing(run, rest
     for file, byte, bit in flips(out / "checkpoints" / "6", 60):
         kept = file.read_bytes()
         flip(file, byte, bit)
+        found = damage = None
         try:
-            found, told = restored(out)
-            assert_equal(found, expected[0])
-            assert told == expected[1], file
-        except UserError as error:
-            assert "\n" not in str(error)
-            assert isinstance(error, DamagedCheckpoint), f"{file}, byte {byte}, bit {bit}: {error}"
-            assert "checkpoints/6 is damaged" in str(error)
+            found = restored(out)
+        except DamagedCheckpoint as error:
+            damage = str(error)
+        if damage is None:
+            assert_equal(found[0], expected[0])
+            assert found[1] == expected[1], f"{file}, byte {byte}, bit {bit}"
+        else:
+            assert "checkpoints/6 is damaged" in damage
+            assert "\n" not in damage
             noticed += 1
             of_arrays += "/d/" in str(file)
         file.write_bytes(kept)
@@ -92,7 +95,6 @@ def test_a_flipped_bit_of_model_json_or_the_tokenizer_is_noticed(base, data, tmp
         flip(file, int(random.integers(len(kept))), int(random.integers(8)))
         with pytest.raises(UserError, match=f"{file.name} (is damaged|is not JSON|is not readable)") as error:
             weights(folder)
-            pytest.fail(str(file))
         assert "\n" not in str(error.value)
         file.write_bytes(kept)
     (folder / "tokenizer" / "tokenizer.json").unlink()
