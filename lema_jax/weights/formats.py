@@ -7,8 +7,9 @@ from typing import Any
 
 from lema_jax import digests
 from lema_jax.data import tokenizer as tokenizers
+from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
-from lema_jax.weights import hf_config, hf_folder, peft, safetensors, vocabulary
+from lema_jax.weights import hf_config, hf_folder, peft, record, safetensors, vocabulary
 from lema_jax.weights.gguf import Gguf
 from lema_jax.weights.names import Source
 
@@ -26,6 +27,7 @@ class Opened:
       fingerprint: tells it from any other model.
       eos_ids: tokens that end an answer, beside the tokenizer's own.
       adapters: a `lora` collection and its shape, to be added to the weights, where there is one.
+      base: `lineage@step` of the model folder that the whole weights are of; empty where they are of none.
     """
 
     source: Source
@@ -34,6 +36,7 @@ class Opened:
     fingerprint: str
     eos_ids: tuple[int, ...]
     adapters: tuple[dict[str, Any], LoraConfig] | None = None
+    base: str = ""
 
 
 def open_gguf(path: str | Path) -> Opened:
@@ -48,18 +51,32 @@ def open_gguf(path: str | Path) -> Opened:
 
 def open_hf(folder: str | Path) -> Opened:
     """A Hugging Face folder. Raises a UserError as `hf_config.read` and `safetensors.open_folder` do."""
+    made = record.read(folder)
     config = hf_config.read(folder)
     source = safetensors.open_folder(folder)
     save_tokenizer = lambda out: hf_folder.copy_tokenizer(folder, out)
-    return Opened(source, config, save_tokenizer, _fingerprint(folder), hf_folder.eos_ids(folder))
+    return Opened(
+        source, config, save_tokenizer, _fingerprint(folder), hf_folder.eos_ids(folder), base=made.base if made else ""
+    )
 
 
 def with_peft(opened: Opened, folder: str | Path) -> Opened:
-    """A model with an adapter of PEFT's upon it. Raises a UserError as `peft.load` does."""
+    """A model with an adapter of PEFT's upon it.
+
+    Raises:
+      UserError: as `peft.load` does, or an adapter that we exported, and that began on other weights.
+    """
+    made = record.read(folder)
+    if made and made.base and opened.base and made.base != opened.base:
+        raise UserError(
+            f"{folder} holds adapters of the base weights {made.base}, but {opened.source.where} holds {opened.base}; "
+            "name the base that they began on"
+        )
     adapters = peft.load(folder, opened.config)
     both = f"{opened.fingerprint}+{_fingerprint(folder)}"
     return dataclasses.replace(opened, adapters=adapters, fingerprint=both)
 
 
 def _fingerprint(folder: str | Path) -> str:
-    return digests.fingerprint(sorted(path for path in Path(folder).iterdir() if path.suffix in _SHAPING))
+    files = (path for path in Path(folder).iterdir() if path.suffix in _SHAPING and path.name != record.NAME)
+    return digests.fingerprint(sorted(files))
