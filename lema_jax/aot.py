@@ -15,8 +15,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from lema_jax import checkpoint, errors, storage
+from lema_jax import checkpoint, cli, storage
 from lema_jax.ahead import compiler, estimate, programs, report, search
+from lema_jax.errors import UserError
 from lema_jax.model import presets
 from lema_jax.model.config import LlamaConfig
 from lema_jax.parallel import chips
@@ -40,10 +41,8 @@ TOO_LARGE = 2
 def main(argv: Sequence[str]) -> int:
     """The door of `ahead`."""
     if len(argv) > 1:
-        raise errors.UserError(f"unknown argument {argv[1]!r}; fields are set by --config.field=value")
-    if _CONFIG.value is None:
-        raise errors.UserError("--config is missing; name a file of configs/, such as configs/llama2_70b_gsm8k.py")
-    config: TrainConfig = _CONFIG.value
+        raise UserError(f"unknown argument {argv[1]!r}; fields are set by --config.field=value")
+    config = cli.config_of(_CONFIG, TrainConfig)
     where = chips.named(_TOPOLOGY.value, _SLICES.value)
     llama = architecture(config, _PRESET.value)
     ratio = estimate.calibration(_CALIBRATE.value, where) if _CALIBRATE.value else None
@@ -73,7 +72,7 @@ def architecture(config: TrainConfig, preset: str) -> LlamaConfig:
     if config.model is not None:
         return config.model
     if not (storage.place(config.init) / "model.json").exists():
-        raise errors.UserError(
+        raise UserError(
             f"init={config.init!r} is not on this disk; name its architecture with --preset, "
             f"one of {', '.join(presets.names())}"
         )
@@ -81,4 +80,4 @@ def architecture(config: TrainConfig, preset: str) -> LlamaConfig:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: _JSON.value or None)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lema_jax import errors, storage
+from lema_jax import cli, storage
 from lema_jax.data import card, examples, exports
 from lema_jax.data.build import Recipe, build
 from lema_jax.data.encode import Limits
@@ -29,8 +29,8 @@ _GOLD_RATIONALES = flags.DEFINE_bool("gold_rationales", True, "take the training
 _LIMIT = flags.DEFINE_integer(
     "limit", None, "gold rationales of the first so many training questions only", lower_bound=1
 )
-_ATTEMPTS = flags.DEFINE_list("attempts", [], "files made by sample; their right attempts are chain of thought")
-_CORRECTIONS = flags.DEFINE_list("corrections", [], "files made by correct")
+_ATTEMPTS = cli.define_paths("attempts", [], "files made by sample; their right attempts are chain of thought")
+_CORRECTIONS = cli.define_paths("corrections", [], "files made by correct")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "a checkpoint, a data set, or a Hugging Face folder")
 _TRAIN_TOKENIZER = flags.DEFINE_integer("train_tokenizer", None, "train a tokenizer with so many ids instead")
 _OUT = flags.DEFINE_string("out", None, "the folder to make", required=True)
@@ -99,4 +99,4 @@ def _recipe() -> Recipe:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: _OUT.value)

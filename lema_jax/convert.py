@@ -32,7 +32,7 @@ import ml_dtypes
 import numpy as np
 from absl import flags
 
-from lema_jax import checkpoint, errors, storage
+from lema_jax import checkpoint, cli, storage
 from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.errors import UserError
@@ -73,12 +73,16 @@ _VOCAB_MULTIPLE = 128  # rows are padded to it, so that a mesh can cut any vocab
 _RECORD = "conversion.json"  # in a folder that is not ours: what it was made from
 
 
+def _first() -> bool:
+    """Whether this process is the first of its job."""
+    jax.config.update("jax_platforms", "cpu")  # weights pass through the host alone; its chips may be at work
+    return flags.FLAGS.processes is None or job.join(heeds_notice=False)
+
+
 def main(argv: Sequence[str]) -> None:
     """Converts, unless the very thing lies there already."""
-    del argv
-    jax.config.update("jax_platforms", "cpu")  # weights pass through the host alone; its chips may be at work
-    if flags.FLAGS.processes is not None:
-        job.join(heeds_notice=False)
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; name what to convert by --gguf, --hf_dir or --checkpoint")
     if jax.process_count() > 1 and (_TO.value != "model" or _CHECKPOINT.value is not None):
         raise UserError("several processes can only make a model folder (--to=model) of --gguf or --hf_dir")
     opened = _open()
@@ -219,4 +223,4 @@ def _beside(out: Path, opened: Opened, lineage: str) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: _OUT.value, first=_first)

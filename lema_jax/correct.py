@@ -19,7 +19,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from absl import flags
 
-from lema_jax import errors, records
+from lema_jax import cli, records
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Attempt, Correction, Problem, Verdict, row_id
 from lema_jax.tasks import prompts
@@ -228,4 +228,4 @@ def _chat_row(out: Appender[Correction], request: Request, reply: Reply) -> Corr
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: None if _DRY_RUN.value else _OUT.value)

@@ -20,14 +20,14 @@ from pathlib import Path
 
 from absl import flags
 
-from lema_jax import errors, records, tasks
+from lema_jax import cli, records, tasks
 from lema_jax.data import curate, gather
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Correction, Problem
 from lema_jax.teacher import chat, endpoint, evolution, prompting
 from lema_jax.teacher.chat import Reply, Request
 
-_CORRECTIONS = flags.DEFINE_list("corrections", [], "files of correct")
+_CORRECTIONS = cli.define_paths("corrections", [], "files of correct")
 _SEEDS = flags.DEFINE_enum("seeds", "corrections", ["corrections", "random"], "what questions the new ones come from")
 _TASK = flags.DEFINE_string("task", "", "the task whose training split --seeds=random draws from")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the publishers' files lie; else the variable LEMA_DATA")
@@ -191,4 +191,4 @@ def _as_problem(new: _Evolved, gold: str) -> Problem:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: None if _DRY_RUN.value else _OUT.value)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from lema_jax import errors, records, tasks
+from lema_jax import cli, records, tasks
 from lema_jax.data import curate
 from lema_jax.errors import UserError
 from lema_jax.model.config import CACHES, KERNELS
@@ -117,6 +117,11 @@ def main(argv: Sequence[str]) -> None:
         _sample_endpoint(asked)
     else:
         _sample_checkpoint(asked)
+
+
+def _first() -> bool:
+    """Whether this process is the first of its job: several may share a checkpoint's work."""
+    return _STUDENT.value != "checkpoint" or job.join(heeds_notice=False)
 
 
 def _check_flags() -> None:
@@ -263,7 +268,6 @@ def _sample_checkpoint(asked: Sequence[tuple[Problem, str]]) -> None:
     from lema_jax import checkpoint  # these load JAX, which an endpoint's user need not wait for
     from lema_jax.generation import student
 
-    job.join(heeds_notice=False)
     step = checkpoint.latest_step(_CHECKPOINT.value) if _STEP.value is None else _STEP.value
     settings = {
         "temperature": _TEMPERATURE.value,
@@ -360,4 +364,4 @@ def _attempt(one: _Wanted, reply: Reply) -> Attempt:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: None if _DRY_RUN.value else _OUT.value, first=_first)

@@ -10,8 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lema_jax"
 FLOORS = (
     ("errors",),
-    ("storage",),
-    ("records",),
+    ("interrupts", "disk", "storage"),
+    ("lock", "records"),
+    ("cli",),
     ("tasks",),
     ("teacher", "data", "evidence"),
     ("model",),
