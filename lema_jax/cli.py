@@ -52,19 +52,22 @@ def run(
         place = out()
         with lock.held(place, _name()) if place and writes else contextlib.nullcontext():
             code = main(argv)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where an error can still be told
         return code
 
     threads_for_virtual_devices()
     with interrupts.guarded(codes):
         try:
             app.run(within, flags_parser=_parse_flags)
-        except (Exception, KeyboardInterrupt) as error:
+        except Exception as error:
             code = _tell(error, out)
         except SystemExit as end:  # how app.run gives the exit code
             code = end.code
-        if interrupts.noticed() is not None or code == _NOBODY_READS:
-            _leave(code or _interrupted())
+        if (number := interrupts.noticed()) is not None:
+            _leave(code or _interrupted(number))
+        if code == _NOBODY_READS:
+            _leave(code)
     sys.exit(code)
 
 
@@ -91,9 +94,6 @@ def _tell(error: BaseException, out: Callable[[], str | None]) -> int:
     """Says in one line what ended the command; returns its exit code. What is a fault of ours is raised again."""
     if os.environ.get("LEMA_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exception(error)
-    unheeded = interrupts.noticed() is not None and not interrupts.heeded_one()
-    if unheeded or isinstance(error, KeyboardInterrupt):  # libraries make errors of their own of an interrupt
-        return _interrupted(error)
     if isinstance(error, UserError):
         return _fail(str(error))
     if isinstance(error, BrokenPipeError) and error.filename is None:
@@ -112,10 +112,9 @@ def _fail(said: str) -> int:
     return 1 if number is None else interrupts.exit_code(number)
 
 
-def _interrupted(error: BaseException | None = None) -> int:
-    number = error.number if isinstance(error, interrupts.Interrupted) else interrupts.noticed() or signal.SIGINT
+def _interrupted(number: int) -> int:
     with contextlib.suppress(OSError):
-        print(f"\ninterrupted ({signal.Signals(number).name}){interrupts.KEPT}", file=sys.stderr, flush=True)
+        print(interrupts.line(number), file=sys.stderr, flush=True)
     return interrupts.exit_code(number)
 
 

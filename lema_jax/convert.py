@@ -21,8 +21,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,7 +45,7 @@ from lema_jax.weights.names import Source
 _GGUF = flags.DEFINE_string("gguf", None, "A GGUF file of architecture llama.")
 _HF_DIR = flags.DEFINE_string("hf_dir", None, "A Hugging Face folder: config.json, safetensors, tokenizer.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A model folder of convert or train.")
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint's step; the last when left out.")
+_STEP = flags.DEFINE_integer("step", None, "The checkpoint's step; the last when left out.", 0)
 _PEFT_DIR = flags.DEFINE_string("peft_dir", None, "An adapter of PEFT's for the model that is read.")
 _TO = flags.DEFINE_enum("to", "model", ["model", "adapter", "hf", "peft"], "What to write; see above.")
 _OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
@@ -61,7 +59,7 @@ _MERGE_INTO = flags.DEFINE_enum(
     "What adapters are merged into: the base weights, as the paper's authors do for QLoRA too (and as was measured to "
     "be the better; see README), or the values that nf4 holds of them, to get exactly what was trained.",
 )
-_SHARD_GIB = flags.DEFINE_float("shard_gib", 5.0, "Largest weights file of a Hugging Face folder.", lower_bound=1e-6)
+_SHARD_GIB = flags.DEFINE_float("shard_gib", 5.0, "Largest weights file of a Hugging Face folder.", 1e-6, 1e6)
 _PEFT_BASE = flags.DEFINE_string("peft_base", None, "The base model's name that a PEFT folder is to carry.")
 
 _DTYPES = {
@@ -214,12 +212,9 @@ def _write_peft(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> Non
 @contextlib.contextmanager
 def _beside(out: Path, opened: Opened, lineage: str) -> Iterator[Path]:
     """A fresh folder that becomes `out` when all went well."""
-    folder = out.with_name(out.name + ".tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    yield folder
-    (folder / _RECORD).write_text(json.dumps({"lineage": lineage, "from": opened.source.where}) + "\n")
-    os.replace(folder, out)
+    with storage.new_folder(out) as folder:
+        yield folder
+        (folder / _RECORD).write_text(json.dumps({"lineage": lineage, "from": opened.source.where}) + "\n")
 
 
 if __name__ == "__main__":

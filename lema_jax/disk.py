@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-AGAIN = "the same command goes on from there"
+AGAIN = "run the same command again: it goes on"
 _REMEDIES = {
     errno.ENOSPC: f"make room there, and {AGAIN}",
     errno.EDQUOT: f"the quota there is used up: remove what is not needed, and {AGAIN}",

@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lema_jax"
 FLOORS = (
-    ("errors",),
-    ("interrupts", "disk", "storage"),
+    ("errors", "interrupts", "disk", "ranges"),
+    ("storage",),
     ("lock", "records"),
     ("cli",),
     ("tasks",),

@@ -18,8 +18,8 @@ from lema_jax.errors import UserError
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long is lost, and the others end with an error
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; TPU pods and Slurm need no flags.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes run this program.", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes run this program.", 1, 2**20)
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", 0, 2**20)
 
 
 def join(*, heeds_notice: bool) -> bool:

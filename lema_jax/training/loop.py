@@ -14,11 +14,12 @@ from jax.sharding import Mesh
 from lema_jax import checkpoint
 from lema_jax.checkpoint import Card
 from lema_jax.data import batches
+from lema_jax.errors import UserError
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.parallel.processes import Preemption
 from lema_jax.training import start
-from lema_jax.training.config import TrainConfig, validate
+from lema_jax.training.config import TrainConfig, too_long, validate
 from lema_jax.training.dev import Dev, Judge
 from lema_jax.training.guard import Guard
 from lema_jax.training.metrics import Metrics, ideal_seconds
@@ -59,6 +60,8 @@ def run(
     out, mesh = config.out, make_mesh(config.mesh)
     with sharding.use(mesh):
         card, frozen, trained = start.weights(config, mesh)
+        if found := too_long(config.data.seq_len, card.config):
+            raise UserError("; ".join(found))
         program = Program(config, card.config, mesh)
         iterator = iter(batches.batches(config.data, program.rows))
         state = start.resume(out, program, iterator)
