@@ -46,7 +46,6 @@ def run(
 
     def within(argv: Sequence[str]) -> object:
         logging.set_verbosity(logging.WARNING)  # libraries log every file they write; a command prints its own progress
-        _check_numbers_and_lists()
         threads_for_virtual_devices()  # again, since the file of --config may have asked for devices
         writes = first()
         place = out()
@@ -59,7 +58,7 @@ def run(
     threads_for_virtual_devices()
     with interrupts.guarded(codes):
         try:
-            app.run(within, flags_parser=_parse_flags)
+            app.run(within, flags_parser=parse)
         except Exception as error:
             code = _tell(error, out)
         except SystemExit as end:  # how app.run gives the exit code
@@ -210,25 +209,28 @@ def _bounds(parser: object) -> str:
     )
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, whose errors and those of a file of --config are the user's."""
+def parse(argv: list[str]) -> list[str]:
+    """Reads the flags; returns the other arguments. Errors of absl's, and those of a file of --config, are the user's.
+
+    Raises:
+      UserError: an unknown flag, a value that is none or out of its range; it names the flag.
+    """
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
     except flags.Error as error:
-        raise UserError(f"{error}; see --help") from None
-    except UserError:
-        raise
-    except OSError as error:
-        if (said := disk.told(error, None)) is not None:
-            raise UserError(said) from error
-        raise UserError(f"in the command line or its --config: {_first_line(error)}") from error
+        raise UserError(f"{_short(str(error))}; see --help") from None
     except KeyError as error:
         where = _config_line(error)
         raise UserError(
             where or f"--config: {error.args[0]}; the fields are those of lema_jax/training/config.py"
         ) from error
+    except UserError:
+        raise
     except Exception as error:
-        raise UserError(_config_line(error) or f"in the command line or its --config: {_first_line(error)}") from error
+        said = _config_line(error) or disk.told(error, None) or f"in the command line or its --config: {_words(error)}"
+        raise UserError(said) from error
+    _check_numbers_and_lists()
+    return rest
 
 
 def _config_line(error: Exception) -> str | None:
@@ -240,11 +242,17 @@ def _config_line(error: Exception) -> str | None:
     lines = [f for f in traceback.extract_tb(error.__traceback__) if os.path.realpath(f.filename) in files]
     if not lines:
         return None
-    return f"{lines[-1].filename}:{lines[-1].lineno}: {type(error).__name__}: {_first_line(error)}"
+    return f"{lines[-1].filename}:{lines[-1].lineno}: {type(error).__name__}: {_words(error)}"
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+def _words(error: Exception) -> str:
+    return _short(str(error)) or type(error).__name__
+
+
+def _short(text: str) -> str:
+    """The first line of a text, or as much of it as can be read."""
+    line = next(iter(text.splitlines()), "")
+    return line if len(line) <= 300 else f"{line[:200]} … {line[-90:]}"
 
 
 def config_of(holder: flags.FlagHolder, kind: type[C]) -> C:

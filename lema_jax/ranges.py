@@ -73,8 +73,8 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 
 def _is(value: Any, kind: Any) -> bool:
-    if kind in (int, float) and not isinstance(value, bool):
-        return isinstance(value, numbers.Integral if kind is int else numbers.Real)
+    if kind in (int, float):
+        return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
     return isinstance(value, kind)
 
 
