@@ -215,6 +215,12 @@ def parse(argv: list[str]) -> list[str]:
     Raises:
       UserError: an unknown flag, a value that is none or out of its range; it names the flag.
     """
+    for name in _config_files(argv):
+        if not os.path.isfile(name):
+            found = "is a folder" if os.path.isdir(name) else "is not there"
+            raise UserError(
+                f"--config={name} {found}; name a Python file that has get_config(), such as those of configs/"
+            )
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
@@ -235,14 +241,25 @@ def parse(argv: list[str]) -> list[str]:
 
 def _config_line(error: Exception) -> str | None:
     """What a file of --config raised, and in which of its lines; None where it raised nothing."""
-    given = [argument.partition("=")[2] for argument in sys.argv if argument.lstrip("-").startswith("config=")]
-    files = {os.path.realpath(name.partition(":")[0]) for name in given}
+    files = set(map(os.path.realpath, _config_files(sys.argv)))
+    if isinstance(error, AttributeError) and error.name == "get_config":
+        return f"--config={', '.join(_config_files(sys.argv))} has no get_config(); it must return a TrainConfig"
     if isinstance(error, SyntaxError) and error.filename and os.path.realpath(error.filename) in files:
         return f"{error.filename}:{error.lineno}: {error.msg}; --config names a Python file that has get_config()"
     lines = [f for f in traceback.extract_tb(error.__traceback__) if os.path.realpath(f.filename) in files]
     if not lines:
         return None
     return f"{lines[-1].filename}:{lines[-1].lineno}: {type(error).__name__}: {_words(error)}"
+
+
+def _config_files(argv: Sequence[str]) -> list[str]:
+    """The files that --config names, without what stands behind a colon for their get_config()."""
+    given = []
+    for argument, next_one in zip(argv, [*argv[1:], ""]):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if name == "config" and argument.startswith("-"):
+            given.append((value if equals else next_one).partition(":")[0])
+    return given
 
 
 def _words(error: Exception) -> str:
