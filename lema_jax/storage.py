@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from lema_jax import interrupts
 from lema_jax.errors import UserError
 
 _STORE = "gs://"
@@ -124,6 +125,21 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A fresh folder beside `out`, on this disk, that becomes it when all went well and is gone when not.
+
+    `out` must not exist, or be empty.
+    """
+    beside = out.with_name(out.name + ".tmp")
+    remove = lambda: shutil.rmtree(beside, ignore_errors=True)
+    remove()
+    with interrupts.cleaning(remove):
+        beside.mkdir(parents=True)
+        yield beside
+        put_in_place(beside, out)
 
 
 def append(file: Path, text: str) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lema_jax"
 FLOORS = (
-    ("errors",),
+    ("errors", "interrupts", "disk", "ranges"),
     ("storage",),
     ("digests",),
-    ("records",),
+    ("lock", "records"),
+    ("cli",),
     ("tasks",),
     ("teacher", "data", "evidence"),
     ("model",),
