@@ -23,6 +23,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -87,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--to={_TO.value} writes adapters, but {opened.source.where} has none; --peft_dir adds some")
     if _MERGE_INTO.present and (opened.adapters is None or _TO.value not in ("model", "hf")):
         raise UserError(f"--merge_into={_MERGE_INTO.value} has nothing to merge; it is for adapters, --to=model or hf")
-    shaping = {"dtype": _DTYPE.value, "to": _TO.value, "merge_into": _MERGE_INTO.value}
+    shaping: dict[str, Any] = {"dtype": _DTYPE.value, "to": _TO.value, "merge_into": _MERGE_INTO.value}
     for flag, form in ((_SHARD_GIB, "hf"), (_PEFT_BASE, "peft")):  # which shape these folders alone
         if flag.present and _TO.value == form:
             shaping[flag.name] = flag.value
