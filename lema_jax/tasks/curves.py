@@ -22,19 +22,28 @@ def is_name(side: Sequence[str]) -> bool:
     )
 
 
-def is_label(side: Sequence[str]) -> bool:
-    r"""Whether a left side only says what the right side is: a name, an arithmetic expression (`\frac{28}{4}`), a function
-    at a place (`f(2)`, `\sin x`, `P(A)`), points and figures (`AB`, `\angle ABC`), or words; not `x + y`, nor `2x`."""
-    node = latex.read(tuple(side))
-    if is_name(side) or node is None:
+def is_label(left: Sequence[str], right: Sequence[str]) -> bool:
+    r"""Whether a left side only says what the right side is: a name, arithmetic (`\frac{28}{4} = 7`), a function at a
+    place (`f(2)`, `\sin x`, `P(A)`), points and figures (`AB`, `\angle ABC`), words; not `x + y`, nor `2x`."""
+    node, value = latex.read(tuple(left)), latex.read(tuple(right))
+    if node is None or kind_of_label(left):
         return True
+    return not latex.variables(node) and not (value and latex.variables(value))
+
+
+def kind_of_label(left: Sequence[str]) -> str:
+    """Whether a left side is a "letter", the names of "points", or a "function"; else nothing."""
+    node = latex.read(tuple(left))
+    if node is None:
+        return ""
     names = latex.variables(node)
-    return (
-        all(name[:1].isupper() or len(name) > 2 for name in names)
-        or node[0] == "unknown"
-        or node[0] in tokens.FUNCTIONS
-        or (tokens.is_letter(side[0]) and side[-1] == ")" and side[1] in ("(", "^", "'"))
-    )
+    if (is_name(left) and len(left) > 1) or node[0] == "unknown" or node[0] in tokens.FUNCTIONS:
+        return "function"
+    if tokens.is_letter(left[0]) and left[-1] == ")" and left[1] in ("(", "^", "'"):
+        return "function"
+    if names and all(name[0].isupper() or len(name.partition("_")[2]) > 1 for name in names):
+        return "points"
+    return "letter" if is_name(left) else ""
 
 
 def same_equations(these: Sequence[Sequence[str]], those: Sequence[Sequence[str]]) -> bool | None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 
-from lema_jax.tasks import curves, latex, reals, tokens, units, values, words
+from lema_jax.tasks import curves, evaluator, forms, latex, reals, tokens, units, values, words
 from lema_jax.tasks.forms import Form
 from lema_jax.tasks.latex import Node
 
@@ -13,19 +13,27 @@ _AXES = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
 _MOST_TERMS = 1_000  # of a sequence that is written out
 
 
-def same(answer: Form, gold: Form) -> bool | None:
-    """Whether two answers are equal; None when neither equality nor difference can be told here.
+def same(answer: str, gold: str) -> bool | None:
+    """Whether two answers in plain presentation are equal; None when neither equality nor difference can be told here.
 
     It is symmetric but for what an answer may say beyond the gold: `x^2 + y^2 = 4` answers 4, but 4 is no circle.
-    Numbers too large to be worked out are compared letter by letter: nobody else could tell either.
+    What would take too much work is different: nobody else could tell either.
     """
+    evaluator.allow()
     try:
-        return _same(answer, gold)
-    except values.TooLarge:
+        return _same(forms.read(answer), forms.read(gold))
+    except (evaluator.Exhausted, RecursionError):
         return False
 
 
 def _same(one: Form, other: Form) -> bool | None:
+    try:
+        return _compare(one, other)
+    except evaluator.TooLarge:
+        return False
+
+
+def _compare(one: Form, other: Form) -> bool | None:
     kinds = {one.kind, other.kind}
     if one.tokens == other.tokens and one.unit == other.unit:
         return True
@@ -47,11 +55,13 @@ def _same(one: Form, other: Form) -> bool | None:
         return _same_ratios(one, other)
     if "residue" in kinds:
         return _same_residues(one, other)
-    if kinds in ({"text"}, {"time"}, {"numeral"}):
+    if kinds == {"time"}:
+        return words.same_time(one.text, other.text)
+    if kinds in ({"text"}, {"numeral"}):
         return one.text == other.text and bool(one.text)
     if kinds == {"tuple"} or kinds == {"matrix"}:
         alike = one.text == other.text and len(one.parts) == len(other.parts)
-        return _all([same(*pair) for pair in zip(one.parts, other.parts)]) if alike else False
+        return _all([_same(*pair) for pair in zip(one.parts, other.parts)]) if alike else False
     if kinds == {"sequence"}:
         return _same_sequences(one, other)
     if kinds == {"expression"}:
@@ -93,14 +103,13 @@ def _node(form: Form) -> Node | None:
     return latex.read(form.tokens)
 
 
-def _same_without_letters(one: Form, other: Form) -> bool | None:
-    """A letter behind a number is a unit where the other answer is a number without it: `5 m`."""
-    for form, number in ((one, other), (other, one)):
-        bare = units.without_letter(form.tokens)
-        if bare and (quantity := latex.read(bare)) and not latex.variables(quantity):
-            node = _node(number)
-            return node is not None and not latex.variables(node) and values.same(quantity, node)
-    return False
+def _same_without_letters(answer: Form, gold: Form) -> bool | None:
+    """A letter behind an answer's number is a unit where the gold is a number without it: `5 m`."""
+    bare = units.without_letter(answer.tokens)
+    quantity, number = latex.read(tuple(bare or ())), _node(gold)
+    if quantity is None or number is None or latex.variables(quantity) or latex.variables(number):
+        return False
+    return values.same(quantity, number)
 
 
 def _same_quantities(one: Form, other: Form) -> bool | None:
@@ -116,12 +125,12 @@ def _same_ratios(one: Form, other: Form) -> bool | None:
     """2:4:6 is 1:2:3, and 3:4 is three quarters; two times of day are equal in both parts."""
     if {one.kind, other.kind} == {"ratio", "time"}:
         time, ratio = (one, other) if one.kind == "time" else (other, one)
-        return time.text.partition(" ")[0] == "".join(ratio.tokens).lstrip("0")
+        return words.same_time(time.text, "".join(ratio.tokens))
     if one.kind == other.kind and all(map(_may_be_time, (one, other))):
         return one.tokens == other.tokens
     if one.kind == other.kind and ("\\cdots",) in (part.tokens for part in (*one.parts, *other.parts)):
         return (
-            _all([same(*pair) for pair in zip(one.parts, other.parts)]) if len(one.parts) == len(other.parts) else False
+            _all([_same(*pair) for pair in zip(one.parts, other.parts)]) if len(one.parts) == len(other.parts) else False
         )
     parts = [
         [_node(part) for part in form.parts] if form.kind == "ratio" else [_node(form), ("number", Fraction(1))]
@@ -151,7 +160,7 @@ def _same_residues(one: Form, other: Form) -> bool | None:
         distance = ("mod", ("-", residues[0], residues[1]), moduli[0])
         return _all([values.same(*moduli), values.is_zero(distance)])
     residue, number = (one, other) if one.kind == "residue" else (other, one)
-    return same(residue.parts[0], number)
+    return _same(residue.parts[0], number)
 
 
 def _same_choices(one: Form, other: Form) -> bool | None:
@@ -160,9 +169,9 @@ def _same_choices(one: Form, other: Form) -> bool | None:
         return one.text == other.text
     choice, form = (one, other) if one.kind == "choice" else (other, one)
     if choice.parts:
-        return same(choice.parts[0], form)
+        return _same(choice.parts[0], form)
     letter = dataclasses.replace(choice, kind="expression", tokens=(choice.text,))
-    return same(letter, form) if form.kind in ("expression", "equation") else False
+    return _same(letter, form) if form.kind in ("expression", "equation") else False
 
 
 # --- lists, tuples, vectors -------------------------------------------------------------------------------------------
@@ -171,7 +180,7 @@ def _same_choices(one: Form, other: Form) -> bool | None:
 def _distinct(parts: Sequence[Form]) -> list[Form]:
     found: list[Form] = []
     for part in parts:
-        if not any(same(part, other) for other in found):
+        if not any(_same(part, other) for other in found):
             found.append(part)
     return found
 
@@ -181,10 +190,10 @@ def _same_lists(these: Sequence[Form], those: Sequence[Form]) -> bool | None:
     if len(these) != len(those):
         return False
     if len(these) > 2 and all(form.kind == "text" for form in (*these, *those)):
-        return _all([same(*pair) for pair in zip(these, those)])
+        return _all([_same(*pair) for pair in zip(these, those)])
     left, unsure = list(those), False
     for one in these:
-        verdicts = [same(one, other) for other in left]
+        verdicts = [_same(one, other) for other in left]
         if True in verdicts:
             left.pop(verdicts.index(True))
         elif None in verdicts:
@@ -198,9 +207,9 @@ def _one_of_list(one: Form, other: Form) -> bool | None:
     """`x = 3, y = 5` is (3, 5); a list that repeats one answer is that answer."""
     several, form = (one, other) if one.kind == "list" else (other, one)
     if form.kind in ("tuple", "matrix") and (assigned := _assigned(several.parts)):
-        return _all([same(*pair) for pair in zip(assigned, form.parts)]) if len(assigned) == len(form.parts) else False
+        return _all([_same(*pair) for pair in zip(assigned, form.parts)]) if len(assigned) == len(form.parts) else False
     parts = _distinct(several.parts)
-    return same(parts[0], form) if len(parts) == 1 else False
+    return _same(parts[0], form) if len(parts) == 1 else False
 
 
 def _assigned(parts: Sequence[Form]) -> list[Form] | None:
@@ -222,12 +231,12 @@ def _same_vectors(one: Form, other: Form) -> bool | None:
         return None if unread else False
     if len(coordinates[0]) != len(coordinates[1]):
         return False
-    return _all([same(*pair) for pair in zip(*coordinates)])
+    return _all([_same(*pair) for pair in zip(*coordinates)])
 
 
 def _coordinates(form: Form) -> Sequence[Form] | None:
     if form.kind == "tuple":
-        return form.parts if form.text == "()" else None
+        return form.parts if form.text in ("()", "[]") else None
     if form.kind == "matrix":
         sizes = form.text.split()
         return form.parts if len(sizes) == 1 or set(sizes) == {"1"} else None
@@ -248,7 +257,7 @@ def _same_sequences(one: Form, other: Form) -> bool | None:
         return progressions[0] == progressions[1]
     if len(one.parts) != len(other.parts):
         return False
-    return _all([same(*pair) for pair in zip(one.parts, other.parts)])
+    return _all([_same(*pair) for pair in zip(one.parts, other.parts)])
 
 
 def _progression(parts: Sequence[Form]) -> tuple[Fraction, Fraction, Fraction | None] | None:
@@ -275,12 +284,12 @@ def _same_equations(one: Form, other: Form) -> bool | None:
         left, right = equation.parts
         if form.kind == "list" and (verdict := _one_of_list(equation, form)):
             return verdict
-        if curves.is_label(left.tokens) or (equation is one and _is_constant(right)):
-            return same(right, form) if equation is one else same(form, right)
+        if curves.is_label(left.tokens, right.tokens) or (equation is one and _is_constant(right)):
+            return _same(right, form) if equation is one else _same(form, right)
         return False
     sides = [[part.tokens for part in form.parts] for form in (one, other)]
-    labels = [curves.is_label(left) for left, _ in sides]
-    if all(labels) and not _differ_in_name(one, other) and (verdict := same(one.parts[1], other.parts[1])) is not False:
+    labels = [curves.is_label(*both) for both in sides]
+    if all(labels) and not _differ_in_name(one, other) and (verdict := _same(one.parts[1], other.parts[1])) is not False:
         return verdict
     return curves.same_equations(*sides)
 
@@ -291,10 +300,10 @@ def _is_constant(form: Form) -> bool:
 
 
 def _differ_in_name(one: Form, other: Form) -> bool:
-    """`x = 3` is not `y = 3`, whereas `f(x) = 2x` is `y = 2x`, and `AB = 5` says what `x = 5` does."""
+    """`x = 3` is not `y = 3`, nor `f(2) = 3` what `f(3) = 3` is; but `f(x) = 2x` is `y = 2x`, and `AB = 5` is `x = 5`."""
     names = [form.parts[0].tokens for form in (one, other)]
-    single = all(len(name) == 1 and tokens.is_letter(name[0]) for name in names)
-    return single and names[0] != names[1] and _is_constant(one.parts[1]) and _is_constant(other.parts[1])
+    kinds = [curves.kind_of_label(name) for name in names]
+    return names[0] != names[1] and kinds[0] == kinds[1] != "" and all(_is_constant(form.parts[1]) for form in (one, other))
 
 
 def _same_sets(one: Form, other: Form) -> bool | None:

@@ -33,6 +33,7 @@ def read(expression: tuple[str, ...]) -> Node | None:
         return None
 
 
+@functools.lru_cache(maxsize=4_096)
 def variables(node: Node) -> frozenset[str]:
     """The names of the variables of a tree, without those that a sum or a product binds."""
     if node[0] == "variable":
@@ -40,6 +41,13 @@ def variables(node: Node) -> frozenset[str]:
     if node[0] in ("sum", "product"):
         return variables(node[2]) | variables(node[3]) | (variables(node[4]) - {node[1]})
     return frozenset().union(*(variables(part) for part in node[1:] if isinstance(part, tuple)))
+
+
+@functools.lru_cache(maxsize=4_096)
+def bounds(node: Node) -> frozenset[str]:
+    """The names of the variables in the bounds of sums and products."""
+    of_parts = frozenset().union(*(bounds(part) for part in node[1:] if isinstance(part, tuple)))
+    return of_parts | (variables(node[2]) | variables(node[3]) if node[0] in ("sum", "product") else frozenset())
 
 
 def holds(node: Node, wanted: Node) -> bool:

@@ -14,7 +14,7 @@ from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, equality, forms, presentation, sources, symbolic
+from lema_jax.tasks import answers, equality, presentation, sources, symbolic
 from lema_jax.tasks import paper as authors
 from lema_jax.tasks.word_problems import prompt
 
@@ -73,7 +73,7 @@ def same(answer: str, gold: str) -> bool:
     answer, gold = presentation.plain(answer), presentation.plain(gold)
     if not answer.strip() or not gold.strip():
         return False
-    verdict = equality.same(forms.read(answer), forms.read(gold))
+    verdict = equality.same(answer, gold)
     return bool(symbolic.same(answer, gold) if verdict is None else verdict)
 
 

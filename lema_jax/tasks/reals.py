@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import mpmath
 
-from lema_jax.tasks import latex, tokens, values
+from lema_jax.tasks import evaluator, latex, tokens, values
 
 OPERATORS = frozenset(("<", ">", "\\le", "\\ge", "\\ne"))
 SIGNS = OPERATORS | {"\\cup", "\\cap", "\\setminus", "\\in", "\\mathbb{R}", "\\emptyset"}
@@ -53,7 +53,7 @@ def read(expression: Sequence[str]) -> Reals | None:
     """The set of real numbers that the tokens describe; None when they describe none that is read here."""
     try:
         return _read(expression, 0)
-    except (RecursionError, values.TooLarge):
+    except (RecursionError, evaluator.TooLarge):
         return None
 
 

@@ -1,99 +1,81 @@
-r"""The value of an expression, and whether two expressions are equal: exactly, or to as many digits as tell.
+r"""Whether two expressions are equal: exactly, or to as many digits as tell.
 
-What is rational is exact (`Fraction`); the rest is worked out twice, by mpmath, with more digits than the numbers in it
-have: a difference that shrinks with the precision is none. A variable gets numbers of its own, so that two expressions
-that agree at several points are equal for all we can tell, and two that differ at one are not; a point at which either
-is undefined, or leaves the real numbers without naming `i`, says nothing. All of it is bounded.
+What is rational is exact; the rest is worked out twice, with more digits than the numbers in it have: a difference that
+shrinks with the precision is none. A variable gets numbers of its own, so that two expressions that agree at several
+points are equal for all we can tell, and two that differ at one are not. A point at which either is undefined, or leaves
+the real numbers without naming `i`, says nothing, as `\frac{x^2}{x}` is x.
 """
 
+import dataclasses
 import functools
-import math
-import operator
-import random
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, TypeAlias
-
-import mpmath
-from mpmath.ctx_mp import MPContext
+from typing import Any
 
 from lema_jax.tasks import latex
+from lema_jax.tasks.evaluator import POINTS, Evaluator, TooLarge, Undefined, Value, context
 from lema_jax.tasks.latex import Node
 
-Value: TypeAlias = Fraction | Any  # or mpmath's mpf and mpc
-
-_POINTS = 6
 _FEWEST_POINTS = 2  # at which both are defined, for a verdict on real numbers
 _BITS = 170  # of precision, at first
-_MOST_BITS = 20_000  # of precision
-_LARGEST = 100_000  # bits of an exact number; of the exponent of an inexact one
-_MOST_WORK = 60_000  # units of about a microsecond
-_MOST_TERMS = 2_000  # of a sum or a product
+_MOST_BITS = 20_000
+_NOUGHT: Node = ("number", Fraction(0))
 
 
-class TooLarge(Exception):
-    """A number, or work, such as 9^{9^{9}}, which nothing is gained by trying to work out."""
-
-
-class _Undefined(Exception):
-    """No value: a division by zero, a function outside its domain."""
-
-
+@functools.lru_cache(maxsize=4_096)
 def same(one: Node, other: Node) -> bool | None:
     """Whether two expressions have the same value wherever both have one; None when that cannot be told.
 
     Raises:
       TooLarge: a number in them that no machine holds.
+      Exhausted: more work than a verdict is worth.
     """
     if one == other:
         return True
-    infinite = [_infinite(node) for node in (one, other)]
-    return infinite[0] == infinite[1] if any(infinite) else is_zero(("-", one, other))
+    if any(infinite := [_infinite(node) for node in (one, other)]):
+        return infinite[0] == infinite[1]
+    constant = not latex.variables(one) and not latex.variables(other)
+    points = 1 if constant else POINTS
+    of_reals = not constant and not any(latex.holds(node, ("constant", "i")) for node in (one, other))
+    verdicts = list(_verdicts(one, other, points, of_reals))
+    if of_reals and len(verdicts) < _FEWEST_POINTS and False not in verdicts:
+        verdicts = list(_verdicts(one, other, points, of_reals=False))
+    return False if False in verdicts else True if len(verdicts) >= min(points, _FEWEST_POINTS) else None
+
+
+def is_zero(node: Node) -> bool | None:
+    """Whether an expression is zero wherever it has a value. As `same`."""
+    return same(node, _NOUGHT)
 
 
 def proportional(one: Node, other: Node) -> bool | None:
     """Whether two expressions, neither of them zero, are constant multiples of each other. As `same`."""
     if is_zero(one) is not False or is_zero(other) is not False:
         return False
-    return is_zero(("-", ("*", one, ("at", other)), ("*", ("at", one), other)))
+    return same(("*", one, ("at", other)), ("*", ("at", one), other))
 
 
 def same_sign(one: Node, other: Node) -> bool:
     """Whether two expressions are positive, or negative, together at the first point where both have values."""
-    for point in range(_POINTS):
-        try:
-            product = _Evaluator(_BITS, point).inexact(("*", one, other))
-        except _Undefined:
-            continue
-        if not hasattr(product, "_mpc_") and product:
-            return bool(product > 0)
+    for point in range(POINTS):
+        a, b = (_rough(node, point, ()) for node in (one, other))
+        if a and b and a.value and b.value and not a.left_reals and not b.left_reals:
+            return (a.value > 0) == (b.value > 0)
     return False
 
 
-def is_zero(node: Node) -> bool | None:
-    """Whether an expression is zero wherever it has a value. As `same`."""
-    constant = not latex.variables(node)
-    points = 1 if constant else _POINTS
-    of_reals = not constant and not latex.holds(node, ("constant", "i"))
-    verdicts = list(_verdicts(node, points, of_reals))
-    if of_reals and len(verdicts) < _FEWEST_POINTS and False not in verdicts:
-        verdicts = list(_verdicts(node, points, of_reals=False))
-    return False if False in verdicts else True if len(verdicts) >= min(points, _FEWEST_POINTS) else None
-
-
-def number(node: Node, point: dict[str, Fraction] | None = None) -> Any | None:
-    """The value of an expression as a number of mpmath's, with the variables at `point`; None when it has none."""
+def number(node: Node, given: dict[str, Fraction] | None = None) -> Any | None:
+    """The value of an expression as a number of mpmath's, with its variables as given; None when it has none."""
     try:
-        return _Evaluator(_BITS, bound=point).inexact(node)
-    except (_Undefined, TooLarge):
+        return Evaluator(_BITS, given=given).inexact(node)
+    except (Undefined, TooLarge):
         return None
 
 
 def real(node: Node) -> Any | None:
     """The value of a constant as an mpf, when it is a real number or infinite."""
     if sign := _infinite(node):
-        return sign * _context().inf
+        return sign * context().inf
     found = None if latex.variables(node) else number(node)
     return None if hasattr(found, "_mpc_") else found
 
@@ -105,361 +87,59 @@ def _infinite(node: Node) -> int:
     return -_infinite(node[1]) if node[0] == "negative" else 0
 
 
-def _verdicts(node: Node, points: int, of_reals: bool) -> Iterator[bool]:
-    """Whether it is zero at each point where it has a value, up to the first where it is not."""
+def _verdicts(one: Node, other: Node, points: int, of_reals: bool) -> Iterator[bool]:
+    """Whether they are equal at each point where both have values, up to the first where they differ."""
+    whole = latex.bounds(one) | latex.bounds(other)
+    agreed = False
     for point in range(points):
-        try:
-            zero = _is_zero_at(node, point, of_reals)
-        except _Undefined:
+        # What bounds a sum is a natural number.
+        given = tuple((name, Fraction(2 + (point + len(name) + ord(name[-1])) % 7)) for name in sorted(whole))
+        a, b = _rough(one, point, given), _rough(other, point, given)
+        if a is None or b is None or (of_reals and (a.left_reals or b.left_reals)):
             continue
-        yield zero
-        if not zero:
+        equal = _agree(a, b)
+        if equal and not agreed and not (isinstance(a.value, Fraction) and isinstance(b.value, Fraction)):
+            equal = _agree_finely(one, other, point, given, max(a.largest, b.largest))
+        agreed = True  # to twice the digits at one point, and to these at the others, is enough
+        yield equal
+        if not equal:
             return
 
 
-def _is_zero_at(node: Node, point: int, of_reals: bool) -> bool:
-    rough = _Evaluator(_BITS, point)
-    low = rough.value(node)
-    if of_reals and rough.left_reals:
-        raise _Undefined
-    if isinstance(low, Fraction):
-        return low == 0
-    mag = _context().mag
-    if mag(low) > rough.scale - _BITS // 2:
-        return False
-    if point > 0:  # what agrees at the first point to twice the digits, and at the others to these, is equal
-        return True
-    if (bits := 2 * (_BITS + rough.largest)) > _MOST_BITS:
+@dataclasses.dataclass(frozen=True)
+class _At:
+    """A value at a point, and what was met on the way: see `Evaluator`."""
+
+    value: Value
+    left_reals: bool
+    largest: int
+    scale: int
+
+
+@functools.lru_cache(maxsize=1_024)
+def _rough(node: Node, point: int, given: tuple[tuple[str, Fraction], ...]) -> _At | None:
+    evaluator = Evaluator(_BITS, point, dict(given))
+    try:
+        value = evaluator.value(node)
+    except Undefined:
+        return None
+    return _At(value, evaluator.left_reals, evaluator.largest, evaluator.scale)
+
+
+def _agree(a: _At, b: _At) -> bool:
+    if isinstance(a.value, Fraction) and isinstance(b.value, Fraction):
+        return a.value == b.value
+    evaluator = Evaluator(_BITS)
+    difference = evaluator.rounded(a.value) - evaluator.rounded(b.value)
+    return context().mag(difference) <= max(a.scale, b.scale, evaluator.scale) - _BITS // 2
+
+
+def _agree_finely(one: Node, other: Node, point: int, given: tuple[tuple[str, Fraction], ...], largest: int) -> bool:
+    """Rounding alone is as small as the precision allows, and shrinks with it; a true difference does not."""
+    if (bits := 2 * (_BITS + largest)) > _MOST_BITS:
         raise TooLarge
-    fine = _Evaluator(bits, point)
-    high = fine.value(node)
-    if isinstance(high, Fraction):
-        return high == 0
-    # Rounding alone is as small as the precision allows, and shrinks with it; a true difference does not.
-    return mag(high) < fine.scale + 60 - bits and (low == 0 or mag(high) < mag(low) - 50)
-
-
-_LOCAL = threading.local()
-
-
-def _context() -> MPContext:
-    """This thread's own: the precision is a state of it."""
-    if not hasattr(_LOCAL, "context"):
-        _LOCAL.context = MPContext()
-    return _LOCAL.context
-
-
-@functools.lru_cache(maxsize=4_096)
-def _number_of(name: str, point: int) -> Fraction:
-    """What a variable stands for: positive at the first points, of either sign at the others."""
-    rng = random.Random(f"{name} {point}")
-    size = Fraction(rng.randint(20, 300), 97)
-    return size if point < 2 or rng.random() < 0.5 else -size
-
-
-class _Evaluator:
-    """Works out one tree at one point; says how large the numbers were that it met."""
-
-    def __init__(self, bits: int, point: int = 0, bound: dict[str, Fraction] | None = None):
-        self.ctx = _context()
-        self.ctx.prec = self.bits = bits
-        self.point = point
-        self.bound = dict(bound or {})
-        self.in_angle = False
-        self.left_reals = False  # whether an operation on real numbers gave another
-        self.largest = 0  # bits of the exact numbers
-        self.scale = 0  # the binary exponent of the largest inexact number
-        self.work = 0
-
-    def value(self, node: Node) -> Value:
-        """The value of a node.
-
-        Raises:
-          _Undefined: it has none.
-          TooLarge: it is beyond what is worked out here.
-        """
-        operation = _OPERATIONS.get(node[0])
-        if operation is None:
-            raise _Undefined
-        try:
-            found = operation(self, *node[1:])
-        except (ArithmeticError, ValueError, TypeError, mpmath.libmp.NoConvergence):
-            raise _Undefined from None
-        if isinstance(found, Fraction):
-            bits = found.numerator.bit_length() + found.denominator.bit_length()
-            self.largest = max(self.largest, bits)
-        else:
-            magnitude = self.ctx.mag(found)
-            if self.ctx.isnan(found) or self.ctx.isinf(found):
-                raise _Undefined
-            bits = 0 if found == 0 else abs(magnitude)
-            self.scale = max(self.scale, 0 if found == 0 else magnitude)
-        self.spend(1 + (max(bits, self.bits) // 500) ** 2)
-        if bits > _LARGEST:
-            raise TooLarge
-        return found
-
-    def spend(self, work: int) -> None:
-        self.work += work
-        if self.work > _MOST_WORK:
-            raise TooLarge
-
-    def inexact(self, node: Node) -> Value:
-        """The value of a node as a number of mpmath's."""
-        return self.rounded(self.value(node))
-
-    def rounded(self, number: Value) -> Value:
-        if not isinstance(number, Fraction):
-            return number
-        found = self.ctx.mpf(number.numerator) / number.denominator
-        self.scale = max(self.scale, self.ctx.mag(found) if found else 0)
-        return found
-
-    def both(self, one: Node, other: Node) -> tuple[Value, Value]:
-        """Two values of one kind: both exact, or neither."""
-        values = self.value(one), self.value(other)
-        if all(isinstance(value, Fraction) for value in values):
-            return values
-        return self.rounded(values[0]), self.rounded(values[1])
-
-    def natural(self, node: Node, most: int = _LARGEST) -> int | None:
-        """The value of a node, when it is a natural number."""
-        number = self.value(node)
-        if not isinstance(number, Fraction) or number.denominator != 1 or number < 0:
-            return None
-        if number > most:
-            raise TooLarge
-        return int(number)
-
-    def from_reals(self, result: Value, *operands: Value) -> Value:
-        """The result; noted when it is no real number though the operands are."""
-        if self.ctx.im(result) != 0 and not any(self.ctx.im(self.rounded(operand)) for operand in operands):
-            self.left_reals = True
-        return result
-
-
-# --- operations -------------------------------------------------------------------------------------------------------
-
-
-def _variable(of: _Evaluator, name: str) -> Value:
-    return of.bound[name] if name in of.bound else _number_of(name, of.point)
-
-
-def _constant(of: _Evaluator, name: str) -> Value:
-    if name == "infinity":
-        raise _Undefined
-    return of.ctx.mpc(0, 1) if name == "i" else +getattr(of.ctx, name)
-
-
-def _power(of: _Evaluator, base: Node, exponent: Node) -> Value:
-    return _raised(of, of.value(base), of.value(exponent))
-
-
-def _raised(of: _Evaluator, base: Value, exponent: Value) -> Value:
-    if isinstance(exponent, Fraction):
-        if exponent.denominator > 1:
-            return _raised(of, _rooted(of, base, exponent.denominator), Fraction(exponent.numerator))
-        if isinstance(base, Fraction):
-            bits = abs(exponent) * (max(base.numerator.bit_length(), base.denominator.bit_length()) - 1)
-            if bits > _LARGEST:
-                raise TooLarge
-            of.spend(int(bits // 500) ** 2)
-            return base ** int(exponent)
-    base, power = of.rounded(base), of.rounded(exponent)
-    if base == 0:
-        if of.ctx.re(power) <= 0:
-            raise _Undefined
-        return base
-    if of.ctx.mag(power) > 20 or abs(of.ctx.mag(base)) * abs(power) > _LARGEST:
-        raise TooLarge
-    return of.from_reals(of.ctx.power(base, int(exponent) if isinstance(exponent, Fraction) else power), base, power)
-
-
-def _root(of: _Evaluator, radicand: Node, degree: Node) -> Value:
-    index = of.value(degree)
-    if isinstance(index, Fraction) and index.denominator == 1 and index > 0:
-        return _rooted(of, of.value(radicand), int(index))
-    return of.from_reals(of.ctx.power(of.inexact(radicand), 1 / of.rounded(index)), of.inexact(radicand))
-
-
-def _rooted(of: _Evaluator, radicand: Value, degree: int) -> Value:
-    """The principal root; the real one of a negative number for an odd degree."""
-    if degree > _LARGEST:
-        raise _Undefined
-    if degree % 2 and not of.ctx.im(of.rounded(radicand)) and radicand < 0:
-        return -_rooted(of, -radicand, degree)
-    if isinstance(radicand, Fraction) and radicand >= 0:
-        top, bottom = (_exact_root(part, degree) for part in (radicand.numerator, radicand.denominator))
-        if top is not None and bottom is not None:
-            return Fraction(top, bottom)
-    number = of.rounded(radicand)
-    found = of.ctx.sqrt(number) if degree == 2 else of.ctx.power(number, of.ctx.mpf(1) / degree)
-    return of.from_reals(found, number)
-
-
-def _exact_root(number: int, degree: int) -> int | None:
-    """The natural number whose power it is, if there is one."""
-    if degree == 2:
-        root = math.isqrt(number)
-    elif number < 2:
-        root = number
-    else:  # Newton's method, from above
-        root, lower = 1 << -(-number.bit_length() // degree), 0
-        while lower < root:
-            lower = ((degree - 1) * root + number // root ** (degree - 1)) // degree
-            root, lower = (lower, 0) if lower < root else (root, root)
-    return root if root**degree == number else None
-
-
-def _factorial(of: _Evaluator, operand: Node, step: int = 1) -> Value:
-    number = of.value(operand)
-    if not isinstance(number, Fraction) or number.denominator != 1:
-        return of.ctx.factorial(of.rounded(number)) if step == 1 else of.ctx.fac2(of.rounded(number))
-    if number < 0:
-        raise _Undefined
-    if number > _LARGEST // 16:
-        raise TooLarge
-    of.spend((int(number) // 40) ** 2)
-    return Fraction(math.prod(range(int(number), 0, -step)) if step > 1 else math.factorial(int(number)))
-
-
-def _chosen(of: _Evaluator, total: Node, chosen: Node, ordered: bool = False) -> Value:
-    n, k = of.value(total), of.value(chosen)
-    if isinstance(n, Fraction) and isinstance(k, Fraction) and n.denominator == k.denominator == 1 and n >= 0 <= k:
-        if int(n).bit_length() * min(k, n if ordered else abs(n - k)) > _LARGEST:
-            raise TooLarge
-        return Fraction((math.perm if ordered else math.comb)(int(n), int(k)))
-    n, k = of.rounded(n), of.rounded(k)
-    return of.ctx.binomial(n, k) * (of.ctx.factorial(k) if ordered else 1)
-
-
-def _floor(of: _Evaluator, operand: Node, sign: int = 1) -> Value:
-    number = of.value(operand)
-    if isinstance(number, Fraction):
-        return Fraction(sign * math.floor(sign * number))
-    if of.ctx.im(number):
-        raise _Undefined
-    near = of.ctx.nint(number)  # a whole number that was rounded is that number
-    whole = near if abs(number - near) < of.ctx.mpf(2) ** (-of.bits // 2) else sign * of.ctx.floor(sign * number)
-    return Fraction(int(whole))
-
-
-def _absolute(of: _Evaluator, operand: Node) -> Value:
-    return abs(of.value(operand))
-
-
-def _modulo(of: _Evaluator, operand: Node, modulus: Node) -> Value:
-    one, other = of.both(operand, modulus)
-    return one % other
-
-
-def _of_several(function: Callable[..., Any]) -> Callable[..., Value]:
-    def operation(of: _Evaluator, *operands: Node) -> Value:
-        numbers = [of.value(operand) for operand in operands]
-        if function in (math.gcd, math.lcm):
-            if any(number != int(number) for number in numbers):
-                raise _Undefined
-            return Fraction(function(*map(int, numbers)))
-        return function(numbers, key=of.rounded)
-
-    return operation
-
-
-def _series(of: _Evaluator, name: str, start: Node, stop: Node, body: Node, product: bool) -> Value:
-    first, last = of.value(start), of.value(stop)
-    if not isinstance(first, Fraction) or not isinstance(last, Fraction) or (last - first).denominator > 1:
-        raise _Undefined
-    if last - first > _MOST_TERMS:
-        raise TooLarge
-    total: Value = Fraction(int(product))
-    before = of.bound.get(name)
-    for step in range(int(last - first) + 1):
-        of.bound[name] = first + step
-        term = of.value(body)
-        if isinstance(total, Fraction) != isinstance(term, Fraction):
-            total, term = of.rounded(total), of.rounded(term)
-        total = total * term if product else total + term
-        of.spend(1 + (total.numerator.bit_length() // 500) ** 2 if isinstance(total, Fraction) else 1)
-    of.bound.pop(name, None)
-    if before is not None:
-        of.bound[name] = before
-    return total
-
-
-def _unknown(of: _Evaluator, name: str, *arguments: Node) -> Value:
-    """A function that is not known has some value of its own for each value of its arguments."""
-    numbers = [of.value(argument) for argument in arguments]
-    if not all(isinstance(number, Fraction) for number in numbers):
-        raise _Undefined
-    return _number_of(f"{name}({', '.join(map(str, numbers))})", 0)
-
-
-def _elsewhere(of: _Evaluator, node: Node) -> Value:
-    """The value at another point, the same wherever the tree is worked out."""
-    point, of.point = of.point, _POINTS
-    found = of.value(node)
-    of.point = point
-    return found
-
-
-def _degrees(of: _Evaluator, operand: Node) -> Value:
-    """Degrees are a number of radians within a trigonometric function alone."""
-    return of.inexact(operand) * of.ctx.pi / 180 if of.in_angle else of.value(operand)
-
-
-def _function(name: str) -> Callable[..., Value]:
-    def operation(of: _Evaluator, operand: Node, base: Node | None = None) -> Value:
-        before, of.in_angle = of.in_angle, of.in_angle or name in _OF_ANGLES
-        argument = of.inexact(operand)
-        of.in_angle = before
-        of.spend((of.bits // 250) ** 2)
-        if name not in _OF_ANGLES and name in ("exp", "sinh", "cosh", "tanh") and of.ctx.mag(argument) > 20:
-            raise TooLarge
-        if name in _OF_ANGLES and of.ctx.mag(argument) > of.bits // 4:
-            raise _Undefined  # no digit of its place within a turn is left
-        if name in ("ln", "log", "lg"):
-            divisor = of.ctx.ln(of.inexact(base)) if base else 1 if name == "ln" else of.ctx.ln(10)
-            return of.from_reals(of.ctx.ln(argument) / divisor, argument)
-        if name == "cis":
-            return of.ctx.expj(argument)
-        return of.from_reals(getattr(of.ctx, _MPMATH.get(name, name))(argument), argument)
-
-    return operation
-
-
-_OF_ANGLES = frozenset("sin cos tan cot sec csc cis".split())
-_MPMATH = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
-_OPERATIONS: dict[str, Callable[..., Value]] = {
-    "number": lambda of, number: number,
-    "variable": _variable,
-    "constant": _constant,
-    "+": lambda of, one, other: operator.add(*of.both(one, other)),
-    "-": lambda of, one, other: operator.sub(*of.both(one, other)),
-    "*": lambda of, one, other: operator.mul(*of.both(one, other)),
-    "/": lambda of, one, other: operator.truediv(*of.both(one, other)),
-    "negative": lambda of, operand: -of.value(operand),
-    "%": lambda of, operand: of.value(operand) / 100,
-    "^": _power,
-    "root": _root,
-    "!": _factorial,
-    "!!": lambda of, operand: _factorial(of, operand, step=2),
-    "binomial": _chosen,
-    "permutations": lambda of, total, chosen: _chosen(of, total, chosen, ordered=True),
-    "floor": _floor,
-    "ceiling": lambda of, operand: _floor(of, operand, sign=-1),
-    "absolute": _absolute,
-    "mod": _modulo,
-    "sum": lambda of, *parts: _series(of, *parts, product=False),
-    "product": lambda of, *parts: _series(of, *parts, product=True),
-    "unknown": _unknown,
-    "at": _elsewhere,
-    "\\degree": _degrees,
-    "\\gcd": _of_several(math.gcd),
-    "\\lcm": _of_several(math.lcm),
-    "\\max": _of_several(max),
-    "\\min": _of_several(min),
-    **{
-        f"\\{name}": _function(name)
-        for name in "sin cos tan cot sec csc cis arcsin arccos arctan sinh cosh tanh ln log lg exp".split()
-    },
-}
+    mag, difference = context().mag, ("-", one, other)
+    low = Evaluator(_BITS, point, dict(given)).inexact(difference)
+    evaluator = Evaluator(bits, point, dict(given))
+    high = evaluator.inexact(difference)
+    return bool(mag(high) < evaluator.scale + 60 - bits and (low == 0 or mag(high) < mag(low) - 50))

@@ -85,6 +85,26 @@ _TIME = re.compile(
 )
 
 
+def same_time(one: str, other: str) -> bool:
+    """Whether two times, as `time` or a ratio gives them, are one; a time that names no half may be meant in either."""
+    (hour, *rest, half), (other_hour, *other_rest, other_half) = _clock(one), _clock(other)
+    if rest != other_rest:
+        return False
+    if half and other_half:
+        return half == other_half and hour % 12 == other_hour % 12
+    if half or other_half:
+        named, hours = (half, (hour, other_hour)) if half else (other_half, (other_hour, hour))
+        return hours[1] in (hours[0], hours[0] % 12 + 12 * (named == "pm"))
+    return hour == other_hour
+
+
+def _clock(text: str) -> tuple[int, int, int, str]:
+    """Hour, minute, second and half of the day."""
+    clock, _, half = text.partition(" ")
+    hour, minute, second = ([int(part) if part.isdigit() else -1 for part in clock.split(":")] + [0, 0])[:3]
+    return hour, minute, second, half
+
+
 def choice(expression: Sequence[str]) -> tuple[str, Sequence[str]] | None:
     """The letter of a choice and what stands behind it: `A`, `(A)`, `A)`, `(A) 5`."""
     letters = [token.lstrip(tokens.WORD) for token in expression[:3]]
