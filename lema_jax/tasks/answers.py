@@ -3,6 +3,7 @@
 Exact: a number is a `Fraction`. Nothing here raises or runs long, whatever the text; what cannot be read is None.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -21,11 +22,14 @@ def final_number(text: str) -> str | None:
     answer. Without any cue the answer is a last line that is a number and nothing else.
     """
     for statement in cues.statements(text):
-        if statement.boxes and len({canonical(content) for content in statement.boxes}) == 1:
+        if statement.remark:
+            continue
+        if len({canonical(content) for content in statement.boxes}) == 1:
             statement = cues.Statement(statement.boxes[0])
-        line = _first_line(statement.text)
-        if not statement.remark and _mentions_number(line):
-            return canonical(line)
+        plain = _arithmetic_text(_first_line(statement.text))
+        if re.search(r"\d", plain) or _in_words(_sentence(plain)) is not None:
+            found = _read_plain(plain)
+            return found and found.text
     last = _arithmetic_text(presentation.document(text).rstrip().rpartition("\n")[2])
     return canonical(last) if len(last) < _LONGEST and _BARE.fullmatch(last) else None
 
@@ -33,7 +37,7 @@ def final_number(text: str) -> str | None:
 def canonical(text: str) -> str | None:
     """The one number that `text` states: `17`, `-2.5`, `1/3`, `40%`; a time `4:30`, a ratio `3:2`, `2 hours 30 minutes`
     and `3 dozen` as they stand."""
-    found = _read(text)
+    found = _read(text[:_LONGEST])
     return found and found.text
 
 
@@ -45,7 +49,7 @@ def number(text: str) -> Fraction | None:
     (`2 hours 30 minutes` is 2.5), with currency, units, percent signs, Markdown and LaTeX around them. A percentage is
     its number: `40%` is 40.
     """
-    found = _read(text)
+    found = _read(text[:_LONGEST])
     return found.values[0] if found and found.values else None
 
 
@@ -54,7 +58,7 @@ def same_number(answer: str, gold: str) -> bool:
 
     Two times or ratios are compared as pairs.
     """
-    one, other = _read(answer), _read(gold)
+    one, other = _read(answer[:_LONGEST]), _read(gold[:_LONGEST])
     if one is None or other is None:
         return False
     if one.pair or other.pair:
@@ -74,32 +78,41 @@ class _Reading(NamedTuple):
 
 # --- a statement as arithmetic ----------------------------------------------------------------------------------------
 
-_REWRITES = [
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"<<[^<>]*>>", ""),
-        (r"\\text\s*\{([^{}]*)\}", r" \1 "),
-        (r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r" (\1)/(\2)"),
-        (r"\\frac\s*(\d)\s*(\d)", r" \1/\2"),
-        (r"\(\s*(\d+)\s*\)/\(\s*(\d+)\s*\)", r"\1/\2"),
-        (r"\\(?:times|cdot|ast)(?![a-zA-Z])", "*"),
-        (r"\\div(?![a-zA-Z])", "/"),
-        (r"\\approx(?![a-zA-Z])", "="),
-        (r"\^\\circ|\\[()\[\]]|\\sim(?![a-zA-Z])|(?<![\w.])~|\\hline", " "),
-        (r"\\%|(?i:\bper\s?cent(?:age points?)?\b)", "%"),
-        (r"\\?[$€£¥₹¢₽₩]", " "),
-        (r"(?<=[A-Za-z])_(?:\{[^{}]*\}|\w)", ""),
-        (r"\*\*", "^"),
-        (r"(?<=[A-Za-z])\s*\^\s*(?:\{[^{}]*\}|-?\w)", ""),  # of a unit
-        (r"\^\s*\{([^{}]*)\}", r"^(\1)"),
-        (r"(?<=\d)\s*[xX]\s*(?=\d)", " * "),
-        (r"(?i:\bminus\s+)", "- "),
-        (r"(?i:\bnegative\s+)(?=[\d.(])", "-"),
-        (r"(?<=\d)\s*(?i:\bplus\b)\s*(?=\d)", " + "),
-        (r"(?<=\d)\s+(?i:and\s+(?:a|one)[\s-]+half)\b", " 1/2"),
-        (r"(?<=\d)\s+(?i:and\s+(?:a|one)[\s-]+quarter)\b", " 1/4"),
-    )
-]
+
+def _patterns(*rewrites: tuple[str, str]) -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(pattern), new) for pattern, new in rewrites]
+
+
+_LATEX = _patterns(
+    (r"\\text\s*\{([^{}]*)\}", r" \1 "),
+    (r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r" (\1)/(\2)"),
+    (r"\\frac\s*(\d)\s*(\d)", r" \1/\2"),
+    (r"\(\s*(\d+)\s*\)/\(\s*(\d+)\s*\)", r"\1/\2"),
+    (r"\\(?:times|cdot|ast)(?![a-zA-Z])", "*"),
+    (r"\\div(?![a-zA-Z])", "/"),
+    (r"\\approx(?![a-zA-Z])", "="),
+    (r"\^\\circ|\\[()\[\]]|\\sim(?![a-zA-Z])", " "),
+    (r"\\%", "%"),
+)
+_SIGNS = _patterns(
+    (r"<<[^<>]*>>", ""),
+    (r"(?<![\w.])~|\\?[$€£¥₹¢₽₩]", " "),
+    (r"(?<=[A-Za-z])_(?:\{[^{}]*\}|\w)", ""),
+    (r"\*\*", "^"),
+    (r"(?<=[A-Za-z])\s*\^\s*(?:\{[^{}]*\}|-?\w)", ""),  # of a unit
+    (r"\^\s*\{([^{}]*)\}", r"^(\1)"),
+)
+_WORDS_OF_SIGNS = _patterns(
+    (r"(?i:\bper\s?cent(?:age points?)?\b)", "%"),
+    (r"(?i:\bminus\s+)", "- "),
+    (r"(?i:\bnegative\s+)(?=[\d.(])", "-"),
+    (r"(?<=\d)\s*(?i:\bplus\b)\s*(?=\d)", " + "),
+    (r"(?<=\d)\s*[xX]\s*(?=\d)", " * "),
+    (r"(?<=\d)\s+(?i:and\s+(?:a|one)[\s-]+half)\b", " 1/2"),
+    (r"(?<=\d)\s+(?i:and\s+(?:a|one)[\s-]+quarter)\b", " 1/4"),
+)
+_SIGN = re.compile(r"[<~$€£¥₹¢₽₩_*^]")
+_WORD_OF_SIGN = re.compile(r"per\s?cent|minus|negative|plus|\d\s*x|\band\s", re.IGNORECASE)
 _LABEL = re.compile(
     r"\W*(?:(?:step|part|question|problem|exercise|option|choice|case)\s*\d{1,3}\s*[:.)]|\(?[A-Ha-h][).:])\s+(?=.*\d)",
     re.IGNORECASE,
@@ -109,7 +122,8 @@ _LABEL = re.compile(
 def _arithmetic_text(text: str) -> str:
     """Numbers, signs of arithmetic and words; a command of LaTeX that is left is nothing that is read here."""
     text = presentation.plain(text[:_LONGEST])
-    for pattern, new in _REWRITES:
+    wanted = ("\\" in text, _LATEX), (_SIGN.search(text), _SIGNS), (_WORD_OF_SIGN.search(text), _WORDS_OF_SIGNS)
+    for pattern, new in (rewrite for found, rewrites in wanted if found for rewrite in rewrites):
         text = pattern.sub(new, text)
     return _LABEL.sub("", text, count=1) if _LABEL.match(text) else text
 
@@ -119,11 +133,6 @@ def _first_line(text: str) -> str:
     line, _, rest = text.lstrip()[:_LONGEST].partition("\n")
     announces = line.rstrip().endswith(":") and not re.search(r"\d", line)
     return line + " " + rest.lstrip().partition("\n")[0] if announces else line
-
-
-def _mentions_number(line: str) -> bool:
-    plain = _arithmetic_text(line)
-    return bool(re.search(r"\d", plain)) or _in_words(_sentence(plain)) is not None
 
 
 def _sentence(plain: str) -> str:
@@ -158,11 +167,12 @@ _QUANTITY = re.compile(
 )
 _GROUPED = re.compile(r"\d{1,3}([, '])\d{3}(?:\1\d{3})*(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
 _COMMA = re.compile(r"(?:\d{1,3}(?:([. ])\d{3})(?:\1\d{3})*|\d+),\d+|\d{1,3}(?:\.\d{3}){2,}")
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_SHORT = {"k": 10**3, "m": 10**6, "mil": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "tn": 10**12}
+_NAMED = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_SCALES = _NAMED | {"k": 10**3, "m": 10**6, "mil": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "tn": 10**12}
 _SEVERAL = re.compile(
     r"(?:\b(?:or|and|to|through|versus|vs|and/or)|[,;/&+*^-]|^)[\s({]*$"
-    r"|\b(?:and|or|but|while|whereas|plus)\b|[,;&](?!\s*(?:which|that is|i\.e|so|not|where|with|for|in|after|when|if|giv|at|by)\b)",
+    r"|\b(?:and|or|but|while|whereas|plus)\b|[,;&]"
+    r"(?!\s*(?:which|that is|i\.e|so|not|where|with|for|in|after|when|if|giv|at|by)\b)",
     re.IGNORECASE,
 )
 _NOT = re.compile(r"\W*(?:and\s)?(?:not|rather than|instead of)\b", re.IGNORECASE)
@@ -172,8 +182,19 @@ _BARE = re.compile(rf"\s*[-+]?\s?(?:{_DECIMAL})\s*[.%]?\s*", re.VERBOSE)
 _UNREAD = re.compile(r"\\[a-zA-Z]")
 
 
+@functools.lru_cache(maxsize=4096)  # a gold answer is read once for all attempts at its question
 def _read(text: str) -> _Reading | None:
-    plain = _sentence(_arithmetic_text(text))
+    if _CANONICAL.fullmatch(text):
+        value = Fraction(text)
+        return _Reading(written(value), (value,))
+    return _read_plain(_arithmetic_text(text))
+
+
+_CANONICAL = re.compile(r"-?\d{1,300}(?:\.\d{1,300})?", re.ASCII)
+
+
+def _read_plain(plain: str) -> _Reading | None:
+    plain = _sentence(plain)
     if _UNREAD.search(plain):
         return None
     found = next(_quantities(plain), None)
@@ -205,22 +226,36 @@ def _measured(plain: str, found: re.Match[str]) -> tuple[tuple[Fraction, ...], i
         return (), end
     if (found["scale"] or "").lower() == "dozen":
         return (value, value / 12), end
-    unit = units.named(plain, end)
-    small, contained = (
-        value,
-        Fraction(1),
-    )  # the value in the smallest unit so far, and how many of it the first contains
+    if not _QUANTITY.search(plain, end):
+        return (value,), end
+    unit, unit_end = _unit(plain, end)
+    small, contained = value, Fraction(1)  # the value in the smallest unit so far; how many of it the first contains
     for more in _quantities(plain, end):
-        smaller, added = units.named(plain, more.end()), _quantity(more)
-        joined = plain[unit.end if unit else end : more.start()].strip(" ,")
-        ratio = units.ratio(unit.name if unit else "dollar", smaller.name) if smaller else None
-        if ratio is None or added is None or smaller is None or joined not in ("", "and", "or"):
+        smaller, smaller_end = _unit(plain, more.end())
+        joined, added = plain[unit_end : more.start()].strip(" ,"), _quantity(more)
+        if added is None or smaller is None or joined not in ("", "and", "or"):
             break
-        if joined == "or" and small * ratio != added:
+        ratio = (unit or _DOLLAR).size / smaller.size
+        if (
+            (unit or _DOLLAR).dimension != smaller.dimension
+            or (joined == "or" and small * ratio != added)
+            or ratio <= 1
+        ):
             break
         small, contained = small * ratio + (added if joined != "or" else 0), contained * ratio
-        unit, end = smaller, smaller.end
+        unit, unit_end, end = smaller, smaller_end, smaller_end
     return ((value,) if contained == 1 else (small / contained, small)), end
+
+
+_DOLLAR = units.Unit("money^1", Fraction(1))  # of which the sign is no word
+_UNIT = re.compile(r"\s*([A-Za-z]+)\b")
+
+
+def _unit(plain: str, start: int) -> tuple[units.Unit | None, int]:
+    """The unit of known size behind a number, and where it ends."""
+    word = _UNIT.match(plain, start)
+    unit = units.known(word[1]) if word else None
+    return unit, word.end() if word and unit else start
 
 
 def _quantities(plain: str, start: int = 0) -> Iterator[re.Match[str]]:
@@ -228,7 +263,9 @@ def _quantities(plain: str, start: int = 0) -> Iterator[re.Match[str]]:
 
 
 def _decimal(digits: str) -> Fraction | None:
-    """Of `1,234.5`, `1 234`, `1'234`, `1,00,000`; of a decimal comma (`2,50`, `1.234,5`), where nothing else is meant."""
+    """The value of `1,234.5`, `1 234`, `1'234`, `1,00,000`, and of a decimal comma where it can be nothing else."""
+    if digits.isdigit():
+        return Fraction(int(digits))
     if _GROUPED.fullmatch(digits):
         return Fraction(re.sub("[, ']", "", digits))
     if _COMMA.fullmatch(digits):
@@ -251,8 +288,10 @@ def _quantity(match: re.Match[str]) -> Fraction | None:
     exponent = int(match["e"] or match["ten"] or 0)
     if abs(exponent) > _MOST_DIGITS:
         return None
-    scale = (match["scale"] or match["letter"] or "").lower()
-    value *= Fraction(10) ** exponent * (_SCALES | _SHORT).get(scale, 1)
+    if exponent:
+        value *= Fraction(10) ** exponent
+    if scale := match["scale"] or match["letter"]:
+        value *= _SCALES[scale.lower()]
     return -value if "-" in (match["sign"], match["apart"]) else value
 
 
@@ -273,7 +312,7 @@ _ONES = (
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 SMALL = {word: value for value, word in enumerate(_ONES.split("|"))}
 SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split("|"), start=2)}
-_WORD = "|".join([*SMALL, *_SCALES])
+_WORD = "|".join([*SMALL, *_NAMED])
 _NUMBER_WORDS = rf"(?:{'|'.join(SMALL)})(?:[\s-]+(?:and\s+)?(?:{_WORD}))*"
 _WORDS = re.compile(
     rf"(?P<minus>-\s*|\bnegative\s+)?\b(?P<words>{_NUMBER_WORDS})\b"

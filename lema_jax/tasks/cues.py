@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from lema_jax.tasks import presentation
+from lema_jax.tasks import presentation, thinking
 
 # Bounds that no honest answer meets: characters of any answer, cues of one kind that are looked at.
 _LONGEST_STATED = 2_000
@@ -26,9 +26,10 @@ class Statement(NamedTuple):
 def statements(text: str) -> Iterator[Statement]:
     """Everything that a whole text states as its answer, the last statement first, as `presentation.document` has it.
 
-    What stands after the beginning of another question (`Q:`, `Question:` or `### Instruction:` in a paragraph of its
-    own) is not looked at.
+    What stands after the beginning of another question (`Q:`, `Question:`, `User:` or `### Instruction:` in a paragraph
+    of its own, a user's turn in a chat template) is not looked at.
     """
+    text = thinking.spoken(text).text
     if next_question := _NEXT_QUESTION.search(text):
         text = text[: next_question.start()]
     text = presentation.document(text)
@@ -106,7 +107,10 @@ def _argument(text: str, start: int) -> tuple[str, int]:
 # --- cues -------------------------------------------------------------------------------------------------------------
 
 # It begins where white space begins, and takes it whole: a model may write nothing but line breaks.
-_NEXT_QUESTION = re.compile(r"(?<!\s)(?=[^\S\n]*+\n[^\S\n]*+\n)\s*+(?:Q|Question|#+\s*+Instruction)\s*+:")
+_NEXT_QUESTION = re.compile(
+    r"(?<!\s)(?=[^\S\n]*+\n[^\S\n]*+\n)\s*+(?:Q|Question|Problem|User|Human|#+\s*+Instruction)\s*+:"
+    r"|(?<=\S)\s*+(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)\s*+user"
+)
 
 
 class _Cue(NamedTuple):

@@ -14,7 +14,7 @@ from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import cues, forms, presentation, sources, symbolic
+from lema_jax.tasks import answers, cues, equality, presentation, sources, symbolic
 from lema_jax.tasks import paper as authors
 from lema_jax.tasks.word_problems import prompt
 
@@ -76,7 +76,7 @@ def same(answer: str, gold: str) -> bool:
     answer, gold = presentation.plain(answer), presentation.plain(gold)
     if not answer.strip() or not gold.strip():
         return False
-    verdict = forms.same(forms.read(answer), forms.read(gold))
+    verdict = equality.same(answer, gold)
     return bool(symbolic.same(answer, gold) if verdict is None else verdict)
 
 
@@ -91,22 +91,26 @@ _DISPLAYED = re.compile(r"[\s:\w]{0,40}\\\[(.*?)\\\]", re.DOTALL)
 _FORMULAS = re.compile(r"\$.*\$|\\\(.*\\\)")
 _END = re.compile(r"\.(?=\s|$)|(?<=[a-z])[!?](?=\s|$)|\n|,?\s(?:because|since|which|where)\b")
 _MATTER = re.compile(r"[\d$\\]")  # a statement in words alone yields to any other
-_NAME = re.compile(r"\$\s*[a-zA-Z](?:_\{?\w\}?)?\s*\$|\\\(\s*[a-zA-Z](?:_\{?\w\}?)?\s*\\\)")
-_VALUE = re.compile(r"\b(?:is|are|equals)\s+([-+$\\(\[\d].*)$")
+_VALUE = re.compile(r"[^\d\n]*?\b(?:is|are|equals)\s+(?=[-+$\\(\[\d])")
+_PROSE = re.compile(r"[a-zA-Z]{2,}(?:'s)?\s+[a-zA-Z]{2,}\s[^\\$=]*\d|\D*\d+ [a-z]{3,} [a-z]{2,} [^\\$=]*")
 
 
 def _statement(after: str) -> str:
-    """What stands after a cue: a displayed formula; else the formulas of the sentence, or all of it if it has none."""
+    """What stands after a cue: a displayed formula; else the formulas of the sentence, or all of it if it has none.
+
+    Of `the largest $n$ is 34` the 34, and of a sentence in words its number.
+    """
     if displayed := _DISPLAYED.match(after):
         return displayed[1].strip()
     line = after.lstrip(" :\n*")
-    if value := _VALUE.search(line.partition("\n")[0].rstrip(" .")) if (name := _NAME.search(line)) else None:
-        if not re.search(r"\d", line[: value.start()]):
-            line = value[1]
+    if named := _VALUE.match(line):
+        line = line[named.end() :]
     end = next((end for end in _END.finditer(line) if _outside(line[: end.start()])), None)
     sentence = line[: end.start()] if end else line
-    formulas = _FORMULAS.search(sentence)
-    return (formulas.group() if formulas else sentence).strip(" *")
+    if formulas := _FORMULAS.search(sentence):
+        return formulas.group()
+    sentence = sentence.strip(" *")
+    return (answers.canonical(sentence) if _PROSE.match(sentence) else None) or sentence
 
 
 def _outside(before: str) -> bool:
@@ -114,9 +118,14 @@ def _outside(before: str) -> bool:
     return before.count("$") % 2 == 0 and before.count("{") <= before.count("}")
 
 
+_LONE = re.compile(r"\s*(?:\$[^$\n]+\$|\\\([^\n]+\\\)|\\\[[^\n]+\\\]|[^\n]{0,200}?\d[^\n]{0,200})\s*\.?\s*")
+_SENTENCE = re.compile(r"(?<![\\{a-zA-Z])[a-zA-Z]{3,}\b[^{]")
+
+
 def _alone(text: str) -> str | None:
-    """The text itself where it is one formula or number, and no cue is wanted."""
-    return None
+    """The text itself where it is one formula or number without a word around it."""
+    text = presentation.document(text).strip()
+    return text.rstrip(".") if _LONE.fullmatch(text) and not _SENTENCE.search(text) else None
 
 
 def _rows(

@@ -1,9 +1,9 @@
 r"""Presentation: what a text looks like and not what it says, taken away once, before anything reads it.
 
 `document` is for whole reasoning paths, `plain` for answers, golds and whatever else is short; for every task, for
-models' texts and golds alike. Afterwards a sign has one form: minus is `-`, times `\times`, a superscript `^{2}`, a vulgar
-fraction `\frac{1}{2}`, words within mathematics `\text{…}`, a displayed formula `\[…\]` on one line. Markdown, HTML and
-LaTeX that only say how a thing is set are gone. Linear in the length of the text.
+models' texts and golds alike. Afterwards a sign has one form: minus is `-`, times `\times`, a superscript `^{2}`, a
+vulgar fraction `\frac{1}{2}`, words within mathematics `\text{…}`, a displayed formula `\[…\]` on one line. Markdown,
+HTML and LaTeX that only say how a thing is set are gone. Linear in the length of the text.
 """
 
 import html
@@ -32,6 +32,8 @@ def plain(text: str) -> str:
     if "&" in text:
         text = _ENTITY.sub(lambda found: html.unescape(found.group()), text)
     text = characters(text)
+    if "!=" in text:
+        text = _UNEQUAL.sub("\\\\ne ", text)
     return _latex(text) if "\\" in text or "$$" in text or _BARE_COMMAND.search(text) else text
 
 
@@ -52,6 +54,7 @@ _PAIRED = [
     re.compile(r"(?<![^\s(*\"'])(_{1,2})(?=[^\s_])([^_\n]*[^\s_])\1(?![^\s.,;:!?)*\"'])"),
 ]
 _LEFT_OVER = re.compile(r"(?P<before>[\w)\]}]?)(?P<gap>[^\S\n]{0,9})\*+(?P<behind>[^\S\n]*)(?=(?P<after>[\w(\\.$-]?))")
+_UNEQUAL = re.compile(r"(?<=[a-zA-Z\s}])!=")  # but 5!=120
 _STRUCK = re.compile(r"~~[^~\n]+~~")
 
 
@@ -224,125 +227,30 @@ _REWRITES = [
         (r"\\(?:left|right)\s*\.", ""),
     )
 ]
-_TEXTS = frozenset(
-    [
-        "text",
-        "mbox",
-        "hbox",
-        "textbf",
-        "textrm",
-        "textit",
-        "texttt",
-        "textnormal",
-        "textsf",
-        "textsc",
-        "textmd",
-        "textup",
-        "emph",
-    ]
+
+
+def _names(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_TEXTS = _names("text mbox hbox textbf textrm textit texttt textnormal textsf textsc textmd textup emph")
+_WRAPPERS = _names(
+    """mathbf mathrm mathit mathsf mathtt mathcal mathnormal mathscr boldsymbol bm bold pmb underline ensuremath
+    mathord mathrel mathbin smash textcolor colorbox"""
 )
-_WRAPPERS = frozenset(
-    [
-        "mathbf",
-        "mathrm",
-        "mathit",
-        "mathsf",
-        "mathtt",
-        "mathcal",
-        "mathnormal",
-        "mathscr",
-        "boldsymbol",
-        "bm",
-        "bold",
-        "pmb",
-        "underline",
-        "ensuremath",
-        "mathord",
-        "mathrel",
-        "mathbin",
-        "smash",
-        "textcolor",
-        "colorbox",
-    ]
+_DECLARATIONS = _names(
+    """left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle
+    scriptstyle scriptscriptstyle tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge bf rm
+    it sf tt bfseries itshape mdseries rmfamily sffamily centering noindent limits nolimits nonumber notag hfill
+    null protect boldmath strut mathstrut relax allowbreak"""
 )
-_DECLARATIONS = frozenset(
-    [
-        "left",
-        "right",
-        "middle",
-        "big",
-        "Big",
-        "bigg",
-        "Bigg",
-        "bigl",
-        "bigr",
-        "Bigl",
-        "Bigr",
-        "biggl",
-        "biggr",
-        "Biggl",
-        "Biggr",
-        "displaystyle",
-        "textstyle",
-        "scriptstyle",
-        "scriptscriptstyle",
-        "tiny",
-        "scriptsize",
-        "footnotesize",
-        "small",
-        "normalsize",
-        "large",
-        "Large",
-        "LARGE",
-        "huge",
-        "Huge",
-        "bf",
-        "rm",
-        "it",
-        "sf",
-        "tt",
-        "bfseries",
-        "itshape",
-        "mdseries",
-        "rmfamily",
-        "sffamily",
-        "centering",
-        "noindent",
-        "limits",
-        "nolimits",
-        "nonumber",
-        "notag",
-        "hfill",
-        "null",
-        "protect",
-        "boldmath",
-        "strut",
-        "mathstrut",
-        "relax",
-        "allowbreak",
-    ]
-)
-_DROPPED = frozenset(["color", "hspace", "vspace", "phantom", "hphantom", "vphantom", "label", "tag", "pagecolor"])
+_DROPPED = _names("color hspace vspace phantom hphantom vphantom label tag pagecolor")
 _SPACES = {
     **dict.fromkeys(("\\,", "\\;", "\\:", "\\>", "\\ ", "\\\n"), " "),
     **dict.fromkeys(("\\!", "\\/"), ""),
     **{f"\\{name}": " " for name in ("quad", "qquad", "enspace", "thinspace", "medspace", "thickspace", "enskip")},
 }
-_LINED_UP = frozenset(
-    [
-        "aligned",
-        "align",
-        "alignat",
-        "alignedat",
-        "gather",
-        "gathered",
-        "equation",
-        "split",
-        "multline",
-        "eqnarray",
-        "center",
-    ]
-)
+_LINED_UP = _names("aligned align alignat alignedat gather gathered equation split multline eqnarray center")
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|[{}&]|\\", re.DOTALL)
 _OPENED = re.compile(r"\*?\s*\{")
 _GROUP = re.compile(r"\*?\s*(?:\[[^\[\]{}]*\]\s*)?\{[^{}]*\}")

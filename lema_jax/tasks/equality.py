@@ -1,0 +1,334 @@
+r"""When two forms of an answer are equal."""
+
+import dataclasses
+from collections.abc import Sequence
+from fractions import Fraction
+
+from lema_jax.tasks import curves, evaluator, forms, latex, reals, tokens, units, values, words
+from lema_jax.tasks.forms import Form
+from lema_jax.tasks.latex import Node
+
+_DEGREE: Node = ("/", ("constant", "pi"), ("number", Fraction(180)))
+_AXES = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
+_MOST_TERMS = 1_000  # of a sequence that is written out
+
+
+def same(answer: str, gold: str) -> bool | None:
+    """Whether two answers in plain presentation are equal; None when neither equality nor difference can be told here.
+
+    It is symmetric but for what an answer may say beyond the gold: `x^2 + y^2 = 4` answers 4, but 4 is no circle.
+    What would take too much work is different: nobody else could tell either.
+    """
+    evaluator.allow()
+    try:
+        return _same(forms.read(answer), forms.read(gold))
+    except (evaluator.Exhausted, RecursionError):
+        return False
+
+
+def _same(one: Form, other: Form) -> bool | None:
+    try:
+        return _compare(one, other)
+    except evaluator.TooLarge:
+        return False
+
+
+def _compare(one: Form, other: Form) -> bool | None:
+    kinds = {one.kind, other.kind}
+    if one.tokens == other.tokens and one.unit == other.unit:
+        return True
+    if one.unit and other.unit and one.unit.dimension == other.unit.dimension and one.unit.size != other.unit.size:
+        return _same_quantities(one, other)
+    if "choice" in kinds:
+        return _same_choices(one, other)
+    if "equation" in kinds:
+        return _same_equations(one, other)
+    if kinds & {"set", "relation"}:
+        return _same_sets(one, other)
+    if kinds == {"list"}:
+        return _same_lists(_distinct(one.parts), _distinct(other.parts))
+    if "list" in kinds:
+        return _one_of_list(one, other)
+    if kinds == {"tuple", "matrix"} or kinds == {"tuple", "expression"}:
+        return _same_vectors(one, other)
+    if "ratio" in kinds:
+        return _same_ratios(one, other)
+    if "residue" in kinds:
+        return _same_residues(one, other)
+    if kinds == {"time"}:
+        return words.same_time(one.text, other.text)
+    if kinds in ({"text"}, {"numeral"}):
+        return one.text == other.text and bool(one.text)
+    if kinds == {"tuple"} or kinds == {"matrix"}:
+        alike = one.text == other.text and len(one.parts) == len(other.parts)
+        return _all([_same(*pair) for pair in zip(one.parts, other.parts)]) if alike else False
+    if kinds == {"sequence"}:
+        return _same_sequences(one, other)
+    if kinds == {"expression"}:
+        return _same_expressions(one, other)
+    if "text" in kinds:  # `odd` may be a product of variables
+        return words.plain(one.tokens).replace(" ", "") == words.plain(other.tokens).replace(" ", "") != ""
+    return (
+        None if any(form.kind == "expression" and latex.read(form.tokens) is None for form in (one, other)) else False
+    )
+
+
+def _all(verdicts: Sequence[bool | None]) -> bool | None:
+    return False if False in verdicts else None if None in verdicts else True
+
+
+# --- expressions and what has their values ----------------------------------------------------------------------------
+
+
+def _same_expressions(one: Form, other: Form) -> bool | None:
+    """By value; 25% is 25 as well as a quarter, and 60° is 60 as well as a third of π."""
+    nodes = _node(one), _node(other)
+    if nodes[0] is None or nodes[1] is None:
+        # What the dots stand for nobody works out.
+        return False if "\\cdots" in (*one.tokens, *other.tokens) else None
+    if (verdict := values.same(*nodes)) is not False:
+        return verdict
+    for sign, size in (("%", None), ("\\degree", _DEGREE)):
+        marked = [node[0] == sign for node in nodes]
+        if any(marked):
+            bare = [node[1] if mark else node for node, mark in zip(nodes, marked)]
+            if values.same(*bare):
+                return True
+            if size and not all(marked):
+                return values.same(*(("*", node, size) if mark else node for node, mark in zip(bare, marked)))
+    return _same_without_letters(one, other)
+
+
+def _node(form: Form) -> Node | None:
+    return latex.read(form.tokens)
+
+
+def _same_without_letters(answer: Form, gold: Form) -> bool | None:
+    """A letter behind an answer's number is a unit where the gold is a number without it: `5 m`."""
+    bare = units.without_letter(answer.tokens)
+    quantity, number = latex.read(tuple(bare or ())), _node(gold)
+    if quantity is None or number is None or latex.variables(quantity) or latex.variables(number):
+        return False
+    return values.same(quantity, number)
+
+
+def _same_quantities(one: Form, other: Form) -> bool | None:
+    nodes = [_node(form) for form in (one, other)]
+    if nodes[0] is None or nodes[1] is None or one.unit is None or other.unit is None:
+        return None
+    return values.same(
+        *(("*", node, ("number", form.unit.size)) for node, form in zip(nodes, (one, other)) if form.unit and node)
+    )
+
+
+def _same_ratios(one: Form, other: Form) -> bool | None:
+    """2:4:6 is 1:2:3, and 3:4 is three quarters; two times of day are equal in both parts."""
+    if {one.kind, other.kind} == {"ratio", "time"}:
+        time, ratio = (one, other) if one.kind == "time" else (other, one)
+        return words.same_time(time.text, "".join(ratio.tokens))
+    if one.kind == other.kind and all(map(_may_be_time, (one, other))):
+        return one.tokens == other.tokens
+    if one.kind == other.kind and ("\\cdots",) in (part.tokens for part in (*one.parts, *other.parts)):
+        return (
+            _all([_same(*pair) for pair in zip(one.parts, other.parts)]) if len(one.parts) == len(other.parts) else False
+        )
+    parts = [
+        [_node(part) for part in form.parts] if form.kind == "ratio" else [_node(form), ("number", Fraction(1))]
+        for form in (one, other)
+    ]
+    if len(parts[0]) != len(parts[1]):
+        return False
+    if {one.kind, other.kind} - {"ratio", "expression"}:
+        return False
+    if None in parts[0] or None in parts[1]:
+        return None
+    (first, *these), (start, *those) = parts
+    return _all([values.same(("*", start, this), ("*", first, that)) for this, that in zip(these, those)])
+
+
+def _may_be_time(ratio: Form) -> bool:
+    hours, minutes = ratio.tokens[0], ratio.tokens[-1]
+    return len(ratio.tokens) == 3 and len(hours) <= 2 and len(minutes) == 2 and minutes.isdigit() and int(minutes) < 60
+
+
+def _same_residues(one: Form, other: Form) -> bool | None:
+    if one.kind == other.kind:
+        moduli = [_node(form.parts[1]) for form in (one, other)]
+        residues = [_node(form.parts[0]) for form in (one, other)]
+        if None in moduli or None in residues:
+            return None
+        distance = ("mod", ("-", residues[0], residues[1]), moduli[0])
+        return _all([values.same(*moduli), values.is_zero(distance)])
+    residue, number = (one, other) if one.kind == "residue" else (other, one)
+    return _same(residue.parts[0], number)
+
+
+def _same_choices(one: Form, other: Form) -> bool | None:
+    r"""`(A) 5` answers A as well as 5."""
+    if one.kind == other.kind:
+        return one.text == other.text
+    choice, form = (one, other) if one.kind == "choice" else (other, one)
+    if choice.parts:
+        return _same(choice.parts[0], form)
+    letter = dataclasses.replace(choice, kind="expression", tokens=(choice.text,))
+    return _same(letter, form) if form.kind in ("expression", "equation") else False
+
+
+# --- lists, tuples, vectors -------------------------------------------------------------------------------------------
+
+
+def _distinct(parts: Sequence[Form]) -> list[Form]:
+    found: list[Form] = []
+    for part in parts:
+        if not any(_same(part, other) for other in found):
+            found.append(part)
+    return found
+
+
+def _same_lists(these: Sequence[Form], those: Sequence[Form]) -> bool | None:
+    """Each of these is one of those, and no two the same one; names, when there are three and more, in their order."""
+    if len(these) != len(those):
+        return False
+    if len(these) > 2 and all(form.kind == "text" for form in (*these, *those)):
+        return _all([_same(*pair) for pair in zip(these, those)])
+    left, unsure = list(those), False
+    for one in these:
+        verdicts = [_same(one, other) for other in left]
+        if True in verdicts:
+            left.pop(verdicts.index(True))
+        elif None in verdicts:
+            unsure = True
+        else:
+            return False
+    return None if unsure else True
+
+
+def _one_of_list(one: Form, other: Form) -> bool | None:
+    """`x = 3, y = 5` is (3, 5); a list that repeats one answer is that answer."""
+    several, form = (one, other) if one.kind == "list" else (other, one)
+    if form.kind in ("tuple", "matrix") and (assigned := _assigned(several.parts)):
+        return _all([_same(*pair) for pair in zip(assigned, form.parts)]) if len(assigned) == len(form.parts) else False
+    parts = _distinct(several.parts)
+    return _same(parts[0], form) if len(parts) == 1 else False
+
+
+def _assigned(parts: Sequence[Form]) -> list[Form] | None:
+    """The values of variables that are each given once: by their names where these are of x, y, z, else as they come."""
+    if not all(part.kind == "equation" and curves.is_name(part.parts[0].tokens) for part in parts):
+        return None
+    named = {part.parts[0].tokens: part.parts[1] for part in parts}
+    if len(named) < len(parts):
+        return None
+    usual = all(name[0] in ("x", "y", "z") for name in named)
+    return [named[name] for name in (sorted(named) if usual else named)]
+
+
+def _same_vectors(one: Form, other: Form) -> bool | None:
+    r"""A column is the tuple of its coordinates; so is `3\hat{i} + 4\hat{j}`."""
+    coordinates = _coordinates(one), _coordinates(other)
+    if coordinates[0] is None or coordinates[1] is None:
+        unread = any(form.kind == "expression" and _node(form) is None for form in (one, other))
+        return None if unread else False
+    if len(coordinates[0]) != len(coordinates[1]):
+        return False
+    return _all([_same(*pair) for pair in zip(*coordinates)])
+
+
+def _coordinates(form: Form) -> Sequence[Form] | None:
+    if form.kind == "tuple":
+        return form.parts if form.text in ("()", "[]") else None
+    if form.kind == "matrix":
+        sizes = form.text.split()
+        return form.parts if len(sizes) == 1 or set(sizes) == {"1"} else None
+    if not set(_AXES) & set(form.tokens) or _node(form) is None:
+        return None
+    axes = _AXES if _AXES[2] in form.tokens else _AXES[:2]
+    return [Form("expression", tuple(t for token in form.tokens for t in _digit(token, axis)), ()) for axis in axes]
+
+
+def _digit(token: str, axis: str) -> tuple[str, ...]:
+    return ("(", "1" if token == axis else "0", ")") if token in _AXES else (token,)
+
+
+def _same_sequences(one: Form, other: Form) -> bool | None:
+    """Term by term; an arithmetic progression also by its terms, however many are written."""
+    progressions = _progression(one.parts), _progression(other.parts)
+    if progressions[0] and progressions[1]:
+        return progressions[0] == progressions[1]
+    if len(one.parts) != len(other.parts):
+        return False
+    return _all([_same(*pair) for pair in zip(one.parts, other.parts)])
+
+
+def _progression(parts: Sequence[Form]) -> tuple[Fraction, Fraction, Fraction | None] | None:
+    """First term, difference and last term (None where it does not end) of numbers with `…` for the rest."""
+    at = next(at for at, part in enumerate(parts) if part.tokens == ("\\cdots",))
+    nodes = [_node(part) for part in (*parts[:at], *parts[at + 1 :])]
+    if at < 2 or any(node is None or node[0] not in ("number", "negative") for node in nodes):
+        return None
+    numbers = [-node[1][1] if node[0] == "negative" else node[1] for node in nodes if node]
+    before, after = numbers[:at], numbers[at:]
+    step = before[1] - before[0]
+    steps = [b - a for run in (before, after) for a, b in zip(run, run[1:])]
+    if not step or any(one != step for one in steps) or (after and (after[0] - before[0]) / step % 1):
+        return None
+    return before[0], step, after[-1] if after else None
+
+
+# --- equations, inequalities, sets ------------------------------------------------------------------------------------
+
+
+def _same_equations(one: Form, other: Form) -> bool | None:
+    if one.kind != other.kind:
+        equation, form = (one, other) if one.kind == "equation" else (other, one)
+        left, right = equation.parts
+        if form.kind == "list" and (verdict := _one_of_list(equation, form)):
+            return verdict
+        if curves.is_label(left.tokens, right.tokens) or (equation is one and _is_constant(right)):
+            return _same(right, form) if equation is one else _same(form, right)
+        return False
+    sides = [[part.tokens for part in form.parts] for form in (one, other)]
+    labels = [curves.is_label(*both) for both in sides]
+    if all(labels) and not _differ_in_name(one, other) and (verdict := _same(one.parts[1], other.parts[1])) is not False:
+        return verdict
+    return curves.same_equations(*sides)
+
+
+def _is_constant(form: Form) -> bool:
+    node = _node(form)
+    return node is not None and not latex.variables(node)
+
+
+def _differ_in_name(one: Form, other: Form) -> bool:
+    """`x = 3` is not `y = 3`, nor `f(2) = 3` what `f(3) = 3` is; but `f(x) = 2x` is `y = 2x`, and `AB = 5` is `x = 5`."""
+    names = [form.parts[0].tokens for form in (one, other)]
+    kinds = [curves.kind_of_label(name) for name in names]
+    return names[0] != names[1] and kinds[0] == kinds[1] != "" and all(_is_constant(form.parts[1]) for form in (one, other))
+
+
+def _same_sets(one: Form, other: Form) -> bool | None:
+    sets = _reals(one), _reals(other)
+    if sets[0] is not None and sets[1] is not None:
+        return reals.same(*sets) and not _differ_in_variable(one, other)
+    if {one.kind, other.kind} <= {"set", "relation"}:
+        return curves.same_inequalities(one.tokens, other.tokens)
+    if "text" in (one.kind, other.kind):
+        return False
+    # What stands here may be elements that are no numbers, or nothing that is read.
+    return None if "relation" in (one.kind, other.kind) or any(map(_is_unread, (one, other))) else False
+
+
+def _is_unread(form: Form) -> bool:
+    return form.kind == "expression" and _node(form) is None
+
+
+def _reals(form: Form) -> reals.Reals | None:
+    if form.kind == "list":
+        return reals.points([part.tokens for part in form.parts])
+    return reals.read(form.tokens)
+
+
+def _differ_in_variable(one: Form, other: Form) -> bool:
+    letters = [{token for token in form.tokens if tokens.is_letter(token)} for form in (one, other)]
+    bare = all(reals.OPERATORS & set(form.tokens) and not {"\\{", "\\in"} & set(form.tokens) for form in (one, other))
+    return bare and len(letters[0]) == len(letters[1]) == 1 and letters[0] != letters[1]
