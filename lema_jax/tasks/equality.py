@@ -49,7 +49,7 @@ def _compare(one: Form, other: Form) -> bool | None:
         return _same_lists(_distinct(one.parts), _distinct(other.parts))
     if "list" in kinds:
         return _one_of_list(one, other)
-    if kinds == {"tuple", "matrix"} or kinds == {"tuple", "expression"}:
+    if kinds in ({"tuple", "matrix"}, {"tuple", "expression"}, {"matrix", "expression"}):
         return _same_vectors(one, other)
     if "ratio" in kinds:
         return _same_ratios(one, other)
@@ -208,6 +208,8 @@ def _one_of_list(one: Form, other: Form) -> bool | None:
     several, form = (one, other) if one.kind == "list" else (other, one)
     if form.kind in ("tuple", "matrix") and (assigned := _assigned(several.parts)):
         return _all([_same(*pair) for pair in zip(assigned, form.parts)]) if len(assigned) == len(form.parts) else False
+    if len(form.tokens) == 1 and several.tokens[1:2] == (",",) and "".join(several.tokens).replace(",", ".") == form.tokens[0]:
+        return True  # a decimal comma
     parts = _distinct(several.parts)
     return _same(parts[0], form) if len(parts) == 1 else False
 

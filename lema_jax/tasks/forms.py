@@ -67,6 +67,8 @@ def _time(expression: tuple[str, ...]) -> Form | None:
 def _words(expression: tuple[str, ...]) -> Form | None:
     if (number := words.number(expression)) is not None:
         return Form("expression", number)
+    if expression[0].lstrip(tokens.WORD).lower() in units.BEFORE:
+        return None
     if words.is_date(expression) or (words.is_text(expression) and len(_items(expression)) == 1):
         inner = expression[1:] if expression[0] == '"' else expression
         return None if reals.read(inner) is not None else Form("text", expression, text=words.plain(expression))
@@ -98,7 +100,7 @@ def _quantity(expression: tuple[str, ...]) -> Form | None:
 
 def _set(expression: tuple[str, ...]) -> Form | None:
     signs = reals.SIGNS.intersection(expression)
-    if not signs and not any(map(tokens.is_word, expression)):
+    if not signs and not any(map(tokens.is_word, expression)) and expression[0] != "]" and expression[-1] != "[":
         return None
     if reals.read(expression) is not None:
         return Form("set", expression)
@@ -212,7 +214,7 @@ _NUMERAL = re.compile(
 
 
 def _ratio(expression: tuple[str, ...]) -> Form | None:
-    parts = tokens.split(expression, ":")
+    parts = tokens.split(expression, ":", '"to')
     return Form("ratio", expression, tuple(map(_read, parts))) if len(parts) > 1 and all(parts) else None
 
 

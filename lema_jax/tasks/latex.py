@@ -72,7 +72,7 @@ class _Reader:
         self.bars = 0
 
     def whole(self) -> Node:
-        node = self.sum()
+        node = self.chosen()
         if self.at < len(self.tokens):
             raise _Unread(self.peek())
         return node
@@ -86,6 +86,11 @@ class _Reader:
             raise _Unread(token)
         self.at += 1
         return token
+
+    def chosen(self) -> Node:
+        r"""A sum, or `n \choose k`."""
+        node = self.sum()
+        return ("binomial", node, self.sum()) if self.peek() == "\\choose" and self.take() else node
 
     def sum(self) -> Node:
         node = self.product()
@@ -141,10 +146,7 @@ class _Reader:
     def group(self, opening: str) -> Node:
         bars, self.bars = self.bars, 0
         self.take(opening)
-        node = self.sum()
-        if opening == "{" and self.peek() == "\\choose":
-            self.take()
-            node = ("binomial", node, self.sum())
+        node = self.chosen()
         self.take(tokens.OPENING[opening])
         self.bars = bars
         return node

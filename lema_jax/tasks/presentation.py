@@ -214,7 +214,7 @@ _REWRITES = [
         (r"\\minus(?![a-zA-Z])\s*", "-"),
         (r"\\(?:colon)(?![a-zA-Z])", ":"),
         (r"\\(?:R|reals|Reals)(?![a-zA-Z])", r"\\mathbb{R}"),
-        (r"\\(?:mathbf|boldsymbol|bm|bold)\s*\{\s*([ijk])\s*\}", r"\\hat{\1}"),
+        (r"\\(?:mathbf|boldsymbol|bm|bold)\s*(?:\{\s*([ijk])\s*\}|([ijk])(?![a-zA-Z]))", r"\\hat{\1\2}"),
         (r"\\left\s*<", r"\\langle "),
         (r"\\right\s*>", r"\\rangle "),
         (r"\\(?:left|right)\s*\.", ""),

@@ -51,6 +51,9 @@ Reals: TypeAlias = tuple[Piece, ...]  # apart from each other, in their order
 
 def read(expression: Sequence[str]) -> Reals | None:
     """The set of real numbers that the tokens describe; None when they describe none that is read here."""
+    letters = {token for token in expression if tokens.is_letter(token)} - {"e"}
+    if len(letters) > (2 if "(" in expression and not letters.isdisjoint("fgh") else 1):
+        return None
     try:
         return _read(expression, 0)
     except (RecursionError, evaluator.TooLarge):
@@ -134,6 +137,8 @@ def _less(one: Any, other: Any) -> bool:
 
 def _read(expression: Sequence[str], depth: int) -> Reals | None:
     expression = _trimmed(expression)
+    if len(expression) > 2 and (expression[0], expression[-1]) in (("]", "["), ("]", "]"), ("[", "[")):  # `]1, 2[`
+        expression = ("(" if expression[0] == "]" else "[", *expression[1:-1], ")" if expression[-1] == "[" else "]")
     if not expression or depth > 20:
         return None
 
@@ -152,6 +157,8 @@ def _read(expression: Sequence[str], depth: int) -> Reals | None:
     ):
         parts = [part for part in tokens.split(expression, *separators) if part]
         if len(parts) > 1:
+            if not separators[0].startswith("\\") and not _are_sets(parts):
+                return None
             sets = read_all(parts)
             return None if sets is None else combine(*sets)
     if expression[0] == "\\mathbb{R}":
@@ -186,6 +193,15 @@ def _trimmed(expression: Sequence[str]) -> Sequence[str]:
     while start < end and expression[end - 1] in ".,;:":
         end -= 1
     return expression[start:end]
+
+
+def _are_sets(parts: Sequence[Sequence[str]]) -> bool:
+    """Whether parts between commas or words are conditions, or intervals, which pairs of numbers alone do not show."""
+    signs = [not SIGNS.isdisjoint(part) or any(map(tokens.is_word, part)) for part in parts]
+    brackets = [tokens.within(part, "( [", ") ]") for part in parts]
+    return all(signs) or (
+        all(brackets) and any("\\infinity" in part or "\\infty" in part or "[" in part or "]" in part for part in parts)
+    )
 
 
 def _phrase(expression: Sequence[str]) -> Reals | None:
@@ -304,7 +320,10 @@ def relations(expression: Sequence[str]) -> list[tuple[latex.Node, str, latex.No
 
 
 def _relations(expression: Sequence[str]) -> Reals | None:
-    if (pairs := relations(expression)) is None:
+    if "\\pm" in expression and OPERATORS & set(expression) == {"\\ne"}:
+        signs = [_relations([sign if token == "\\pm" else token for token in expression]) for sign in "+-"]
+        return None if signs[0] is None or signs[1] is None else _intersection(*signs)
+    if (pairs := relations(expression)) is None or all(sign == "=" for _, sign, _ in pairs):
         return None
     names = frozenset().union(*(latex.variables(node) for one, _, other in pairs for node in (one, other)))
     if len(names) != 1:

@@ -26,8 +26,8 @@ _NAMES |= {**dict.fromkeys(("inf", "oo", "infinity"), "\\infty"), "asin": "\\arc
 _NAMES |= {"atan": "\\arctan", "union": "\\cup", "choose": "\\choose", "mod": "\\mod"}
 _FUNCTION_OF_A_LETTER = re.compile(r"(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln)([a-zA-Z])")
 # Words of two letters, and names of units that might be products of variables; units only after a quantity.
-_UNITS = frozenset("mm cm dm km mi yd ft kg mg gm lb lbs oz ml mL hr hrs ms am pm th st nd rd min sec in".split())
-_SMALL_WORDS = frozenset("and or no is of if to".split())
+_UNITS = frozenset("mm cm dm km mi yd ft kg mg gm lb lbs oz ml mL hr hrs yr yrs kgs ms am pm th st nd rd min sec in".split())
+_SMALL_WORDS = {word: word for word in ("and", "or", "no", "is", "of", "if", "to")} | {"and/or": "or"}
 _ALIASES = {
     "\\cdot": "*", "\\times": "*", "\\ast": "*", "\\div": "/", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\lvert": "|",
     "\\rvert": "|", "\\vert": "|", "\\mid": "|", "\\lbrack": "[", "\\rbrack": "]", "\\langle": "(", "\\rangle": ")",
@@ -57,7 +57,7 @@ _TOKEN = re.compile(
     |(?P<thousands>(?<![\d.,])(?:[1-9]\d{{0,2}}(?P<apart>,|\{{,\}}|,\\!\s*|\\,|\\!|\ |')\d{{3}}(?:(?P=apart)\d{{3}})*
       |[1-9]\d?(?:,\d{{2}})+,\d{{3}})(?!\d|,\d)(?:\.\d+)?)
     |(?P<number>(?:\d+\.\d+[eE]-?\d+|\d+[eE]\d+)(?![\w_])|{_DECIMAL})
-    |(?P<letters>[^\W\d_]+)
+    |(?P<letters>and/or|[^\W\d_]+)
     |(?P<sign>\.\.\.|<=|>=|!=|==|\*\*|!!|\|\||.)""",
     re.VERBOSE | re.DOTALL,
 )
@@ -77,7 +77,7 @@ def _lex(text: str, *, in_text: bool) -> Iterator[str]:
             continue
         depth += {"(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1}.get(found, 0)
         if kind == "letters":
-            tokens = [WORD + found] if in_text and found not in _NAMES else list(_letters(found, last, apart, in_text))
+            tokens = list(_letters(found, last, apart, in_text))
         else:
             tokens = list(_others(kind, match, bracketed=depth > 0))
         yield from tokens
@@ -120,21 +120,23 @@ def _letters(run: str, last: str, apart: bool, in_text: bool) -> Iterator[str]:
     """A run of letters: a name, a word, a unit, or variables side by side."""
     quantity = last[-1:].isdigit() or last in (")", "}", "\\pi")
     if run.lower() in _SMALL_WORDS:
-        yield WORD + run.lower()
+        yield WORD + _SMALL_WORDS[run.lower()]
     elif run in _UNITS and quantity and (not in_text or run != "in"):
         yield WORD + run
     elif run in _NAMES and (not in_text or run not in ("max", "min", "mod", "union", "floor", "times", "oo", "pi")):
         yield _NAMES[run]
-    elif in_text or (len(run) > 2 and not _is_product(run)) or not run.isascii():
+    elif in_text or (len(run) > 2 and not _is_product(run, last, apart)) or not run.isascii():
         function = None if in_text else _FUNCTION_OF_A_LETTER.fullmatch(run)
         yield from ["\\" + function[1], function[2]] if function else [WORD + run]
     else:
         yield from run
 
 
-def _is_product(run: str) -> bool:
-    """Whether letters are variables (`abc`, `xyz`, `mnk`) and no word: few, small, and in the alphabet's order."""
-    return len(run) <= 4 and run.islower() and all(a < b for a, b in zip(run, run[1:]))
+def _is_product(run: str, last: str, apart: bool) -> bool:
+    """Whether letters are variables and no word: few and small, in the alphabet's order (`abc`) or of consonants behind
+    a number (`3zyx`)."""
+    ordered = all(a < b for a, b in zip(run, run[1:]))
+    return len(run) <= 4 and run.islower() and (ordered or (last.isdigit() and not apart and not set(run) & set("aeiou")))
 
 
 def _with_marks(tokens: list[str]) -> Iterator[str]:
@@ -143,6 +145,8 @@ def _with_marks(tokens: list[str]) -> Iterator[str]:
     while at < len(tokens):
         name = tokens[at]
         at += 1
+        if name == "x" and tokens[at : at + 2] == ["10", "^"] and at > 1 and tokens[at - 2][-1:].isdigit():
+            name = "*"  # `6.5 x 10^3`
         if is_letter(name):
             while at < len(tokens) and tokens[at] in ("'", "_"):
                 if tokens[at] == "'":

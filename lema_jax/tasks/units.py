@@ -36,7 +36,7 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _PERCENT = frozenset(("percent", "pct", "percentage"))
 _NO_UNIT = frozenset(("and", "or", "remainder", "times", "plus", "minus", "to", "divided", "over", "is", "are", "base"))
-_BEFORE = frozenset(("about", "approximately", "exactly", "roughly", "around", "only", "just", "is", "are"))
+BEFORE = frozenset(("about", "approximately", "exactly", "roughly", "around", "only", "just", "is", "are"))
 # One letter behind a number may be a unit or a variable; the other answer tells.
 _LETTERS = frozenset("msghLNJVWKCFAR")
 
@@ -54,7 +54,7 @@ def read(expression: Sequence[str]) -> tuple[Sequence[str], Unit | None] | None:
     start = 0
     while (
         start < len(expression) - 1
-        and expression[start].lstrip(tokens.WORD).lower() in _BEFORE
+        and expression[start].lstrip(tokens.WORD).lower() in BEFORE
         and tokens.is_word(expression[start])
     ):
         start += 1
