@@ -5,6 +5,7 @@ part. None means "cannot tell": then a computer algebra system may know.
 """
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ _MOST_SIGNS = 3  # ± in one answer
 _AROUND = frozenset((".", ",", ";", ":", "\\sim", "\\approx"))
 
 
+@functools.lru_cache(maxsize=1_024)
 def read(text: str) -> Form:
     """The form of an answer. What is too long or too deep to be an answer is compared letter by letter."""
     if len(text) > tokens.LONGEST:
@@ -61,10 +63,14 @@ def _choice(expression: tuple[str, ...]) -> Form | None:
 
 
 def _time(expression: tuple[str, ...]) -> Form | None:
+    if ":" not in expression and not tokens.has_words(expression):
+        return None
     return Form("time", expression, text=found) if (found := words.time(expression)) else None
 
 
 def _words(expression: tuple[str, ...]) -> Form | None:
+    if not tokens.has_words(expression):
+        return None
     if (number := words.number(expression)) is not None:
         return Form("expression", number)
     if expression[0].lstrip(tokens.WORD).lower() in units.BEFORE:
@@ -90,6 +96,8 @@ def _matrix(expression: tuple[str, ...]) -> Form | None:
 
 
 def _quantity(expression: tuple[str, ...]) -> Form | None:
+    if not tokens.has_words(expression):
+        return None
     if found := units.compound(expression):
         return dataclasses.replace(_read(found[0]), unit=found[1])
     if len(_items(expression)) > 1 or (found := units.read(expression)) is None or not found[0]:
@@ -100,7 +108,7 @@ def _quantity(expression: tuple[str, ...]) -> Form | None:
 
 def _set(expression: tuple[str, ...]) -> Form | None:
     signs = reals.SIGNS.intersection(expression)
-    if not signs and not any(map(tokens.is_word, expression)) and expression[0] != "]" and expression[-1] != "[":
+    if not signs and not tokens.has_words(expression) and expression[0] != "]" and expression[-1] != "[":
         return None
     if reals.read(expression) is not None:
         return Form("set", expression)
@@ -119,13 +127,13 @@ def _items(expression: tuple[str, ...]) -> list[Sequence[str]]:
 
 def _several(expression: tuple[str, ...]) -> Form | None:
     """A list; `x = 1, y = 2; x = 3, y = 4` is a list of lists."""
+    parts = _items(expression)
+    if len(parts) < 2:
+        return None
     for separator in (";", '"or'):
         groups = [part for part in tokens.split(expression, separator) if part]
         if len(groups) > 1 and all("," in part and "=" in part for part in groups):
             return Form("list", expression, tuple(map(_read, groups)))
-    parts = _items(expression)
-    if len(parts) < 2:
-        return None
     if ("\\cdots",) in map(tuple, parts):
         return Form("sequence", expression, tuple(map(_read, parts)))
     return _list(expression, parts)
@@ -184,6 +192,8 @@ def _equation(expression: tuple[str, ...]) -> Form | None:
 
 def _residue(expression: tuple[str, ...]) -> Form | None:
     r"""`3 \pmod 7`, `x \equiv 3 \pmod{7}`."""
+    if "\\pmod" not in expression and "\\equiv" not in expression:
+        return None
     expression = tuple("\\pmod" if token == "\\mod" and "\\equiv" in expression else token for token in expression)
     value, *modulus = tokens.split(
         tuple(t for t in expression if t not in "()" or "\\pmod" not in expression), "\\pmod"
@@ -194,7 +204,7 @@ def _residue(expression: tuple[str, ...]) -> Form | None:
 
 
 def _numeral(expression: tuple[str, ...]) -> Form | None:
-    if "_" not in "".join(expression) and '"base' not in expression:
+    if '"base' not in expression and not any("_" in token for token in expression):
         return None
     found = _NUMERAL.fullmatch("".join(expression).replace('"base', "_").replace("__", "_").replace("_{_", "_{"))
     if found is None:

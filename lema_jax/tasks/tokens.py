@@ -170,7 +170,13 @@ def is_letter(token: str) -> bool:
 
 
 def is_word(token: str) -> bool:
-    return token.startswith(WORD)
+    """Whether a token is a word."""
+    return token[0] == WORD
+
+
+def has_words(expression: Sequence[str]) -> bool:
+    """Whether any of the tokens is a word."""
+    return any(token[0] == WORD for token in expression)
 
 
 def end_of_group(tokens: Sequence[str], start: int) -> int:
@@ -185,6 +191,8 @@ def end_of_group(tokens: Sequence[str], start: int) -> int:
 
 def split(tokens: Sequence[str], *separators: str) -> list[Sequence[str]]:
     """The parts between the separators that stand outside all brackets and environments."""
+    if not any(separator in tokens for separator in separators):
+        return [tokens]
     parts, start, depth = [], 0, 0
     for at, token in enumerate(tokens):
         if depth == 0 and token in separators:

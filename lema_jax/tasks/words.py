@@ -107,6 +107,8 @@ def _clock(text: str) -> tuple[int, int, int, str]:
 
 def choice(expression: Sequence[str]) -> tuple[str, Sequence[str]] | None:
     """The letter of a choice and what stands behind it: `A`, `(A)`, `A)`, `(A) 5`."""
+    if expression[0] != "(" and len(expression) > 1 and expression[1] != ")":
+        return None
     letters = [token.lstrip(tokens.WORD) for token in expression[:3]]
     if len(expression) == 1 and re.fullmatch("[A-Z]", letters[0]):
         return letters[0], ()
