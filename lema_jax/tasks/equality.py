@@ -193,13 +193,17 @@ def _same_lists(these: Sequence[Form], those: Sequence[Form]) -> bool | None:
         return _all([_same(*pair) for pair in zip(these, those)])
     left, unsure = list(those), False
     for one in these:
-        verdicts = [_same(one, other) for other in left]
-        if True in verdicts:
-            left.pop(verdicts.index(True))
-        elif None in verdicts:
-            unsure = True
+        open_ = False
+        for at, other in enumerate(left):
+            verdict = _same(one, other)
+            if verdict:
+                del left[at]
+                break
+            open_ = open_ or verdict is None
         else:
-            return False
+            if not open_:
+                return False
+            unsure = True
     return None if unsure else True
 
 

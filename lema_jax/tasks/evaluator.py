@@ -21,7 +21,7 @@ Value: TypeAlias = Fraction | Any  # or mpmath's mpf and mpc
 
 POINTS = 6
 _LARGEST = 100_000  # bits of an exact number; of the exponent of an inexact one
-_MOST_WORK = 150_000  # of one verdict, in units of some microseconds
+_MOST_WORK = 30_000  # of one verdict: nodes worked out, large numbers counted by the square of their length
 _MOST_TERMS = 2_000  # of a sum or a product
 
 
@@ -105,7 +105,7 @@ class Evaluator:
         return found
 
     def spend(self, work: int) -> None:
-        """Counts the work, in microseconds or so.
+        """Counts the work.
 
         Raises:
           Exhausted: the verdict has had its share.

@@ -27,6 +27,7 @@ class Form:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 _MOST_PARTS = 50  # of a list
+_DEEPEST = 40  # brackets in brackets
 _MOST_SIGNS = 3  # ± in one answer
 _AROUND = frozenset((".", ",", ";", ":", "\\sim", "\\approx"))
 
@@ -34,12 +35,9 @@ _AROUND = frozenset((".", ",", ";", ":", "\\sim", "\\approx"))
 @functools.lru_cache(maxsize=1_024)
 def read(text: str) -> Form:
     """The form of an answer. What is too long or too deep to be an answer is compared letter by letter."""
-    if len(text) > tokens.LONGEST:
-        return Form("text", (text,), text=text)
-    try:
-        return _read(tokens.read(text))
-    except RecursionError:
-        return Form("text", (text,), text=text)
+    if len(text) <= tokens.LONGEST and tokens.depth(expression := tokens.read(text)) <= _DEEPEST:
+        return _read(expression)
+    return Form("text", (text,), text=text)
 
 
 def _read(expression: Sequence[str]) -> Form:

@@ -18,6 +18,8 @@ OPERATORS = frozenset(("<", ">", "\\le", "\\ge", "\\ne"))
 SIGNS = OPERATORS | {"\\cup", "\\cap", "\\setminus", "\\in", "\\mathbb{R}", "\\emptyset"}
 _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\ne": "\\ne", "=": "="}
 _MOST_INTEGERS = 200
+_MOST_PARTS = 50
+_SEPARATORS = frozenset((",", ";", '"and', '"or', "\\cup", "\\cap", "\\setminus"))
 _EVERYTHING = {
     "all real numbers", "all reals", "all real", "all real values", "any real number", "the real numbers",
     "real numbers", "the set of all real numbers", "the set of real numbers", "all numbers", "every real number",
@@ -51,6 +53,8 @@ Reals: TypeAlias = tuple[Piece, ...]  # apart from each other, in their order
 
 def read(expression: Sequence[str]) -> Reals | None:
     """The set of real numbers that the tokens describe; None when they describe none that is read here."""
+    if sum(token in _SEPARATORS for token in expression) > _MOST_PARTS:
+        return None
     letters = {token for token in expression if tokens.is_letter(token)} - {"e"}
     if len(letters) > (2 if "(" in expression and not letters.isdisjoint("fgh") else 1):
         return None

@@ -189,6 +189,15 @@ def end_of_group(tokens: Sequence[str], start: int) -> int:
     return len(tokens)
 
 
+def depth(tokens: Sequence[str]) -> int:
+    """How many brackets are open at once."""
+    deepest = now = 0
+    for token in tokens:
+        now += (token in OPENING) - (token in _CLOSING)
+        deepest = max(deepest, now)
+    return deepest
+
+
 def split(tokens: Sequence[str], *separators: str) -> list[Sequence[str]]:
     """The parts between the separators that stand outside all brackets and environments."""
     if not any(separator in tokens for separator in separators):

@@ -114,6 +114,7 @@ class _At:
     left_reals: bool
     largest: int
     scale: int
+    near: complex | None  # by floating point, where no intermediate number is large
 
 
 @functools.lru_cache(maxsize=1_024)
@@ -123,12 +124,15 @@ def _rough(node: Node, point: int, given: tuple[tuple[str, Fraction], ...]) -> _
         value = evaluator.value(node)
     except Undefined:
         return None
-    return _At(value, evaluator.left_reals, evaluator.largest, evaluator.scale)
+    near = complex(value) if evaluator.scale < 40 and evaluator.largest < 40 else None
+    return _At(value, evaluator.left_reals, evaluator.largest, evaluator.scale, near)
 
 
 def _agree(a: _At, b: _At) -> bool:
     if isinstance(a.value, Fraction) and isinstance(b.value, Fraction):
         return a.value == b.value
+    if a.near is not None and b.near is not None and abs(a.near - b.near) > 1e-6 * abs(a.near):
+        return False
     evaluator = Evaluator(_BITS)
     difference = evaluator.rounded(a.value) - evaluator.rounded(b.value)
     return context().mag(difference) <= max(a.scale, b.scale, evaluator.scale) - _BITS // 2
