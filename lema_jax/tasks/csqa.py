@@ -10,7 +10,7 @@ from typing import Any
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, sources
+from lema_jax.tasks import cues, sources
 from lema_jax.tasks import paper as authors
 
 _URL = "https://s3.amazonaws.com/commonsenseqa/"
@@ -53,10 +53,10 @@ def completion(problem: Problem) -> str:
 def extract(text: str, problem: Problem) -> str | None:
     """The choice that `text` states as its answer, by letter (`B`, `(B)`, `B.`) or by text; None for none or several.
 
-    The line after the last cue (see `answers.stated`) counts; where it names several, what stands before a reason.
+    The line after the last cue (see `cues.statements`) counts; where it names several, what stands before a reason.
     """
-    for after, _ in answers.stated(text):
-        if line := after.strip().partition("\n")[0]:
+    for statement in cues.statements(text):
+        if line := statement.text.strip().partition("\n")[0]:
             return _choice(line, problem.choices)
     return None
 

@@ -1,9 +1,9 @@
 r"""Presentation: what a text looks like and not what it says, taken away once, before anything reads it.
 
 `document` is for whole reasoning paths, `plain` for answers, golds and whatever else is short; for every task, for
-models' texts and golds alike. Afterwards a sign has one form: minus is `-`, times `\times`, a superscript `^{2}`, a vulgar
-fraction `\frac{1}{2}`, words within mathematics `\text{…}`, a displayed formula `\[…\]` on one line. Markdown, HTML and
-LaTeX that only say how a thing is set are gone. Linear in the length of the text.
+models' texts and golds alike. Afterwards a sign has one form: minus is `-`, times `\times`, a superscript `^{2}`, a
+vulgar fraction `\frac{1}{2}`, words within mathematics `\text{…}`, a displayed formula `\[…\]` on one line. Markdown,
+HTML and LaTeX that only say how a thing is set are gone. Linear in the length of the text.
 """
 
 import html
@@ -14,8 +14,11 @@ from lema_jax.tasks import thinking
 
 
 def document(text: str) -> str:
-    """A whole reasoning path: `plain`, without the model's thinking and its end marks, headings, fences and HTML."""
-    text = _SPECIAL_TOKEN.sub("\n", thinking.spoken(text).text)
+    """A whole reasoning path: `plain`, without the model's thinking and its end marks, headings, fences and HTML.
+
+    Of a text longer than 30,000 characters, its end.
+    """
+    text = _SPECIAL_TOKEN.sub("\n", thinking.spoken(text).text[-_LONGEST:])
     if "<" in text:
         text = _LINE_TAG.sub("\n", text)
         text = _TAG.sub("", text)
@@ -29,11 +32,14 @@ def plain(text: str) -> str:
     if "&" in text:
         text = _ENTITY.sub(lambda found: html.unescape(found.group()), text)
     text = characters(text)
+    if "!=" in text:
+        text = _UNEQUAL.sub("\\\\ne ", text)
     return _latex(text) if "\\" in text or "$$" in text or _BARE_COMMAND.search(text) else text
 
 
 # --- documents --------------------------------------------------------------------------------------------------------
 
+_LONGEST = 30_000  # characters
 _SPECIAL_TOKEN = re.compile(r"<\|[a-zA-Z_]{1,40}\|>|</?s>|<end_of_turn>|<eos>")
 _LINE_TAG = re.compile(r"</?(?:br|p|div|li|h[1-6])\b[^<>]{0,200}>", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:a|b|big|center|code|em|font|i|mark|small|span|strong|tt|u)\b[^<>]{0,200}>", re.IGNORECASE)
@@ -47,7 +53,8 @@ _PAIRED = [
     re.compile(r"(?<![\w)\]}*\\])(\*{1,3})(?=[^\s*])([^*\n]*[^\s*])\1(?![\w(*])"),
     re.compile(r"(?<![^\s(*\"'])(_{1,2})(?=[^\s_])([^_\n]*[^\s_])\1(?![^\s.,;:!?)*\"'])"),
 ]
-_LEFT_OVER = re.compile(r"(?P<before>[\w)\]}]?)(?P<gap>[^\S\n]*)\*+(?P<behind>[^\S\n]*)(?=(?P<after>[\w(\\.$-]?))")
+_LEFT_OVER = re.compile(r"(?P<before>[\w)\]}]?)(?P<gap>[^\S\n]{0,9})\*+(?P<behind>[^\S\n]*)(?=(?P<after>[\w(\\.$-]?))")
+_UNEQUAL = re.compile(r"(?<=[a-zA-Z\s}])!=")  # but 5!=120
 _STRUCK = re.compile(r"~~[^~\n]+~~")
 
 
@@ -220,24 +227,30 @@ _REWRITES = [
         (r"\\(?:left|right)\s*\.", ""),
     )
 ]
-_TEXTS = frozenset("text mbox hbox textbf textrm textit texttt textnormal textsf textsc textmd textup emph".split())
-_WRAPPERS = frozenset(
-    "mathbf mathrm mathit mathsf mathtt mathcal mathnormal mathscr boldsymbol bm bold pmb underline ensuremath mathord"
-    " mathrel mathbin smash textcolor colorbox".split()
+
+
+def _names(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_TEXTS = _names("text mbox hbox textbf textrm textit texttt textnormal textsf textsc textmd textup emph")
+_WRAPPERS = _names(
+    """mathbf mathrm mathit mathsf mathtt mathcal mathnormal mathscr boldsymbol bm bold pmb underline ensuremath
+    mathord mathrel mathbin smash textcolor colorbox"""
 )
-_DECLARATIONS = frozenset(
-    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle scriptstyle"
-    " scriptscriptstyle tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge bf rm it sf tt"
-    " bfseries itshape mdseries rmfamily sffamily centering noindent limits nolimits nonumber notag hfill null protect"
-    " boldmath strut mathstrut relax allowbreak".split()
+_DECLARATIONS = _names(
+    """left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle
+    scriptstyle scriptscriptstyle tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge bf rm
+    it sf tt bfseries itshape mdseries rmfamily sffamily centering noindent limits nolimits nonumber notag hfill
+    null protect boldmath strut mathstrut relax allowbreak"""
 )
-_DROPPED = frozenset("color hspace vspace phantom hphantom vphantom label tag pagecolor".split())
+_DROPPED = _names("color hspace vspace phantom hphantom vphantom label tag pagecolor")
 _SPACES = {
     **dict.fromkeys(("\\,", "\\;", "\\:", "\\>", "\\ ", "\\\n"), " "),
     **dict.fromkeys(("\\!", "\\/"), ""),
     **{f"\\{name}": " " for name in ("quad", "qquad", "enspace", "thinspace", "medspace", "thickspace", "enskip")},
 }
-_LINED_UP = frozenset("aligned align alignat alignedat gather gathered equation split multline eqnarray center".split())
+_LINED_UP = _names("aligned align alignat alignedat gather gathered equation split multline eqnarray center")
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|[{}&]|\\", re.DOTALL)
 _OPENED = re.compile(r"\*?\s*\{")
 _GROUP = re.compile(r"\*?\s*(?:\[[^\[\]{}]*\]\s*)?\{[^{}]*\}")

@@ -19,9 +19,11 @@ _TABLE = {
     "time": {
         "s sec second": "1", "min minute": "60", "h hr hour": "3600", "day": "86400", "week": "604800",
     },
+    "months": {"month": "1", "year yr": "12"},
     "money": {"cent": "1/100", "dollar": "1"},
     "weight": {"oz ounce": "1", "lb pound": "16"},
     "mass": {"mg milligram": "1/1000", "g gm gram": "1", "kg kilogram": "1000"},
+    "gallons": {"cup": "1", "pint": "2", "quart": "4", "gallon": "16"},
     "volume": {"ml mL milliliter millilitre": "1", "l L liter litre": "1000"},
 }  # fmt: skip
 _UNITS = {
@@ -47,6 +49,11 @@ class Unit:
 
     dimension: str
     size: Fraction
+
+
+def known(word: str) -> Unit | None:
+    """The unit that a word names, if its size is known: `hours`, `ft`."""
+    return _of_known_size([word])
 
 
 def read(expression: Sequence[str]) -> tuple[Sequence[str], Unit | None] | None:
