@@ -204,11 +204,14 @@ _REWRITES = [
     (re.compile(pattern), new)
     for pattern, new in (
         (r"\$\$((?:[^$\\]|\\.)*+)\$\$", r"\\[\1\\]"),
+        (r"(?<=\d)(?:\{,\}|,\s?\\!\s*)(?=\d{3}(?!\d))", ""),  # of thousands, whereas `(1,000)` may be a pair
+        (r"(?<=\d)\{,\}(?=\d)", "."),
         (r"\{,\}|(?<=\d),\s?\\!\s*(?=\d)", ","),
         (r"(?<=\d)\\!(?=\d)", ""),
         (r"\\(?:operatorname\*?|mathop)\s*\{\s*([a-zA-Z]+)\s*\}", r"\\\1 "),
         (rf"\\math(?:rm|sf|it)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\math(?:rm|sf)\s*\{([^{}]*[a-zA-Z]{2}[^{}]*)\}", r"\\text{\1}"),
+        (r"(?<=[\d})])((?:\\[,;: ]|[~\s])*)\\math(?:rm|sf)\s*\{[~\s]*([a-df-hj-zA-Z])\s*\}", r"\1\\text{\2}"),
         (r"\\([dtc])frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\\f(?:rame)?box(?![a-zA-Z])", r"\\boxed"),
