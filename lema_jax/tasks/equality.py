@@ -88,6 +88,9 @@ def _same_expressions(one: Form, other: Form) -> bool | None:
         return False if "\\cdots" in (*one.tokens, *other.tokens) else None
     if (verdict := values.same(*nodes)) is not False:
         return verdict
+    ends = [form.tokens[-2:] for form in (one, other)]
+    if ends[0] != ends[1] and all(end in (("+", "c"), ("+", "C")) for end in ends):  # a constant of integration
+        return _same(*(dataclasses.replace(form, tokens=form.tokens[:-2]) for form in (one, other)))
     for sign, size in (("%", None), ("\\degree", _DEGREE)):
         marked = [node[0] == sign for node in nodes]
         if any(marked):
@@ -294,10 +297,22 @@ def _same_equations(one: Form, other: Form) -> bool | None:
             return _same(right, form) if equation is one else _same(form, right)
         return False
     sides = [[part.tokens for part in form.parts] for form in (one, other)]
+    if all(len(left) == 4 and curves.is_name(left) for left, _ in sides):  # `f(t) = t^2` is `f(x) = x^2`
+        old, new = sides[1][0][2], sides[0][0][2]
+        other = dataclasses.replace(other, parts=tuple(_renamed(part, old, new) for part in other.parts))
+        sides[1] = [part.tokens for part in other.parts]
     labels = [curves.is_label(*both) for both in sides]
     if all(labels) and not _differ_in_name(one, other) and (verdict := _same(one.parts[1], other.parts[1])) is not False:
         return verdict
     return curves.same_equations(*sides)
+
+
+def _renamed(form: Form, old: str, new: str) -> Form:
+    return dataclasses.replace(
+        form,
+        tokens=tuple(new if token == old else token for token in form.tokens),
+        parts=tuple(_renamed(part, old, new) for part in form.parts),
+    )
 
 
 def _is_constant(form: Form) -> bool:
@@ -330,7 +345,7 @@ def _is_unread(form: Form) -> bool:
 
 def _reals(form: Form) -> reals.Reals | None:
     if form.kind == "list":
-        return reals.points([part.tokens for part in form.parts])
+        return reals.union([part.tokens for part in form.parts])
     return reals.read(form.tokens)
 
 

@@ -338,7 +338,7 @@ def _function(name: str) -> Callable[..., Value]:
 
 
 _OF_ANGLES = frozenset("sin cos tan cot sec csc cis".split())
-_MPMATH = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
+_MPMATH = {f"arc{name}": f"a{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")}
 _OPERATIONS: dict[str, Callable[..., Value]] = {
     "number": lambda of, number: number,
     "variable": _variable,
@@ -370,6 +370,6 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "\\min": _of_several(min),
     **{
         f"\\{name}": _function(name)
-        for name in "sin cos tan cot sec csc cis arcsin arccos arctan sinh cosh tanh ln log lg exp".split()
+        for name in "sin cos tan cot sec csc cis arcsin arccos arctan arcsinh arccosh arctanh sinh cosh tanh ln log lg exp".split()
     },
 }

@@ -79,12 +79,19 @@ def _words(expression: tuple[str, ...]) -> Form | None:
     return None
 
 
+def _remainder(expression: tuple[str, ...]) -> Form | None:
+    """`5 R 2`, `5 remainder 2`."""
+    if len(expression) != 3 or expression[1].lower() not in ("r", '"r', '"remainder') or not (expression[0] + expression[2]).isdigit():
+        return None
+    return Form("text", expression, text=f"{int(expression[0])} remainder {int(expression[2])}")
+
+
 def _matrix(expression: tuple[str, ...]) -> Form | None:
+    if (written := matrices.determinant(expression)) is not None:
+        return Form("expression", written)
     if (rows := matrices.read(expression)) is not None:
         cells = tuple(_read(cell) for row in rows for cell in row)
         return Form("matrix", expression, cells, " ".join(str(len(row)) for row in rows))
-    if (written := matrices.determinant(expression)) is not None:
-        return Form("expression", written)
     if expression[0] == "\\begin{cases}" and expression[-1] == "\\end{cases}":
         rows = matrices.rows_of(expression[1:-1])
         if all(len(row) == 1 for row in rows):
@@ -120,7 +127,7 @@ def _set(expression: tuple[str, ...]) -> Form | None:
 
 
 def _items(expression: tuple[str, ...]) -> list[Sequence[str]]:
-    return [part for part in tokens.split(expression, ",", ";", '"and', '"or') if part]
+    return [part for part in tokens.split(expression, ",", ";", '"and', '"or', "&", "\\&") if part]
 
 
 def _several(expression: tuple[str, ...]) -> Form | None:
@@ -227,6 +234,8 @@ def _ratio(expression: tuple[str, ...]) -> Form | None:
 
 
 def _tuple(expression: tuple[str, ...]) -> Form | None:
+    if expression[-2:] == ("^", "T"):  # a column
+        expression = expression[:-2]
     if not tokens.within(expression, "( [", ") ]"):
         return None
     inner = expression[1:-1]
@@ -239,6 +248,6 @@ def _tuple(expression: tuple[str, ...]) -> Form | None:
 
 
 _READERS: tuple[Callable[[tuple[str, ...]], Form | None], ...] = (
-    _choice, _time, _words, _matrix, _set, _quantity, _residue, _several, _equation, _braces, _signs, _numeral, _ratio,
+    _choice, _time, _remainder, _words, _matrix, _set, _quantity, _residue, _several, _equation, _braces, _signs, _numeral, _ratio,
     _tuple,
 )  # fmt: skip

@@ -161,6 +161,8 @@ def _read(expression: Sequence[str], depth: int) -> Reals | None:
     ):
         parts = [part for part in tokens.split(expression, *separators) if part]
         if len(parts) > 1:
+            if "\\ne" in parts[0] and _is_name(parts[0][: (at := list(parts[0]).index("\\ne"))]):  # `x \ne 1, 2`
+                parts = [(*parts[0][: at + 1], *part) if SIGNS.isdisjoint(part) else part for part in parts]
             if not separators[0].startswith("\\") and not _are_sets(parts):
                 return None
             sets = read_all(parts)
@@ -190,6 +192,11 @@ def _read(expression: Sequence[str], depth: int) -> Reals | None:
 
 def _trimmed(expression: Sequence[str]) -> Sequence[str]:
     start, end = 0, len(expression)
+    for at, token in enumerate(expression[:8]):
+        if token.lower() in ('"that', '"satisfying', '"with', '"which'):  # `all real numbers x such that …`
+            start = at + 1
+    if expression[:1] in (('"all',), ('"All',)) and len(expression) > 2 and expression[2] in OPERATORS:
+        start = 1
     while start < end and (
         expression[start] in ".,;:" or expression[start].lower() in ('"for', '"when', '"where', '"if')
     ):
@@ -286,14 +293,19 @@ def _braces(inner: Sequence[str], depth: int) -> Reals | None:
             if found is not None and len(name) > 1 and list(name[1]) == ["\\mathbb{Z}"]:
                 return _integers(found)
             return None if found is None or domain is None else _intersection(found, domain)
-    return points(tokens.split(inner, ","))
+    return union(tokens.split(inner, ","))
 
 
-def points(expressions: Iterable[Sequence[str]]) -> Reals | None:
-    """The set of the numbers that the expressions are; None when one is none."""
-    found = [constant(expression) for expression in expressions]
-    finite = all(number is not None and not mpmath.isinf(number) for number in found)
-    return _union(*((_point(number),) for number in found)) if finite else None
+def union(expressions: Iterable[Sequence[str]]) -> Reals | None:
+    """The union of sets, and of the numbers that are no sets; None when a part is neither."""
+    sets: list[Reals] = []
+    for expression in expressions:
+        number = constant(expression)
+        part = read(expression) if number is None or mpmath.isinf(number) else (_point(number),)
+        if part is None:
+            return None
+        sets.append(part)
+    return _union(*sets)
 
 
 def _integers(one: Reals) -> Reals | None:

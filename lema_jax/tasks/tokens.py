@@ -12,7 +12,7 @@ WORD = '"'
 LONGEST = 1_000  # characters; what is longer is no answer
 
 FUNCTIONS = frozenset(
-    "\\arcsin \\arccos \\arctan \\sinh \\cosh \\tanh \\sin \\cos \\tan \\cot \\sec \\csc \\log \\ln \\lg \\exp \\cis \\gcd"
+    "\\arcsin \\arccos \\arctan \\arcsinh \\arccosh \\arctanh \\sinh \\cosh \\tanh \\sin \\cos \\tan \\cot \\sec \\csc \\log \\ln \\lg \\exp \\cis \\gcd"
     " \\lcm \\max \\min \\det".split()
 )
 OPENING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
@@ -36,7 +36,7 @@ _ALIASES = {
     "\\wedge": '"and', "\\lor": '"or', "\\vee": '"or', "**": "^", "\\backslash": "\\setminus", "\\bmod": "\\mod",
     "\\%": "%", "\\colon": ":", "\\implies": "\\to", "\\Rightarrow": "\\to", "\\rightarrow": "\\to", "\\tg": "\\tan",
     "\\simeq": "\\approx", "\\dots": "\\cdots", "\\ldots": "\\cdots", "...": "\\cdots", "\\|": "||", ";": ";",
-    "\\asin": "\\arcsin", "\\acos": "\\arccos", "\\atan": "\\arctan", "\\tfrac": "\\frac", "\\dfrac": "\\frac",
+    "\\arsinh": "\\arcsinh", "\\arcosh": "\\arccosh", "\\artanh": "\\arctanh", "\\asin": "\\arcsin", "\\acos": "\\arccos", "\\atan": "\\arctan", "\\tfrac": "\\frac", "\\dfrac": "\\frac",
 }  # fmt: skip
 
 _NOTHING = r"\s+|\\[,;:!>\s$]|[~$€£¥₹¢]|\\(?:qquad|quad|left|right|middle|boxed)(?![a-zA-Z])|\\[()\[\]]"
@@ -48,6 +48,8 @@ _TOKEN = re.compile(
     |(?P<environment>\\(?:begin|end)\s*\{{[a-zA-Z]+\*?\}}(?:\s*\{{[lcr|@\s]*\}})?)
     |\\(?:mathbb|Bbb|mathds)\s*\{{?\s*(?P<field>[A-Z])\s*\}}?
     |\\(?:hat|vec|widehat)\s*\{{?\s*\\?(?P<axis>[ijk])(?:math)?(?![a-zA-Z])\s*\}}?
+    |\\(?:bar|overline|tilde)\s*\{{\s*(?P<barred>[a-zA-Z])\s*\}}|\\vec\s*\{{\s*(?P<vector>[a-zA-Z])\s*\}}
+    |\\overline\s*\{{\s*(?P<segment>[A-Z]{{2}})\s*\}}
     |(?P<degrees>\^\s*(?:\\circ(?![a-zA-Z])|\{{\s*\\circ\s*\}}))
     |(?<![\w\}}\])])(?:\{{\s*\}})?[_^]\s*\{{?(?P<n>\w+)\}}?\s*(?P<choice>[CP])\s*_\s*\{{?(?P<k>\w+)\}}?
     |(?<![\w.])(?P<n_>\d+)\s?(?P<choice_>[CP])\s?(?P<k_>\d+)(?!\w*_)
@@ -58,7 +60,7 @@ _TOKEN = re.compile(
       |[1-9]\d?(?:,\d{{2}})+,\d{{3}})(?!\d|,\d)(?:\.\d+)?)
     |(?P<number>(?:\d+\.\d+[eE]-?\d+|\d+[eE]\d+)(?![\w_])|{_DECIMAL})
     |(?P<letters>and/or|[^\W\d_]+)
-    |(?P<sign>\.\.\.|<=|>=|!=|==|\*\*|!!|\|\||.)""",
+    |(?P<sign>\.\.\.|<=|>=|!=|==|\*\*|!!|.)""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -87,7 +89,7 @@ def _lex(text: str, *, in_text: bool) -> Iterator[str]:
 def _others(kind: str, match: re.Match[str], *, bracketed: bool) -> Iterator[str]:
     found = match.group()
     if kind == "text":
-        yield from _lex(match["text"], in_text=True)
+        yield from _lex(match["text"], in_text=match["text"] not in ("i", "e"))
     elif kind == "row":
         yield "\\\\"
     elif kind == "environment":
@@ -96,6 +98,10 @@ def _others(kind: str, match: re.Match[str], *, bracketed: bool) -> Iterator[str
         yield f"\\mathbb{{{match['field']}}}"
     elif kind == "axis":
         yield f"\\hat{{{match['axis']}}}"
+    elif kind == "barred":
+        yield f"\\bar{{{match['barred']}}}"
+    elif kind in ("vector", "segment"):
+        yield from match[kind]
     elif kind == "degrees":
         yield "\\degree"
     elif kind in ("k", "k_"):
@@ -157,6 +163,7 @@ def _with_marks(tokens: list[str]) -> Iterator[str]:
         yield name
 
 
+_MARKED = ("\\hat{", "\\bar{")
 _GREEK = frozenset(
     "\\alpha \\beta \\gamma \\delta \\epsilon \\zeta \\eta \\theta \\iota \\kappa \\lambda \\mu \\nu \\xi \\rho \\sigma"
     " \\tau \\phi \\chi \\psi \\omega \\Gamma \\Delta \\Theta \\Lambda \\Sigma \\Phi \\Psi \\Omega \\ell".split()
@@ -166,7 +173,7 @@ _GREEK = frozenset(
 def is_letter(token: str) -> bool:
     """Whether a token is the name of a variable: a letter, Latin or Greek, with its marks."""
     letter = token.partition("_")[0].rstrip("'")
-    return len(letter) == 1 and letter.isalpha() and letter.isascii() or letter in _GREEK or letter.startswith("\\hat{")
+    return (len(letter) == 1 and letter.isalpha() and letter.isascii()) or letter in _GREEK or letter[:5] in _MARKED
 
 
 def is_word(token: str) -> bool:

@@ -40,7 +40,7 @@ _PERCENT = frozenset(("percent", "pct", "percentage"))
 _NO_UNIT = frozenset(("and", "or", "remainder", "times", "plus", "minus", "to", "divided", "over", "is", "are", "base"))
 BEFORE = frozenset(("about", "approximately", "exactly", "roughly", "around", "only", "just", "is", "are"))
 # One letter behind a number may be a unit or a variable; the other answer tells.
-_LETTERS = frozenset("msghLNJVWKCFAR")
+_LETTERS = frozenset(("\\Omega", *"msghLNJVWKCFA"))
 
 
 @dataclasses.dataclass(frozen=True)

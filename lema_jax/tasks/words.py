@@ -14,6 +14,8 @@ _SMALL = {word: value for value, word in enumerate(_ONES)} | {
     word: 10 * value for value, word in enumerate(_TENS, start=2)
 }
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_FRACTIONS = {"half": "2", "third": "3", "quarter": "4", "fourth": "4", "fifth": "5", "sixth": "6", "seventh": "7"}
+_FRACTIONS |= {"eighth": "8", "ninth": "9", "tenth": "10", "hundredth": "100"}
 _MONTHS = "january february march april may june july august september october november december".split()
 _DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 _SHORT = {name[:3]: name for name in (*_MONTHS, *_DAYS)} | {"sept": "september", "tues": "tuesday", "thurs": "thursday"}
@@ -31,6 +33,9 @@ def number(expression: Sequence[str]) -> tuple[str, ...] | None:
     words = [token.lstrip(tokens.WORD).lower() for token in expression if token != "-"]
     sign = words[:1] in (["negative"], ["minus"])
     words = words[sign:]
+    if words and (parts := _FRACTIONS.get(words[-1].removesuffix("s").replace("halve", "half"))):
+        top = number(words[:-1]) if len(words) > 1 and words[:-1] != ["a"] else ("1",)
+        return ("-",) * sign + (*top, "/", parts) if top else None
     if not words or not all(word in _SMALL or word in _SCALES or word in ("hundred", "and") for word in words):
         return None
     whole = group = 0
@@ -71,7 +76,8 @@ def plain(expression: Sequence[str]) -> str:
 
 def time(expression: Sequence[str]) -> str | None:
     """A time with its half of the day, `4:30 pm`, or with seconds; `4:30` alone may be a ratio."""
-    found = _TIME.fullmatch("".join(token.lstrip(tokens.WORD) for token in expression))
+    text = "".join(token.lstrip(tokens.WORD) for token in expression)
+    found = _TIME.fullmatch({"noon": "12:00pm", "midnight": "12:00am"}.get(text.lower(), text))
     if found is None or not (found["seconds"] or found["half"]):
         return None
     hour = f"{int(found['hour'])}:{found['minute'] or '00'}"
@@ -107,16 +113,18 @@ def _clock(text: str) -> tuple[int, int, int, str]:
 
 def choice(expression: Sequence[str]) -> tuple[str, Sequence[str]] | None:
     """The letter of a choice and what stands behind it: `A`, `(A)`, `A)`, `(A) 5`."""
-    if expression[0] != "(" and len(expression) > 1 and expression[1] != ")":
+    if expression[0] != "(" and len(expression) > 1 and expression[1] not in (")", "."):
         return None
     letters = [token.lstrip(tokens.WORD) for token in expression[:3]]
     if len(expression) == 1 and re.fullmatch("[A-Z]", letters[0]):
         return letters[0], ()
     bracket = letters[0] == "("
     at = int(bracket)
-    if len(letters) < at + 2 or not re.fullmatch("[A-Z]", letters[at]) or letters[at + 1] != ")":
+    if len(letters) < at + 2 or not re.fullmatch("[A-Z]", letters[at]) or letters[at + 1] != ")" and not (letters[1] == "." and len(expression) > 2):
         return None
     rest = expression[at + 2 :]
+    if rest and rest[0] in (",", ";"):
+        return None
     return None if rest and rest[0] in ("(", "^", "=", "*", "/", "+", "-", "!") and not bracket else (letters[at], rest)
 
 
