@@ -1,6 +1,7 @@
 r"""When two forms of an answer are equal."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -82,19 +83,19 @@ def _all(verdicts: Sequence[bool | None]) -> bool | None:
 
 def _same_expressions(one: Form, other: Form) -> bool | None:
     """By value; 25% is 25 as well as a quarter, and 60° is 60 as well as a third of π."""
-    nodes = _node(one), _node(other)
-    if nodes[0] is None or nodes[1] is None:
+    left, right = _node(one), _node(other)
+    if left is None or right is None:
         # What the dots stand for nobody works out.
         return False if "\\cdots" in (*one.tokens, *other.tokens) else None
-    if (verdict := values.same(*nodes)) is not False:
+    if (verdict := values.same(left, right)) is not False:
         return verdict
     ends = [form.tokens[-2:] for form in (one, other)]
     if ends[0] != ends[1] and all(end in (("+", "c"), ("+", "C")) for end in ends):  # a constant of integration
         return _same(*(dataclasses.replace(form, tokens=form.tokens[:-2]) for form in (one, other)))
     for sign, size in (("%", None), ("\\degree", _DEGREE)):
-        marked = [node[0] == sign for node in nodes]
+        marked = [node[0] == sign for node in (left, right)]
         if any(marked):
-            bare = [node[1] if mark else node for node, mark in zip(nodes, marked)]
+            bare = [node[1] if mark else node for node, mark in zip((left, right), marked)]
             if values.same(*bare):
                 return True
             if size and not all(marked):
@@ -133,7 +134,9 @@ def _same_ratios(one: Form, other: Form) -> bool | None:
         return one.tokens == other.tokens
     if one.kind == other.kind and ("\\cdots",) in (part.tokens for part in (*one.parts, *other.parts)):
         return (
-            _all([_same(*pair) for pair in zip(one.parts, other.parts)]) if len(one.parts) == len(other.parts) else False
+            _all([_same(*pair) for pair in zip(one.parts, other.parts)])
+            if len(one.parts) == len(other.parts)
+            else False
         )
     parts = [
         [_node(part) for part in form.parts] if form.kind == "ratio" else [_node(form), ("number", Fraction(1))]
@@ -215,14 +218,18 @@ def _one_of_list(one: Form, other: Form) -> bool | None:
     several, form = (one, other) if one.kind == "list" else (other, one)
     if form.kind in ("tuple", "matrix") and (assigned := _assigned(several.parts)):
         return _all([_same(*pair) for pair in zip(assigned, form.parts)]) if len(assigned) == len(form.parts) else False
-    if len(form.tokens) == 1 and several.tokens[1:2] == (",",) and "".join(several.tokens).replace(",", ".") == form.tokens[0]:
+    if (
+        len(form.tokens) == 1
+        and several.tokens[1:2] == (",",)
+        and "".join(several.tokens).replace(",", ".") == form.tokens[0]
+    ):
         return True  # a decimal comma
     parts = _distinct(several.parts)
     return _same(parts[0], form) if len(parts) == 1 else False
 
 
 def _assigned(parts: Sequence[Form]) -> list[Form] | None:
-    """The values of variables that are each given once: by their names where these are of x, y, z, else as they come."""
+    """The values of variables, each given once: in the order of their names where these are x, y, z, else as given."""
     if not all(part.kind == "equation" and curves.is_name(part.parts[0].tokens) for part in parts):
         return None
     named = {part.parts[0].tokens: part.parts[1] for part in parts}
@@ -234,13 +241,10 @@ def _assigned(parts: Sequence[Form]) -> list[Form] | None:
 
 def _same_vectors(one: Form, other: Form) -> bool | None:
     r"""A column is the tuple of its coordinates; so is `3\hat{i} + 4\hat{j}`."""
-    coordinates = _coordinates(one), _coordinates(other)
-    if coordinates[0] is None or coordinates[1] is None:
-        unread = any(form.kind == "expression" and _node(form) is None for form in (one, other))
-        return None if unread else False
-    if len(coordinates[0]) != len(coordinates[1]):
-        return False
-    return _all([_same(*pair) for pair in zip(*coordinates)])
+    these, those = _coordinates(one), _coordinates(other)
+    if these is None or those is None:
+        return None if any(map(_is_unread, (one, other))) else False
+    return _all([_same(*pair) for pair in zip(these, those)]) if len(these) == len(those) else False
 
 
 def _coordinates(form: Form) -> Sequence[Form] | None:
@@ -278,7 +282,7 @@ def _progression(parts: Sequence[Form]) -> tuple[Fraction, Fraction, Fraction | 
     numbers = [-node[1][1] if node[0] == "negative" else node[1] for node in nodes if node]
     before, after = numbers[:at], numbers[at:]
     step = before[1] - before[0]
-    steps = [b - a for run in (before, after) for a, b in zip(run, run[1:])]
+    steps = [b - a for run in (before, after) for a, b in itertools.pairwise(run)]
     if not step or any(one != step for one in steps) or (after and (after[0] - before[0]) / step % 1):
         return None
     return before[0], step, after[-1] if after else None
@@ -302,7 +306,11 @@ def _same_equations(one: Form, other: Form) -> bool | None:
         other = dataclasses.replace(other, parts=tuple(_renamed(part, old, new) for part in other.parts))
         sides[1] = [part.tokens for part in other.parts]
     labels = [curves.is_label(*both) for both in sides]
-    if all(labels) and not _differ_in_name(one, other) and (verdict := _same(one.parts[1], other.parts[1])) is not False:
+    if (
+        all(labels)
+        and not _differ_in_name(one, other)
+        and (verdict := _same(one.parts[1], other.parts[1])) is not False
+    ):
         return verdict
     return curves.same_equations(*sides)
 
@@ -321,16 +329,20 @@ def _is_constant(form: Form) -> bool:
 
 
 def _differ_in_name(one: Form, other: Form) -> bool:
-    """`x = 3` is not `y = 3`, nor `f(2) = 3` what `f(3) = 3` is; but `f(x) = 2x` is `y = 2x`, and `AB = 5` is `x = 5`."""
+    """`x = 3` is not `y = 3`, nor `f(2) = 3` `f(3) = 3`; but `f(x) = 2x` is `y = 2x`, and `AB = 5` is `x = 5`."""
     names = [form.parts[0].tokens for form in (one, other)]
     kinds = [curves.kind_of_label(name) for name in names]
-    return names[0] != names[1] and kinds[0] == kinds[1] != "" and all(_is_constant(form.parts[1]) for form in (one, other))
+    return (
+        names[0] != names[1]
+        and kinds[0] == kinds[1] != ""
+        and all(_is_constant(form.parts[1]) for form in (one, other))
+    )
 
 
 def _same_sets(one: Form, other: Form) -> bool | None:
-    sets = _reals(one), _reals(other)
-    if sets[0] is not None and sets[1] is not None:
-        return reals.same(*sets) and not _differ_in_variable(one, other)
+    this, that = _reals(one), _reals(other)
+    if this is not None and that is not None:
+        return reals.same(this, that) and not _differ_in_variable(one, other)
     if {one.kind, other.kind} <= {"set", "relation"}:
         return curves.same_inequalities(one.tokens, other.tokens)
     if "text" in (one.kind, other.kind):

@@ -1,8 +1,4 @@
-r"""What an answer of mathematics is: an expression, a list, a tuple, a matrix, an equation, a text; and when two are equal.
-
-`read` turns an answer in plain presentation (`presentation.plain`) into a `Form`; `same` compares two forms part by
-part. None means "cannot tell": then a computer algebra system may know.
-"""
+r"""What an answer of mathematics is: an expression, a list, a tuple, a matrix, an equation, a set, a text."""
 
 import dataclasses
 import functools
@@ -10,14 +6,14 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from lema_jax.tasks import curves, latex, matrices, reals, tokens, units, values, words
+from lema_jax.tasks import curves, latex, matrices, reals, tokens, units, words
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
     """An answer, taken apart. `kind` says what the parts are and how they compare."""
 
-    kind: str  # a key of `_SAME`
+    kind: str  # choice, equation, expression, list, matrix, numeral, ratio, relation, residue, sequence, set, …
     tokens: tuple[str, ...]
     parts: tuple["Form", ...] = ()
     text: str = ""  # of a text, a time, a choice, a numeral; the brackets of a tuple; the shape of a matrix
@@ -81,7 +77,11 @@ def _words(expression: tuple[str, ...]) -> Form | None:
 
 def _remainder(expression: tuple[str, ...]) -> Form | None:
     """`5 R 2`, `5 remainder 2`."""
-    if len(expression) != 3 or expression[1].lower() not in ("r", '"r', '"remainder') or not (expression[0] + expression[2]).isdigit():
+    if (
+        len(expression) != 3
+        or expression[1].lower() not in ("r", '"r', '"remainder')
+        or not (expression[0] + expression[2]).isdigit()
+    ):
         return None
     return Form("text", expression, text=f"{int(expression[0])} remainder {int(expression[2])}")
 
@@ -103,8 +103,8 @@ def _matrix(expression: tuple[str, ...]) -> Form | None:
 def _quantity(expression: tuple[str, ...]) -> Form | None:
     if not tokens.has_words(expression):
         return None
-    if found := units.compound(expression):
-        return dataclasses.replace(_read(found[0]), unit=found[1])
+    if total := units.compound(expression):
+        return dataclasses.replace(_read(total[0]), unit=total[1])
     if len(_items(expression)) > 1 or (found := units.read(expression)) is None or not found[0]:
         return None
     form = _read(found[0])
@@ -248,6 +248,6 @@ def _tuple(expression: tuple[str, ...]) -> Form | None:
 
 
 _READERS: tuple[Callable[[tuple[str, ...]], Form | None], ...] = (
-    _choice, _time, _remainder, _words, _matrix, _set, _quantity, _residue, _several, _equation, _braces, _signs, _numeral, _ratio,
-    _tuple,
+    _choice, _time, _remainder, _words, _matrix, _set, _quantity, _residue, _several, _equation, _braces, _signs,
+    _numeral, _ratio, _tuple,
 )  # fmt: skip

@@ -10,7 +10,8 @@ from lema_jax.tasks import tokens
 
 Rows = list[list[tuple[str, ...]]]
 
-_ENVIRONMENTS = frozenset(f"\\begin{{{kind}}}" for kind in "matrix pmatrix bmatrix Bmatrix smallmatrix array".split())
+_KINDS = tokens.names("matrix pmatrix bmatrix Bmatrix smallmatrix array")
+_ENVIRONMENTS = frozenset(f"\\begin{{{kind}}}" for kind in _KINDS)
 _DETERMINANTS = frozenset(f"\\begin{{{kind}}}" for kind in ("vmatrix", "Vmatrix"))
 _LARGEST_DETERMINANT = 4
 
@@ -19,7 +20,8 @@ def read(expression: Sequence[str]) -> Rows | None:
     """The cells of a matrix, or of a sum of multiples of matrices, row by row; None when the tokens are no matrix."""
     if _ENVIRONMENTS.isdisjoint(expression):
         return None
-    terms, signs = [], []
+    terms: list[Sequence[str]] = []
+    signs: list[str] = []
     for term in tokens.split(expression, "+"):
         for at, part in enumerate(tokens.split(term, "-")):
             if part or terms or at:  # a sign may come first

@@ -289,7 +289,7 @@ def _without_type(text: str) -> str:
         found, name, at = token.group(), token.group()[1:], token.end()
         if found == "{":
             declared = _DECLARED.match(text, at)
-            sets_type = bool(declared) and declared[1] in _DECLARATIONS | {"color"} and not _wants_argument(out)
+            sets_type = declared is not None and declared[1] in _DECLARATIONS | {"color"} and not _wants_argument(out)
             braces.append("" if sets_type else "}")
             out.append("" if sets_type else "{")
         elif found == "}":

@@ -122,7 +122,7 @@ def _complement(one: Reals) -> Reals:
         low, closed = piece.high, not piece.high_closed
     gaps.append(Piece(low, closed, mpmath.inf, False))
     return tuple(
-        gap for gap in gaps if not gap.is_empty() and gap.low != gap.high or gap.low_closed and gap.high_closed
+        gap for gap in gaps if (not gap.is_empty() and gap.low != gap.high) or (gap.low_closed and gap.high_closed)
     )
 
 
@@ -338,14 +338,20 @@ def relations(expression: Sequence[str]) -> list[tuple[latex.Node, str, latex.No
 def _relations(expression: Sequence[str]) -> Reals | None:
     if "\\pm" in expression and OPERATORS & set(expression) == {"\\ne"}:
         signs = [_relations([sign if token == "\\pm" else token for token in expression]) for sign in "+-"]
-        return None if signs[0] is None or signs[1] is None else _intersection(*signs)
+        return _every(signs)
     if (pairs := relations(expression)) is None or all(sign == "=" for _, sign, _ in pairs):
         return None
     names = frozenset().union(*(latex.variables(node) for one, _, other in pairs for node in (one, other)))
     if len(names) != 1:
         return None
     found = [_solved(one, sign, other, *names) for one, sign, other in pairs]
-    return None if None in found else _reduce(_intersection, [one for one in found if one is not None])
+    return _every(found)
+
+
+def _every(sets: Sequence[Reals | None]) -> Reals | None:
+    """The numbers that are in each of the sets; None when one of them is not read."""
+    read = [one for one in sets if one is not None]
+    return _reduce(_intersection, read) if len(read) == len(sets) else None
 
 
 def _solved(one: latex.Node, sign: str, other: latex.Node, name: str) -> Reals | None:
@@ -357,8 +363,9 @@ def _solved(one: latex.Node, sign: str, other: latex.Node, name: str) -> Reals |
         if positive is None or negative is None:
             return None
         return _intersection(positive, negative) if sign in ("<", "\\le", "\\ne") else _union(positive, negative)
-    at = [values.number(("-", one, other), {name: Fraction(number)}) for number in range(4)]
-    if any(value is None or hasattr(value, "_mpc_") for value in at):
+    found = [values.number(("-", one, other), {name: Fraction(number)}) for number in range(4)]
+    at = [value for value in found if value is not None and not hasattr(value, "_mpc_")]
+    if len(at) < len(found):
         return _solved_infinite(one, sign, other)
     slope = at[1] - at[0]
     if _equal(slope, mpmath.mpf(0)) or not (_equal(at[2] - at[1], slope) and _equal(at[3] - at[2], slope)):

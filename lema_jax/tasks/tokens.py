@@ -5,38 +5,44 @@ a token of its own. White space and currency signs are gone; names typed without
 commands; each word, within `\text{…}` or not, is one token that begins with `WORD`.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
 WORD = '"'
 LONGEST = 1_000  # characters; what is longer is no answer
 
-FUNCTIONS = frozenset(
-    "\\arcsin \\arccos \\arctan \\arcsinh \\arccosh \\arctanh \\sinh \\cosh \\tanh \\sin \\cos \\tan \\cot \\sec \\csc \\log \\ln \\lg \\exp \\cis \\gcd"
-    " \\lcm \\max \\min \\det".split()
-)
+
+def names(words: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(words.split())
+
+
+_FUNCTIONS = names("sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan arcsinh arccosh arctanh log ln lg exp")
+_FUNCTIONS |= names("cis gcd lcm max min det")
+FUNCTIONS = frozenset(f"\\{name}" for name in _FUNCTIONS)
 OPENING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _CLOSING = frozenset(OPENING.values())
 
 # Names that people type without a backslash.
-_NAMES = {name[1:]: name for name in FUNCTIONS} | {
-    name: f"\\{name}" for name in "sqrt frac binom pi theta infty pm cdot emptyset times abs floor ceil".split()
-}
-_NAMES |= {**dict.fromkeys(("inf", "oo", "infinity"), "\\infty"), "asin": "\\arcsin", "acos": "\\arccos"}
-_NAMES |= {"atan": "\\arctan", "union": "\\cup", "choose": "\\choose", "mod": "\\mod"}
+_COMMANDS = names("sqrt frac binom pi theta infty pm cdot emptyset times abs floor ceil choose mod") | _FUNCTIONS
+_NAMES = {name: f"\\{name}" for name in _COMMANDS} | {"inf": "\\infty", "oo": "\\infty", "infinity": "\\infty"}
+_NAMES |= {"asin": "\\arcsin", "acos": "\\arccos", "atan": "\\arctan", "union": "\\cup"}
+_NO_NAMES_IN_TEXT = names("max min mod union floor times oo pi")
 _FUNCTION_OF_A_LETTER = re.compile(r"(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln)([a-zA-Z])")
-# Words of two letters, and names of units that might be products of variables; units only after a quantity.
-_UNITS = frozenset("mm cm dm km mi yd ft kg mg gm lb lbs oz ml mL hr hrs yr yrs kgs ms am pm th st nd rd min sec in".split())
+# Names of units that might be products of variables: units behind a quantity alone.
+_UNITS = names("mm cm dm km mi yd ft kg kgs mg gm lb lbs oz ml mL hr hrs yr yrs ms am pm th st nd rd min sec in")
 _SMALL_WORDS = {word: word for word in ("and", "or", "no", "is", "of", "if", "to")} | {"and/or": "or"}
 _ALIASES = {
     "\\cdot": "*", "\\times": "*", "\\ast": "*", "\\div": "/", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\lvert": "|",
     "\\rvert": "|", "\\vert": "|", "\\mid": "|", "\\lbrack": "[", "\\rbrack": "]", "\\langle": "(", "\\rangle": ")",
-    "\\varphi": "\\phi", "\\varepsilon": "\\epsilon", "\\vartheta": "\\theta", "\\lt": "<", "\\gt": ">", "\\leq": "\\le",
-    "\\geq": "\\ge", "<=": "\\le", ">=": "\\ge", "!=": "\\ne", "==": "=", "\\neq": "\\ne", "\\land": '"and',
-    "\\wedge": '"and', "\\lor": '"or', "\\vee": '"or', "**": "^", "\\backslash": "\\setminus", "\\bmod": "\\mod",
-    "\\%": "%", "\\colon": ":", "\\implies": "\\to", "\\Rightarrow": "\\to", "\\rightarrow": "\\to", "\\tg": "\\tan",
-    "\\simeq": "\\approx", "\\dots": "\\cdots", "\\ldots": "\\cdots", "...": "\\cdots", "\\|": "||", ";": ";",
-    "\\arsinh": "\\arcsinh", "\\arcosh": "\\arccosh", "\\artanh": "\\arctanh", "\\asin": "\\arcsin", "\\acos": "\\arccos", "\\atan": "\\arctan", "\\tfrac": "\\frac", "\\dfrac": "\\frac",
+    "\\varphi": "\\phi", "\\varepsilon": "\\epsilon", "\\vartheta": "\\theta", "\\lt": "<", "\\gt": ">",
+    "\\leq": "\\le", "\\geq": "\\ge", "<=": "\\le", ">=": "\\ge", "!=": "\\ne", "==": "=", "\\neq": "\\ne",
+    "\\land": '"and', "\\wedge": '"and', "\\lor": '"or', "\\vee": '"or', "**": "^", "\\backslash": "\\setminus",
+    "\\bmod": "\\mod", "\\%": "%", "\\colon": ":", "\\implies": "\\to", "\\Rightarrow": "\\to",
+    "\\rightarrow": "\\to", "\\tg": "\\tan", "\\simeq": "\\approx", "\\dots": "\\cdots", "\\ldots": "\\cdots",
+    "...": "\\cdots", "\\|": "||", "\\arsinh": "\\arcsinh", "\\arcosh": "\\arccosh", "\\artanh": "\\arctanh",
+    "\\asin": "\\arcsin", "\\acos": "\\arccos", "\\atan": "\\arctan", "\\tfrac": "\\frac", "\\dfrac": "\\frac",
 }  # fmt: skip
 
 _NOTHING = r"\s+|\\[,;:!>\s$]|[~$€£¥₹¢]|\\(?:qquad|quad|left|right|middle|boxed)(?![a-zA-Z])|\\[()\[\]]"
@@ -129,7 +135,7 @@ def _letters(run: str, last: str, apart: bool, in_text: bool) -> Iterator[str]:
         yield WORD + _SMALL_WORDS[run.lower()]
     elif run in _UNITS and quantity and (not in_text or run != "in"):
         yield WORD + run
-    elif run in _NAMES and (not in_text or run not in ("max", "min", "mod", "union", "floor", "times", "oo", "pi")):
+    elif run in _NAMES and not (in_text and run in _NO_NAMES_IN_TEXT):
         yield _NAMES[run]
     elif in_text or (len(run) > 2 and not _is_product(run, last, apart)) or not run.isascii():
         function = None if in_text else _FUNCTION_OF_A_LETTER.fullmatch(run)
@@ -141,8 +147,10 @@ def _letters(run: str, last: str, apart: bool, in_text: bool) -> Iterator[str]:
 def _is_product(run: str, last: str, apart: bool) -> bool:
     """Whether letters are variables and no word: few and small, in the alphabet's order (`abc`) or of consonants behind
     a number (`3zyx`)."""
-    ordered = all(a < b for a, b in zip(run, run[1:]))
-    return len(run) <= 4 and run.islower() and (ordered or (last.isdigit() and not apart and not set(run) & set("aeiou")))
+    ordered = all(a < b for a, b in itertools.pairwise(run))
+    return (
+        len(run) <= 4 and run.islower() and (ordered or (last.isdigit() and not apart and not set(run) & set("aeiou")))
+    )
 
 
 def _with_marks(tokens: list[str]) -> Iterator[str]:
@@ -165,8 +173,11 @@ def _with_marks(tokens: list[str]) -> Iterator[str]:
 
 _MARKED = ("\\hat{", "\\bar{")
 _GREEK = frozenset(
-    "\\alpha \\beta \\gamma \\delta \\epsilon \\zeta \\eta \\theta \\iota \\kappa \\lambda \\mu \\nu \\xi \\rho \\sigma"
-    " \\tau \\phi \\chi \\psi \\omega \\Gamma \\Delta \\Theta \\Lambda \\Sigma \\Phi \\Psi \\Omega \\ell".split()
+    f"\\{name}"
+    for name in names(
+        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi"
+    )
+    | names("omega Gamma Delta Theta Lambda Sigma Phi Psi Omega ell")
 )
 
 

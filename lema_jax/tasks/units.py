@@ -1,6 +1,6 @@
 r"""Quantities: what stands before a unit, and how units of one dimension compare.
 
-A unit is any words behind a quantity, with their powers (`12 \text{ cm}^2`, `5 \text{ m/s}^2`, `90 square units`): it is
+A unit is any words behind a quantity, with their powers (`12 \text{ cm}^2`, `5 \text{ m/s}^2`, `90 square units`), and
 left out. Only where both answers name units of one dimension and different size, these count: 2 hours are 120 minutes.
 """
 

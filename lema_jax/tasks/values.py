@@ -2,8 +2,8 @@ r"""Whether two expressions are equal: exactly, or to as many digits as tell.
 
 What is rational is exact; the rest is worked out twice, with more digits than the numbers in it have: a difference that
 shrinks with the precision is none. A variable gets numbers of its own, so that two expressions that agree at several
-points are equal for all we can tell, and two that differ at one are not. A point at which either is undefined, or leaves
-the real numbers without naming `i`, says nothing, as `\frac{x^2}{x}` is x.
+points are equal for all we can tell, and two that differ at one are not. A point where either has no value, or leaves
+the real numbers without naming `i`, says nothing: `\frac{x^2}{x}` is x.
 """
 
 import dataclasses

@@ -174,8 +174,14 @@ CASES: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
             (r"\frac12\begin{pmatrix} 2 & 4 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \end{pmatrix}"),
             (r"\begin{pmatrix} 1 & 2 \end{pmatrix}^T", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
             (r"\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}", "-2"),
-            (r"\mathbf{A} = \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}", r"\begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}"),
-            (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix} + t \begin{pmatrix} 3 \\ 4 \end{pmatrix}", r"\begin{pmatrix} 1 + 3t \\ 2 + 4t \end{pmatrix}"),
+            (
+                r"\mathbf{A} = \begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}",
+                r"\begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}",
+            ),
+            (
+                r"\begin{pmatrix} 1 \\ 2 \end{pmatrix} + t \begin{pmatrix} 3 \\ 4 \end{pmatrix}",
+                r"\begin{pmatrix} 1 + 3t \\ 2 + 4t \end{pmatrix}",
+            ),
             (r"3\mathbf{i}+4\mathbf{j}", "(3,4)"),
             (r"3\hat{i} - 4\hat{j} + \hat{k}", r"\begin{pmatrix} 3 \\ -4 \\ 1 \end{pmatrix}"),
             (r"3\vec{i}+4\vec{j}", r"4\mathbf j + 3\mathbf i"),
