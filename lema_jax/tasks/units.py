@@ -130,15 +130,23 @@ def _start_of_words(expression: Sequence[str]) -> int | None:
     depth = 0
     for at, token in enumerate(expression):
         if tokens.is_word(token):
-            if depth or at == 0 or expression[at - 1] in ("+", "-", "*", "/", "^", "_", "=", ",", ":", "(", "["):
+            if depth or at == 0 or not _may_end_a_quantity(expression[at - 1]):
                 return None
             words = [word.lstrip(tokens.WORD).lower() for word in expression[at:]]
             if any(word in _NO_UNIT for word in words) or not all(map(_may_be_in_a_unit, expression[at:])):
                 return None
-            letters_alone = all(token.isalpha() and len(token) == 1 for token in expression[:at])
-            return None if letters_alone and len(words[0]) > 2 and at == 1 and expression[0] in ("a", "A", "I") else at
+            return None if at == 1 and expression[0] in ("a", "A", "I") and len(words[0]) > 2 else at
         depth += (token in tokens.OPENING) - (token in tokens.OPENING.values())
     return None
+
+
+def _may_end_a_quantity(token: str) -> bool:
+    return (
+        token[-1].isalnum() and (token[0] != "\\" or token in _SIGNS) or token in (")", "]", "}", "|", "!", "%", "\\}")
+    )
+
+
+_SIGNS = frozenset(("\\pi", "\\degree", "\\infty", "\\theta", "\\alpha", "\\beta", "\\lambda"))
 
 
 def _may_be_in_a_unit(token: str) -> bool:
