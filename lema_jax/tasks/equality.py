@@ -47,7 +47,7 @@ def _compare(one: Form, other: Form) -> bool | None:
     if kinds & {"set", "relation"}:
         return _same_sets(one, other)
     if kinds == {"list"}:
-        return _same_lists(_distinct(one.parts), _distinct(other.parts))
+        return _same_lists(one, other)
     if "list" in kinds:
         return _one_of_list(one, other)
     if kinds in ({"tuple", "matrix"}, {"tuple", "expression"}, {"matrix", "expression"}):
@@ -85,8 +85,9 @@ def _same_expressions(one: Form, other: Form) -> bool | None:
     """By value; 25% is 25 as well as a quarter, and 60° is 60 as well as a third of π."""
     left, right = _node(one), _node(other)
     if left is None or right is None:
-        # What the dots stand for nobody works out.
-        return False if "\\cdots" in (*one.tokens, *other.tokens) else None
+        if "\\cdots" in (*one.tokens, *other.tokens):
+            return False  # what the dots stand for nobody works out
+        return _same_figures(one, other)
     if (verdict := values.same(left, right)) is not False:
         return verdict
     ends = [form.tokens[-2:] for form in (one, other)]
@@ -101,6 +102,20 @@ def _same_expressions(one: Form, other: Form) -> bool | None:
             if size and not all(marked):
                 return values.same(*(("*", node, size) if mark else node for node, mark in zip(bare, marked)))
     return _same_without_letters(one, other)
+
+
+def _same_figures(one: Form, other: Form) -> bool | None:
+    r"""`\angle ABC` is `\angle CBA`, and a triangle has no first corner; None where not both are such a figure."""
+    names = ["".join(form.tokens[1:]).lstrip(tokens.WORD) for form in (one, other)]
+    if (
+        one.tokens[0] != other.tokens[0]
+        or one.tokens[0] not in ("\\angle", "\\triangle")
+        or not "".join(names).isalpha()
+    ):
+        return None
+    return names[0] in (names[1], names[1][::-1]) or (
+        one.tokens[0] == "\\triangle" and sorted(names[0]) == sorted(names[1])
+    )
 
 
 def _node(form: Form) -> Node | None:
@@ -191,13 +206,16 @@ def _distinct(parts: Sequence[Form]) -> list[Form]:
     return found
 
 
-def _same_lists(these: Sequence[Form], those: Sequence[Form]) -> bool | None:
-    """Each of these is one of those, and no two the same one; names, when there are three and more, in their order."""
+def _same_lists(one: Form, other: Form) -> bool | None:
+    """As sets; but what a gold that is no set repeats counts as often, and three names or more stand in their order."""
+    these, those = _distinct(one.parts), _distinct(other.parts)
+    if len(those) < len(other.parts) and other.tokens[:1] != ("\\{",):
+        these, those = list(one.parts), list(other.parts)
     if len(these) != len(those):
         return False
     if len(these) > 2 and all(form.kind == "text" for form in (*these, *those)):
         return _all([_same(*pair) for pair in zip(these, those)])
-    left, unsure = list(those), False
+    left, unsure = those, False
     for one in these:
         open_ = False
         for at, other in enumerate(left):
@@ -357,7 +375,8 @@ def _is_unread(form: Form) -> bool:
 
 def _reals(form: Form) -> reals.Reals | None:
     if form.kind == "list":
-        return reals.union([part.tokens for part in form.parts])
+        apart = {part.kind in ("set", "tuple") for part in form.parts}
+        return reals.union([part.tokens for part in form.parts]) if len(apart) == 1 else None
     return reals.read(form.tokens)
 
 

@@ -273,12 +273,7 @@ def _interval(expression: Sequence[str]) -> Reals | None:
     low, high = (constant(end) for end in ends) if len(ends) == 2 else (None, None)
     if low is None or high is None:
         return None
-    piece = Piece(
-        low,
-        expression[0] == "[" and not mpmath.isinf(low),
-        high,
-        expression[-1] == "]" and not mpmath.isinf(high),
-    )
+    piece = Piece(low, expression[0] == "[", high, expression[-1] == "]")
     return None if piece.is_empty() else (piece,)
 
 

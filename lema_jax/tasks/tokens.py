@@ -29,7 +29,9 @@ _COMMANDS = names("sqrt frac binom pi theta infty pm cdot emptyset times abs flo
 _NAMES = {name: f"\\{name}" for name in _COMMANDS} | {"inf": "\\infty", "oo": "\\infty", "infinity": "\\infty"}
 _NAMES |= {"asin": "\\arcsin", "acos": "\\arccos", "atan": "\\arctan", "union": "\\cup"}
 _NO_NAMES_IN_TEXT = names("max min mod union floor times oo pi")
-_FUNCTION_OF_A_LETTER = re.compile(r"(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln)([a-zA-Z])")
+_FUNCTION_OF_A_LETTER = re.compile(
+    r"(?P<function>arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln)[a-zA-Z]|[a-zA-Z]sqrt"
+)
 # Names of units that might be products of variables: units behind a quantity alone.
 _UNITS = names("mm cm dm km mi yd ft kg kgs mg gm lb lbs oz ml mL hr hrs yr yrs ms am pm th st nd rd min sec in")
 _SMALL_WORDS = {word: word for word in ("and", "or", "no", "is", "of", "if", "to")} | {"and/or": "or"}
@@ -138,8 +140,11 @@ def _letters(run: str, last: str, apart: bool, in_text: bool) -> Iterator[str]:
     elif run in _NAMES and not (in_text and run in _NO_NAMES_IN_TEXT):
         yield _NAMES[run]
     elif in_text or (len(run) > 2 and not _is_product(run, last, apart)) or not run.isascii():
-        function = None if in_text else _FUNCTION_OF_A_LETTER.fullmatch(run)
-        yield from ["\\" + function[1], function[2]] if function else [WORD + run]
+        both = None if in_text else _FUNCTION_OF_A_LETTER.fullmatch(run)
+        if both is None:
+            yield WORD + run
+        else:
+            yield from ["\\" + both["function"], run[-1]] if both["function"] else [run[0], "\\sqrt"]
     else:
         yield from run
 

@@ -141,9 +141,8 @@ def _start_of_words(expression: Sequence[str]) -> int | None:
 
 
 def _may_end_a_quantity(token: str) -> bool:
-    return (
-        token[-1].isalnum() and (token[0] != "\\" or token in _SIGNS) or token in (")", "]", "}", "|", "!", "%", "\\}")
-    )
+    named = token[-1].isalnum() and (token[0] != "\\" or token in _SIGNS)
+    return named or token in (")", "]", "}", "|", "!", "%", "\\}")
 
 
 _SIGNS = frozenset(("\\pi", "\\degree", "\\infty", "\\theta", "\\alpha", "\\beta", "\\lambda"))

@@ -29,8 +29,8 @@ _ARTICLES = frozenset(("the", "a", "an"))
 
 def number(expression: Sequence[str]) -> tuple[str, ...] | None:
     """The number that words say, as tokens: `negative five`, `one hundred and twenty-three`, `two thirds` is none."""
-    words = [token.lstrip(tokens.WORD).lower() for token in expression if token != "-"]
-    sign = words[:1] in (["negative"], ["minus"])
+    words = [token.lstrip(tokens.WORD).lower() for at, token in enumerate(expression) if token != "-" or at == 0]
+    sign = words[0] in ("negative", "minus", "-")
     words = words[sign:]
     if words and (parts := _FRACTIONS.get(words[-1].removesuffix("s").replace("halve", "half"))):
         top = number(words[:-1]) if len(words) > 1 and words[:-1] != ["a"] else ("1",)
