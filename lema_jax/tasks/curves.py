@@ -1,4 +1,4 @@
-r"""Equations and inequalities in several variables: what their sides are called, and when two have the same solutions."""
+r"""Equations and inequalities: what their sides are called, and when two have the same solutions."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -17,7 +17,7 @@ def is_name(side: Sequence[str]) -> bool:
     return (
         len(side) > 2
         and side[-1] == ")"
-        and (tokens.is_letter(side[0]) and side[1] == "(" and len(side) > 3 or side[0] == "(")
+        and ((tokens.is_letter(side[0]) and side[1] == "(" and len(side) > 3) or side[0] == "(")
         and all(map(tokens.is_letter, letters))
     )
 
@@ -63,7 +63,8 @@ def same_equations(these: Sequence[Sequence[str]], those: Sequence[Sequence[str]
     return any(
         _satisfied(name, value, equation)
         for name, value, equation in (
-            (sides[0], sides[1], right), (sides[1], sides[0], right), (sides[2], sides[3], left), (sides[3], sides[2], left),
+            (sides[0], sides[1], right), (sides[1], sides[0], right),
+            (sides[2], sides[3], left), (sides[3], sides[2], left),
         )
         if name and name[0] == "variable" and value and name[1] not in latex.variables(value)
     )  # fmt: skip
@@ -89,14 +90,12 @@ def _with(node: Node, name: Node, value: Node) -> Node:
 
 def same_inequalities(one: Sequence[str], other: Sequence[str]) -> bool | None:
     """Whether two inequalities are a positive multiple of each other; None when that cannot be told."""
-    pairs = reals.relations(one), reals.relations(other)
-    if pairs[0] is None or pairs[1] is None:
+    these, those = reals.relations(one), reals.relations(other)
+    if these is None or those is None:
         return None
-    if len(pairs[0]) != len(pairs[1]):
+    if len(these) != len(those):
         return False
-    return all(_same_pair(a, b) for a, b in zip(*pairs)) or all(
-        _same_pair(a, b) for a, b in zip(pairs[0], reversed(pairs[1]))
-    )
+    return any(all(_same_pair(a, b) for a, b in zip(these, order)) for order in (those, those[::-1]))
 
 
 def _same_pair(one: tuple[Node, str, Node], other: tuple[Node, str, Node]) -> bool:

@@ -1,6 +1,7 @@
 r"""When two forms of an answer are equal."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -46,10 +47,10 @@ def _compare(one: Form, other: Form) -> bool | None:
     if kinds & {"set", "relation"}:
         return _same_sets(one, other)
     if kinds == {"list"}:
-        return _same_lists(_distinct(one.parts), _distinct(other.parts))
+        return _same_lists(one, other)
     if "list" in kinds:
         return _one_of_list(one, other)
-    if kinds == {"tuple", "matrix"} or kinds == {"tuple", "expression"}:
+    if kinds in ({"tuple", "matrix"}, {"tuple", "expression"}, {"matrix", "expression"}):
         return _same_vectors(one, other)
     if "ratio" in kinds:
         return _same_ratios(one, other)
@@ -82,21 +83,39 @@ def _all(verdicts: Sequence[bool | None]) -> bool | None:
 
 def _same_expressions(one: Form, other: Form) -> bool | None:
     """By value; 25% is 25 as well as a quarter, and 60° is 60 as well as a third of π."""
-    nodes = _node(one), _node(other)
-    if nodes[0] is None or nodes[1] is None:
-        # What the dots stand for nobody works out.
-        return False if "\\cdots" in (*one.tokens, *other.tokens) else None
-    if (verdict := values.same(*nodes)) is not False:
+    left, right = _node(one), _node(other)
+    if left is None or right is None:
+        if "\\cdots" in (*one.tokens, *other.tokens):
+            return False  # what the dots stand for nobody works out
+        return _same_figures(one, other)
+    if (verdict := values.same(left, right)) is not False:
         return verdict
+    ends = [form.tokens[-2:] for form in (one, other)]
+    if ends[0] != ends[1] and all(end in (("+", "c"), ("+", "C")) for end in ends):  # a constant of integration
+        return _same(*(dataclasses.replace(form, tokens=form.tokens[:-2]) for form in (one, other)))
     for sign, size in (("%", None), ("\\degree", _DEGREE)):
-        marked = [node[0] == sign for node in nodes]
+        marked = [node[0] == sign for node in (left, right)]
         if any(marked):
-            bare = [node[1] if mark else node for node, mark in zip(nodes, marked)]
+            bare = [node[1] if mark else node for node, mark in zip((left, right), marked)]
             if values.same(*bare):
                 return True
             if size and not all(marked):
                 return values.same(*(("*", node, size) if mark else node for node, mark in zip(bare, marked)))
     return _same_without_letters(one, other)
+
+
+def _same_figures(one: Form, other: Form) -> bool | None:
+    r"""`\angle ABC` is `\angle CBA`, and a triangle has no first corner; None where not both are such a figure."""
+    names = ["".join(form.tokens[1:]).lstrip(tokens.WORD) for form in (one, other)]
+    if (
+        one.tokens[0] != other.tokens[0]
+        or one.tokens[0] not in ("\\angle", "\\triangle")
+        or not "".join(names).isalpha()
+    ):
+        return None
+    return names[0] in (names[1], names[1][::-1]) or (
+        one.tokens[0] == "\\triangle" and sorted(names[0]) == sorted(names[1])
+    )
 
 
 def _node(form: Form) -> Node | None:
@@ -130,7 +149,9 @@ def _same_ratios(one: Form, other: Form) -> bool | None:
         return one.tokens == other.tokens
     if one.kind == other.kind and ("\\cdots",) in (part.tokens for part in (*one.parts, *other.parts)):
         return (
-            _all([_same(*pair) for pair in zip(one.parts, other.parts)]) if len(one.parts) == len(other.parts) else False
+            _all([_same(*pair) for pair in zip(one.parts, other.parts)])
+            if len(one.parts) == len(other.parts)
+            else False
         )
     parts = [
         [_node(part) for part in form.parts] if form.kind == "ratio" else [_node(form), ("number", Fraction(1))]
@@ -185,21 +206,28 @@ def _distinct(parts: Sequence[Form]) -> list[Form]:
     return found
 
 
-def _same_lists(these: Sequence[Form], those: Sequence[Form]) -> bool | None:
-    """Each of these is one of those, and no two the same one; names, when there are three and more, in their order."""
+def _same_lists(one: Form, other: Form) -> bool | None:
+    """As sets; but what a gold that is no set repeats counts as often, and three names or more stand in their order."""
+    these, those = _distinct(one.parts), _distinct(other.parts)
+    if len(those) < len(other.parts) and other.tokens[:1] != ("\\{",):
+        these, those = list(one.parts), list(other.parts)
     if len(these) != len(those):
         return False
     if len(these) > 2 and all(form.kind == "text" for form in (*these, *those)):
         return _all([_same(*pair) for pair in zip(these, those)])
-    left, unsure = list(those), False
+    left, unsure = those, False
     for one in these:
-        verdicts = [_same(one, other) for other in left]
-        if True in verdicts:
-            left.pop(verdicts.index(True))
-        elif None in verdicts:
-            unsure = True
+        open_ = False
+        for at, other in enumerate(left):
+            verdict = _same(one, other)
+            if verdict:
+                del left[at]
+                break
+            open_ = open_ or verdict is None
         else:
-            return False
+            if not open_:
+                return False
+            unsure = True
     return None if unsure else True
 
 
@@ -208,12 +236,18 @@ def _one_of_list(one: Form, other: Form) -> bool | None:
     several, form = (one, other) if one.kind == "list" else (other, one)
     if form.kind in ("tuple", "matrix") and (assigned := _assigned(several.parts)):
         return _all([_same(*pair) for pair in zip(assigned, form.parts)]) if len(assigned) == len(form.parts) else False
+    if (
+        len(form.tokens) == 1
+        and several.tokens[1:2] == (",",)
+        and "".join(several.tokens).replace(",", ".") == form.tokens[0]
+    ):
+        return True  # a decimal comma
     parts = _distinct(several.parts)
     return _same(parts[0], form) if len(parts) == 1 else False
 
 
 def _assigned(parts: Sequence[Form]) -> list[Form] | None:
-    """The values of variables that are each given once: by their names where these are of x, y, z, else as they come."""
+    """The values of variables, each given once: in the order of their names where these are x, y, z, else as given."""
     if not all(part.kind == "equation" and curves.is_name(part.parts[0].tokens) for part in parts):
         return None
     named = {part.parts[0].tokens: part.parts[1] for part in parts}
@@ -225,13 +259,10 @@ def _assigned(parts: Sequence[Form]) -> list[Form] | None:
 
 def _same_vectors(one: Form, other: Form) -> bool | None:
     r"""A column is the tuple of its coordinates; so is `3\hat{i} + 4\hat{j}`."""
-    coordinates = _coordinates(one), _coordinates(other)
-    if coordinates[0] is None or coordinates[1] is None:
-        unread = any(form.kind == "expression" and _node(form) is None for form in (one, other))
-        return None if unread else False
-    if len(coordinates[0]) != len(coordinates[1]):
-        return False
-    return _all([_same(*pair) for pair in zip(*coordinates)])
+    these, those = _coordinates(one), _coordinates(other)
+    if these is None or those is None:
+        return None if any(map(_is_unread, (one, other))) else False
+    return _all([_same(*pair) for pair in zip(these, those)]) if len(these) == len(those) else False
 
 
 def _coordinates(form: Form) -> Sequence[Form] | None:
@@ -269,7 +300,7 @@ def _progression(parts: Sequence[Form]) -> tuple[Fraction, Fraction, Fraction | 
     numbers = [-node[1][1] if node[0] == "negative" else node[1] for node in nodes if node]
     before, after = numbers[:at], numbers[at:]
     step = before[1] - before[0]
-    steps = [b - a for run in (before, after) for a, b in zip(run, run[1:])]
+    steps = [b - a for run in (before, after) for a, b in itertools.pairwise(run)]
     if not step or any(one != step for one in steps) or (after and (after[0] - before[0]) / step % 1):
         return None
     return before[0], step, after[-1] if after else None
@@ -288,10 +319,26 @@ def _same_equations(one: Form, other: Form) -> bool | None:
             return _same(right, form) if equation is one else _same(form, right)
         return False
     sides = [[part.tokens for part in form.parts] for form in (one, other)]
+    if all(len(left) == 4 and curves.is_name(left) for left, _ in sides):  # `f(t) = t^2` is `f(x) = x^2`
+        old, new = sides[1][0][2], sides[0][0][2]
+        other = dataclasses.replace(other, parts=tuple(_renamed(part, old, new) for part in other.parts))
+        sides[1] = [part.tokens for part in other.parts]
     labels = [curves.is_label(*both) for both in sides]
-    if all(labels) and not _differ_in_name(one, other) and (verdict := _same(one.parts[1], other.parts[1])) is not False:
+    if (
+        all(labels)
+        and not _differ_in_name(one, other)
+        and (verdict := _same(one.parts[1], other.parts[1])) is not False
+    ):
         return verdict
     return curves.same_equations(*sides)
+
+
+def _renamed(form: Form, old: str, new: str) -> Form:
+    return dataclasses.replace(
+        form,
+        tokens=tuple(new if token == old else token for token in form.tokens),
+        parts=tuple(_renamed(part, old, new) for part in form.parts),
+    )
 
 
 def _is_constant(form: Form) -> bool:
@@ -300,16 +347,20 @@ def _is_constant(form: Form) -> bool:
 
 
 def _differ_in_name(one: Form, other: Form) -> bool:
-    """`x = 3` is not `y = 3`, nor `f(2) = 3` what `f(3) = 3` is; but `f(x) = 2x` is `y = 2x`, and `AB = 5` is `x = 5`."""
+    """`x = 3` is not `y = 3`, nor `f(2) = 3` `f(3) = 3`; but `f(x) = 2x` is `y = 2x`, and `AB = 5` is `x = 5`."""
     names = [form.parts[0].tokens for form in (one, other)]
     kinds = [curves.kind_of_label(name) for name in names]
-    return names[0] != names[1] and kinds[0] == kinds[1] != "" and all(_is_constant(form.parts[1]) for form in (one, other))
+    return (
+        names[0] != names[1]
+        and kinds[0] == kinds[1] != ""
+        and all(_is_constant(form.parts[1]) for form in (one, other))
+    )
 
 
 def _same_sets(one: Form, other: Form) -> bool | None:
-    sets = _reals(one), _reals(other)
-    if sets[0] is not None and sets[1] is not None:
-        return reals.same(*sets) and not _differ_in_variable(one, other)
+    this, that = _reals(one), _reals(other)
+    if this is not None and that is not None:
+        return reals.same(this, that) and not _differ_in_variable(one, other)
     if {one.kind, other.kind} <= {"set", "relation"}:
         return curves.same_inequalities(one.tokens, other.tokens)
     if "text" in (one.kind, other.kind):
@@ -324,7 +375,8 @@ def _is_unread(form: Form) -> bool:
 
 def _reals(form: Form) -> reals.Reals | None:
     if form.kind == "list":
-        return reals.points([part.tokens for part in form.parts])
+        apart = {part.kind in ("set", "tuple") for part in form.parts}
+        return reals.union([part.tokens for part in form.parts]) if len(apart) == 1 else None
     return reals.read(form.tokens)
 
 

@@ -1,22 +1,19 @@
-r"""What an answer of mathematics is: an expression, a list, a tuple, a matrix, an equation, a text; and when two are equal.
-
-`read` turns an answer in plain presentation (`presentation.plain`) into a `Form`; `same` compares two forms part by
-part. None means "cannot tell": then a computer algebra system may know.
-"""
+r"""What an answer of mathematics is: an expression, a list, a tuple, a matrix, an equation, a set, a text."""
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from lema_jax.tasks import curves, latex, matrices, reals, tokens, units, values, words
+from lema_jax.tasks import curves, latex, matrices, reals, tokens, units, words
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
     """An answer, taken apart. `kind` says what the parts are and how they compare."""
 
-    kind: str  # a key of `_SAME`
+    kind: str  # choice, equation, expression, list, matrix, numeral, ratio, relation, residue, sequence, set, …
     tokens: tuple[str, ...]
     parts: tuple["Form", ...] = ()
     text: str = ""  # of a text, a time, a choice, a numeral; the brackets of a tuple; the shape of a matrix
@@ -26,18 +23,17 @@ class Form:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 _MOST_PARTS = 50  # of a list
+_DEEPEST = 40  # brackets in brackets
 _MOST_SIGNS = 3  # ± in one answer
 _AROUND = frozenset((".", ",", ";", ":", "\\sim", "\\approx"))
 
 
+@functools.lru_cache(maxsize=1_024)
 def read(text: str) -> Form:
     """The form of an answer. What is too long or too deep to be an answer is compared letter by letter."""
-    if len(text) > tokens.LONGEST:
-        return Form("text", (text,), text=text)
-    try:
-        return _read(tokens.read(text))
-    except RecursionError:
-        return Form("text", (text,), text=text)
+    if len(text) <= tokens.LONGEST and tokens.depth(expression := tokens.read(text)) <= _DEEPEST:
+        return _read(expression)
+    return Form("text", (text,), text=text)
 
 
 def _read(expression: Sequence[str]) -> Form:
@@ -61,24 +57,41 @@ def _choice(expression: tuple[str, ...]) -> Form | None:
 
 
 def _time(expression: tuple[str, ...]) -> Form | None:
+    if ":" not in expression and not tokens.has_words(expression):
+        return None
     return Form("time", expression, text=found) if (found := words.time(expression)) else None
 
 
 def _words(expression: tuple[str, ...]) -> Form | None:
+    if not tokens.has_words(expression):
+        return None
     if (number := words.number(expression)) is not None:
         return Form("expression", number)
+    if expression[0].lstrip(tokens.WORD).lower() in units.BEFORE:
+        return None
     if words.is_date(expression) or (words.is_text(expression) and len(_items(expression)) == 1):
         inner = expression[1:] if expression[0] == '"' else expression
         return None if reals.read(inner) is not None else Form("text", expression, text=words.plain(expression))
     return None
 
 
+def _remainder(expression: tuple[str, ...]) -> Form | None:
+    """`5 R 2`, `5 remainder 2`."""
+    if (
+        len(expression) != 3
+        or expression[1].lower() not in ("r", '"r', '"remainder')
+        or not (expression[0] + expression[2]).isdigit()
+    ):
+        return None
+    return Form("text", expression, text=f"{int(expression[0])} remainder {int(expression[2])}")
+
+
 def _matrix(expression: tuple[str, ...]) -> Form | None:
+    if (written := matrices.determinant(expression)) is not None:
+        return Form("expression", written)
     if (rows := matrices.read(expression)) is not None:
         cells = tuple(_read(cell) for row in rows for cell in row)
         return Form("matrix", expression, cells, " ".join(str(len(row)) for row in rows))
-    if (written := matrices.determinant(expression)) is not None:
-        return Form("expression", written)
     if expression[0] == "\\begin{cases}" and expression[-1] == "\\end{cases}":
         rows = matrices.rows_of(expression[1:-1])
         if all(len(row) == 1 for row in rows):
@@ -88,8 +101,10 @@ def _matrix(expression: tuple[str, ...]) -> Form | None:
 
 
 def _quantity(expression: tuple[str, ...]) -> Form | None:
-    if found := units.compound(expression):
-        return dataclasses.replace(_read(found[0]), unit=found[1])
+    if not tokens.has_words(expression):
+        return None
+    if total := units.compound(expression):
+        return dataclasses.replace(_read(total[0]), unit=total[1])
     if len(_items(expression)) > 1 or (found := units.read(expression)) is None or not found[0]:
         return None
     form = _read(found[0])
@@ -98,7 +113,7 @@ def _quantity(expression: tuple[str, ...]) -> Form | None:
 
 def _set(expression: tuple[str, ...]) -> Form | None:
     signs = reals.SIGNS.intersection(expression)
-    if not signs and not any(map(tokens.is_word, expression)):
+    if not signs and not tokens.has_words(expression) and expression[0] != "]" and expression[-1] != "[":
         return None
     if reals.read(expression) is not None:
         return Form("set", expression)
@@ -112,18 +127,18 @@ def _set(expression: tuple[str, ...]) -> Form | None:
 
 
 def _items(expression: tuple[str, ...]) -> list[Sequence[str]]:
-    return [part for part in tokens.split(expression, ",", ";", '"and', '"or') if part]
+    return [part for part in tokens.split(expression, ",", ";", '"and', '"or', "&", "\\&") if part]
 
 
 def _several(expression: tuple[str, ...]) -> Form | None:
     """A list; `x = 1, y = 2; x = 3, y = 4` is a list of lists."""
+    parts = _items(expression)
+    if len(parts) < 2:
+        return None
     for separator in (";", '"or'):
         groups = [part for part in tokens.split(expression, separator) if part]
         if len(groups) > 1 and all("," in part and "=" in part for part in groups):
             return Form("list", expression, tuple(map(_read, groups)))
-    parts = _items(expression)
-    if len(parts) < 2:
-        return None
     if ("\\cdots",) in map(tuple, parts):
         return Form("sequence", expression, tuple(map(_read, parts)))
     return _list(expression, parts)
@@ -182,6 +197,8 @@ def _equation(expression: tuple[str, ...]) -> Form | None:
 
 def _residue(expression: tuple[str, ...]) -> Form | None:
     r"""`3 \pmod 7`, `x \equiv 3 \pmod{7}`."""
+    if "\\pmod" not in expression and "\\equiv" not in expression:
+        return None
     expression = tuple("\\pmod" if token == "\\mod" and "\\equiv" in expression else token for token in expression)
     value, *modulus = tokens.split(
         tuple(t for t in expression if t not in "()" or "\\pmod" not in expression), "\\pmod"
@@ -192,7 +209,7 @@ def _residue(expression: tuple[str, ...]) -> Form | None:
 
 
 def _numeral(expression: tuple[str, ...]) -> Form | None:
-    if "_" not in "".join(expression) and '"base' not in expression:
+    if '"base' not in expression and not any("_" in token for token in expression):
         return None
     found = _NUMERAL.fullmatch("".join(expression).replace('"base', "_").replace("__", "_").replace("_{_", "_{"))
     if found is None:
@@ -212,11 +229,13 @@ _NUMERAL = re.compile(
 
 
 def _ratio(expression: tuple[str, ...]) -> Form | None:
-    parts = tokens.split(expression, ":")
+    parts = tokens.split(expression, ":", '"to')
     return Form("ratio", expression, tuple(map(_read, parts))) if len(parts) > 1 and all(parts) else None
 
 
 def _tuple(expression: tuple[str, ...]) -> Form | None:
+    if expression[-2:] == ("^", "T"):  # a column
+        expression = expression[:-2]
     if not tokens.within(expression, "( [", ") ]"):
         return None
     inner = expression[1:-1]
@@ -229,6 +248,6 @@ def _tuple(expression: tuple[str, ...]) -> Form | None:
 
 
 _READERS: tuple[Callable[[tuple[str, ...]], Form | None], ...] = (
-    _choice, _time, _words, _matrix, _set, _quantity, _residue, _several, _equation, _braces, _signs, _numeral, _ratio,
-    _tuple,
+    _choice, _time, _remainder, _words, _matrix, _set, _quantity, _residue, _several, _equation, _braces, _signs,
+    _numeral, _ratio, _tuple,
 )  # fmt: skip

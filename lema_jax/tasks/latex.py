@@ -19,7 +19,7 @@ _CONSTANTS = {"e": "e", "i": "i", "\\pi": "pi", "\\infty": "infinity"}
 _ENDS = frozenset((")", "}", "]", "\\}", ",", "\\rfloor", "\\rceil", "=", "+", "-", "\\choose"))
 _ROUNDED = {"\\lfloor": "floor", "\\lceil": "ceiling"}
 _NAMED = {"\\abs": "absolute", "\\floor": "floor", "\\ceil": "ceiling"}
-_INVERSE = {"\\sin": "\\arcsin", "\\cos": "\\arccos", "\\tan": "\\arctan"}
+_INVERSE = {f"\\{name}": f"\\arc{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")}
 _OF_SEVERAL = frozenset(("\\gcd", "\\lcm", "\\max", "\\min"))
 _UNKNOWN_FUNCTIONS = frozenset("fghFGH")
 
@@ -72,7 +72,7 @@ class _Reader:
         self.bars = 0
 
     def whole(self) -> Node:
-        node = self.sum()
+        node = self.chosen()
         if self.at < len(self.tokens):
             raise _Unread(self.peek())
         return node
@@ -86,6 +86,11 @@ class _Reader:
             raise _Unread(token)
         self.at += 1
         return token
+
+    def chosen(self) -> Node:
+        r"""A sum, or `n \choose k`."""
+        node = self.sum()
+        return ("binomial", node, self.sum()) if self.peek() == "\\choose" and self.take() else node
 
     def sum(self) -> Node:
         node = self.product()
@@ -141,10 +146,7 @@ class _Reader:
     def group(self, opening: str) -> Node:
         bars, self.bars = self.bars, 0
         self.take(opening)
-        node = self.sum()
-        if opening == "{" and self.peek() == "\\choose":
-            self.take()
-            node = ("binomial", node, self.sum())
+        node = self.chosen()
         self.take(tokens.OPENING[opening])
         self.bars = bars
         return node
@@ -160,7 +162,7 @@ class _Reader:
 
     def atom(self) -> Node:
         token = self.peek()
-        if token in ("(", "{", "["):
+        if token in ("(", "{", "[", "\\{"):
             return self.group(token)
         self.take()
         if _is_number(token):
@@ -234,6 +236,8 @@ class _Reader:
         return (name, *self.list())
 
     def series(self, kind: str) -> Node:
+        """A sum or a product with its bounds, in either order."""
+        stop = self.argument() if self.peek() == "^" and self.take() else None
         self.take("_")
         self.take("{")
         index = self.take()
@@ -242,8 +246,10 @@ class _Reader:
         self.take("=")
         start = self.sum()
         self.take("}")
-        self.take("^")
-        stop = self.argument()
+        if stop is None:
+            self.take("^")
+            stop = self.argument()
+        # An index i is no imaginary unit.
         body = _Reader(["j_" if token == index == "i" else token for token in self.tokens[self.at :]])
         node = body.product()
         self.at += body.at

@@ -5,6 +5,7 @@ same objects with their path as `unique_id`): `{"problem": …, "level": "Level 
 The gold answer is the content of the solution's last box.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,7 @@ _SOURCES = {
     "500": sources.Source("math/math500_prm800k_split.jsonl", 500, "2969309e2b1ef190", _PRM800K),
 }
 SPLITS = tuple(_SOURCES)
+_LONGEST = 10_000  # characters that are looked at; an answer is far shorter
 _KEYS = ("problem", "level", "solution")
 
 
@@ -73,11 +75,16 @@ def extract(text: str, problem: Problem) -> str | None:
 
 def same(answer: str, gold: str) -> bool:
     """Whether both are the same mathematically: by their forms, and where these do not tell, by computer algebra."""
-    answer, gold = presentation.plain(answer), presentation.plain(gold)
+    answer, gold = _plain(answer), _plain(gold)
     if not answer.strip() or not gold.strip():
         return False
     verdict = equality.same(answer, gold)
     return bool(symbolic.same(answer, gold) if verdict is None else verdict)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _plain(answer: str) -> str:
+    return presentation.plain(answer[:_LONGEST])
 
 
 def paper(text: str, problem: Problem) -> bool:

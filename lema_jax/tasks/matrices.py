@@ -10,13 +10,39 @@ from lema_jax.tasks import tokens
 
 Rows = list[list[tuple[str, ...]]]
 
-_ENVIRONMENTS = frozenset(f"\\begin{{{kind}}}" for kind in "matrix pmatrix bmatrix Bmatrix smallmatrix array".split())
+_KINDS = tokens.names("matrix pmatrix bmatrix Bmatrix smallmatrix array")
+_ENVIRONMENTS = frozenset(f"\\begin{{{kind}}}" for kind in _KINDS)
 _DETERMINANTS = frozenset(f"\\begin{{{kind}}}" for kind in ("vmatrix", "Vmatrix"))
 _LARGEST_DETERMINANT = 4
 
 
 def read(expression: Sequence[str]) -> Rows | None:
-    """The cells of a matrix, row by row; None when the tokens are no matrix."""
+    """The cells of a matrix, or of a sum of multiples of matrices, row by row; None when the tokens are no matrix."""
+    if _ENVIRONMENTS.isdisjoint(expression):
+        return None
+    terms: list[Sequence[str]] = []
+    signs: list[str] = []
+    for term in tokens.split(expression, "+"):
+        for at, part in enumerate(tokens.split(term, "-")):
+            if part or terms or at:  # a sign may come first
+                terms.append(part)
+                signs.append("-" if at else "+")
+    if terms and not terms[0]:
+        terms, signs = terms[1:], signs[1:]
+    found = [_term(term) for term in terms]
+    matrices = [rows for rows in found if rows is not None]
+    if len(matrices) < len(found) or len({tuple(map(len, rows)) for rows in matrices}) > 1:
+        return None
+    if signs == ["+"]:
+        return matrices[0]
+    return [
+        [tuple(t for sign, cell in zip(signs, cells) for t in (sign, "(", *cell, ")")) for cells in zip(*rows)]
+        for rows in zip(*matrices)
+    ]
+
+
+def _term(expression: Sequence[str]) -> Rows | None:
+    """The cells of one matrix with its factor, or its transpose."""
     start = next((at for at, token in enumerate(expression) if token in _ENVIRONMENTS), None)
     if start is None:
         return None
@@ -24,15 +50,17 @@ def read(expression: Sequence[str]) -> Rows | None:
     before, after = list(expression[:start]), list(expression[end + 1 :])
     if before[-1:] in (["("], ["["], ["\\{"]) and after[:1] in ([")"], ["]"], ["\\}"]):
         before, after = before[:-1], after[1:]
-    transposed = "".join(after).replace("{", "").replace("}", "") in ("^T", "^\\top", "^t", "^\\intercal", "^\\mathsfT")
-    if (after and not transposed) or "=" in before or "," in before:
+    transposed = "".join(after).replace("{", "").replace("}", "") in ("^T", "^\\top", "^t", "^\\intercal")
+    behind = [] if transposed else after
+    if not {"=", ",", "^"}.isdisjoint((*before, *behind[:1])) or not _ENVIRONMENTS.isdisjoint(behind):
         return None
     rows = rows_of(expression[start + 1 : end])
-    if transposed:
-        if len({len(row) for row in rows}) != 1:
-            return None
+    if transposed and len({len(row) for row in rows}) == 1:
         rows = [list(column) for column in zip(*rows)]
-    return [[("(", *before, ")", "*", "(", *cell, ")") for cell in row] for row in rows] if before else rows
+    elif transposed:
+        return None
+    factor = [t for part in (before, behind) if part for t in ("(", *part, ")", "*")]
+    return [[(*factor, "(", *cell, ")") for cell in row] for row in rows] if factor else rows
 
 
 def rows_of(inner: Sequence[str]) -> Rows:

@@ -215,11 +215,14 @@ _REWRITES = [
     (re.compile(pattern), new)
     for pattern, new in (
         (r"\$\$((?:[^$\\]|\\.)*+)\$\$", r"\\[\1\\]"),
+        (r"(?<=\d)(?:\{,\}|,\s?\\!\s*)(?=\d{3}(?!\d))", ""),  # of thousands, whereas `(1,000)` may be a pair
+        (r"(?<=\d)\{,\}(?=\d)", "."),
         (r"\{,\}|(?<=\d),\s?\\!\s*(?=\d)", ","),
         (r"(?<=\d)\\!(?=\d)", ""),
         (r"\\(?:operatorname\*?|mathop)\s*\{\s*([a-zA-Z]+)\s*\}", r"\\\1 "),
         (rf"\\math(?:rm|sf|it)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\math(?:rm|sf)\s*\{([^{}]*[a-zA-Z]{2}[^{}]*)\}", r"\\text{\1}"),
+        (r"(?<=[\d})])((?:\\[,;: ]|[~\s])*)\\math(?:rm|sf)\s*\{[~\s]*([a-df-hj-zA-Z])\s*\}", r"\1\\text{\2}"),
         (r"\\([dtc])frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\\f(?:rame)?box(?![a-zA-Z])", r"\\boxed"),
@@ -232,7 +235,7 @@ _REWRITES = [
         (r"\\minus(?![a-zA-Z])\s*", "-"),
         (r"\\(?:colon)(?![a-zA-Z])", ":"),
         (r"\\(?:R|reals|Reals)(?![a-zA-Z])", r"\\mathbb{R}"),
-        (r"\\(?:mathbf|boldsymbol|bm|bold)\s*\{\s*([ijk])\s*\}", r"\\hat{\1}"),
+        (r"\\(?:mathbf|boldsymbol|bm|bold)\s*(?:\{\s*([ijk])\s*\}|([ijk])(?![a-zA-Z]))", r"\\hat{\1\2}"),
         (r"\\left\s*<", r"\\langle "),
         (r"\\right\s*>", r"\\rangle "),
         (r"\\(?:left|right)\s*\.", ""),
@@ -297,7 +300,7 @@ def _without_type(text: str) -> str:
         found, name, at = token.group(), token.group()[1:], token.end()
         if found == "{":
             declared = _DECLARED.match(text, at)
-            sets_type = bool(declared) and declared[1] in _DECLARATIONS | {"color"} and not _wants_argument(out)
+            sets_type = declared is not None and declared[1] in _DECLARATIONS | {"color"} and not _wants_argument(out)
             braces.append("" if sets_type else "}")
             out.append("" if sets_type else "{")
         elif found == "}":

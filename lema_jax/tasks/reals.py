@@ -18,6 +18,8 @@ OPERATORS = frozenset(("<", ">", "\\le", "\\ge", "\\ne"))
 SIGNS = OPERATORS | {"\\cup", "\\cap", "\\setminus", "\\in", "\\mathbb{R}", "\\emptyset"}
 _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\ne": "\\ne", "=": "="}
 _MOST_INTEGERS = 200
+_MOST_PARTS = 50
+_SEPARATORS = frozenset((",", ";", '"and', '"or', "\\cup", "\\cap", "\\setminus"))
 _EVERYTHING = {
     "all real numbers", "all reals", "all real", "all real values", "any real number", "the real numbers",
     "real numbers", "the set of all real numbers", "the set of real numbers", "all numbers", "every real number",
@@ -51,6 +53,11 @@ Reals: TypeAlias = tuple[Piece, ...]  # apart from each other, in their order
 
 def read(expression: Sequence[str]) -> Reals | None:
     """The set of real numbers that the tokens describe; None when they describe none that is read here."""
+    if sum(token in _SEPARATORS for token in expression) > _MOST_PARTS:
+        return None
+    letters = {token for token in expression if tokens.is_letter(token)} - {"e"}
+    if len(letters) > (2 if "(" in expression and not letters.isdisjoint("fgh") else 1):
+        return None
     try:
         return _read(expression, 0)
     except (RecursionError, evaluator.TooLarge):
@@ -115,7 +122,7 @@ def _complement(one: Reals) -> Reals:
         low, closed = piece.high, not piece.high_closed
     gaps.append(Piece(low, closed, mpmath.inf, False))
     return tuple(
-        gap for gap in gaps if not gap.is_empty() and gap.low != gap.high or gap.low_closed and gap.high_closed
+        gap for gap in gaps if (not gap.is_empty() and gap.low != gap.high) or (gap.low_closed and gap.high_closed)
     )
 
 
@@ -134,6 +141,8 @@ def _less(one: Any, other: Any) -> bool:
 
 def _read(expression: Sequence[str], depth: int) -> Reals | None:
     expression = _trimmed(expression)
+    if len(expression) > 2 and (expression[0], expression[-1]) in (("]", "["), ("]", "]"), ("[", "[")):  # `]1, 2[`
+        expression = ("(" if expression[0] == "]" else "[", *expression[1:-1], ")" if expression[-1] == "[" else "]")
     if not expression or depth > 20:
         return None
 
@@ -152,6 +161,10 @@ def _read(expression: Sequence[str], depth: int) -> Reals | None:
     ):
         parts = [part for part in tokens.split(expression, *separators) if part]
         if len(parts) > 1:
+            if "\\ne" in parts[0] and _is_name(parts[0][: (at := list(parts[0]).index("\\ne"))]):  # `x \ne 1, 2`
+                parts = [(*parts[0][: at + 1], *part) if SIGNS.isdisjoint(part) else part for part in parts]
+            if not separators[0].startswith("\\") and not _are_sets(parts):
+                return None
             sets = read_all(parts)
             return None if sets is None else combine(*sets)
     if expression[0] == "\\mathbb{R}":
@@ -179,6 +192,11 @@ def _read(expression: Sequence[str], depth: int) -> Reals | None:
 
 def _trimmed(expression: Sequence[str]) -> Sequence[str]:
     start, end = 0, len(expression)
+    for at, token in enumerate(expression[:8]):
+        if token.lower() in ('"that', '"satisfying', '"with', '"which'):  # `all real numbers x such that …`
+            start = at + 1
+    if expression[:1] in (('"all',), ('"All',)) and len(expression) > 2 and expression[2] in OPERATORS:
+        start = 1
     while start < end and (
         expression[start] in ".,;:" or expression[start].lower() in ('"for', '"when', '"where', '"if')
     ):
@@ -186,6 +204,15 @@ def _trimmed(expression: Sequence[str]) -> Sequence[str]:
     while start < end and expression[end - 1] in ".,;:":
         end -= 1
     return expression[start:end]
+
+
+def _are_sets(parts: Sequence[Sequence[str]]) -> bool:
+    """Whether parts between commas or words are conditions, or intervals, which pairs of numbers alone do not show."""
+    signs = [not SIGNS.isdisjoint(part) or any(map(tokens.is_word, part)) for part in parts]
+    brackets = [tokens.within(part, "( [", ") ]") for part in parts]
+    return all(signs) or (
+        all(brackets) and any("\\infinity" in part or "\\infty" in part or "[" in part or "]" in part for part in parts)
+    )
 
 
 def _phrase(expression: Sequence[str]) -> Reals | None:
@@ -246,12 +273,7 @@ def _interval(expression: Sequence[str]) -> Reals | None:
     low, high = (constant(end) for end in ends) if len(ends) == 2 else (None, None)
     if low is None or high is None:
         return None
-    piece = Piece(
-        low,
-        expression[0] == "[" and not mpmath.isinf(low),
-        high,
-        expression[-1] == "]" and not mpmath.isinf(high),
-    )
+    piece = Piece(low, expression[0] == "[", high, expression[-1] == "]")
     return None if piece.is_empty() else (piece,)
 
 
@@ -266,14 +288,19 @@ def _braces(inner: Sequence[str], depth: int) -> Reals | None:
             if found is not None and len(name) > 1 and list(name[1]) == ["\\mathbb{Z}"]:
                 return _integers(found)
             return None if found is None or domain is None else _intersection(found, domain)
-    return points(tokens.split(inner, ","))
+    return union(tokens.split(inner, ","))
 
 
-def points(expressions: Iterable[Sequence[str]]) -> Reals | None:
-    """The set of the numbers that the expressions are; None when one is none."""
-    found = [constant(expression) for expression in expressions]
-    finite = all(number is not None and not mpmath.isinf(number) for number in found)
-    return _union(*((_point(number),) for number in found)) if finite else None
+def union(expressions: Iterable[Sequence[str]]) -> Reals | None:
+    """The union of sets, and of the numbers that are no sets; None when a part is neither."""
+    sets: list[Reals] = []
+    for expression in expressions:
+        number = constant(expression)
+        part = read(expression) if number is None or mpmath.isinf(number) else (_point(number),)
+        if part is None:
+            return None
+        sets.append(part)
+    return _union(*sets)
 
 
 def _integers(one: Reals) -> Reals | None:
@@ -304,13 +331,22 @@ def relations(expression: Sequence[str]) -> list[tuple[latex.Node, str, latex.No
 
 
 def _relations(expression: Sequence[str]) -> Reals | None:
-    if (pairs := relations(expression)) is None:
+    if "\\pm" in expression and OPERATORS & set(expression) == {"\\ne"}:
+        signs = [_relations([sign if token == "\\pm" else token for token in expression]) for sign in "+-"]
+        return _every(signs)
+    if (pairs := relations(expression)) is None or all(sign == "=" for _, sign, _ in pairs):
         return None
     names = frozenset().union(*(latex.variables(node) for one, _, other in pairs for node in (one, other)))
     if len(names) != 1:
         return None
     found = [_solved(one, sign, other, *names) for one, sign, other in pairs]
-    return None if None in found else _reduce(_intersection, [one for one in found if one is not None])
+    return _every(found)
+
+
+def _every(sets: Sequence[Reals | None]) -> Reals | None:
+    """The numbers that are in each of the sets; None when one of them is not read."""
+    read = [one for one in sets if one is not None]
+    return _reduce(_intersection, read) if len(read) == len(sets) else None
 
 
 def _solved(one: latex.Node, sign: str, other: latex.Node, name: str) -> Reals | None:
@@ -322,8 +358,9 @@ def _solved(one: latex.Node, sign: str, other: latex.Node, name: str) -> Reals |
         if positive is None or negative is None:
             return None
         return _intersection(positive, negative) if sign in ("<", "\\le", "\\ne") else _union(positive, negative)
-    at = [values.number(("-", one, other), {name: Fraction(number)}) for number in range(4)]
-    if any(value is None or hasattr(value, "_mpc_") for value in at):
+    found = [values.number(("-", one, other), {name: Fraction(number)}) for number in range(4)]
+    at = [value for value in found if value is not None and not hasattr(value, "_mpc_")]
+    if len(at) < len(found):
         return _solved_infinite(one, sign, other)
     slope = at[1] - at[0]
     if _equal(slope, mpmath.mpf(0)) or not (_equal(at[2] - at[1], slope) and _equal(at[3] - at[2], slope)):

@@ -1,6 +1,6 @@
 r"""Quantities: what stands before a unit, and how units of one dimension compare.
 
-A unit is any words behind a quantity, with their powers (`12 \text{ cm}^2`, `5 \text{ m/s}^2`, `90 square units`): it is
+A unit is any words behind a quantity, with their powers (`12 \text{ cm}^2`, `5 \text{ m/s}^2`, `90 square units`), and
 left out. Only where both answers name units of one dimension and different size, these count: 2 hours are 120 minutes.
 """
 
@@ -38,9 +38,9 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _PERCENT = frozenset(("percent", "pct", "percentage"))
 _NO_UNIT = frozenset(("and", "or", "remainder", "times", "plus", "minus", "to", "divided", "over", "is", "are", "base"))
-_BEFORE = frozenset(("about", "approximately", "exactly", "roughly", "around", "only", "just", "is", "are"))
+BEFORE = frozenset(("about", "approximately", "exactly", "roughly", "around", "only", "just", "is", "are"))
 # One letter behind a number may be a unit or a variable; the other answer tells.
-_LETTERS = frozenset("msghLNJVWKCFAR")
+_LETTERS = frozenset(("\\Omega", *"msghLNJVWKCFA"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read(expression: Sequence[str]) -> tuple[Sequence[str], Unit | None] | None:
     start = 0
     while (
         start < len(expression) - 1
-        and expression[start].lstrip(tokens.WORD).lower() in _BEFORE
+        and expression[start].lstrip(tokens.WORD).lower() in BEFORE
         and tokens.is_word(expression[start])
     ):
         start += 1
@@ -130,15 +130,22 @@ def _start_of_words(expression: Sequence[str]) -> int | None:
     depth = 0
     for at, token in enumerate(expression):
         if tokens.is_word(token):
-            if depth or at == 0 or expression[at - 1] in ("+", "-", "*", "/", "^", "_", "=", ",", ":", "(", "["):
+            if depth or at == 0 or not _may_end_a_quantity(expression[at - 1]):
                 return None
             words = [word.lstrip(tokens.WORD).lower() for word in expression[at:]]
             if any(word in _NO_UNIT for word in words) or not all(map(_may_be_in_a_unit, expression[at:])):
                 return None
-            letters_alone = all(token.isalpha() and len(token) == 1 for token in expression[:at])
-            return None if letters_alone and len(words[0]) > 2 and at == 1 and expression[0] in ("a", "A", "I") else at
+            return None if at == 1 and expression[0] in ("a", "A", "I") and len(words[0]) > 2 else at
         depth += (token in tokens.OPENING) - (token in tokens.OPENING.values())
     return None
+
+
+def _may_end_a_quantity(token: str) -> bool:
+    named = token[-1].isalnum() and (token[0] != "\\" or token in _SIGNS)
+    return named or token in (")", "]", "}", "|", "!", "%", "\\}")
+
+
+_SIGNS = frozenset(("\\pi", "\\degree", "\\infty", "\\theta", "\\alpha", "\\beta", "\\lambda"))
 
 
 def _may_be_in_a_unit(token: str) -> bool:

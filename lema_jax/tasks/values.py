@@ -2,8 +2,8 @@ r"""Whether two expressions are equal: exactly, or to as many digits as tell.
 
 What is rational is exact; the rest is worked out twice, with more digits than the numbers in it have: a difference that
 shrinks with the precision is none. A variable gets numbers of its own, so that two expressions that agree at several
-points are equal for all we can tell, and two that differ at one are not. A point at which either is undefined, or leaves
-the real numbers without naming `i`, says nothing, as `\frac{x^2}{x}` is x.
+points are equal for all we can tell, and two that differ at one are not. A point where either has no value, or leaves
+the real numbers without naming `i`, says nothing: `\frac{x^2}{x}` is x.
 """
 
 import dataclasses
@@ -114,6 +114,7 @@ class _At:
     left_reals: bool
     largest: int
     scale: int
+    near: complex | None  # by floating point, where no intermediate number is large
 
 
 @functools.lru_cache(maxsize=1_024)
@@ -123,12 +124,15 @@ def _rough(node: Node, point: int, given: tuple[tuple[str, Fraction], ...]) -> _
         value = evaluator.value(node)
     except Undefined:
         return None
-    return _At(value, evaluator.left_reals, evaluator.largest, evaluator.scale)
+    near = complex(value) if evaluator.scale < 40 and evaluator.largest < 40 else None
+    return _At(value, evaluator.left_reals, evaluator.largest, evaluator.scale, near)
 
 
 def _agree(a: _At, b: _At) -> bool:
     if isinstance(a.value, Fraction) and isinstance(b.value, Fraction):
         return a.value == b.value
+    if a.near is not None and b.near is not None and abs(a.near - b.near) > 1e-6 * abs(a.near):
+        return False
     evaluator = Evaluator(_BITS)
     difference = evaluator.rounded(a.value) - evaluator.rounded(b.value)
     return context().mag(difference) <= max(a.scale, b.scale, evaluator.scale) - _BITS // 2

@@ -7,15 +7,16 @@ from lema_jax.tasks import tokens
 
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-    " eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_SMALL = {word: value for value, word in enumerate(_ONES)} | {
-    word: 10 * value for value, word in enumerate(_TENS, start=2)
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SMALL = {word: value for value, word in enumerate(f"{_ONES} eighteen nineteen".split())} | {
+    word: 10 * value for value, word in enumerate(_TENS.split(), start=2)
 }
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_MONTHS = "january february march april may june july august september october november december".split()
-_DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
+_FRACTIONS = {"half": "2", "third": "3", "quarter": "4", "fourth": "4", "fifth": "5", "sixth": "6", "seventh": "7"}
+_FRACTIONS |= {"eighth": "8", "ninth": "9", "tenth": "10", "hundredth": "100"}
+_MONTHS = tokens.names("january february march april may june july august september october november december")
+_DAYS = tokens.names("monday tuesday wednesday thursday friday saturday sunday")
 _SHORT = {name[:3]: name for name in (*_MONTHS, *_DAYS)} | {"sept": "september", "tues": "tuesday", "thurs": "thursday"}
 _SAME = {
     "infinite": "infinitely many", "infinitely many solutions": "infinitely many", "dne": "undefined",
@@ -28,9 +29,12 @@ _ARTICLES = frozenset(("the", "a", "an"))
 
 def number(expression: Sequence[str]) -> tuple[str, ...] | None:
     """The number that words say, as tokens: `negative five`, `one hundred and twenty-three`, `two thirds` is none."""
-    words = [token.lstrip(tokens.WORD).lower() for token in expression if token != "-"]
-    sign = words[:1] in (["negative"], ["minus"])
+    words = [token.lstrip(tokens.WORD).lower() for at, token in enumerate(expression) if token != "-" or at == 0]
+    sign = words[0] in ("negative", "minus", "-")
     words = words[sign:]
+    if words and (parts := _FRACTIONS.get(words[-1].removesuffix("s").replace("halve", "half"))):
+        top = number(words[:-1]) if len(words) > 1 and words[:-1] != ["a"] else ("1",)
+        return ("-",) * sign + (*top, "/", parts) if top else None
     if not words or not all(word in _SMALL or word in _SCALES or word in ("hundred", "and") for word in words):
         return None
     whole = group = 0
@@ -70,18 +74,17 @@ def plain(expression: Sequence[str]) -> str:
 
 
 def time(expression: Sequence[str]) -> str | None:
-    """A time with its half of the day, `4:30 pm`, or with seconds; `4:30` alone may be a ratio."""
-    found = _TIME.fullmatch("".join(token.lstrip(tokens.WORD) for token in expression))
-    if found is None or not (found["seconds"] or found["half"]):
+    """A time with its half of the day, `4:30 pm`; `4:30` alone may be a ratio."""
+    text = "".join(token.lstrip(tokens.WORD) for token in expression)
+    found = _TIME.fullmatch({"noon": "12:00pm", "midnight": "12:00am"}.get(text.lower(), text))
+    if found is None:
         return None
-    hour = f"{int(found['hour'])}:{found['minute'] or '00'}"
-    half = f" {found['half'].lower()}m" if found["half"] else ""
-    return hour + (f":{found['seconds']}" if found["seconds"] else "") + half
+    seconds = f":{found['seconds']}" if found["seconds"] else ""
+    return f"{int(found['hour'])}:{found['minute'] or '00'}{seconds} {found['half'].lower()}m"
 
 
 _TIME = re.compile(
-    r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2}))?(?::(?P<seconds>\d{2}))?(?:(?P<half>[aApP])\.?[mM]\.?)?"
-    r"(?:(?<=[mM.])(?:on|E[SD]?T|C[SD]?T|P[SD]?T)?[a-zA-Z]*)"
+    r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2}))?(?::(?P<seconds>\d{2}))?(?P<half>[aApP])\.?[mM]\.?(?:[A-Z]{2,4})?"
 )
 
 
@@ -107,14 +110,22 @@ def _clock(text: str) -> tuple[int, int, int, str]:
 
 def choice(expression: Sequence[str]) -> tuple[str, Sequence[str]] | None:
     """The letter of a choice and what stands behind it: `A`, `(A)`, `A)`, `(A) 5`."""
+    if expression[0] != "(" and len(expression) > 1 and expression[1] not in (")", "."):
+        return None
     letters = [token.lstrip(tokens.WORD) for token in expression[:3]]
     if len(expression) == 1 and re.fullmatch("[A-Z]", letters[0]):
         return letters[0], ()
     bracket = letters[0] == "("
     at = int(bracket)
-    if len(letters) < at + 2 or not re.fullmatch("[A-Z]", letters[at]) or letters[at + 1] != ")":
+    if (
+        len(letters) < at + 2
+        or not re.fullmatch("[A-Z]", letters[at])
+        or (letters[at + 1] != ")" and not (letters[1] == "." and len(expression) > 2))
+    ):
         return None
     rest = expression[at + 2 :]
+    if rest and rest[0] in (",", ";"):
+        return None
     return None if rest and rest[0] in ("(", "^", "=", "*", "/", "+", "-", "!") and not bracket else (letters[at], rest)
 
 

@@ -41,7 +41,8 @@ LOOKS = [
     ("\\begin{aligned} x &= 1 \\\\ y &= 2\\end{aligned}", "x = 1 , y = 2"),
     ("\\begin{align*} 2+3 &= 4+1 \\\\[2mm] &= 5\\end{align*}", "2+3 = 4+1 = 5"),
     ("\\begin{pmatrix} 1 & 2 \\\\ 3 & 4\\end{pmatrix}",) * 2,
-    ("1{,}000 1,\\!000", "1,000 1,000"),
+    ("1{,}000 1,\\!000 2{,}5", "1000 1000 2.5"),
+    ("5\\,\\mathrm{m}", "5 \\text{m}"),
     ("\\dfrac12 \\tfrac12", "\\frac12 \\frac12"),
     ("30^{\\circ} 30\\degree 30°", "30^\\circ 30^\\circ 30^\\circ"),
     # backslashes that were lost or doubled on the way
