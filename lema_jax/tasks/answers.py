@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from lema_jax.tasks import cues, expressions, presentation, units
+from lema_jax.tasks import cues, expressions, presentation, thinking, units
 
 _LONGEST = 400  # characters that a number and the words around it may have
 _MOST_DIGITS = 300
@@ -21,7 +21,8 @@ def final_number(text: str) -> str | None:
     The last statement that mentions a number counts (`cues.statements`); one of several numbers (`5 or 6`) states no
     answer. Without any cue the answer is a last line that is a number and nothing else.
     """
-    for statement in cues.statements(text):
+    said = thinking.spoken(text).text
+    for statement in cues.statements(said):
         if statement.remark:
             continue
         if len({canonical(content) for content in statement.boxes}) == 1:
@@ -30,7 +31,7 @@ def final_number(text: str) -> str | None:
         if re.search(r"\d", plain) or _in_words(_sentence(plain)) is not None:
             found = _read_plain(plain)
             return found and found.text
-    last = _arithmetic_text(presentation.document(text).rstrip().rpartition("\n")[2])
+    last = _arithmetic_text(presentation.document(said[-_LONGEST:]).rstrip().rpartition("\n")[2])
     return canonical(last) if len(last) < _LONGEST and _BARE.fullmatch(last) else None
 
 
@@ -98,12 +99,14 @@ _SIGNS = _patterns(
     (r"<<[^<>]*>>", ""),
     (r"(?<![\w.])~|\\?[$€£¥₹¢₽₩]", " "),
     (r"(?<=[A-Za-z])_(?:\{[^{}]*\}|\w)", ""),
+    (r"(?<=\d)_(?=\d{3}(?!\d))", ","),
     (r"\*\*", "^"),
     (r"(?<=[A-Za-z])\s*\^\s*(?:\{[^{}]*\}|-?\w)", ""),  # of a unit
     (r"\^\s*\{([^{}]*)\}", r"^(\1)"),
 )
 _WORDS_OF_SIGNS = _patterns(
     (r"(?i:\bper\s?cent(?:age points?)?\b)", "%"),
+    (r"(?i:(?<=\d)\s+squared\b)", "^2"),
     (r"(?i:\bminus\s+)", "- "),
     (r"(?i:\bnegative\s+)(?=[\d.(])", "-"),
     (r"(?<=\d)\s*(?i:\bplus\b)\s*(?=\d)", " + "),
@@ -112,7 +115,7 @@ _WORDS_OF_SIGNS = _patterns(
     (r"(?<=\d)\s+(?i:and\s+(?:a|one)[\s-]+quarter)\b", " 1/4"),
 )
 _SIGN = re.compile(r"[<~$€£¥₹¢₽₩_*^]")
-_WORD_OF_SIGN = re.compile(r"per\s?cent|minus|negative|plus|\d\s*x|\band\s", re.IGNORECASE)
+_WORD_OF_SIGN = re.compile(r"per\s?cent|squared|minus|negative|plus|\d\s*x|\band\s", re.IGNORECASE)
 _LABEL = re.compile(
     r"\W*(?:(?:step|part|question|problem|exercise|option|choice|case)\s*\d{1,3}\s*[:.)]|\(?[A-Ha-h][).:])\s+(?=.*\d)",
     re.IGNORECASE,
@@ -128,9 +131,15 @@ def _arithmetic_text(text: str) -> str:
     return _LABEL.sub("", text, count=1) if _LABEL.match(text) else text
 
 
+_BULLET = re.compile(r"\A[-*+•]\s+")
+
+
 def _first_line(text: str) -> str:
     """The first line that has anything in it, with the next where it only announces that (`as follows:`)."""
-    line, _, rest = text.lstrip()[:_LONGEST].partition("\n")
+    stripped = text.lstrip()[:_LONGEST]
+    if "\n" in text[: len(text) - len(text.lstrip())]:
+        stripped = _BULLET.sub("", stripped, count=1)
+    line, _, rest = stripped.partition("\n")
     announces = line.rstrip().endswith(":") and not re.search(r"\d", line)
     return line + " " + rest.lstrip().partition("\n")[0] if announces else line
 
@@ -150,7 +159,7 @@ def _sentence(plain: str) -> str:
     return after if re.search(r"\d", after) or _in_words(after) is not None else before
 
 
-_END = re.compile(r"[.!?;](?=\s|$)|(?<=\S)\s(?:\(|(?:because|since|as)\b)", re.IGNORECASE)
+_END = re.compile(r"[.!?](?=\s|$)|;(?=\s+\D|$)|(?<=\S)\s(?:\(|(?:because|since|as)\b)", re.IGNORECASE)
 _TWO_EQUATIONS = re.compile(r"=.*(?:\b(?:and|or)\b|[,;]\s)")
 
 
@@ -179,6 +188,7 @@ _SEVERAL = re.compile(
 )
 _NOT = re.compile(r"\W*(?:and\s)?(?:not|rather than|instead of)\b", re.IGNORECASE)
 _REMAINDER = re.compile(r"[^.\d]{0,30}\b(?:remainder|remaining|rem)\b|\s*[rR]\.?\s*\d")
+_ANOTHER_LABEL = re.compile(r"(?<=\s)\(?[b-hB-H2-9]\)\s*[-+]?\d")
 _PAIR = re.compile(r"(\d{1,6})\s?:\s?(\d{1,6})(?![\d:.]\d)(?:\s*([ap])\.?\s?m\b)?", re.IGNORECASE)
 _BARE = re.compile(rf"\s*[-+]?\s?(?:{_DECIMAL})\s*[.%]?\s*", re.VERBOSE)
 _UNREAD = re.compile(r"\\[a-zA-Z]")
@@ -206,7 +216,7 @@ def _read_plain(plain: str) -> _Reading | None:
     if pair := _PAIR.match(plain, found.start()):
         half = f" {pair[3].lower()}m" if pair[3] else ""
         return _Reading(f"{int(pair[1])}:{pair[2]}{half}", pair=pair)
-    if _REMAINDER.match(plain, found.end()):
+    if _REMAINDER.match(plain, found.end()) or _ANOTHER_LABEL.search(plain, found.end()):
         return None
     values, end = _measured(plain, found)
     second = next(_quantities(plain, end), None)

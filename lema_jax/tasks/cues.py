@@ -33,9 +33,11 @@ def statements(text: str) -> Iterator[Statement]:
     if next_question := _NEXT_QUESTION.search(text):
         text = text[: next_question.start()]
     text = presentation.document(text)
-    found = list(_cued(text))
-    for group in _sentences_of_boxes(text):
-        contents = tuple(box.content for box in group)
+    groups = _sentences_of_boxes(text)
+    within = [range(box.start, box.end) for group in groups for box in group]
+    found = [(rank, stated) for rank, stated in _cued(text) if not any(rank in box for box in within)]
+    for group in groups:
+        contents = tuple(_SAID_IN_BOX.sub("", box.content) for box in group)
         found.append((group[-1].start, Statement(", ".join(filter(None, contents)), contents)))
     for _, statement in sorted(found, key=lambda one: one[0], reverse=True):
         yield statement
@@ -122,15 +124,18 @@ class _Cue(NamedTuple):
     weak: bool = False  # it yields to every other cue, wherever that stands
 
 
-_NOUN = r"(?:answers?|(?:final|end)\ (?:result|value|solution))"
+_NOUN = r"(?:answers?|(?:final|end)\ (?:result|value|solution)|(?:correct|best|right)\ (?:option|choice))"
 _VERB = (
     r"\b(?:is|are|was|were|be|becomes|remains|equals|comes\ (?:out\ )?to|turns\ out\ to\ be)\b"
     r"(?:\s+(?:equal\ to|given\ by|(?:as\ )?follows)\b)?"
 )
 _SAID = re.compile(
-    rf"^[\w\ ]{{0,30}}\b{_NOUN}[^\S\n]*(?:$|[-—>]+(?=\s))"
+    rf"^[\w\ ]{{0,30}}\b{_NOUN}[^\S\n]*(?:$|[-—>]+(?=\s)|(?<=final\ answer)\s+(?=[-$(\\]*\d))"
     rf"|(?<![</])\b{_NOUN}\b(?P<between>[^.:;\n=?!$\\\]]{{0,80}}?)(?:(?P<verb>{_VERB})\s*:?|[:=]|\\to\b)",
     re.VERBOSE | re.MULTILINE | re.IGNORECASE,
+)
+_SAID_IN_BOX = re.compile(
+    rf"^\s*(?:\\text\s*\{{)?[^\d$\\]{{0,40}}\b{_NOUN}\s*(?:{_VERB}|:)[\s:]*\}}?", re.VERBOSE | re.IGNORECASE
 )
 _HYPOTHETICAL = re.compile(r"\b(?:if|whether|unless|suppos(?:e|ing)|assum(?:e|ing))\b[^.\n]{0,20}$", re.IGNORECASE)
 _WITHIN = re.compile(
@@ -139,9 +144,9 @@ _WITHIN = re.compile(
     re.IGNORECASE,
 )
 _NEGATED = re.compile(r"\b(?:not|cannot|never|neither|but|because|since|while|by)\b|n't\b", re.IGNORECASE)
-_NOT_BUT = re.compile(r"\s*not\b[^.\n]{1,60}?\bbut\s", re.IGNORECASE)
+_NOT_BUT = re.compile(r"\s*not\b[^.\n]{1,60}?\b(?:but|it is|it's|rather)\s", re.IGNORECASE)
 _REMARK = re.compile(
-    r"""\s*(?:(?:also|indeed|therefore|thus|now|already|still|both|quite|very)\s+)*
+    r"""[^.!?\n]{0,60}\?(?:\s|$)|\s*(?:(?:also|indeed|therefore|thus|now|already|still|both|quite|very)\s+)*
     (?:not|never|neither|(?:in)?(?:correct|valid|consistent|accurate)|right|wrong|reasonable|clear|obvious|plausible|verified|confirmed
       |close|accept(?:able|ed)|expected|obtained|found|calculated|determined|derived|supposed|unique|expressed|needed
       |the\ same|based|as\ expected|rounded\ (?:(?:off|up|down)\ )?to\ (?:the|\w+\ (?:decimal|significant)))\b""",
@@ -149,8 +154,13 @@ _REMARK = re.compile(
 )
 
 
+_JSON = re.compile(r"\s*(?:\"([^\"\n]*)\"|([^,}\n]*))")
+
+
 def _said(cue: re.Match[str], before: str, after: str) -> str:
-    """`the answer is …`, `Answer: …`, or a line `Answer` alone; not what only talks about an answer."""
+    """`the answer is …`, `Answer: …`, `"answer": …`, or a line `Answer` alone; not what only talks about an answer."""
+    if cue["between"] == '"' and (value := _JSON.match(after)):
+        return value[1] or value[2] or ""
     if _HYPOTHETICAL.search(before) or _NEGATED.search(cue["between"] or ""):
         return ""
     return "" if not cue["verb"] and _WITHIN.search(before) else _affirmed(after)
@@ -167,7 +177,7 @@ _REVERSED = re.compile(
     re.IGNORECASE,
 )
 _LAST_WORD = re.compile(
-    r"(?:\$[^$\n]{1,100}\$|(?<![\w.])-?[$£€]?(?:\d+ )?\d+(?:[.,/]\d+)*(?:e\d+|%)?(?: [a-zA-Z]+)?)$"
+    r"(?:\$[^$\n]{1,100}\$|\([A-J]\)[^.,\n]{0,60}|(?<![\w'])[A-J]|(?<![\w.])-?[$£€]?(?:\d+ )?\d+(?:[.,/]\d+)*(?:e\d+|%)?(?: [a-zA-Z]+)?)$"
 )
 
 
@@ -237,7 +247,7 @@ _SPACED = {
     "התשובה|תשובה": "היא|הוא",
 }
 _UNSPACED = {
-    "答案|答え|回答|解答": "是|为|為|应该是|應該是|就是|は|等于|等於",
+    "答案|答え|回答|解答|答(?=:)": "是|为|為|应该是|應該是|就是|は|等于|等於",
     "정답|답": "은|는",
     "คำตอบ": "คือ|เท่ากับ",
 }
@@ -249,12 +259,13 @@ def _foreign(names: dict[str, str], word: str) -> _Cue:
     start, end = (f"(?<!{word})", f"(?!{word})") if word else ("", "")
     linked = rf"[^.!?\n:=\d]{{0,60}}?(?:[:=—]|{start}(?:{link}){end})+:?"
     pattern = rf"{start}(?:{name}){end}(?:{linked}|[^\S\n]*-?[^\S\n]*(?=[-+$(]*\d))"
-    return _Cue(name.split("|"), re.compile(pattern, re.IGNORECASE), lambda cue, before, after: after)
+    words = re.sub(r"\(.*?\)", "", name).split("|")
+    return _Cue(words, re.compile(pattern, re.IGNORECASE), lambda cue, before, after: after)
 
 
 _CUES = (
-    _Cue(("answer", "final", "end "), _SAID, _said),
-    _Cue(("the answer", "our", "my"), _REVERSED, _said_before),
+    _Cue(("answer", "final", "end ", "option", "choice"), _SAID, _said),
+    _Cue(("answer",), _REVERSED, _said_before),
     _Cue(("the solution",), _SOLUTIONS, _said_at_once, weak=True),
     _Cue(("####", "a:", "ans"), _MARK, _marked),
     _Cue(("answer>", "answer]"), _TAG, _tagged),

@@ -15,7 +15,7 @@ from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, cues, equality, presentation, sources, symbolic
+from lema_jax.tasks import answers, cues, equality, presentation, sources, symbolic, thinking
 from lema_jax.tasks import paper as authors
 from lema_jax.tasks.word_problems import prompt
 
@@ -67,9 +67,10 @@ def extract(text: str, problem: Problem) -> str | None:
     without = None  # of what follows a cue in words alone
     for statement in cues.statements(text):
         answer = statement.text.strip() if statement.boxes else _statement(statement.text)
-        if answer and (statement.boxes or (_MATTER.search(answer) and not statement.remark)):
+        if answer and not statement.boxes and not _MATTER.search(answer):
+            without = without or answer
+        elif answer and not statement.remark:
             return answer
-        without = without or answer
     return without or _alone(text)
 
 
@@ -96,10 +97,14 @@ def paper(text: str, problem: Problem) -> bool:
 
 _DISPLAYED = re.compile(r"[\s:\w]{0,40}\\\[(.*?)\\\]", re.DOTALL)
 _FORMULAS = re.compile(r"\$.*\$|\\\(.*\\\)")
-_END = re.compile(r"\.(?=\s|$)|(?<=[a-z])[!?](?=\s|$)|\n|,?\s(?:because|since|which|where)\b")
+_END = re.compile(r"\.(?=\s|$)|(?<=[a-z])[!?](?=\s|$)|\n|,?\s(?:because|since|which|where|(?:and\s)?not|rather than)\b")
 _MATTER = re.compile(r"[\d$\\]")  # a statement in words alone yields to any other
 _VALUE = re.compile(r"[^\d\n]*?\b(?:is|are|equals)\s+(?=[-+$\\(\[\d])")
-_PROSE = re.compile(r"[a-zA-Z]{2,}(?:'s)?\s+[a-zA-Z]{2,}\s[^\\$=]*\d|\D*\d+ [a-z]{3,} [a-z]{2,} [^\\$=]*")
+_PROSE = re.compile(
+    rf"(?:{'|'.join(answers.SMALL)})\b"
+    r"|[a-zA-Z]{2,}(?:'s)?\s+[a-zA-Z]{2,}\s[^\\$=]*\d|\D*\d+ [a-z]{3,} [a-z]{2,} [^\\$=]*",
+    re.IGNORECASE,
+)
 
 
 def _statement(after: str) -> str:
@@ -131,7 +136,7 @@ _SENTENCE = re.compile(r"(?<![\\{a-zA-Z])[a-zA-Z]{3,}\b[^{]")
 
 def _alone(text: str) -> str | None:
     """The text itself where it is one formula or number without a word around it."""
-    text = presentation.document(text).strip()
+    text = presentation.document(thinking.spoken(text).text).strip()
     return text.rstrip(".") if _LONE.fullmatch(text) and not _SENTENCE.search(text) else None
 
 

@@ -10,15 +10,13 @@ import html
 import re
 import unicodedata
 
-from lema_jax.tasks import thinking
-
 
 def document(text: str) -> str:
-    """A whole reasoning path: `plain`, without the model's thinking and its end marks, headings, fences and HTML.
+    """A whole reasoning path: `plain`, without a model's end marks, headings, fences and HTML.
 
-    Of a text longer than 30,000 characters, its end.
+    Of a text longer than 20,000 characters, its end.
     """
-    text = _SPECIAL_TOKEN.sub("\n", thinking.spoken(text).text[-_LONGEST:])
+    text = _SPECIAL_TOKEN.sub("\n", characters(text[-_LONGEST:])[-_LONGEST:])
     if "<" in text:
         text = _LINE_TAG.sub("\n", text)
         text = _TAG.sub("", text)
@@ -39,7 +37,7 @@ def plain(text: str) -> str:
 
 # --- documents --------------------------------------------------------------------------------------------------------
 
-_LONGEST = 30_000  # characters
+_LONGEST = 20_000  # characters
 _SPECIAL_TOKEN = re.compile(r"<\|[a-zA-Z_]{1,40}\|>|</?s>|<end_of_turn>|<eos>")
 _LINE_TAG = re.compile(r"</?(?:br|p|div|li|h[1-6])\b[^<>]{0,200}>", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:a|b|big|center|code|em|font|i|mark|small|span|strong|tt|u)\b[^<>]{0,200}>", re.IGNORECASE)
@@ -85,7 +83,7 @@ _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "01
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₒₓₕₖₗₘₙₚₛₜ", "0123456789+-=()aeoxhklmnpst"))
 _RAISED = re.compile("[{}]+".format("".join(map(re.escape, _SUPERSCRIPTS))))
 _LOWERED = re.compile("[{}]+".format("".join(map(re.escape, _SUBSCRIPTS))))
-_BUILT_FRACTION = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄/]([₀₁₂₃₄₅₆₇₈₉]+)")
+_BUILT_FRACTION = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9})[⁄/]([₀₁₂₃₄₅₆₇₈₉]{1,9})")
 _ROOT = re.compile(r"√\s*(?:(\d+(?:\.\d+)?|\w)|(?=[({\\]))")
 _SIGNS = {
     **dict.fromkeys("−‐‑‒–﹣－➖", "-"),
@@ -144,16 +142,16 @@ _GREEK = (
 )
 
 
+_LETTERS = {chr(ord("α") + at): f"\\{name} " for at, name in enumerate(_GREEK.split()) if name != "."}
 _GREEK_WORD = re.compile("[\u0370-\u03ff\u1f00-\u1fff]+")
 
 
 def _greek(found: re.Match[str]) -> str:
     """Commands of one or two Greek letters, which are variables; more are a word."""
     letters = found.group()
-    names = _GREEK.split()
-    if len(letters) > 2 or not all("α" <= letter <= "ω" and letter not in "ος" for letter in letters):
+    if len(letters) > 2 or not all(map(_LETTERS.__contains__, letters)):
         return letters
-    return "".join(f"\\{names[ord(letter) - ord('α')]} " for letter in letters)
+    return "".join(map(_LETTERS.__getitem__, letters))
 
 
 def _sign(char: str) -> str:

@@ -59,8 +59,8 @@ def test_every_look_becomes_one(text, plain):
     assert presentation.plain(seen) == seen
 
 
-def test_a_document_loses_its_thinking_headings_fences_and_tags():
-    text = "<think>5?</think>\n## Answer\n12 <b>apples</b><br>so\n```python\nx\n```\n#### 12<|im_end|>"
+def test_a_document_loses_its_headings_fences_and_tags():
+    text = "## Answer\n12 <b>apples</b><br>so\n```python\nx\n```\n#### 12<|im_end|>"
     assert presentation.document(text).split() == ["Answer", "12", "apples", "so", "x", "####", "12"]
 
 
