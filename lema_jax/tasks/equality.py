@@ -11,7 +11,7 @@ from lema_jax.tasks.latex import Node
 
 _DEGREE: Node = ("/", ("constant", "pi"), ("number", Fraction(180)))
 _AXES = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
-_MOST_TERMS = 1_000  # of a sequence that is written out
+_COMMON = frozenset(("\\frac", "\\sqrt", "\\pi", "\\degree", "\\infty", "\\cdots", "\\binom"))
 
 
 def same(answer: str, gold: str) -> bool | None:
@@ -87,7 +87,9 @@ def _same_expressions(one: Form, other: Form) -> bool | None:
     if left is None or right is None:
         if "\\cdots" in (*one.tokens, *other.tokens):
             return False  # what the dots stand for nobody works out
-        return _same_figures(one, other)
+        if (verdict := _same_figures(one, other)) is not None:
+            return verdict
+        return None if all(_node(form) is not None or _is_for_algebra(form) for form in (one, other)) else False
     if (verdict := values.same(left, right)) is not False:
         return verdict
     ends = [form.tokens[-2:] for form in (one, other)]
@@ -370,7 +372,13 @@ def _same_sets(one: Form, other: Form) -> bool | None:
 
 
 def _is_unread(form: Form) -> bool:
-    return form.kind == "expression" and _node(form) is None
+    return form.kind == "expression" and _node(form) is None and _is_for_algebra(form)
+
+
+def _is_for_algebra(form: Form) -> bool:
+    r"""Whether there is a command that a computer algebra system may know (`\int`), and no word: `5+` is a fragment."""
+    commands = any(token[0] == "\\" and len(token) > 2 and token not in _COMMON for token in form.tokens)
+    return commands and not tokens.has_words(form.tokens)
 
 
 def _reals(form: Form) -> reals.Reals | None:
