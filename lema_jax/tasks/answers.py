@@ -84,7 +84,7 @@ def _patterns(*rewrites: tuple[str, str]) -> list[tuple[re.Pattern[str], str]]:
 
 
 _LATEX = _patterns(
-    (r"\\text\s*\{([^{}]*)\}", r" \1 "),
+    (r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "),
     (r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r" (\1)/(\2)"),
     (r"\\frac\s*(\d)\s*(\d)", r" \1/\2"),
     (r"\(\s*(\d+)\s*\)/\(\s*(\d+)\s*\)", r"\1/\2"),
@@ -138,6 +138,8 @@ def _first_line(text: str) -> str:
 def _sentence(plain: str) -> str:
     """The first sentence that mentions a number, without its reasons, and there what follows the last `=`."""
     start = found.start() if (found := re.search(r"\d", plain)) else 0
+    if (word := _WORDS.match(plain, _start_of_words(plain))) and word.start() < start:
+        plain, start = plain[:start], word.start()  # `twelve (3 times 4)`
     end = _END.search(plain, start)
     sentence = plain[: end.start()] if end else plain
     before, equals, after = sentence.rpartition("=")
@@ -154,14 +156,14 @@ _TWO_EQUATIONS = re.compile(r"=.*(?:\b(?:and|or)\b|[,;]\s)")
 
 # --- arithmetic to numbers --------------------------------------------------------------------------------------------
 
-_DECIMAL = r"(?:\d{1,3}(?:\ \d{3})+(?:[.,]\d+)?|\d+(?:[.,']\d+)*|\.\d+)(?!\d|[.,']\d|[abnxyz]\b|\\)"
+_DECIMAL = r"(?:\d{1,3}(?:\ \d{3})+(?:[.,]\d+)?|\d+(?:[.,']\d+)*|\.\d+)(?!\d|[.,']\d|[abnxyz](?![A-Za-z])|\\)"
 _QUANTITY = re.compile(
     rf"""(?<![A-Za-z0-9_.])(?:(?<![\w)%])(?<![\d)%]\s)(?P<sign>[-+])(?=[\d.])|(?<!\S)(?<![\w)%]\s)(?P<apart>[-+])\s)?
     (?:(?P<whole>\d+)\s+(?:and\s+)?(?P<part>\d+)\s?/\s?(?P<of>\d+)(?![\d.])
       |(?P<top>{_DECIMAL})\s?/\s?(?P<bottom>{_DECIMAL})
-      |(?P<value>{_DECIMAL})(?:[eE](?P<e>[-+]?\d+)\b|\s?\*\s?10\s?\^\s?\(?\s?(?P<ten>[-+]?\d+)\s?\)?)?
+      |(?P<value>{_DECIMAL})(?:[eE](?P<e>[-+]?\d+)(?![\dA-Za-z])|\s?\*\s?10\s?\^\s?\(?\s?(?P<ten>[-+]?\d+)\s?\)?)?
     )
-    (?:\s?(?P<scale>(?i:hundred|thousand|million|billion|trillion|dozen|mil|mn|bn))\b|(?P<letter>[kKMB]|tn)\b)?
+    (?:\s?(?P<scale>(?i:hundred|thousand|million|billion|trillion|dozen|mil|mn|bn))(?![A-Za-z])|(?P<letter>[kKMB]|tn)(?![A-Za-z]))?
     \s*(?P<percent>%)?""",
     re.VERBOSE,
 )
@@ -319,17 +321,26 @@ _WORDS = re.compile(
     rf"(?:(?:\s+and\s+a)?[\s-]+(?P<part>half|halves|thirds?|quarters?|fourths?)\b)?",
     re.IGNORECASE,
 )
-_AT_ONCE = re.compile(r"\W*(?:(?:the|a|an|about|only|exactly|approximately|negative)\W+)*", re.IGNORECASE)
+_AT_ONCE = re.compile(r"\W*(?:(?:the|a|an|about|only|exactly|approximately|negative|therefore|thus|simply|just|indeed|that)\W+)*", re.IGNORECASE)
+
+
+def _start_of_words(plain: str) -> int:
+    """Where a number would begin that the text begins with."""
+    begins = _AT_ONCE.match(plain)
+    return begins.end() if begins else 0
+
+
+_HALF = re.compile(r"half\b(?!\s+(?:a|an|the)\b)", re.IGNORECASE)
 _FRACTIONS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
 
 
 def _in_words(plain: str) -> Fraction | None:
     """The one number in words of a text without digits; a mere `one` counts where the text begins with it."""
     found = list(_WORDS.finditer(plain))
-    begins = _AT_ONCE.match(plain)
-    if begins and (half := re.compile(r"half\b", re.IGNORECASE).match(plain, begins.end())) and not found:
-        return None if re.match(r"\s+(?:a|an|the)\b", plain[half.end() :]) else Fraction(1, 2)
-    found = [one for one in found if one.group().lower() != "one" or (begins and one.start() <= begins.end())]
+    begins = _start_of_words(plain)
+    if not found and _HALF.match(plain, begins):
+        return Fraction(1, 2)
+    found = [one for one in found if one.group().lower() != "one" or one.start() <= begins]
     if len(found) != 1:
         return None
     whole = group = 0

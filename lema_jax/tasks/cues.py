@@ -128,8 +128,8 @@ _VERB = (
     r"(?:\s+(?:equal\ to|given\ by|(?:as\ )?follows)\b)?"
 )
 _SAID = re.compile(
-    rf"\b{_NOUN}\b(?P<between>[^.:;\n=?!$\\]{{0,80}}?)(?:(?P<verb>{_VERB})\s*:?|[:=]|\\to\b)"
-    rf"|^[\w\ ]{{0,30}}\b{_NOUN}[^\S\n]*(?:$|[-—>]+)",
+    rf"^[\w\ ]{{0,30}}\b{_NOUN}[^\S\n]*(?:$|[-—>]+(?=\s))"
+    rf"|(?<![</])\b{_NOUN}\b(?P<between>[^.:;\n=?!$\\\]]{{0,80}}?)(?:(?P<verb>{_VERB})\s*:?|[:=]|\\to\b)",
     re.VERBOSE | re.MULTILINE | re.IGNORECASE,
 )
 _HYPOTHETICAL = re.compile(r"\b(?:if|whether|unless|suppos(?:e|ing)|assum(?:e|ing))\b[^.\n]{0,20}$", re.IGNORECASE)
@@ -166,7 +166,9 @@ _REVERSED = re.compile(
     r"\b(?:is|are) (?:indeed )?(?:the|our|my) (?:(?:final|correct|desired) )*answers?\b(?!\s*(?:is|:|to))",
     re.IGNORECASE,
 )
-_LAST_WORD = re.compile(r"(?:\$[^$\n]{1,100}\$|(?<![\w.])-?\d[\d.,/]*%?)$")
+_LAST_WORD = re.compile(
+    r"(?:\$[^$\n]{1,100}\$|(?<![\w.])-?[$£€]?(?:\d+ )?\d+(?:[.,/]\d+)*(?:e\d+|%)?(?: [a-zA-Z]+)?)$"
+)
 
 
 def _said_before(cue: re.Match[str], before: str, after: str) -> str:
@@ -183,15 +185,20 @@ def _said_at_once(cue: re.Match[str], before: str, after: str) -> str:
     return after if _MATTER.match(after) else ""
 
 
-_MARK = re.compile(r"(?<!#)#{4}(?!#)|^[^\S\n]*(?:A:|[Aa]ns\b[.:=\s-]*|ANS\b[.:=\s-]*)", re.MULTILINE)
-_HEADING = re.compile(
-    r"\s*(?:\d{1,2}[.):][^\S\n]+\S|(?:step|part|case|method|approach|phase|section|stage)\s*\d)", re.IGNORECASE
-)
+_MARK = re.compile(r"(?<!#)#{4}(?!#)|^[^\S\n]*(?:A:|(?:[Aa]ns|ANS)\b(?:\.|\s*[:=])?(?:\s*-\s)?)", re.MULTILINE)
+_NUMBERED = re.compile(r"(?<!#)#{4}[^\S\n]*(\d{1,2})[.):][^\S\n]+\S")
+_HEADING = re.compile(r"\s*(?:step|part|case|method|approach|phase|section|stage)\s*\d", re.IGNORECASE)
 
 
 def _marked(cue: re.Match[str], before: str, after: str) -> str:
-    """`#### 5`, `A: 5`; but `#### Step 2: …` is a heading."""
-    return "" if _HEADING.match(after) and "#" in cue.group() else _affirmed(after)
+    """`#### 5`, `A: 5`; but `#### Step 2: …` is a heading, and `#### 2. …` after `#### 1. …`."""
+    if "#" in cue.group():
+        numbered = _NUMBERED.match(cue.string, cue.start())
+        if numbered and int(numbered[1]) == len(_NUMBERED.findall(cue.string, 0, cue.start())) + 1:
+            return ""
+        if _HEADING.match(after):
+            return ""
+    return _affirmed(after)
 
 
 _TAG = re.compile(r"<(?:final[_ ]?)?answer>|\[(?:final[_ ])?answer\]", re.IGNORECASE)
@@ -238,7 +245,7 @@ _UNSPACED = {
 
 def _foreign(names: dict[str, str], word: str) -> _Cue:
     """A name, then within the sentence a colon or a link, or at once a number; `word`: what the edge of a word bars."""
-    name, link = "|".join(names), "|".join(filter(None, names.values()))
+    name, link = map(presentation.characters, ("|".join(names), "|".join(filter(None, names.values()))))
     start, end = (f"(?<!{word})", f"(?!{word})") if word else ("", "")
     linked = rf"[^.!?\n:=\d]{{0,60}}?(?:[:=—]|{start}(?:{link}){end})+:?"
     pattern = rf"{start}(?:{name}){end}(?:{linked}|[^\S\n]*-?[^\S\n]*(?=[-+$(]*\d))"

@@ -144,13 +144,23 @@ _GREEK = (
 )
 
 
+_GREEK_WORD = re.compile("[\u0370-\u03ff\u1f00-\u1fff]+")
+
+
+def _greek(found: re.Match[str]) -> str:
+    """Commands of one or two Greek letters, which are variables; more are a word."""
+    letters = found.group()
+    names = _GREEK.split()
+    if len(letters) > 2 or not all("α" <= letter <= "ω" and letter not in "ος" for letter in letters):
+        return letters
+    return "".join(f"\\{names[ord(letter) - ord('α')]} " for letter in letters)
+
+
 def _sign(char: str) -> str:
     """What one character that is not ASCII becomes."""
     if char in _SIGNS:
         return _SIGNS[char]
-    if "α" <= char <= "ω" and (name := _GREEK.split()[ord(char) - ord("α")]) != ".":
-        return f"\\{name} "
-    if unicodedata.category(char) in ("Cf", "Mn", "Me") and unicodedata.combining(char) in (0, 220, 230):
+    if unicodedata.category(char) in ("Cf", "Me") or "\u0300" <= char <= "\u036f" or "\ufe00" <= char <= "\ufe0f":
         return ""  # nothing is seen of it, or it is a line or a frame around another
     if (digit := unicodedata.digit(char, None)) is not None:
         return str(digit)
@@ -186,6 +196,7 @@ def characters(text: str) -> str:
     )
     text = _RAISED.sub(lambda found: "^{" + "".join(map(_SUPERSCRIPTS.__getitem__, found.group())) + "}", text)
     text = _LOWERED.sub(lambda found: "_{" + "".join(map(_SUBSCRIPTS.__getitem__, found.group())) + "}", text)
+    text = _GREEK_WORD.sub(_greek, text)
     text = _ROOT.sub(lambda found: f"\\sqrt{{{found[1]}}}" if found[1] else "\\sqrt ", text)
     return text.translate(_TABLE)
 
