@@ -166,9 +166,7 @@ _REVERSED = re.compile(
     r"\b(?:is|are) (?:indeed )?(?:the|our|my) (?:(?:final|correct|desired) )*answers?\b(?!\s*(?:is|:|to))",
     re.IGNORECASE,
 )
-_LAST_WORD = re.compile(
-    r"(?:\$[^$\n]{1,100}\$|(?<![\w.])-?[$£€]?(?:\d+ )?\d+(?:[.,/]\d+)*(?:e\d+|%)?(?: [a-zA-Z]+)?)$"
-)
+_LAST_WORD = re.compile(r"(?:\$[^$\n]{1,100}\$|(?<![\w.])-?[$£€]?(?:\d+ )?\d+(?:[.,/]\d+)*(?:e\d+|%)?(?: [a-zA-Z]+)?)$")
 
 
 def _said_before(cue: re.Match[str], before: str, after: str) -> str:
