@@ -216,7 +216,7 @@ def _one_of_list(one: Form, other: Form) -> bool | None:
     several, form = (one, other) if one.kind == "list" else (other, one)
     if form.kind in ("tuple", "matrix") and (assigned := _assigned(several.parts)):
         return _each(assigned, form.parts)
-    if several.tokens[1:2] == (",",) and ("".join(several.tokens).replace(",", "."),) == form.tokens:
+    if several is one and several.tokens[1:2] == (",",) and ("".join(several.tokens).replace(",", "."),) == form.tokens:
         return True  # a decimal comma
     parts = _distinct(several.parts)
     return _same(parts[0], form) if len(parts) == 1 else False
