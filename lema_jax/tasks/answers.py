@@ -331,7 +331,10 @@ _WORDS = re.compile(
     rf"(?:(?:\s+and\s+a)?[\s-]+(?P<part>half|halves|thirds?|quarters?|fourths?)\b)?",
     re.IGNORECASE,
 )
-_AT_ONCE = re.compile(r"\W*(?:(?:the|a|an|about|only|exactly|approximately|negative|therefore|thus|simply|just|indeed|that)\W+)*", re.IGNORECASE)
+_AT_ONCE = re.compile(
+    r"\W*(?:(?:the|a|an|about|only|exactly|approximately|negative|therefore|thus|simply|just|indeed|that)\W+)*",
+    re.IGNORECASE,
+)
 
 
 def _start_of_words(plain: str) -> int:

@@ -2,7 +2,7 @@ r"""When two forms of an answer are equal."""
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from lema_jax.tasks import curves, evaluator, forms, latex, reals, tokens, units, values, words
@@ -11,7 +11,7 @@ from lema_jax.tasks.latex import Node
 
 _DEGREE: Node = ("/", ("constant", "pi"), ("number", Fraction(180)))
 _AXES = ("\\hat{i}", "\\hat{j}", "\\hat{k}")
-_MOST_TERMS = 1_000  # of a sequence that is written out
+_COMMON = frozenset(("\\frac", "\\sqrt", "\\pi", "\\degree", "\\infty", "\\cdots", "\\binom"))
 
 
 def same(answer: str, gold: str) -> bool | None:
@@ -35,47 +35,27 @@ def _same(one: Form, other: Form) -> bool | None:
 
 
 def _compare(one: Form, other: Form) -> bool | None:
-    kinds = {one.kind, other.kind}
     if one.tokens == other.tokens and one.unit == other.unit:
         return True
     if one.unit and other.unit and one.unit.dimension == other.unit.dimension and one.unit.size != other.unit.size:
         return _same_quantities(one, other)
-    if "choice" in kinds:
-        return _same_choices(one, other)
-    if "equation" in kinds:
-        return _same_equations(one, other)
-    if kinds & {"set", "relation"}:
-        return _same_sets(one, other)
-    if kinds == {"list"}:
-        return _same_lists(one, other)
-    if "list" in kinds:
-        return _one_of_list(one, other)
-    if kinds in ({"tuple", "matrix"}, {"tuple", "expression"}, {"matrix", "expression"}):
-        return _same_vectors(one, other)
-    if "ratio" in kinds:
-        return _same_ratios(one, other)
-    if "residue" in kinds:
-        return _same_residues(one, other)
-    if kinds == {"time"}:
-        return words.same_time(one.text, other.text)
-    if kinds in ({"text"}, {"numeral"}):
-        return one.text == other.text and bool(one.text)
-    if kinds == {"tuple"} or kinds == {"matrix"}:
-        alike = one.text == other.text and len(one.parts) == len(other.parts)
-        return _all([_same(*pair) for pair in zip(one.parts, other.parts)]) if alike else False
-    if kinds == {"sequence"}:
-        return _same_sequences(one, other)
-    if kinds == {"expression"}:
-        return _same_expressions(one, other)
-    if "text" in kinds:  # `odd` may be a product of variables
-        return words.plain(one.tokens).replace(" ", "") == words.plain(other.tokens).replace(" ", "") != ""
-    return (
-        None if any(form.kind == "expression" and latex.read(form.tokens) is None for form in (one, other)) else False
-    )
+    return next(rule(one, other) for kind, rule in _RULES if kind in (one.kind, other.kind))
 
 
 def _all(verdicts: Sequence[bool | None]) -> bool | None:
     return False if False in verdicts else None if None in verdicts else True
+
+
+def _each(these: Sequence[Form], those: Sequence[Form]) -> bool | None:
+    """Whether as many stand on either side, and each is the one in its place."""
+    return _all([_same(*pair) for pair in zip(these, those)]) if len(these) == len(those) else False
+
+
+def _same_texts(one: Form, other: Form) -> bool:
+    """Word by word; `odd` may have been read as a product of variables."""
+    if one.kind == other.kind:
+        return one.text == other.text != ""
+    return words.plain(one.tokens).replace(" ", "") == words.plain(other.tokens).replace(" ", "") != ""
 
 
 # --- expressions and what has their values ----------------------------------------------------------------------------
@@ -87,7 +67,9 @@ def _same_expressions(one: Form, other: Form) -> bool | None:
     if left is None or right is None:
         if "\\cdots" in (*one.tokens, *other.tokens):
             return False  # what the dots stand for nobody works out
-        return _same_figures(one, other)
+        if (verdict := _same_figures(one, other)) is not None:
+            return verdict
+        return None if all(_node(form) is not None or _is_for_algebra(form) for form in (one, other)) else False
     if (verdict := values.same(left, right)) is not False:
         return verdict
     ends = [form.tokens[-2:] for form in (one, other)]
@@ -148,11 +130,7 @@ def _same_ratios(one: Form, other: Form) -> bool | None:
     if one.kind == other.kind and all(map(_may_be_time, (one, other))):
         return one.tokens == other.tokens
     if one.kind == other.kind and ("\\cdots",) in (part.tokens for part in (*one.parts, *other.parts)):
-        return (
-            _all([_same(*pair) for pair in zip(one.parts, other.parts)])
-            if len(one.parts) == len(other.parts)
-            else False
-        )
+        return _each(one.parts, other.parts)
     parts = [
         [_node(part) for part in form.parts] if form.kind == "ratio" else [_node(form), ("number", Fraction(1))]
         for form in (one, other)
@@ -208,13 +186,15 @@ def _distinct(parts: Sequence[Form]) -> list[Form]:
 
 def _same_lists(one: Form, other: Form) -> bool | None:
     """As sets; but what a gold that is no set repeats counts as often, and three names or more stand in their order."""
+    if one.kind != other.kind:
+        return _one_of_list(one, other)
     these, those = _distinct(one.parts), _distinct(other.parts)
     if len(those) < len(other.parts) and other.tokens[:1] != ("\\{",):
         these, those = list(one.parts), list(other.parts)
     if len(these) != len(those):
         return False
     if len(these) > 2 and all(form.kind == "text" for form in (*these, *those)):
-        return _all([_same(*pair) for pair in zip(these, those)])
+        return _each(these, those)
     left, unsure = those, False
     for one in these:
         open_ = False
@@ -235,12 +215,8 @@ def _one_of_list(one: Form, other: Form) -> bool | None:
     """`x = 3, y = 5` is (3, 5); a list that repeats one answer is that answer."""
     several, form = (one, other) if one.kind == "list" else (other, one)
     if form.kind in ("tuple", "matrix") and (assigned := _assigned(several.parts)):
-        return _all([_same(*pair) for pair in zip(assigned, form.parts)]) if len(assigned) == len(form.parts) else False
-    if (
-        len(form.tokens) == 1
-        and several.tokens[1:2] == (",",)
-        and "".join(several.tokens).replace(",", ".") == form.tokens[0]
-    ):
+        return _each(assigned, form.parts)
+    if several is one and several.tokens[1:2] == (",",) and ("".join(several.tokens).replace(",", "."),) == form.tokens:
         return True  # a decimal comma
     parts = _distinct(several.parts)
     return _same(parts[0], form) if len(parts) == 1 else False
@@ -257,12 +233,14 @@ def _assigned(parts: Sequence[Form]) -> list[Form] | None:
     return [named[name] for name in (sorted(named) if usual else named)]
 
 
-def _same_vectors(one: Form, other: Form) -> bool | None:
-    r"""A column is the tuple of its coordinates; so is `3\hat{i} + 4\hat{j}`."""
+def _same_tuples(one: Form, other: Form) -> bool | None:
+    r"""Part by part, in the same brackets; a column is the tuple of its coordinates, as is `3\hat{i} + 4\hat{j}`."""
+    if one.kind == other.kind:
+        return one.text == other.text and _each(one.parts, other.parts)
     these, those = _coordinates(one), _coordinates(other)
     if these is None or those is None:
         return None if any(map(_is_unread, (one, other))) else False
-    return _all([_same(*pair) for pair in zip(these, those)]) if len(these) == len(those) else False
+    return _each(these, those)
 
 
 def _coordinates(form: Form) -> Sequence[Form] | None:
@@ -283,21 +261,21 @@ def _digit(token: str, axis: str) -> tuple[str, ...]:
 
 def _same_sequences(one: Form, other: Form) -> bool | None:
     """Term by term; an arithmetic progression also by its terms, however many are written."""
+    if one.kind != other.kind:
+        return False
     progressions = _progression(one.parts), _progression(other.parts)
     if progressions[0] and progressions[1]:
         return progressions[0] == progressions[1]
-    if len(one.parts) != len(other.parts):
-        return False
-    return _all([_same(*pair) for pair in zip(one.parts, other.parts)])
+    return _each(one.parts, other.parts)
 
 
 def _progression(parts: Sequence[Form]) -> tuple[Fraction, Fraction, Fraction | None] | None:
     """First term, difference and last term (None where it does not end) of numbers with `…` for the rest."""
     at = next(at for at, part in enumerate(parts) if part.tokens == ("\\cdots",))
     nodes = [_node(part) for part in (*parts[:at], *parts[at + 1 :])]
-    if at < 2 or any(node is None or node[0] not in ("number", "negative") for node in nodes):
+    numbers = [number for node in nodes if node is not None and (number := values.exact(node)) is not None]
+    if at < 2 or len(numbers) < len(nodes):
         return None
-    numbers = [-node[1][1] if node[0] == "negative" else node[1] for node in nodes if node]
     before, after = numbers[:at], numbers[at:]
     step = before[1] - before[0]
     steps = [b - a for run in (before, after) for a, b in itertools.pairwise(run)]
@@ -310,11 +288,12 @@ def _progression(parts: Sequence[Form]) -> tuple[Fraction, Fraction, Fraction | 
 
 
 def _same_equations(one: Form, other: Form) -> bool | None:
+    """By what they say of one name; else as curves."""
     if one.kind != other.kind:
         equation, form = (one, other) if one.kind == "equation" else (other, one)
         left, right = equation.parts
-        if form.kind == "list" and (verdict := _one_of_list(equation, form)):
-            return verdict
+        if form.kind == "list" and _one_of_list(equation, form):
+            return True
         if curves.is_label(left.tokens, right.tokens) or (equation is one and _is_constant(right)):
             return _same(right, form) if equation is one else _same(form, right)
         return False
@@ -323,13 +302,10 @@ def _same_equations(one: Form, other: Form) -> bool | None:
         old, new = sides[1][0][2], sides[0][0][2]
         other = dataclasses.replace(other, parts=tuple(_renamed(part, old, new) for part in other.parts))
         sides[1] = [part.tokens for part in other.parts]
-    labels = [curves.is_label(*both) for both in sides]
-    if (
-        all(labels)
-        and not _differ_in_name(one, other)
-        and (verdict := _same(one.parts[1], other.parts[1])) is not False
-    ):
-        return verdict
+    if all(curves.is_label(*both) for both in sides) and not _differ_in_name(one, other):
+        verdict = _same(one.parts[1], other.parts[1])
+        if verdict is not False:
+            return verdict
     return curves.same_equations(*sides)
 
 
@@ -370,7 +346,13 @@ def _same_sets(one: Form, other: Form) -> bool | None:
 
 
 def _is_unread(form: Form) -> bool:
-    return form.kind == "expression" and _node(form) is None
+    return form.kind == "expression" and _node(form) is None and _is_for_algebra(form)
+
+
+def _is_for_algebra(form: Form) -> bool:
+    r"""Whether there is a command that a computer algebra system may know (`\int`), and no word: `5+` is a fragment."""
+    commands = any(token[0] == "\\" and len(token) > 2 and token not in _COMMON for token in form.tokens)
+    return commands and not tokens.has_words(form.tokens)
 
 
 def _reals(form: Form) -> reals.Reals | None:
@@ -384,3 +366,22 @@ def _differ_in_variable(one: Form, other: Form) -> bool:
     letters = [{token for token in form.tokens if tokens.is_letter(token)} for form in (one, other)]
     bare = all(reals.OPERATORS & set(form.tokens) and not {"\\{", "\\in"} & set(form.tokens) for form in (one, other))
     return bare and len(letters[0]) == len(letters[1]) == 1 and letters[0] != letters[1]
+
+
+# The first kind that either answer is says how the two compare.
+_RULES: tuple[tuple[str, Callable[[Form, Form], bool | None]], ...] = (
+    ("choice", _same_choices),
+    ("equation", _same_equations),
+    ("set", _same_sets),
+    ("relation", _same_sets),
+    ("list", _same_lists),
+    ("sequence", _same_sequences),
+    ("ratio", _same_ratios),
+    ("residue", _same_residues),
+    ("time", lambda one, other: one.kind == other.kind and words.same_time(one.text, other.text)),
+    ("numeral", lambda one, other: one.kind == other.kind and one.text == other.text),
+    ("tuple", _same_tuples),
+    ("matrix", _same_tuples),
+    ("text", _same_texts),
+    ("expression", _same_expressions),
+)

@@ -25,7 +25,7 @@ class Form:
 _MOST_PARTS = 50  # of a list
 _DEEPEST = 40  # brackets in brackets
 _MOST_SIGNS = 3  # ± in one answer
-_AROUND = frozenset((".", ",", ";", ":", "\\sim", "\\approx"))
+_AROUND = frozenset((".", ",", ";", ":", "?", "\\sim", "\\approx"))
 
 
 @functools.lru_cache(maxsize=1_024)
@@ -151,7 +151,8 @@ def _braces(expression: tuple[str, ...]) -> Form | None:
     inner = expression[1:-1]
     if not inner:
         return Form("set", expression)
-    return _several(inner) or _list(expression, _items(inner))
+    form = _several(inner) or _list(expression, _items(inner))
+    return dataclasses.replace(form, tokens=expression) if form.kind == "list" else form
 
 
 def _list(expression: tuple[str, ...], parts: Sequence[Sequence[str]]) -> Form:

@@ -108,7 +108,7 @@ class _Reader:
                 node = ("mod", node, self.factor())
             elif token == "|" and self.bars:
                 break
-            elif _is_number(token) and _is_number(self.tokens[self.at - 1]):
+            elif _is_number(token) and _is_number(self.tokens[self.at - 1]) and self.tokens[self.at - 2] != "^":
                 raise _Unread("two numbers side by side")
             else:
                 node = ("*", node, self.power())
@@ -184,7 +184,7 @@ class _Reader:
         if token in _NAMED:
             return (_NAMED[token], self.argument())
         reader: Callable[[], Node] | None = {
-            "\\frac": lambda: ("/", self.digit_or_group(), self.digit_or_group()),
+            "\\frac": self.fraction,
             "\\binom": lambda: ("binomial", self.digit_or_group(), self.digit_or_group()),
             "\\permutations": lambda: ("permutations", self.group("{"), self.group("{")),
             "\\sqrt": self.root,
@@ -214,6 +214,12 @@ class _Reader:
             return top[1] / bottom[1]
         self.at = start
         return None
+
+    def fraction(self) -> Node:
+        node = ("/", self.digit_or_group(), self.digit_or_group())
+        if node[1] == ("variable", "d") and node[2][:2] == ("*", ("variable", "d")):
+            raise _Unread("a derivative")
+        return node
 
     def root(self) -> Node:
         degree = self.group("[") if self.peek() == "[" else ("number", Fraction(2))

@@ -203,7 +203,10 @@ def characters(text: str) -> str:
 
 # What JSON, or Python, makes of a backslash that was not doubled.
 _ESCAPED = str.maketrans({"\b": "\\b", "\f": "\\f", "\a": "\\a", "\v": "\\v"})
-_TWICE = re.compile(r"(?<!\\)\\\\(?=(?:f?boxed|[dt]?frac|sqrt|text|times|cdot|left|begin|pi|infty)(?![a-zA-Z]))")
+_TWICE = re.compile(
+    r"(?<!\\)\\\\(?=(?:f?boxed|[dt]?frac|sqrt|text|times|cdot|left|right|begin|pi|infty|theta|mathbb|circ|leq?|geq?|neq?|cup|cap|pm)"
+    r"(?![a-zA-Z]))"
+)
 _BARE_COMMAND = re.compile(r"[\b\f\v\a]|(?<![\\a-zA-Z])(?:d?frac|sqrt|boxed)\{")
 _UNESCAPED = re.compile(r"(?<![\\a-zA-Z])(d?frac|sqrt|boxed)(?=\{)")
 _TABBED = re.compile(r"[\t](?=(?:ext(?:bf|rm|it)?|imes|frac|heta|au|an|o)(?![a-zA-Z]))")

@@ -22,6 +22,7 @@ _SECONDS = 3.0  # for one question
 _SECONDS_TO_START = 120.0
 _MOST_MEMORY = 4 << 30  # bytes
 _LONGEST = 1_000  # characters
+_DIGITS = 13  # to which two numbers agree that are equal: what floating point can tell
 
 
 def same(answer: str, gold: str) -> bool | None:
@@ -130,7 +131,9 @@ def _verify(math_verify: Any, answer: str, gold: str) -> bool | None:
         # Its own time-outs work by signals; the caller's clock serves here. Some equalities it sees in one order alone.
         one, other = (math_verify.parse(f"${text}$", parsing_timeout=None) for text in (gold, answer))
         orders = ((one, other), (other, one))
-        return any(math_verify.verify(*pair, timeout_seconds=None) for pair in orders) if one and other else None
+        if not one or not other:
+            return None
+        return any(math_verify.verify(*pair, float_rounding=_DIGITS, timeout_seconds=None) for pair in orders)
     except Exception:  # whatever it raises on a model's text, the question stays open
         return None
 

@@ -37,8 +37,10 @@ _UNITS["inches"] = _UNITS["inch"]
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _PERCENT = frozenset(("percent", "pct", "percentage"))
-_NO_UNIT = frozenset(("and", "or", "remainder", "times", "plus", "minus", "to", "divided", "over", "is", "are", "base"))
-BEFORE = frozenset(("about", "approximately", "exactly", "roughly", "around", "only", "just", "is", "are"))
+_NO_UNIT = tokens.names(
+    "and or not is are remainder times plus minus to divided over base less more fewer greater than if when where"
+)
+BEFORE = tokens.names("about approximately exactly roughly around only just is are")
 # One letter behind a number may be a unit or a variable; the other answer tells.
 _LETTERS = frozenset(("\\Omega", *"msghLNJVWKCFA"))
 
@@ -132,10 +134,9 @@ def _start_of_words(expression: Sequence[str]) -> int | None:
         if tokens.is_word(token):
             if depth or at == 0 or not _may_end_a_quantity(expression[at - 1]):
                 return None
-            words = [word.lstrip(tokens.WORD).lower() for word in expression[at:]]
-            if any(word in _NO_UNIT for word in words) or not all(map(_may_be_in_a_unit, expression[at:])):
+            if at == 1 and expression[0] in ("a", "A", "I"):  # an article, a pronoun
                 return None
-            return None if at == 1 and expression[0] in ("a", "A", "I") and len(words[0]) > 2 else at
+            return at if _is_unit(expression[at:]) else None
         depth += (token in tokens.OPENING) - (token in tokens.OPENING.values())
     return None
 
@@ -148,8 +149,18 @@ def _may_end_a_quantity(token: str) -> bool:
 _SIGNS = frozenset(("\\pi", "\\degree", "\\infty", "\\theta", "\\alpha", "\\beta", "\\lambda"))
 
 
-def _may_be_in_a_unit(token: str) -> bool:
-    return tokens.is_word(token) or token in "^{}-/*.()'%" or token.isalpha() or token in ("1", "2", "3", "\\degree")
+def _is_unit(expression: Sequence[str]) -> bool:
+    """Whether these are words with their powers, and none that says something else of the quantity."""
+    for before, token in zip(("", *expression), expression):
+        if tokens.is_word(token):
+            fits = token.lstrip(tokens.WORD).lower() not in _NO_UNIT
+        elif token.isdigit():
+            fits = before in ("^", "{", "-")
+        else:
+            fits = token in "^{}-/*.()'" or token == "\\degree" or before in ("*", "/", "(")
+        if not fits:
+            return False
+    return True
 
 
 def _of_known_size(unit: Sequence[str]) -> Unit | None:

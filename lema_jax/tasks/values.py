@@ -72,6 +72,15 @@ def number(node: Node, given: dict[str, Fraction] | None = None) -> Any | None:
         return None
 
 
+def exact(node: Node) -> Fraction | None:
+    """The value of a constant, when it is rational."""
+    try:
+        found = None if latex.variables(node) else Evaluator(_BITS).value(node)
+    except (Undefined, TooLarge):
+        return None
+    return found if isinstance(found, Fraction) else None
+
+
 def real(node: Node) -> Any | None:
     """The value of a constant as an mpf, when it is a real number or infinite."""
     if sign := _infinite(node):
