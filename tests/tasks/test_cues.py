@@ -52,7 +52,17 @@ CUES = [
     "উত্তর: {}",
     "उत्तर: {}",
 ]
-DRESSES = ["{}", "**{}**", "*{}*", "`{}`", "${}$", "\\({}\\)", "$$\n{}\n$$", "$\\mathbf{{{}}}$", "\\textcolor{{red}}{{{}}}"]
+DRESSES = [
+    "{}",
+    "**{}**",
+    "*{}*",
+    "`{}`",
+    "${}$",
+    "\\({}\\)",
+    "$$\n{}\n$$",
+    "$\\mathbf{{{}}}$",
+    "\\textcolor{{red}}{{{}}}",
+]
 NUMBERS = {
     "12": "12",
     "-12": "-12",
@@ -139,7 +149,21 @@ def test_a_thought_that_does_not_end_is_cut_and_never_right():
     assert grade(problem, "<think>Is it 6?</think>\n\\boxed{5}", truncated=False) == ("5", Verdict.RIGHT)
 
 
-REPEATED = [*"\\{}[]()<>$*_`~#&^=|.,:;-+/0 9aAé½²答\n\t", "**", "$$", "\\[", "\\(", "{}", "a ", " *", "*a", "_a", "1,", "1 ", "<|"]
+REPEATED = [
+    *"\\{}[]()<>$*_`~#&^=|.,:;-+/0 9aAé½²答\n\t",
+    "**",
+    "$$",
+    "\\[",
+    "\\(",
+    "{}",
+    "a ",
+    " *",
+    "*a",
+    "_a",
+    "1,",
+    "1 ",
+    "<|",
+]
 REPEATED += ["A:", "0.", "- ", "\\\\", "\\ ", "&;", "~~", "##", "-1", "a.", "答案", ". ", "\n ", "= ", "^{", "1:", "α1"]
 
 
@@ -161,4 +185,6 @@ def test_a_text_of_one_thing_repeated_is_read_at_once(unit):
 @given(st.text(alphabet="The answer is box{}\\#$*_1234567890.,:/%-\n ", max_size=300))
 def test_a_document_that_was_read_once_reads_the_same_again(text):
     once = presentation.document(text)
-    assert [one.text for one in cues.statements(once)] == [one.text for one in cues.statements(presentation.plain(once))]
+    assert [one.text for one in cues.statements(once)] == [
+        one.text for one in cues.statements(presentation.plain(once))
+    ]
