@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from lema_jax.errors import UserError
 _SECONDS = 3.0  # for one question
 _SECONDS_TO_START = 120.0
 _MOST_MEMORY = 4 << 30  # bytes
+_LONGEST_ALONE = 60  # seconds after which a worker ends itself in the middle of a question
 _LONGEST = 1_000  # characters
 
 
@@ -70,6 +72,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the caller, which may have answers to grade before it ends
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
         )
         try:
@@ -120,9 +123,11 @@ def _serve(questions: IO[str], verdicts: IO[str]) -> None:
     logging.disable()
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     for line in questions:
+        signal.alarm(_LONGEST_ALONE)  # a caller that was killed ends nothing any more
         answer, gold = json.loads(line)
         verdicts.write(json.dumps(_verify(math_verify, answer, gold)) + "\n")
         verdicts.flush()
+        signal.alarm(0)
 
 
 def _verify(math_verify: Any, answer: str, gold: str) -> bool | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from lema_jax import storage
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.weights import hf_config, hf_folder, peft, safetensors, vocabulary
@@ -46,6 +47,7 @@ def open_gguf(path: str | Path) -> Opened:
 
 def open_hf(folder: str | Path) -> Opened:
     """A Hugging Face folder. Raises a UserError as `hf_config.read` and `safetensors.open_folder` do."""
+    storage.require_own_files(folder)
     config = hf_config.read(folder)
     source = safetensors.open_folder(folder)
     files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".safetensors", ".model"))
@@ -55,6 +57,7 @@ def open_hf(folder: str | Path) -> Opened:
 
 def with_peft(opened: Opened, folder: str | Path) -> Opened:
     """A model with an adapter of PEFT's upon it. Raises a UserError as `peft.load` does."""
+    storage.require_own_files(folder)
     adapters = peft.load(folder, opened.config)
     files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
     both = f"{opened.fingerprint}+{fingerprint(files)}"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from lema_jax import storage
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig
@@ -30,6 +31,7 @@ def copy_tokenizer(folder: str | Path, out: Path) -> None:
       UserError: there is no tokenizer, or it cannot be read.
     """
     folder = Path(folder)
+    storage.require_own_files(folder)
     out.mkdir(parents=True, exist_ok=True)
     if (folder / "tokenizer.json").exists():
         for name in _TOKENIZER_FILES:
