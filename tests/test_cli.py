@@ -163,13 +163,9 @@ def test_a_disks_errors_are_one_line(tmp_path, raised, expected):
 
 
 def test_a_cause_counts_and_a_fault_of_ours_keeps_its_traceback():
-    try:
-        try:
-            raise OSError(28, "No space left on device", "/a/b")
-        except OSError as error:
-            raise ValueError("cannot save") from error
-    except ValueError as error:
-        assert disk.told(error, None).startswith("/a/b: No space left on device")
+    error = ValueError("cannot save")
+    error.__cause__ = OSError(28, "No space left on device", "/a/b")
+    assert disk.told(error, None).startswith("/a/b: No space left on device")
     code, _, said = ended(start("def main(argv):\n    raise KeyError('ours')\ncli.run(main)"))
     assert code == 1
     assert "Traceback" in said

@@ -45,8 +45,8 @@ class Watchdog:
                 continue
             silent += self._minutes
             print(
-                f"{datetime.datetime.now():%H:%M:%S}: no {self._what}{self._last} for {silent:g} minutes; if it takes no "
-                "more processor time either (see top), end it with Ctrl-C twice and run the same command again",
+                f"{datetime.datetime.now():%H:%M:%S}: no {self._what}{self._last} for {silent:g} minutes; if it takes "
+                "no processor time either (see top), end it with Ctrl-C twice and run the same command again",
                 file=sys.stderr,
                 flush=True,
             )
