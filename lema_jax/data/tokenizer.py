@@ -10,6 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 from lema_jax import storage
+from lema_jax.data import template
 from lema_jax.data.encode import adds_bos
 from lema_jax.errors import UserError
 
@@ -34,6 +35,7 @@ def load(folder: str | Path) -> PreTrainedTokenizerFast:
             f"no tokenizer in {folder}: neither tokenizer.json nor tokenizer/tokenizer.json is there; name a folder in "
             "Hugging Face's layout, a checkpoint of convert's or train's, or a data set of build_data's"
         )
+    storage.require_own_files(found)
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(storage.here(found))
     except Exception as error:  # the tokenizers library raises bare Exception for a malformed file
@@ -46,8 +48,8 @@ def load(folder: str | Path) -> PreTrainedTokenizerFast:
 def as_chat(message: str, tokenizer: PreTrainedTokenizerFast) -> str:
     """The prompt of a user's message by the tokenizer's chat template, up to where the assistant's answer begins.
 
-    transformers runs templates in Jinja's sandbox. A BOS that the template writes out is left away where `prompt_ids`
-    puts one itself.
+    A template runs in Jinja's sandbox, in a process of its own (see `template`). A BOS that it writes out is left
+    away where `prompt_ids` puts one itself.
 
     Raises:
       UserError: there is no template, or it fails.
@@ -57,8 +59,8 @@ def as_chat(message: str, tokenizer: PreTrainedTokenizerFast) -> str:
         raise UserError(f"{where}: the tokenizer has no chat template (chat_template.jinja); ask in another style")
     messages = [{"role": "user", "content": message}]
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # a template is a program of its maker's, which can fail in any way
+        text = template.render(tokenizer.get_chat_template(), messages, tokenizer.special_tokens_map)
+    except (template.TemplateError, ValueError) as error:
         raise UserError(f"{where}: the chat template cannot be used: {error}") from None
     return text.removeprefix(tokenizer.bos_token) if adds_bos(tokenizer) else text
 

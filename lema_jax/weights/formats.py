@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lema_jax import digests
+from lema_jax import digests, storage
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
@@ -51,6 +51,7 @@ def open_gguf(path: str | Path) -> Opened:
 
 def open_hf(folder: str | Path) -> Opened:
     """A Hugging Face folder. Raises a UserError as `hf_config.read` and `safetensors.open_folder` do."""
+    storage.require_own_files(folder)
     made = record.read(folder)
     config = hf_config.read(folder)
     source = safetensors.open_folder(folder)
@@ -66,6 +67,7 @@ def with_peft(opened: Opened, folder: str | Path) -> Opened:
     Raises:
       UserError: as `peft.load` does, or an adapter that we exported, and that began on other weights.
     """
+    storage.require_own_files(folder)
     made = record.read(folder)
     if made and made.base and opened.base and made.base != opened.base:
         raise UserError(

@@ -31,6 +31,7 @@ def copy_tokenizer(folder: str | Path, out: Path) -> None:
       UserError: there is no tokenizer, or it cannot be read.
     """
     folder = Path(folder)
+    storage.require_own_files(folder)
     out.mkdir(parents=True, exist_ok=True)
     if (folder / "tokenizer.json").exists():
         for name in _TOKENIZER_FILES:
