@@ -210,7 +210,8 @@ class Batches:
 
     def _forget(self, batch_id: str, why: str) -> None:
         """Counts at its worst what is gone with all its answers; what it asked is submitted again."""
-        print(f"{batch_id}: {why}; its requests are submitted again", file=sys.stderr)
+        print(f"{batch_id}: {why}; what it asked is submitted again", file=sys.stderr)
+        self._rows.failures[why] += 1
         noted = Tokens(*self._notes.rows[_SUBMITTED + batch_id].worst)
         missing = (worst for id, worst in self._worst.items() if id not in self._replies.rows)
         self._rows.book(noted if any(noted) else functools.reduce(_sum, missing, noted), why, batch_id)
@@ -278,8 +279,17 @@ class Batches:
             if gone and error.status_code == 404:
                 raise _Gone(gone) from None
             raise self._refusal(error) from None
-        except _NoBatchAPI as error:
-            raise UserError(f"{self._wire.url} has no Batch API ({error}); leave --batch out") from None
+        except (
+            _NoBatchAPI,
+            AttributeError,
+            TypeError,
+            ValueError,
+            RecursionError,
+        ) as error:  # what it sent is no object
+            said = error if isinstance(error, _NoBatchAPI) else "its answer is none of that API"
+            raise UserError(
+                f"{self._wire.url} has no Batch API ({said}); leave --batch out, or see --base_url"
+            ) from None
         except Exception as error:
             if not isinstance(error, openai.APIConnectionError) and not is_http_error(error):
                 raise

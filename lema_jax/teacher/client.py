@@ -156,9 +156,8 @@ class Asking:
         worst, expected = budget.worst(request.body), sum(budget.likely(request.body))
         if await self._read_earlier(request, worst):
             return
-        reason, paid, limit_s = "", 0, self._wire.timeout_s
+        reason, paid, late, limit_s = "", 0, False, self._wire.timeout_s
         for number in range(_TRIES):
-            await self._while_doubtful()
             if not await self._hold(worst):
                 return
             try:
@@ -166,8 +165,9 @@ class Asking:
                 self._fruitless = 0
                 return
             except _TryAgain as failure:
-                reason, wait, paid = str(failure), failure.after, paid + (failure.paid is not None)
-                if failure.late:
+                reason, wait, late = str(failure), failure.after, failure.late
+                paid += failure.paid is not None
+                if late:
                     reason = f"{reason} (--timeout_s={self._wire.timeout_s:g}, doubled at each try)"
                     limit_s, wait = 2 * limit_s, 0.0
                 if failure.unreached and not self._progress.new and number + 1 >= _UNREACHED:
@@ -181,6 +181,8 @@ class Asking:
             await asyncio.sleep(_backoff(number) if wait is None else wait * random.uniform(1, 1.25))
         self._outcome.failures[reason] += 1
         self._fruitless += 1
+        if late and not self._progress.new:
+            self._stop(f"{self._wire.url}: {reason}; raise it, or lower --max_tokens or --concurrency")
         if self._fruitless >= _FRUITLESS:
             self._stop(f"{_FRUITLESS} requests in a row without an answer; the last from {self._wire.url}: {reason}")
 
@@ -196,6 +198,10 @@ class Asking:
 
     async def _try(self, request: Request, worst: Tokens, expected: int, limit_s: float) -> None:
         started = await self._pace.enter(expected)
+        while self._rejected_from_the_start():  # while it waited for its turn
+            self._pace.leave(expected, 0, answered=False)
+            await self._while_doubtful()
+            started = await self._pace.enter(expected)
         used, failure = expected, None
         task = asyncio.current_task()
         assert task is not None

@@ -76,17 +76,17 @@ class Endpoint:
         Raises:
           UserError: no key, a limit in USD without a price, or an answer of the endpoint that only the user can mend.
         """
-        total, model, worst = 0, "", []
+        total, model, missing = 0, "", []
         for request in requests():
             total, model = total + 1, request.body["model"]
             if request.id not in replies.rows:
-                worst.append(budget.worst(request.body))
+                missing.append(budget.lost(request.body, self.price(model)))
             elif replies.rows[request.id].completion_tokens:
                 self._known.answered = True
-        if not worst and not self.batch:
+        if not missing and not self.batch:
             return Outcome(total, total, sum(right(request, replies.rows[request.id]) for request in requests()))
         price, wire = self._budget(model).price, self.connect()  # what the user must mend comes before any file
-        in_flight = budget.most(worst, 0 if self.batch else self.concurrency)
+        in_flight = budget.most(missing, 0 if self.batch else self.concurrency)
         with (
             Losses(replies.path, price) as lost,
             Appender(heard.beside(replies.path), Heard) as came,

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import os
 import re
+import socket
 import ssl
 import sys
 import urllib.parse
@@ -229,6 +230,10 @@ def broken(error: BaseException) -> Broken:
                       hopeless=True)  # fmt: skip
     if "ConnectTimeout" in names:
         return Broken("no connection (nobody answers there)", sent=False)
+    if any(isinstance(link, ConnectionRefusedError) for link in chain):
+        said = "refused: nobody listens there"
+    if any(isinstance(link, socket.gaierror) for link in chain):
+        said = f"the host's name leads nowhere: {said}"
     if not sent:
         return Broken(f"no connection ({said})", sent=False)
     return Broken(f"the connection broke ({said or type(error).__name__})", sent=True)

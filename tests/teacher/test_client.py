@@ -414,7 +414,7 @@ def test_what_is_refused_for_all_is_the_set_up_and_nothing_is_kept(tmp_path, act
         for _ in range(2):
             with pytest.raises(UserError, match=server.url):
                 ask(server, tmp_path, questions(200), concurrency=concurrency, **PRICED)
-        assert len(server.asked) <= 2 * (8 + concurrency)
+        assert len(server.asked) <= 2 * (8 + concurrency if act is not ODD else concurrency)
     assert kept(tmp_path) == {}
     assert losses.read(tmp_path / "replies.jsonl") == []
 
@@ -500,6 +500,13 @@ def test_a_time_out_is_tried_with_a_longer_limit_and_named(tmp_path, capfd):
     assert (times["q1"], times["q2"]) == (3, 3)
     assert list(outcome.failures) == ["no answer within 0.8 s (--timeout_s=0.2, doubled at each try)"]
     assert "no answer within 0.2 s (--timeout_s=0.2" in capfd.readouterr().err
+
+
+def test_a_server_that_never_answers_in_time_ends_the_run_at_the_first_question(tmp_path):
+    with Server(lambda body, times: Act(completion("late"), delay=9.0)) as server:
+        outcome = ask(server, tmp_path, questions(50), timeout_s=0.1, concurrency=2)
+        assert "no answer within 0.4 s (--timeout_s=0.1" in outcome.stopped
+        assert len(server.asked) <= 6
 
 
 def test_nobody_listens_there(tmp_path, capfd):

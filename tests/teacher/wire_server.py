@@ -185,8 +185,7 @@ class Server:
             bad.append({"id": "r", "custom_id": line["custom_id"], "response": None, "error": late})
         for name, rows in (("output_file_id", good[::-1]), ("error_file_id", bad)):  # the order is not kept
             if rows:
-                lines = [json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") + b"\n" for row in rows]
-                batch[name] = self._file(self.write(lines), "batch_output")["id"]
+                batch[name] = self._file(self.write(list(map(_as_line, rows))), "batch_output")["id"]
         batch["request_counts"] = {"total": len(good) + len(bad), "completed": len(good), "failed": len(bad)}
 
 
@@ -245,6 +244,14 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
         elif not self.transport.is_closing():
             self.server.answered.append(asked)
+
+
+def _as_line(row: dict[str, Any]) -> bytes:
+    """A row with its characters as they are, where they can be written at all."""
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(row).encode() + b"\n"
 
 
 def _unchunked(data: bytes) -> bytes:
