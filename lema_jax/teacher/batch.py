@@ -202,7 +202,7 @@ class Batches:
     async def _take_in_files(self, batch: "Batch") -> int:
         new = 0
         for file_id, succeeded in ((batch.output_file_id, True), (batch.error_file_id, False)):
-            if file_id:
+            if isinstance(file_id, str) and file_id:
                 new += self._rows.take(await self._bring(file_id), succeeded)
         if not (batch.output_file_id or batch.error_file_id or batch.status == "failed"):
             self._rows.failures[f"batch {batch.id} is {batch.status} and gave no file"] += 1
@@ -233,8 +233,8 @@ class Batches:
             with self._clear_errors(gone=f"the endpoint has no such batch any more ({self._wire.url} answers 404)"):
                 batch = await self._client.batches.retrieve(batch_id)
                 status = _named(batch, "status")
-            counts = batch.request_counts
-            state = f"{status}, {counts.completed or 0:,} of {counts.total or 0:,} answered" if counts else status
+                counts = batch.request_counts
+                state = f"{status}, {counts.completed or 0:,} of {counts.total or 0:,} answered" if counts else status
             if state != told:
                 print(f"{batch_id}: {self._wire.clean(state)}", file=sys.stderr)
                 told = state
@@ -320,7 +320,7 @@ def _named(value: Any, field: str) -> str:
       _NoBatchAPI: it is none, or has no such field.
     """
     found = getattr(value, field, None)
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not found or not found.isprintable():
         raise _NoBatchAPI(f"its answer has no {field}")
     return found
 

@@ -261,7 +261,9 @@ class Asking:
             self._known.answered = True
             await self._settle_doubts()
             if judged.model and judged.model != request.body["model"]:
-                self._progress.say_once(f"{request.body['model']} was asked for; {judged.model} answers")
+                self._progress.say_once(
+                    f"{request.body['model']} was asked for; {self._wire.clean(judged.model)} answers"
+                )
             self._progress.new += 1
             self._progress.tokens += sum(reply.tokens)
             return sum(reply.tokens)

@@ -81,8 +81,8 @@ class Endpoint:
             total, model = total + 1, request.body["model"]
             if request.id not in replies.rows:
                 missing.append(budget.lost(request.body, self.price(model)))
-            elif replies.rows[request.id].completion_tokens:
-                self._known.answered = True
+            elif not self._known.answered:
+                self._known.answered = replies.rows[request.id].completion_tokens > 0
         if not missing and not self.batch:
             return Outcome(total, total, sum(right(request, replies.rows[request.id]) for request in requests()))
         price, wire = self._budget(model).price, self.connect()  # what the user must mend comes before any file

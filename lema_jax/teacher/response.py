@@ -100,7 +100,7 @@ def read(status: int, headers: Mapping[str, str], body: bytes) -> Answer | Failu
         return _error_status(status, headers, body, value)
     if flaw:
         return _no_json(body, headers, flaw)
-    return read_completion(value)
+    return read_completion(value, retry_after(headers))
 
 
 def decode(body: bytes) -> Any:
@@ -131,11 +131,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def read_completion(value: Any) -> Answer | Failure:
-    """What a chat completion object of the wire protocol (decoded JSON) with status 200 means."""
+def read_completion(value: Any, after: float | None = None) -> Answer | Failure:
+    """What a chat completion object of the wire protocol (decoded JSON) with status 200 means.
+
+    Args:
+      after: the seconds to wait that came with it, where it is an error.
+    """
     usage = _usage(value)
     if (error := wording.error_in(value)) is not None:
-        return dataclasses.replace(judge(wording.status_in(error), error), usage=usage)
+        return dataclasses.replace(judge(wording.status_in(error), error, after), usage=usage)
     not_whole = lambda said: Failure(Kind.PASSING, said, 200, billed=True, usage=usage)
     if not isinstance(value, dict):
         return not_whole("no chat completion: no JSON object")
@@ -147,7 +151,7 @@ def read_completion(value: Any) -> Answer | Failure:
             return Failure(Kind.OWN, "no choices: the prompt is filtered", 200, usage=usage, finish="content_filter")
         return not_whole(f"no choices in the answer: {said[:200]}")
     if (error := wording.error_in(choice)) is not None:
-        return dataclasses.replace(judge(wording.status_in(error), error), usage=usage, billed=True)
+        return dataclasses.replace(judge(wording.status_in(error), error, after), usage=usage, billed=True)
     message, reason = choice.get("message"), choice.get("finish_reason")
     text = _text(message.get("content")) if isinstance(message, dict) else None
     if not isinstance(message, dict) or text is None:

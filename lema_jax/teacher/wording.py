@@ -30,7 +30,7 @@ _TOO_LONG = re.compile(
 _LARGER_THAN_ITS_LIMIT = re.compile(r"request (?:is )?too large", re.IGNORECASE)  # than all tokens of a minute
 _FILTERED = re.compile(
     r"content[_ -]?(?:filter|policy|management|moderation)|contentfilter|contentpolicy|responsible ?ai"
-    r"|content exists risk|data_?inspection|inappropriate|\bmoderat|\bflagged|prohibited_content|usage polic"
+    r"|content exists risk|data_?inspection|inappropriate content|\bmoderation|\bflagged|prohibited_content|usage polic"
     r"|sensitive (?:content|information|words?)|safety (?:system|filters?|polic|reasons?|settings)|敏感|违规",
     re.IGNORECASE,
 )

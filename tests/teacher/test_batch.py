@@ -387,7 +387,7 @@ def test_rows_are_judged_as_responses_are(tmp_path):
     rows = [Reply(**json.loads(line)) for line in (tmp_path / "replies.jsonl").read_bytes().splitlines()]
     found = {row.id: (row.text, row.failed) for row in rows}
     assert [found.get(request.id) for request in questions(7)] == [
-        ("re q0", ""), None, None, ("", "content_filter"), ("re q4", ""), ("4 \ufffd", ""), ("", "rejected")
+        ("re q0", ""), None, None, ("", "content_filter"), ("re q4", ""), ("4 \ufffd", ""), ("", "bad_request")
     ]  # fmt: skip
     assert sum(sum(loss.tokens) for loss in losses.read(tmp_path / "replies.jsonl") if not loss.bound) == 120 * 2
 
