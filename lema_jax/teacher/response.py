@@ -204,8 +204,8 @@ def _no_json(body: bytes, headers: Mapping[str, str], flaw: str) -> Failure:
     if start == b"<" or "html" in headers.get("content-type", ""):
         return Failure(Kind.NO_API, f"a web page, which is no answer of an API: {plain(_read_text(body))[:100]}", 200)
     if start and start not in b"{[":
-        said = f"text, which is no answer of an API: {plain(_read_text(body))[:100]}"
-        return Failure(Kind.NO_API, said, 200, billed=True)
+        said = f"text, which is no answer of an API (see --base_url): {plain(_read_text(body))[:100]}"
+        return Failure(Kind.PASSING, said, 200, billed=True)
     return Failure(Kind.PASSING, f"a malformed answer ({flaw if start else 'empty'})", 200, billed=True)
 
 
