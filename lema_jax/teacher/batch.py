@@ -55,7 +55,7 @@ class Batches:
 
     def __init__(self, wire: Wire, known: Known, books: Books, poll_s: float):
         self._wire, self._known, self._books, self._poll_s = wire, known, books, poll_s
-        self._client = wire.client.with_options(max_retries=5)
+        self._client = wire.client.with_options(max_retries=3)
         self._replies, self._budget = books.replies, books.budget
         self._interrupted = asyncio.Event()
         self._held: list[Tokens] = []
@@ -152,7 +152,8 @@ class Batches:
             with self._clear_errors(), open(path, "rb") as file:
                 uploaded = await self._client.files.create(file=file, purpose="batch")
                 file_id = _named(uploaded, "id")
-                batch = await self._client.batches.create(
+                # Tried once: a batch whose answer is lost is there all the same, and the next run finds it.
+                batch = await self._client.with_options(max_retries=0).batches.create(
                     input_file_id=file_id,
                     endpoint="/v1/chat/completions",
                     completion_window="24h",

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class Endpoint:
             Appender(heard.beside(replies.path), Heard) as came,
         ):
             if self.release_bookings and replies.path not in self._released:  # those of earlier runs, not of this one
-                lost.release()
+                print(f"{lost.release():,} tokens that were only booked count no more", file=sys.stderr)
                 self._released.add(replies.path)
             spending = self._budget(model, replies.rows.values(), lost.counting())
             books = Books(replies, came, lost, spending)

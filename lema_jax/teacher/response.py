@@ -115,7 +115,7 @@ def decode(body: bytes) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON: {error}") from None
+        raise ValueError(f"no JSON: wrong from character {error.pos:,} on") from None
 
 
 def _integer(digits: str) -> int | float:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from wire_server import Act, Server, completion, error
+from wire_server import Act, Server, completion, error, raw
 
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
@@ -435,3 +435,19 @@ def test_an_id_of_a_file_is_no_path(tmp_path, monkeypatch):
             ask(server, folder, questions(1))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_a_batch_whose_answer_is_lost_is_not_submitted_again(tmp_path):
+    with Server(echo) as server:
+        handle, lost = server.handle, iter([True])
+
+        def behave(method, path, *rest):
+            act = handle(method, path, *rest)
+            return raw(b"") if (method, path) == ("POST", "/v1/batches") and next(lost, False) else act
+
+        server.handle = behave
+        with pytest.raises(UserError, match="The same command goes on from here"):
+            ask(server, tmp_path, questions(3))
+        assert len(server.batches) == 1
+        assert ask(server, tmp_path, questions(3)).answered == 3
+        assert len(server.batches) == 1
