@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lema_jax import records
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Row
 from lema_jax.teacher import budget, response
@@ -46,6 +47,18 @@ class Note(Row):
     worst: tuple[int, int] = (0, 0)  # the most tokens that it can cost, of prompts and completions
 
 
+def pending(replies: Path) -> list[str]:
+    """The batches of earlier runs whose answers are not taken in yet."""
+    path = _beside(replies)
+    ids = [note.id for note in records.read(path, Note, growing=True)] if path.exists() else []
+    submitted = (id.removeprefix(_SUBMITTED) for id in ids if id.startswith(_SUBMITTED))
+    return [batch for batch in submitted if _TAKEN_IN + batch not in ids]
+
+
+def _beside(replies: Path) -> Path:
+    return replies.with_suffix(".batches.jsonl")
+
+
 class Batches:
     """One run over a list of requests; see the module.
 
@@ -73,7 +86,7 @@ class Batches:
         self._rows = Rows(self._wire, self._known, self._books, self._worst)
         stopped = ""
         with (
-            Appender(self._replies.path.with_suffix(".batches.jsonl"), Note) as self._notes,
+            Appender(_beside(self._replies.path), Note) as self._notes,
             on_interrupt(self._interrupted.set),
         ):
             await self._take_in()  # what an earlier run submitted

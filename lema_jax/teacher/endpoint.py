@@ -86,6 +86,11 @@ class Endpoint:
                 self._known.answered = replies.rows[request.id].completion_tokens > 0
         if not missing and not self.batch:
             return Outcome(total, total, sum(right(request, replies.rows[request.id]) for request in requests()))
+        if not self.batch and (open_ := batch.pending(replies.path)):
+            raise UserError(
+                f"{len(open_)} batches of an earlier run ({', '.join(open_[:3])}) are paid for and not taken in yet;"
+                f" give --batch, or remove {replies.path.with_suffix('.batches.jsonl')} to ask again"
+            )
         price, wire = self._budget(model).price, self.connect()  # what the user must mend comes before any file
         in_flight = budget.most(missing, 0 if self.batch else self.concurrency)
         with (

@@ -451,3 +451,18 @@ def test_a_batch_whose_answer_is_lost_is_not_submitted_again(tmp_path):
         assert len(server.batches) == 1
         assert ask(server, tmp_path, questions(3)).answered == 3
         assert len(server.batches) == 1
+
+
+def test_what_a_batch_was_asked_is_not_asked_again_without_one(tmp_path, monkeypatch):
+    with Server(echo) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(batch.Batches, "_end_of", killed)
+            with pytest.raises(Killed):
+                ask(server, tmp_path, questions(3))
+        alone = Endpoint(base_url=server.url)
+        with Appender(tmp_path / "replies.jsonl", Reply) as replies, pytest.raises(UserError, match="give --batch"):
+            alone.ask(lambda: iter(questions(3)), replies, lambda *said: True)
+        assert ask(server, tmp_path, questions(3)).answered == 3
+        with Appender(tmp_path / "replies.jsonl", Reply) as replies:
+            assert alone.ask(lambda: iter(questions(4)), replies, lambda *said: True).answered == 4
+        assert len(server.asked) == 4
