@@ -225,7 +225,7 @@ def judge(status: int, error: Any, after: float | None = None) -> Failure:
     after = wording.hinted_wait(said) if after is None else after
     failure = Failure(Kind.PASSING, f"status {status}{f': {shown}' if shown else ''}", status, after)
     as_ = lambda kind, **more: dataclasses.replace(failure, kind=kind, **more)
-    if wording.is_quota(status, said, after):
+    if wording.is_quota(status, said, after) or wording.is_account(status, said):
         return as_(Kind.SETUP)
     if finish := wording.own_failure(status, said):
         return as_(Kind.OWN, finish=finish)
@@ -265,7 +265,7 @@ def _seconds(text: str | None) -> float | None:
 
 def plain(text: str) -> str:
     """Text from outside on one line: no markup, no control characters, at most 500 characters."""
-    text = re.sub(r"<(script|style)\b.*?</\1>|<!--.*?-->|</?[a-zA-Z!][^>]*>", " ", text[:20_000], flags=re.DOTALL)
+    text = re.sub(r"<(script|style)\b.*?</\1>|<!--.*?-->|</?[a-zA-Z!][^<>]*>", " ", text[:5000], flags=re.DOTALL)
     text = "".join(char if char.isprintable() else " " for char in _clean(html.unescape(text)))
     return " ".join(text.split())[:500]
 
@@ -282,4 +282,4 @@ def _clean(text: str) -> str:
 
 
 def _read_text(body: bytes) -> str:
-    return body[:20_000].decode("utf-8", errors="replace")
+    return body[:5000].decode("utf-8", errors="replace")
