@@ -564,16 +564,15 @@ def test_no_file_holds_the_key(tmp_path):
 
 
 def test_it_starts_low_where_no_price_is_known_and_grows(tmp_path):
-    slow = lambda body, times: Act(completion("4"), delay=0.03)
+    slow = lambda body, times: Act(completion("4"), delay=0.4)
     with Server(slow) as server:
         ask(server, tmp_path, questions(4), concurrency=32)
-        ask(server, tmp_path, questions(8, first=4), concurrency=32)
-        assert server.most_in_flight <= 6
-        ask(server, tmp_path, questions(150, first=12), concurrency=32)
-        assert 6 < server.most_in_flight <= 32
+        assert server.most_in_flight <= 4
+        ask(server, tmp_path, questions(60, first=4), concurrency=32)
+        assert 6 < server.most_in_flight < 32
     with Server(slow) as server:
         ask(server, tmp_path, questions(40, first=500), concurrency=32, **PRICED)
-        assert server.most_in_flight == 32
+        assert server.most_in_flight > 16
 
 
 def test_a_server_of_few_slots_is_not_flooded_for_ever(tmp_path):
