@@ -25,6 +25,7 @@ from lema_jax.records import Appender, Attempt, Correction, Problem, Verdict, ro
 from lema_jax.tasks import prompts
 from lema_jax.teacher import chat, endpoint, keep, prompting, reference
 from lema_jax.teacher.chat import Outcome, Reply, Request
+from lema_jax.teacher.endpoint import Endpoint
 
 _ATTEMPTS = flags.DEFINE_string("attempts", None, "attempts.jsonl of sample", required=True)
 _OUT = flags.DEFINE_string("out", None, "the corrections file to write or to go on with", required=True)
@@ -54,8 +55,9 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}")
     (_require_no_chat_flags if _TEACHER.value == "reference" else _require_chat_flags)()
+    where = _ENDPOINT() if _TEACHER.value == "openai" else None  # its flags are checked before anything is written
     kinds = _kinds_of_mistakes()
-    if _TEACHER.value == "reference":
+    if where is None:
         with Appender(_OUT.value, Correction) as out:
             print(_correct_offline(out))
         return
@@ -64,10 +66,10 @@ def main(argv: Sequence[str]) -> None:
     if _DRY_RUN.value:
         if _UNTIL_CORRECT.value:
             print("if no mistake is corrected before its last sample:")
-        print(_ENDPOINT().estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
+        print(where.estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
         return
     with Appender(_OUT.value, Correction) as out, Appender(endpoint.replies_of(_OUT.value), Reply) as replies:
-        counts, outcome = _correct_by_chat(requests, out, replies)
+        counts, outcome = _correct_by_chat(where, requests, out, replies)
         print(counts)
     outcome.require_all()
 
@@ -185,13 +187,13 @@ def _requests(
 
 
 def _correct_by_chat(
-    requests: Callable[..., Iterator[Request]], out: Appender[Correction], replies: Appender[Reply]
+    where: Endpoint, requests: Callable[..., Iterator[Request]], out: Appender[Correction], replies: Appender[Reply]
 ) -> tuple[_Counts, Outcome]:
     """Asks for all samples at once or, with --until_correct, for one after the other of what is not yet corrected.
 
     Rows are written in the order of the attempts when the replies are in: the file does not depend on their order.
     """
-    where, read = _ENDPOINT(), functools.partial(_chat_row, out)
+    read = functools.partial(_chat_row, out)
     numbers = range(_SAMPLES.value)
     counts, outcome = _Counts(), Outcome(0)
     for samples in [[number] for number in numbers] if _UNTIL_CORRECT.value else [numbers]:
@@ -222,6 +224,8 @@ def _chat_row(out: Appender[Correction], request: Request, reply: Reply) -> Corr
     if id in out.rows:
         return out.rows[id]
     usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens, "finish": reply.finish}
+    if reply.model:
+        usage["model"] = reply.model
     if reply.cost_usd is not None:
         usage["cost_usd"] = reply.cost_usd
     return _finished(keep.correction(id, request.about, _MODEL.value, reply.text, reply.failed, usage))

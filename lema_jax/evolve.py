@@ -24,6 +24,7 @@ from lema_jax import cli, records, tasks
 from lema_jax.data import curate, gather
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Correction, Problem
+from lema_jax.tasks import thinking
 from lema_jax.teacher import chat, endpoint, evolution, prompting
 from lema_jax.teacher.chat import Reply, Request
 
@@ -69,9 +70,7 @@ def main(argv: Sequence[str]) -> None:
     overlap = _overlap(seeds[0].task)  # before anything is paid for: its data may be missing
     left_out: collections.Counter[str] = collections.Counter()
     with Appender(kept_in, Reply) as replies:
-        outcome = where.ask(
-            lambda: _question_requests(seeds), replies, lambda _, reply: bool(evolution.read_question(reply.text))
-        )
+        outcome = where.ask(lambda: _question_requests(seeds), replies, lambda _, reply: bool(_question(reply)))
         questions = list(_new_questions(seeds, replies, overlap, left_out))
         if not outcome.stopped:
             outcome += where.ask(lambda: _answer_requests(questions), replies, _is_answered)
@@ -140,7 +139,7 @@ def _new_questions(
         reply, seed = replies.rows.get(request.id), request.about
         if reply is None:
             continue
-        question = "" if reply.failed else evolution.read_question(reply.text)
+        question = _question(reply)
         normal = curate.normal(question)
         if not question:
             left_out["no question in the reply"] += 1
@@ -151,6 +150,11 @@ def _new_questions(
         else:
             seen.add(normal)
             yield _Evolved(request.id, question, seed)
+
+
+def _question(reply: Reply) -> str:
+    """The new question in a reply; empty where there is none."""
+    return "" if reply.failed else evolution.read_question(thinking.spoken(reply.text).text)
 
 
 def _overlap(task: str) -> curate.Overlap:
@@ -166,7 +170,8 @@ def _is_answered(request: Request, reply: Reply) -> bool:
 
 
 def _answer(new: _Evolved, reply: Reply) -> str | None:
-    return None if reply.failed else tasks.get(new.seed.task).extract(reply.text, _as_problem(new, ""))
+    said = thinking.spoken(reply.text).text
+    return None if reply.failed else tasks.get(new.seed.task).extract(said, _as_problem(new, ""))
 
 
 def _problem(new: _Evolved, replies: Appender[Reply], left_out: collections.Counter[str]) -> Problem | None:

@@ -13,7 +13,7 @@ from lema_jax import records, tasks
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks import prompts
 from tests import tiny
-from tests.teacher.wire_server import Act, Server, completion
+from tests.teacher.wire_server import Act, Server, completion, error
 
 KEY = "sk-secret-of-the-test"
 ENVIRONMENT = os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1", "JAX_NUM_CPU_DEVICES": "1"}
@@ -161,6 +161,20 @@ def test_every_verdict_of_an_endpoint(out):
         assert row.sampling == {"temperature": 0.5, "top_p": 1.0, "max_new_tokens": 512, "sample": 0}
         assert (row.prompt_tokens, row.completion_tokens) == (100, 20)
     assert KEY not in out.read_text()
+
+
+def test_what_an_endpoint_does_not_call_an_answer_is_not_graded(out):
+    said = {
+        0: (Act(completion(right(0))), Verdict.RIGHT),
+        1: (Act(completion(None, refusal="I won't. The answer is 123456789.")), Verdict.UNPARSED),
+        2: (error("exceeds the available context size", 400), Verdict.PROMPT_TOO_LONG),
+        3: (Act(completion("<think>So far\nThe answer is 1234567")), Verdict.TRUNCATED),
+        4: (Act(completion(None, "length", reasoning_content="The answer is 1234567.")), Verdict.TRUNCATED),
+        5: (Act(completion("The answer is 1234567.", "tool_calls")), Verdict.UNPARSED),
+    }
+    with Server(lambda body, times: said[number(body)][0]) as server:
+        succeeds(*chat_flags(server, out))
+    assert [row.verdict for row in attempts(out)] == [verdict for _, verdict in said.values()]
 
 
 def test_an_endpoint_is_told_how_to_sample(out):
