@@ -35,6 +35,7 @@ from absl import flags
 from lema_jax import checkpoint, errors, storage
 from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer as tokenizers
+from lema_jax.data.encode import adds_bos
 from lema_jax.errors import UserError
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import job, mesh, sharding
@@ -98,7 +99,11 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = Path(scratch) / "tokenizer"
         opened.save_tokenizer(tokenizer)
-        tokens, rows = len(tokenizers.load(tokenizer)), opened.config.vocab_size
+        read = tokenizers.load(tokenizer)
+        if opened.bos_rule:
+            begin = read.bos_token if adds_bos(read) else "no BOS"
+            _say(f"tokenizer: a text begins with {begin}, {opened.bos_rule}")
+        tokens, rows = len(read), opened.config.vocab_size
         if tokens > rows:
             raise UserError(
                 f"{opened.source.where}: a tokenizer of {tokens} tokens, but only {rows} rows for them; take out the "

@@ -24,6 +24,15 @@ CHUNK = 128  # positions of a row whose logits exist at a time
 
 
 @dataclasses.dataclass(frozen=True)
+class Pair:
+    """What is scored; `rendered`: the prompt is a chat template's (see `encode.prompt_ids`)."""
+
+    prompt: str
+    completion: str
+    rendered: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Scored:
     """The score of pair number `index`: nats, summed over `tokens` tokens; None where the model cannot read the pair
     (nothing to score, or more tokens than its context)."""
@@ -33,7 +42,7 @@ class Scored:
     tokens: int
 
 
-def score(student: Student, pairs: Sequence[tuple[str, str]], *, rows: int) -> Iterator[Scored]:
+def score(student: Student, pairs: Sequence[Pair], *, rows: int) -> Iterator[Scored]:
     """Yields the score of every (prompt, completion), shortest first, `rows` at a time.
 
     Prompt and completion are tokenised apart, as in training. The completion is scored as it stands: no end-of-sequence
@@ -41,8 +50,8 @@ def score(student: Student, pairs: Sequence[tuple[str, str]], *, rows: int) -> I
     """
     ways = student.mesh.shape["data"] * student.mesh.shape["fsdp"]
     rows = -(-rows // ways) * ways
-    prompts = [prompt_ids(prompt, student.tokenizer) for prompt, _ in pairs]
-    completions = [student.tokenizer(text, add_special_tokens=False).input_ids for _, text in pairs]
+    prompts = [prompt_ids(one.prompt, student.tokenizer, rendered=one.rendered) for one in pairs]
+    completions = [student.tokenizer(one.completion, add_special_tokens=False).input_ids for one in pairs]
     sizes = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions)]
     readable = []
     for index, (prompt, completion, size) in enumerate(zip(prompts, completions, sizes)):

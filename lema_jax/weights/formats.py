@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lema_jax.data import tokenizer as tokenizers
+from lema_jax.data import tokenizer_folder
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.weights import hf_config, hf_folder, peft, safetensors, vocabulary
 from lema_jax.weights.gguf import Gguf
@@ -26,6 +27,7 @@ class Opened:
       fingerprint: tells it from any other model.
       eos_ids: tokens that end an answer, beside the tokenizer's own.
       adapters: a `lora` collection and its shape, to be added to the weights, where there is one.
+      bos_rule: by which rule its tokenizer puts BOS before a text or does not, where a reader may wonder.
     """
 
     source: Source
@@ -34,6 +36,7 @@ class Opened:
     fingerprint: str
     eos_ids: tuple[int, ...]
     adapters: tuple[dict[str, Any], LoraConfig] | None = None
+    bos_rule: str = ""
 
 
 def open_gguf(path: str | Path) -> Opened:
@@ -41,16 +44,20 @@ def open_gguf(path: str | Path) -> Opened:
     file = Gguf(path)
     tokenizer = vocabulary.from_gguf(file)
     save_tokenizer = lambda out: tokenizers.save(tokenizer, out)
-    return Opened(file, file.config, save_tokenizer, fingerprint([Path(path)]), vocabulary.eos_ids(file))
+    ends, rule = vocabulary.eos_ids(file), vocabulary.bos_rule(file)
+    return Opened(file, file.config, save_tokenizer, fingerprint([Path(path)]), ends, bos_rule=rule)
 
 
 def open_hf(folder: str | Path) -> Opened:
     """A Hugging Face folder. Raises a UserError as `hf_config.read` and `safetensors.open_folder` do."""
     config = hf_config.read(folder)
     source = safetensors.open_folder(folder)
-    files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".safetensors", ".model"))
+    files = sorted(
+        path for path in Path(folder).iterdir() if path.suffix in (".json", ".jinja", ".safetensors", ".model")
+    )
     save_tokenizer = lambda out: hf_folder.copy_tokenizer(folder, out)
-    return Opened(source, config, save_tokenizer, fingerprint(files), hf_folder.eos_ids(folder))
+    ends, rule = hf_folder.eos_ids(folder), tokenizer_folder.bos_rule(tokenizers.place(folder))
+    return Opened(source, config, save_tokenizer, fingerprint(files), ends, bos_rule=rule)
 
 
 def with_peft(opened: Opened, folder: str | Path) -> Opened:
