@@ -85,6 +85,11 @@ def main(argv: Sequence[str]) -> None:
     opened = _open()
     if _TO.value in ("adapter", "peft") and opened.adapters is None:
         raise UserError(f"--to={_TO.value} writes adapters, but {opened.source.where} has none; --peft_dir adds some")
+    if _TO.value in ("adapter", "peft") and opened.whole:
+        raise UserError(
+            f"--to={_TO.value} writes low-rank adapters alone, but {_PEFT_DIR.value} replaces whole weights "
+            f"({', '.join(opened.whole)}); merge it with --to=model or --to=hf"
+        )
     if _MERGE_INTO.present and (opened.adapters is None or _TO.value not in ("model", "hf")):
         raise UserError(f"--merge_into={_MERGE_INTO.value} has nothing to merge; it is for adapters, --to=model or hf")
     lineage = checkpoint.lineage(
@@ -126,7 +131,8 @@ def _told(opened: Opened) -> str:
         return told
     tree, lora = opened.adapters
     shape = f"rank {lora.rank}, alpha {lora.alpha:g} in {opened.config.num_layers} layers"
-    return f"{told}, with adapters of {shape} on {', '.join(peft.adapted(tree))}"
+    whole = f", and {', '.join(opened.whole)} replaced whole" if opened.whole else ""
+    return f"{told}, with adapters of {shape} on {', '.join(peft.adapted(tree))}{whole}"
 
 
 def _open() -> Opened:
@@ -135,7 +141,11 @@ def _open() -> Opened:
         return opened
     if opened.adapters is not None:
         raise UserError(f"{opened.source.where} holds adapters already; merge them first (--to=model)")
-    return formats.with_peft(opened, _PEFT_DIR.value)
+    opened = formats.with_peft(opened, _PEFT_DIR.value)
+    assert opened.adapters is not None
+    if why := peft.idle(*opened.adapters):
+        _say(f"warning: the adapter of {_PEFT_DIR.value} changes nothing: {why}; was it trained, and saved afterwards?")
+    return opened
 
 
 def _open_model() -> Opened:

@@ -11,7 +11,8 @@ from lema_jax.data import tokenizer_folder
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.weights import hf_config, hf_folder, peft, safetensors, vocabulary
 from lema_jax.weights.gguf import Gguf
-from lema_jax.weights.names import Source
+from lema_jax.weights.merge import Replaced
+from lema_jax.weights.names import EMBEDDING, HEAD, Source
 
 _BLOCKS, _BLOCK = 64, 1 << 16  # of a large file, how much is looked at to tell it from another
 
@@ -27,6 +28,7 @@ class Opened:
       fingerprint: tells it from any other model.
       eos_ids: tokens that end an answer, beside the tokenizer's own.
       adapters: a `lora` collection and its shape, to be added to the weights, where there is one.
+      whole: weights of the source that an adapter brought whole, in place of the model's own.
       bos_rule: by which rule its tokenizer puts BOS before a text or does not, where a reader may wonder.
     """
 
@@ -37,6 +39,7 @@ class Opened:
     eos_ids: tuple[int, ...]
     adapters: tuple[dict[str, Any], LoraConfig] | None = None
     bos_rule: str = ""
+    whole: tuple[str, ...] = ()
 
 
 def open_gguf(path: str | Path) -> Opened:
@@ -62,10 +65,16 @@ def open_hf(folder: str | Path) -> Opened:
 
 def with_peft(opened: Opened, folder: str | Path) -> Opened:
     """A model with an adapter of PEFT's upon it. Raises a UserError as `peft.load` does."""
-    adapters = peft.load(folder, opened.config)
+    adapter = peft.load(folder, opened.config)
+    source, config, whole = opened.source, opened.config, tuple(adapter.whole.names())
+    if whole:
+        untied = config.tie_embeddings and not adapter.tied and bool({EMBEDDING, HEAD} & set(whole))
+        config = dataclasses.replace(config, tie_embeddings=config.tie_embeddings and not untied)
+        source = Replaced(source, adapter.whole, untied)
     files = sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
     both = f"{opened.fingerprint}+{fingerprint(files)}"
-    return dataclasses.replace(opened, adapters=adapters, fingerprint=both)
+    adapters = adapter.tree, adapter.lora
+    return dataclasses.replace(opened, source=source, config=config, fingerprint=both, adapters=adapters, whole=whole)
 
 
 def fingerprint(files: Iterable[Path]) -> str:
