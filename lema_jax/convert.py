@@ -117,6 +117,12 @@ def main(argv: Sequence[str]) -> None:
         writers = {"model": _write_model, "adapter": _write_adapter, "hf": _write_hf, "peft": _write_peft}
         writers[_TO.value](out, opened, tokenizer, lineage)
     _say(f"{out}: {_TO.value} of {_told(opened)}")
+    if opened.config.context != opened.config.max_positions:
+        scaling, trained = opened.config.rope_scaling, opened.config.max_positions
+        _say(
+            f"texts of up to {opened.config.context:,} tokens: {trained:,} of max_position_embeddings, stretched by "
+            f"rope_type {scaling.kind} with factor {scaling.factor:g}"
+        )
 
 
 def _say(text: str) -> None:

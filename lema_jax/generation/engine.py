@@ -159,19 +159,19 @@ class Engine:
             ids, asked = self._ids(prompt), wanted is None or index in wanted
             if not ids:
                 raise UserError(f"prompt {index} is empty, and nothing is put before it; give it text")
-            if len(ids) < self._model.config.max_positions:
+            if len(ids) < self._model.config.context:
                 readable.append(ids)
                 if asked:
                     requests.append(_Request(index, ids, seeds[index] if seeds is not None else 0))
             elif asked:
                 yield Completion(index, "", False, len(ids), 0, too_long=True)
-        for request in self._run(requests, shared_beginning(readable)):
+        for request in self._run(requests, self._shared(readable)):
             if request.ended:
                 yield self._completion(request)
 
     def stream(self, prompt: str, seed: int = 0) -> Iterator[str]:
         """Yields the completion of one prompt in pieces, as it is made."""
-        ids, room = self._ids(prompt), self._model.config.max_positions - 1
+        ids, room = self._ids(prompt), self._model.config.context - 1
         if not 0 < len(ids) <= room:
             raise UserError(f"the prompt has {len(ids):,} tokens; this model takes 1 to {room:,}")
         said = ""
@@ -182,6 +182,12 @@ class Engine:
 
     def _ids(self, prompt: str) -> list[int]:
         return prompt_ids(prompt, self._tokenizer, rendered=self._rendered)
+
+    def _shared(self, prompts: list[list[int]]) -> int:
+        """How many tokens of a beginning are read once; none where the whole prompt's length turns its every key."""
+        config = self._model.config
+        stretched = any(len(ids) > config.max_positions for ids in prompts)
+        return 0 if config.rope_scaling.kind == "dynamic" and stretched else shared_beginning(prompts)
 
     def _run(self, requests: list[_Request], start: int) -> Iterator[_Request]:
         """Yields every request after each block in which it got tokens; `ended` at last. All begin with the same
@@ -267,7 +273,7 @@ class Engine:
         return self._call(_BEGIN, self._model, self._variables, reading, length, limit, seed, **self._choice)
 
     def _limit(self, request: _Request) -> int:
-        return min(self._max_new_tokens, self._model.config.max_positions - len(request.ids))
+        return min(self._max_new_tokens, self._model.config.context - len(request.ids))
 
     def _slots(self, requests: Iterable[_Request]) -> int:
         """How many a row needs that holds the longest of the requests and another block."""

@@ -55,7 +55,7 @@ def score(student: Student, pairs: Sequence[Pair], *, rows: int) -> Iterator[Sco
     sizes = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions)]
     readable = []
     for index, (prompt, completion, size) in enumerate(zip(prompts, completions, sizes)):
-        if prompt and completion and size <= student.model.config.max_positions:
+        if prompt and completion and size <= student.model.config.context:
             readable.append(index)
         else:
             yield Scored(index, None, len(completion))
@@ -64,20 +64,23 @@ def score(student: Student, pairs: Sequence[Pair], *, rows: int) -> Iterator[Sco
         for start in range(0, len(readable), rows):
             batch = readable[start : start + rows]
             tokens_BT = np.zeros((rows, ladder(sizes[batch[-1]])), np.int32)
-            weights_BT = np.zeros(tokens_BT.shape, np.float32)
+            segments_BT, weights_BT = np.zeros_like(tokens_BT), np.zeros(tokens_BT.shape, np.float32)
             for row, index in enumerate(batch):
                 tokens_BT[row, : sizes[index]] = prompts[index] + completions[index]
+                segments_BT[row, : sizes[index]] = 1
                 weights_BT[row, len(prompts[index]) : sizes[index]] = 1
-            nll_B = jax.device_get(_NLL(student.model, student.variables, tokens_BT, weights_BT))
+            nll_B = jax.device_get(_NLL(student.model, student.variables, tokens_BT, segments_BT, weights_BT))
             yield from (Scored(index, float(nll), len(completions[index])) for index, nll in zip(batch, nll_B))
 
 
-def completion_nll(model: Llama, variables: Any, tokens_BT: jax.Array, weights_BT: jax.Array) -> jax.Array:
+def completion_nll(
+    model: Llama, variables: Any, tokens_BT: jax.Array, segments_BT: jax.Array, weights_BT: jax.Array
+) -> jax.Array:
     """Σ_t weight · -log p(token_t | tokens before it) of each row, [B] float32; never more than [B, CHUNK, V] logits.
 
-    A row may be padded on the right; T is a length of the engine's ladder.
+    A row may be padded on the right, where `segments_BT` is 0 and not 1; T is a length of the engine's ladder.
     """
-    x_BTD = model.apply(variables, tokens_BT, method="trunk")
+    x_BTD = model.apply(variables, tokens_BT, None, segments_BT, method="trunk")
     # position t predicts token t + 1; the last predicts nothing, so its weight is that of no token
     targets_BT = jnp.roll(tokens_BT, -1, axis=1)
     weights_BT = jnp.roll(weights_BT.at[:, 0].set(0), -1, axis=1)

@@ -62,7 +62,7 @@ class LlamaConfig:
     num_heads: int = 32  # N
     num_kv_heads: int = 32  # K; divides N
     head_dim: int = 128  # H
-    max_positions: int = 4096  # trained context length, in tokens
+    max_positions: int = 4096  # trained context length, in tokens; before linear and dynamic stretching, see `context`
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling = dataclasses.field(default_factory=RopeScaling)
     norm_eps: float = 1e-5
@@ -70,6 +70,16 @@ class LlamaConfig:
     mlp_bias: bool = False  # on gate, up and down
     tie_embeddings: bool = False
     vocab_padding: int = 0  # rows of embedding and head beyond V that stand for no token and are never chosen
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model can be used to: the stretched length, as vLLM has it too."""
+        scaling = self.rope_scaling
+        if scaling.kind in ("linear", "dynamic"):
+            return max(self.max_positions, int(self.max_positions * scaling.factor))
+        if scaling.kind == "yarn":
+            return max(self.max_positions, int(scaling.original_positions * scaling.factor))
+        return self.max_positions
 
     @property
     def vocab_rows(self) -> int:
