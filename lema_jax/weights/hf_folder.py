@@ -24,9 +24,12 @@ def copy_tokenizer(folder: str | Path, out: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: it holds {json.dumps(content):.80}, not an object of settings")
+    return content
 
 
 def eos_ids(folder: str | Path) -> tuple[int, ...]:
@@ -39,8 +42,8 @@ def eos_ids(folder: str | Path) -> tuple[int, ...]:
         said = _json(path).get("eos_token_id")
         if said is not None:
             ids = said if isinstance(said, list) else [said]
-            if not all(isinstance(id, int) for id in ids):
-                raise UserError(f"{path}: eos_token_id={said!r} must be the id of a token, or a list of such")
+            if not all(type(id) is int and 0 <= id < 1 << 31 for id in ids):
+                raise UserError(f"{path}: eos_token_id={said!r:.80} must be the id of a token, or a list of such")
             return tuple(ids)
     return ()
 

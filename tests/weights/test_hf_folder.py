@@ -76,6 +76,14 @@ def test_the_tokens_that_end_an_answer(tmp_path):
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": ["</s>"]}')
     with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id=\['</s>'\] must be the id"):
         hf_folder.eos_ids(tmp_path)
+    for wrong in ("true", "-1", "1.5", "NaN", "[[2]]", "{}", '"2"', "1e30", str(10**30), "[2, null]"):
+        (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {wrong}}}')
+        with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id="):
+            hf_folder.eos_ids(tmp_path)
+    for content in ("[]", "null", "[" * 100_000, "{"):
+        (tmp_path / "generation_config.json").write_text(content)
+        with pytest.raises(UserError, match=r"generation_config\.json: "):
+            hf_folder.eos_ids(tmp_path)
 
 
 @pytest.mark.parametrize(("given", "written"), [((), 1), ((1,), 1), ((5, 1, 7), [5, 1, 7]), ((5,), [1, 5])])
