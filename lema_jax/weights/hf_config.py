@@ -5,6 +5,7 @@ A key that would change the numbers and is not supported is an error that names 
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -148,6 +149,17 @@ class _HfConfig(pydantic.BaseModel):
     layer_types: list[Literal["full_attention"]] = []
 
 
+# What config.json calls our fields.
+_THEIRS = {
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "max_positions": "max_position_embeddings",
+    "original_positions": "original_max_position_embeddings",
+    "norm_eps": "rms_norm_eps",
+}
+
+
 def read(folder: str | Path) -> LlamaConfig:
     """The config of a Hugging Face folder.
 
@@ -207,7 +219,8 @@ def parse(raw: Any, where: str) -> LlamaConfig:
         tie_embeddings=hf.tie_word_embeddings,
     )
     if found := config.problems():
-        raise UserError(f"{where}: " + "; ".join(found))
+        told = re.sub(r"\w+", lambda word: _THEIRS.get(word[0], word[0]), "; ".join(found))
+        raise UserError(f"{where}: {told}")
     return config
 
 

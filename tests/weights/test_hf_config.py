@@ -87,7 +87,7 @@ def test_rope_under_its_old_and_its_new_name():
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "beta_fast": 3}}, "beta_fast"),
         ({"rope_scaling": LLAMA31_ROPE | {"type": "linear"}}, "contradicts"),
         ({"rope_scaling": LLAMA31_ROPE | {"short_factor": [1.0]}}, "short_factor"),
-        ({"num_key_value_heads": 7}, "num_kv_heads=7"),
+        ({"num_key_value_heads": 7}, "num_key_value_heads=7"),
         ({"hidden_size": "wide"}, "hidden_size='wide'"),
         ({"hidden_size": None}, "hidden_size is missing"),
     ],
@@ -200,8 +200,7 @@ def test_values_of_any_type_are_taken_or_named_in_one_line():
                 found = hf_config.parse(LLAMA2 | {key: value}, "folder/config.json")
             except UserError as error:
                 said = str(error)
-                own = {"num_key_value_heads": "num_kv_heads"}.get(key, key)
-                assert key in said or own in said or "num_attention_heads" in said, (key, value, said)
+                assert key in said or "num_attention_heads" in said, (key, value, said)
                 assert said.startswith("folder/config.json"), (key, value, said)
                 assert "\n" not in said, (key, value, said)
             else:
@@ -230,7 +229,7 @@ def test_rope_values_of_any_type_are_taken_or_named_in_one_line(kind):
                 found = hf_config.parse(LLAMA2 | {"rope_scaling": rope}, "folder/config.json")
             except UserError as error:
                 said = str(error)
-                assert "rope_scaling" in said, (key, value)
+                assert "rope_scaling" in said or key in said, (key, value)
                 assert "\n" not in said, (key, value)
             else:
                 assert not found.problems(), (key, value)
