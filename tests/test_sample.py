@@ -3,6 +3,7 @@
 import collections
 import functools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lema_jax import records, tasks
+from lema_jax.data import encode, tokenizer
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks import prompts
 from tests import tiny
@@ -88,6 +90,23 @@ def test_a_run_that_was_killed_ends_in_the_same_file(folder, out, tmp_path):
     killed.write_bytes(lines[4] + lines[1] + lines[2][:50])  # in the order in which answers end; the last one torn
     succeeds(*checkpoint_flags(folder, killed, "--samples=2", "--seed=1"))
     assert killed.read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_a_chat_prompt_has_the_special_tokens_that_the_template_writes(folder, out, tmp_path):
+    """And is scored with the same: the ids of an attempt's prompt are known from its row."""
+    chatty = shutil.copytree(folder, tmp_path / "chatty")
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"  # without BOS
+    (chatty / "tokenizer" / "chat_template.jinja").write_text(template)
+    questions = folder.parent / "problems.jsonl"
+    flags = (f"--checkpoint={chatty}", f"--problems={questions}", f"--out={out}", "--max_new_tokens=8")
+    succeeds(*flags, "--prompt_style=chat", "--limit=1")
+    (row,) = attempts(out)
+    read_by = tokenizer.load(chatty)
+    chat = [{"role": "user", "content": row.prompt.removeprefix("[user]").removesuffix("[assistant]")}]
+    assert encode.adds_bos(read_by)
+    assert row.prompt_tokens == len(read_by.apply_chat_template(chat, add_generation_prompt=True).input_ids)
+    assert row.sampling["rendered"] is True
 
 
 @pytest.mark.slow
