@@ -25,6 +25,7 @@ from lema_jax.records import Appender, Attempt, Correction, Problem, Verdict, ro
 from lema_jax.tasks import prompts
 from lema_jax.teacher import chat, endpoint, keep, prompting, reference
 from lema_jax.teacher.chat import Outcome, Reply, Request
+from lema_jax.teacher.prompting import Prompt
 
 _ATTEMPTS = flags.DEFINE_string("attempts", None, "attempts.jsonl of sample", required=True)
 _OUT = flags.DEFINE_string("out", None, "the corrections file to write or to go on with", required=True)
@@ -33,7 +34,10 @@ _TEACHER = flags.DEFINE_enum(
 )
 _MODEL = flags.DEFINE_string("model", "", "the chat teacher's model")
 _PROMPT_FILE = flags.DEFINE_string(
-    "prompt_file", None, "instruction and worked examples; the package's own if not given"
+    "prompt_file",
+    None,
+    "the chat teacher's instruction and worked examples; the case takes the place of the file's line {case}, or follows"
+    " its end, as in the authors' released prompts; the package's own if not given",
 )
 _SAMPLES = flags.DEFINE_integer("samples", 1, "replies to ask for each mistake", lower_bound=1)
 _UNTIL_CORRECT = flags.DEFINE_bool(
@@ -59,15 +63,15 @@ def main(argv: Sequence[str]) -> None:
         with Appender(_OUT.value, Correction) as out:
             print(_correct_offline(out))
         return
-    examples = {kind: prompting.worked_examples(problem, _PROMPT_FILE.value) for kind, problem in kinds.items()}
-    requests = functools.partial(_requests, examples)
+    by_family = {kind: prompting.load(problem, _PROMPT_FILE.value) for kind, problem in kinds.items()}
+    requests = functools.partial(_requests, by_family)
     if _DRY_RUN.value:
         if _UNTIL_CORRECT.value:
             print("if no mistake is corrected before its last sample:")
         print(_ENDPOINT().estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
         return
     with Appender(_OUT.value, Correction) as out, Appender(endpoint.replies_of(_OUT.value), Reply) as replies:
-        counts, outcome = _correct_by_chat(requests, out, replies)
+        counts, outcome = _correct_by_chat(by_family, requests, out, replies)
         print(counts)
     outcome.require_all()
 
@@ -165,13 +169,13 @@ def _require_chat_flags() -> None:
 
 
 def _requests(
-    examples: dict[str, str], samples: Iterable[int], corrected: Container[str] = frozenset()
+    by_family: dict[str, Prompt], samples: Iterable[int], corrected: Container[str] = frozenset()
 ) -> Iterator[Request]:
     """For each mistake that is not corrected yet, as many as there are samples."""
     for attempt in _mistakes():
         if attempt.id in corrected:
             continue
-        prompt = prompting.correction(examples[prompts.family(attempt.problem)], attempt)
+        prompt = prompting.correction(by_family[prompts.family(attempt.problem)], attempt)
         for sample in samples:
             yield chat.request(
                 prompt,
@@ -185,38 +189,45 @@ def _requests(
 
 
 def _correct_by_chat(
-    requests: Callable[..., Iterator[Request]], out: Appender[Correction], replies: Appender[Reply]
+    by_family: dict[str, Prompt],
+    requests: Callable[..., Iterator[Request]],
+    out: Appender[Correction],
+    replies: Appender[Reply],
 ) -> tuple[_Counts, Outcome]:
     """Asks for all samples at once or, with --until_correct, for one after the other of what is not yet corrected.
 
     Rows are written in the order of the attempts when the replies are in: the file does not depend on their order.
     """
-    where, read = _ENDPOINT(), functools.partial(_chat_row, out)
+    where, read = _ENDPOINT(), functools.partial(_chat_row, by_family, out)
     numbers = range(_SAMPLES.value)
     counts, outcome = _Counts(), Outcome(0)
     for samples in [[number] for number in numbers] if _UNTIL_CORRECT.value else [numbers]:
         corrected = frozenset(counts.corrected) if _UNTIL_CORRECT.value else frozenset()
         asked = functools.partial(requests, samples, corrected)
         outcome += where.ask(asked, replies, lambda request, reply: not read(request, reply).rejected)
-        out.extend(_new_rows(asked(), out, replies, counts))
+        out.extend(_new_rows(asked(), read, out, replies, counts))
         if outcome.stopped:
             break
     return counts, outcome
 
 
 def _new_rows(
-    requests: Iterable[Request], out: Appender[Correction], replies: Appender[Reply], counts: _Counts
+    requests: Iterable[Request],
+    read: Callable[[Request, Reply], Correction],
+    out: Appender[Correction],
+    replies: Appender[Reply],
+    counts: _Counts,
 ) -> Iterator[Correction]:
     """The corrections that the file lacks; counts these and the others."""
     for request in requests:
         if reply := replies.rows.get(request.id):
-            row = _chat_row(out, request, reply)
+            row = read(request, reply)
             counts.add(row)
             if row.id not in out.rows:
                 yield row
 
 
-def _chat_row(out: Appender[Correction], request: Request, reply: Reply) -> Correction:
+def _chat_row(by_family: dict[str, Prompt], out: Appender[Correction], request: Request, reply: Reply) -> Correction:
     """The row of a reply, from the file where it stands there."""
     id = row_id(attempt=request.about.id, request=request.id, cut=_CUT.value)
     if id in out.rows:
@@ -224,7 +235,8 @@ def _chat_row(out: Appender[Correction], request: Request, reply: Reply) -> Corr
     usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens, "finish": reply.finish}
     if reply.cost_usd is not None:
         usage["cost_usd"] = reply.cost_usd
-    return _finished(keep.correction(id, request.about, _MODEL.value, reply.text, reply.failed, usage))
+    prompt = by_family[prompts.family(request.about.problem)]
+    return _finished(keep.correction(id, request.about, _MODEL.value, reply.text, prompt.id, reply.failed, usage))
 
 
 if __name__ == "__main__":
