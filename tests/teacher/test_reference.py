@@ -184,7 +184,9 @@ def test_a_right_path_rarely_shows_a_false_step(data_dir):
     assert flagged / total < 0.1
 
 
-EQUATION = re.compile(r"(?P<left>-?[(\d.][\d.^+*/() -]*) (?P<sign>=|≈|is(?! wrong)) (?:about )?(?P<right>-?[\d./]+\d|-?\d)")
+EQUATION = re.compile(
+    r"(?P<left>-?[(\d.][\d.^+*/() -]*) (?P<sign>=|≈|is(?! wrong)) (?:about )?(?P<right>-?[\d./]+\d|-?\d)"
+)
 
 
 def statements(explanation: str) -> list[tuple[str, str, str]]:
@@ -211,7 +213,9 @@ written = st.tuples(
 @given(st.lists(written, min_size=1, max_size=4), st.lists(written, min_size=1, max_size=3))
 def test_every_equation_of_an_explanation_is_true(steps, rationale):
     """Whatever the attempt claims, and whatever the gold rationale does."""
-    problem = VERA.model_copy(update={"rationale": "\n".join(line for line in rationale if "\\" not in line) or "1 + 1"})
+    problem = VERA.model_copy(
+        update={"rationale": "\n".join(line for line in rationale if "\\" not in line) or "1 + 1"}
+    )
     explanation = reference.locate(problem, steps).explanation
     if explanation.startswith("The arithmetic is wrong: "):
         assert statements(explanation)
