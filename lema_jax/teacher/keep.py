@@ -1,8 +1,9 @@
 """The keep rules: which corrections are good enough to learn from.
 
 A rule is a pure function of the attempt and of the reply's parts; it says whether the correction passes. RULES names
-each by the fault that it finds; `records.FAULTS` says what every name means. The paper kept a correction when its final answer equals gold (section 2.1); the other rules catch what that one lets
-through: a reply that names no step of the attempt, rewrites what it claimed to keep, was told the answer, or has a label left in a step.
+each by the fault that it finds; `records.FAULTS` says what every name means. The paper kept a correction when its final
+answer equals gold (section 2.1); the other rules catch what that one lets through: a reply that names no step of the
+attempt, rewrites what it claimed to keep, was told the answer, or has a label left in a step.
 """
 
 import dataclasses

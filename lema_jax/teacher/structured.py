@@ -58,9 +58,9 @@ def _fields(value: dict[str, Any], inside: str = "", depth: int = 0) -> Iterator
     """The entries with their keys; of an object in the object its own entries, but a solution is one."""
     for name, one in value.items():
         key = _key(name)
-        inner = [_key(name) for name in one] if isinstance(one, dict) else []
+        inner = [_key(name) for name in one if name.isalpha() or "_" in name] if isinstance(one, dict) else []
         whole = any(_STEP.search(name) or _EXPLANATION.search(name) for name in inner)  # the reply, by another name
-        solution = bool(inner) and not whole and _SOLUTION.search(key) and _lines(one)
+        solution = isinstance(one, dict) and not whole and _SOLUTION.search(key) and _lines(one)
         if isinstance(one, dict) and not solution and depth < _DEEPEST:
             yield from _fields(one, key, depth + 1)
         elif key in ("number", "index", "id", "value") and inside:
