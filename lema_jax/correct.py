@@ -19,7 +19,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from absl import flags
 
-from lema_jax import errors, records
+from lema_jax import cli, records
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Attempt, Correction, Problem, Verdict, row_id
 from lema_jax.tasks import prompts
@@ -39,13 +39,13 @@ _PROMPT_FILE = flags.DEFINE_string(
     "the chat teacher's instruction and worked examples; the case takes the place of the file's line {case}, or follows"
     " its end, as in the authors' released prompts; the package's own if not given",
 )
-_SAMPLES = flags.DEFINE_integer("samples", 1, "replies to ask for each mistake", lower_bound=1)
+_SAMPLES = flags.DEFINE_integer("samples", 1, "replies to ask for each mistake", 1, 10**5)
 _UNTIL_CORRECT = flags.DEFINE_bool(
     "until_correct", False, "ask for another only while none was kept, at most --samples"
 )
 _CUT = flags.DEFINE_bool("cut_at_first_error", False, "show the attempt only up to its wrong step in what is learnt")
-_TEMPERATURE = flags.DEFINE_float("temperature", None, "of the chat teacher; the endpoint's own if not given")
-_TOP_P = flags.DEFINE_float("top_p", None, "of the chat teacher; the endpoint's own if not given")
+_TEMPERATURE = flags.DEFINE_float("temperature", None, "of the chat teacher; the endpoint's own if not given", 0, 100)
+_TOP_P = flags.DEFINE_float("top_p", None, "of the chat teacher; the endpoint's own if not given", 0, 1)
 _MAX_TOKENS = flags.DEFINE_integer(
     "max_tokens", 1024, "the most tokens of a reply, those of hidden reasoning included", lower_bound=1
 )
@@ -249,4 +249,4 @@ def _chat_row(by_family: dict[str, Prompt], out: Appender[Correction], request: 
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: None if _DRY_RUN.value else _OUT.value)

@@ -18,25 +18,23 @@ from pathlib import Path
 
 from absl import flags
 
-from lema_jax import errors, records
+from lema_jax import cli, records, storage
 from lema_jax.data import card
 from lema_jax.errors import UserError
 from lema_jax.evidence import ablation, audit, compare, curves, page, perplexity, runs, table
 from lema_jax.records import Correction, PathScore
 
-_RUNS = flags.DEFINE_list("runs", [], "folders made by evaluate, all on the same questions")
+_RUNS = cli.define_paths("runs", [], "folders made by evaluate, all on the same questions")
 _CORRECTIONS = flags.DEFINE_string("corrections", None, "a file made by correct, to audit")
-_SCORES = flags.DEFINE_list("scores", [], "files made by evaluate --score: the perplexity of right and wrong paths")
+_SCORES = cli.define_paths("scores", [], "files made by evaluate --score: the perplexity of right and wrong paths")
 _NAMES = flags.DEFINE_list(
     "names", [], "a name for each run (its folder's name if none are given); equal names are seeds of one arm"
 )
 _BASELINE = flags.DEFINE_string("baseline", None, "the name to compare the others with (the first if not given)")
-_DEV = flags.DEFINE_list(
-    "dev", [], "the same checkpoints evaluated on dev, in the order of --runs: chooses one of them"
-)
+_DEV = cli.define_paths("dev", [], "the same checkpoints evaluated on dev, in the order of --runs: chooses one of them")
 _BY_TASK = flags.DEFINE_bool("by_task", False, "the runs are of several tasks: arms down, tasks across")
-_TRAINING = flags.DEFINE_list("training", [], "folders made by train, whose curves the page shall show")
-_DATA = flags.DEFINE_list("data", [], "folders made by build_data, whose filters the page shall count")
+_TRAINING = cli.define_paths("training", [], "folders made by train, whose curves the page shall show")
+_DATA = cli.define_paths("data", [], "folders made by build_data, whose filters the page shall count")
 _OUT = flags.DEFINE_string("out", None, "where to write the HTML page")
 _SHOW = flags.DEFINE_integer(
     "show", 3, "how many questions to show with both answers, for each comparison", lower_bound=0
@@ -138,8 +136,7 @@ def _bare_names(folders: Sequence[str]) -> Sequence[str]:
 
 def _write(path: Path, html: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
+        storage.write(path, html)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
     print(f"\nThe page is at {path}")
@@ -153,4 +150,4 @@ def _baseline(names: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: _OUT.value)

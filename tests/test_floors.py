@@ -9,13 +9,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lema_jax"
 FLOORS = (
-    ("errors",),
+    ("errors", "interrupts", "disk", "ranges"),
     ("storage",),
-    ("records",),
+    ("digests",),
+    ("lock", "records"),
+    ("cli",),
     ("tasks",),
     ("teacher", "data", "evidence"),
     ("model",),
     ("parallel",),
+    ("metadata",),
+    ("steps",),
     ("checkpoint",),
     ("training", "weights", "generation"),
     ("ahead",),

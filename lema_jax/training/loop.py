@@ -1,9 +1,9 @@
 """The training loop: step, watch, try on dev, save, until the end or a notice to stop."""
 
-import contextlib
-import shutil
+import json
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from jax.sharding import Mesh
 
-from lema_jax import checkpoint, storage
+from lema_jax import checkpoint
 from lema_jax.checkpoint import Card
 from lema_jax.data import batches
 from lema_jax.errors import UserError
@@ -20,7 +20,7 @@ from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.parallel.processes import Preemption
 from lema_jax.training import start
-from lema_jax.training.config import TrainConfig, validate
+from lema_jax.training.config import TrainConfig, as_dict, too_long, validate
 from lema_jax.training.dev import Dev, Judge
 from lema_jax.training.guard import Guard
 from lema_jax.training.metrics import Metrics, ideal_seconds
@@ -30,7 +30,11 @@ from lema_jax.training.step import State
 
 
 class Preempted(Exception):
-    """The run was told to stop (SIGTERM), and has saved what it had."""
+    """The run was told to stop by a signal, and has saved what it had. `number`: the signal's."""
+
+    def __init__(self, said: str, number: int):
+        super().__init__(said)
+        self.number = number
 
 
 def run(
@@ -48,27 +52,32 @@ def run(
 
     Raises:
       UserError: a configuration that does not hold together, or differs from the run's own; missing or foreign data,
-        weights or tokenizer; a loss or gradient that is no number; a disk that is full.
-      Preempted: SIGTERM came, and the run is saved.
+        weights or tokenizer; a loss or gradient that is no number.
+      Preempted: SIGTERM or Ctrl-C came, and the run is saved.
     """
     validate(config, jax.device_count())
-    start.claim(config, allow_config_change)
-    config = start.resolved(config)
+    if jax.process_index() == 0:
+        print(json.dumps(as_dict(config), indent=2), flush=True)
+    given, config = config, start.resolved(config)
     out, mesh = config.out, make_mesh(config.mesh)
-    with sharding.use(mesh), _room_on_the_disk(out):
-        card, frozen, trained = start.weights(config, mesh)
-        program = Program(config, card.config, mesh)
+    with sharding.use(mesh):
+        begun = start.begin(given, config, mesh, allow_config_change)
+        if found := too_long(config.data.seq_len, begun.card.config):
+            raise UserError("; ".join(found))
+        program = Program(config, begun.card.config, mesh)
         iterator = iter(batches.batches(config.data, program.rows))
         state = start.resume(out, program, iterator)
         if state is None:
-            state = program.begin(program.random(config.seed) if trained is None else trained)
+            state = program.begin(program.random(config.seed) if begun.trained is None else begun.trained)
         began = time.monotonic()
         # Compiled before the first batch: a batch of another shape is then an error, and nothing compiles anew.
         step = program.step.lower(program.state, program.frozen, program.batch).compile()
-        start.record(out, int(state.step), compile_seconds=round(time.monotonic() - began, 2))
-        dev = Dev(config, program, judge(card, mesh) if judge else None) if config.dev.path else None
-        with _checkpointer(config) as checkpointer:
-            _train(config, program, step, state, frozen, iterator, dev, checkpointer, profile)
+        compiled = round(time.monotonic() - began, 2)
+        dev = Dev(config, program, judge(begun.card, mesh) if judge else None) if config.dev.path else None
+        card = start.claim(given, begun, int(state.step))
+        start.record(out, int(state.step), compile_seconds=compiled)
+        with _checkpointer(config, dev) as checkpointer:
+            _train(config, program, step, state, card, begun.frozen, iterator, dev, checkpointer, profile)
 
 
 def _train(
@@ -76,6 +85,7 @@ def _train(
     program: Program,
     train_step: Any,
     state: State,
+    card: Card,
     frozen: Any,
     iterator: grain.DatasetIterator,
     dev: Dev | None,
@@ -111,39 +121,34 @@ def _train(
                 settle()  # nothing ill is saved
                 tried = dev.try_on(step, state, frozen) if dev else None
                 items = start.items(program, program.to_disk(state))
-                place = {"data": iterator.get_state()}
-                checkpointer.save_checkpointables_async(step, items, force=True, metrics=tried, custom_metadata=place)
+                told = checkpoint.seal(card, step, items, data=iterator.get_state(), tried=tried)
+                checkpointer.save_checkpointables_async(step, items, force=True, custom_metadata=told)
                 log.keep()
             if stopping:
                 checkpointer.close()
-                raise Preempted(f"SIGTERM: saved at step {step} of {config.steps}; the same command goes on from there")
+                name, number = signal.Signals(preemption.number).name, preemption.number
+                said = f"{name}: saved at step {step} of {config.steps}; the same command goes on from there"
+                raise Preempted(said, number)
 
 
-def _checkpointer(config: TrainConfig) -> ocp.training.Checkpointer:
+def _checkpointer(config: TrainConfig, dev: Dev | None) -> ocp.training.Checkpointer:
     policies = ocp.training.preservation_policies
     keep: Any = policies.LatestN(config.keep) if config.keep else policies.PreserveAll()
-    if config.dev.path:
-        keep = policies.AnyPreservationPolicy(
-            [keep, policies.BestN(get_metric_fn=checkpoint.merit, n=1, keep_checkpoints_without_metrics=False)]
-        )
+    if dev is not None:
+        keep = policies.AnyPreservationPolicy([keep, _Best(dev)])
     return ocp.training.Checkpointer(
         checkpoint.checkpoints(config.out), preservation_policy=keep, cleanup_tmp_directories=True
     )
 
 
-@contextlib.contextmanager
-def _room_on_the_disk(out: str) -> Iterator[None]:
-    """Says plainly that a disk is full, which libraries tell in many ways."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        full = any(sign in str(error) for sign in ("No space left", "Disk quota", "File too large"))
-        if storage.is_remote(out) or not full:
-            raise
-        free = shutil.disk_usage(out).free / 1e9
-        raise UserError(
-            f"the disk of {out} is full ({free:.1f} GB free: {str(error).splitlines()[0][:200]}); make room and run "
-            "the same command again: it goes on from the last whole checkpoint"
-        ) from error
+class _Best(ocp.training.preservation_policies.PreservationPolicy):
+    """Keeps the checkpoint that did best on dev."""
+
+    def __init__(self, dev: Dev):
+        self._dev = dev
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        there = {one.step for one in checkpoints}
+        tried = {step: tried for step, tried in self._dev.tried.items() if step in there}
+        best = checkpoint.best_of(tried, self._dev.on)
+        return [one.step == best for one in checkpoints]

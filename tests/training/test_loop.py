@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import signal
@@ -152,7 +153,7 @@ def test_every_broken_rule_is_told_at_once(tmp_path, data):
         validate(broken, devices=8)
     for line in (
         "steps=0, epochs=0.0, tokens=0: exactly one must be positive",
-        "lora.rank=0 must be positive",
+        "lora.rank=0 must be at least 1",
         "optimizer.schedule='linear' must be one of constant, cosine",
         "compute.dtype='float16' must be",
         "data.batch_size=8 must divide by mesh data × fsdp × accumulation = 8 × 1 × 3 = 24; try 24",
@@ -169,9 +170,9 @@ def test_a_vocabulary_that_is_too_small_is_named(tmp_path, data):
 
 def test_a_checkpoint_of_another_shape_lists_what_differs(tmp_path, data, base):
     shutil.copytree(base, tmp_path / "base")
-    card = json.loads((tmp_path / "base" / "model.json").read_text())
-    card["config"]["intermediate_size"] = 64
-    (tmp_path / "base" / "model.json").write_text(json.dumps(card))
+    card = checkpoint.read_card(tmp_path / "base")
+    wider = dataclasses.replace(card.config, intermediate_size=64)
+    checkpoint.write_card(tmp_path / "base", dataclasses.replace(card, config=wider))
     with pytest.raises(UserError, match=r"mlp\.down\.kernel: \(2, 48, 32\) where \(2, 64, 32\) is expected"):
         weights(tmp_path / "base")
 
