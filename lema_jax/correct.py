@@ -2,7 +2,7 @@
 
 Reads   attempts that `sample` made; of these, the wrong ones.
 Writes  corrections.jsonl: each names the wrong step, explains it and solves from there on; those that a keep rule
-        rejects are written too, with the rule's name. A chat teacher's replies are kept beside it
+        rejects are written too, with the fault's name. A chat teacher's replies are kept beside it
         (corrections.replies.jsonl), so the same command run again asks only for what is missing.
 
   python -m lema_jax.correct --attempts=attempts.jsonl --out=corrections.jsonl --teacher=reference
@@ -26,6 +26,7 @@ from lema_jax.tasks import prompts
 from lema_jax.teacher import chat, endpoint, keep, prompting, reference
 from lema_jax.teacher.chat import Outcome, Reply, Request
 from lema_jax.teacher.endpoint import Endpoint
+from lema_jax.teacher.prompting import Prompt
 
 _ATTEMPTS = flags.DEFINE_string("attempts", None, "attempts.jsonl of sample", required=True)
 _OUT = flags.DEFINE_string("out", None, "the corrections file to write or to go on with", required=True)
@@ -34,7 +35,10 @@ _TEACHER = flags.DEFINE_enum(
 )
 _MODEL = flags.DEFINE_string("model", "", "the chat teacher's model")
 _PROMPT_FILE = flags.DEFINE_string(
-    "prompt_file", None, "instruction and worked examples; the package's own if not given"
+    "prompt_file",
+    None,
+    "the chat teacher's instruction and worked examples; the case takes the place of the file's line {case}, or follows"
+    " its end, as in the authors' released prompts; the package's own if not given",
 )
 _SAMPLES = flags.DEFINE_integer("samples", 1, "replies to ask for each mistake", 1, 10**5)
 _UNTIL_CORRECT = flags.DEFINE_bool(
@@ -61,15 +65,15 @@ def main(argv: Sequence[str]) -> None:
         with Appender(_OUT.value, Correction) as out:
             print(_correct_offline(out))
         return
-    examples = {kind: prompting.worked_examples(problem, _PROMPT_FILE.value) for kind, problem in kinds.items()}
-    requests = functools.partial(_requests, examples)
+    by_family = {kind: prompting.load(problem, _PROMPT_FILE.value) for kind, problem in kinds.items()}
+    requests = functools.partial(_requests, by_family)
     if _DRY_RUN.value:
         if _UNTIL_CORRECT.value:
             print("if no mistake is corrected before its last sample:")
         print(where.estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
         return
     with Appender(_OUT.value, Correction) as out, Appender(endpoint.replies_of(_OUT.value), Reply) as replies:
-        counts, outcome = _correct_by_chat(where, requests, out, replies)
+        counts, outcome = _correct_by_chat(where, by_family, requests, out, replies)
         print(counts)
     outcome.require_all()
 
@@ -127,7 +131,16 @@ class _Counts:
             f" for {len(self.corrected):,} of {len(self.mistakes):,} mistakes"
         ]
         reasons = (*sorted(self.rejected.keys() - keep.RULES.keys()), *keep.RULES)
-        return "\n".join([*lines, *(f"  {self.rejected[why]:7,} rejected: {why}" for why in reasons)])
+        return "\n".join(
+            [
+                *lines,
+                *(f"  {self.rejected[why]:7,} rejected: {why}{_meaning(self.rejected[why], why)}" for why in reasons),
+            ]
+        )
+
+
+def _meaning(count: int, fault: str) -> str:
+    return f" ({records.FAULTS[fault].rstrip('.')})" if count and fault in records.FAULTS else ""
 
 
 # --- the reference teacher --------------------------------------------------------------------------------------------
@@ -167,13 +180,13 @@ def _require_chat_flags() -> None:
 
 
 def _requests(
-    examples: dict[str, str], samples: Iterable[int], corrected: Container[str] = frozenset()
+    by_family: dict[str, Prompt], samples: Iterable[int], corrected: Container[str] = frozenset()
 ) -> Iterator[Request]:
     """For each mistake that is not corrected yet, as many as there are samples."""
     for attempt in _mistakes():
         if attempt.id in corrected:
             continue
-        prompt = prompting.correction(examples[prompts.family(attempt.problem)], attempt)
+        prompt = prompting.correction(by_family[prompts.family(attempt.problem)], attempt)
         for sample in samples:
             yield chat.request(
                 prompt,
@@ -187,38 +200,46 @@ def _requests(
 
 
 def _correct_by_chat(
-    where: Endpoint, requests: Callable[..., Iterator[Request]], out: Appender[Correction], replies: Appender[Reply]
+    where: Endpoint,
+    by_family: dict[str, Prompt],
+    requests: Callable[..., Iterator[Request]],
+    out: Appender[Correction],
+    replies: Appender[Reply],
 ) -> tuple[_Counts, Outcome]:
     """Asks for all samples at once or, with --until_correct, for one after the other of what is not yet corrected.
 
     Rows are written in the order of the attempts when the replies are in: the file does not depend on their order.
     """
-    read = functools.partial(_chat_row, out)
+    read = functools.partial(_chat_row, by_family, out)
     numbers = range(_SAMPLES.value)
     counts, outcome = _Counts(), Outcome(0)
     for samples in [[number] for number in numbers] if _UNTIL_CORRECT.value else [numbers]:
         corrected = frozenset(counts.corrected) if _UNTIL_CORRECT.value else frozenset()
         asked = functools.partial(requests, samples, corrected)
         outcome += where.ask(asked, replies, lambda request, reply: not read(request, reply).rejected)
-        out.extend(_new_rows(asked(), out, replies, counts))
+        out.extend(_new_rows(asked(), read, out, replies, counts))
         if outcome.stopped:
             break
     return counts, outcome
 
 
 def _new_rows(
-    requests: Iterable[Request], out: Appender[Correction], replies: Appender[Reply], counts: _Counts
+    requests: Iterable[Request],
+    read: Callable[[Request, Reply], Correction],
+    out: Appender[Correction],
+    replies: Appender[Reply],
+    counts: _Counts,
 ) -> Iterator[Correction]:
     """The corrections that the file lacks; counts these and the others."""
     for request in requests:
         if reply := replies.rows.get(request.id):
-            row = _chat_row(out, request, reply)
+            row = read(request, reply)
             counts.add(row)
             if row.id not in out.rows:
                 yield row
 
 
-def _chat_row(out: Appender[Correction], request: Request, reply: Reply) -> Correction:
+def _chat_row(by_family: dict[str, Prompt], out: Appender[Correction], request: Request, reply: Reply) -> Correction:
     """The row of a reply, from the file where it stands there."""
     id = row_id(attempt=request.about.id, request=request.id, cut=_CUT.value)
     if id in out.rows:
@@ -228,7 +249,8 @@ def _chat_row(out: Appender[Correction], request: Request, reply: Reply) -> Corr
         usage["model"] = reply.model
     if reply.cost_usd is not None:
         usage["cost_usd"] = reply.cost_usd
-    return _finished(keep.correction(id, request.about, _MODEL.value, reply.text, reply.failed, usage))
+    prompt = by_family[prompts.family(request.about.problem)]
+    return _finished(keep.correction(id, request.about, _MODEL.value, reply.text, prompt.id, reply.failed, usage))
 
 
 if __name__ == "__main__":
