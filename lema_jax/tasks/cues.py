@@ -30,7 +30,8 @@ def statements(text: str) -> Iterator[Statement]:
     of its own, a user's turn in a chat template) is not looked at.
     """
     text = thinking.spoken(text).text
-    if next_question := _NEXT_QUESTION.search(text):
+    asks = "user" in text or _ASKS.search(text)
+    if asks and (next_question := _NEXT_QUESTION.search(text)):
         text = text[: next_question.start()]
     text = presentation.document(text)
     groups = _sentences_of_boxes(text)
@@ -70,6 +71,8 @@ class _Box(NamedTuple):
 def _sentences_of_boxes(text: str) -> list[list[_Box]]:
     """The last boxes, those together that a sentence lists (`$\\boxed{3}$ and $\\boxed{5}$`)."""
     groups: list[list[_Box]] = []
+    if "box" not in text:
+        return groups
     for opened in _last(_BOX, text):
         content, end = _argument(text, opened.end())
         content = content.strip()
@@ -108,6 +111,7 @@ def _argument(text: str, start: int) -> tuple[str, int]:
 
 # --- cues -------------------------------------------------------------------------------------------------------------
 
+_ASKS = re.compile(r"\n[^\S\n]*+(?:Q|Question|Problem|User|Human|#+\s*+Instruction)\s*+:")  # whatever stands before
 # It begins where white space begins, and takes it whole: a model may write nothing but line breaks.
 _NEXT_QUESTION = re.compile(
     r"(?<!\s)(?=[^\S\n]*+\n[^\S\n]*+\n)\s*+(?:Q|Question|Problem|User|Human|#+\s*+Instruction)\s*+:"
@@ -286,11 +290,15 @@ _CUES = (
 )
 
 
+_ASCII_WORDS = [[word for word in cue.words if word.isascii()] for cue in _CUES]
+
+
 def _cued(text: str) -> Iterator[tuple[int, Statement]]:
     """Each cue that a statement follows, in any order: its rank, by its place, and the statement."""
     lower = text.lower()
-    for cue in _CUES:
-        for found in _last(cue.pattern, text) if any(word in lower for word in cue.words) else ():
+    for cue, ascii_words in zip(_CUES, _ASCII_WORDS):
+        words = ascii_words if lower.isascii() else cue.words
+        for found in _last(cue.pattern, text) if any(map(lower.__contains__, words)) else ():
             before = text[max(0, found.start() - 100) : found.start()]
             if stated := cue.read(found, before, text[found.end() : found.end() + _LONGEST_STATED]):
                 yield found.start() - cue.weak * len(text), Statement(stated, remark=bool(_REMARK.match(stated)))

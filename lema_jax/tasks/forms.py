@@ -42,6 +42,8 @@ def _read(expression: Sequence[str]) -> Form:
         start += 1
     while start < end and expression[end - 1] in _AROUND:
         end -= 1
+    if end - start > 1 and expression[start].lower() in ('"either', '"both'):
+        start += 1
     expression = tuple(expression[start:end])
     if not expression:
         return Form("text", ())

@@ -16,11 +16,14 @@ def document(text: str) -> str:
 
     Of a text longer than 20,000 characters, its end.
     """
-    text = _SPECIAL_TOKEN.sub("\n", characters(text[-_LONGEST:])[-_LONGEST:])
+    text = characters(text[-_LONGEST:])[-_LONGEST:]
     if "<" in text:
-        text = _LINE_TAG.sub("\n", text)
+        text = _LINE_TAG.sub("\n", _SPECIAL_TOKEN.sub("\n", text))
         text = _TAG.sub("", text)
-    text = _HEADING.sub("", _FENCE.sub("", text))
+    if "`" in text or "~" in text:
+        text = _FENCE.sub("", text)
+    if "#" in text:
+        text = _HEADING.sub("", text)
     return plain(text)
 
 
@@ -32,7 +35,8 @@ def plain(text: str) -> str:
     text = characters(text)
     if "!=" in text:
         text = _UNEQUAL.sub("\\\\ne ", text)
-    return _latex(text) if "\\" in text or "$$" in text or _BARE_COMMAND.search(text) else text
+    bare = "{" in text and _BARE_COMMAND.search(text)
+    return _latex(text) if "\\" in text or "$$" in text or bare or _CONTROL.search(text) else text
 
 
 # --- documents --------------------------------------------------------------------------------------------------------
@@ -58,8 +62,10 @@ _STRUCK = re.compile(r"~~[^~\n]+~~")
 
 def _emphasis(text: str) -> str:
     if "*" in text:
-        for _ in range(2):  # `**Answer: *5***`
-            text = _PAIRED[0].sub(r"\2", text)
+        changed = 2  # `**Answer: *5***`
+        while changed:
+            text, found = _PAIRED[0].subn(r"\2", text)
+            changed = found and changed - 1
         text = _LEFT_OVER.sub(_operator_or_nothing, text)
     if "_" in text:
         text = _PAIRED[1].sub(r"\2", text)
@@ -207,7 +213,8 @@ _TWICE = re.compile(
     r"(?<!\\)\\\\(?=(?:f?boxed|[dt]?frac|sqrt|text|times|cdot|left|right|begin|pi|infty|theta|mathbb|circ|leq?|geq?|neq?|cup|cap|pm)"
     r"(?![a-zA-Z]))"
 )
-_BARE_COMMAND = re.compile(r"[\b\f\v\a]|(?<![\\a-zA-Z])(?:d?frac|sqrt|boxed)\{")
+_CONTROL = re.compile(r"[\b\f\v\a]")
+_BARE_COMMAND = re.compile(r"(?<![\\a-zA-Z])(?:d?frac|sqrt|boxed)\{")
 _UNESCAPED = re.compile(r"(?<![\\a-zA-Z])(d?frac|sqrt|boxed)(?=\{)")
 _TABBED = re.compile(r"[\t](?=(?:ext(?:bf|rm|it)?|imes|frac|heta|au|an|o)(?![a-zA-Z]))")
 _RETURNED = re.compile(r"\r(?=(?:ight|angle|ho|m)(?![a-zA-Z]))")
@@ -224,24 +231,31 @@ _REWRITES = [
         (rf"\\math(?:rm|sf|it)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\math(?:rm|sf)\s*\{([^{}]*[a-zA-Z]{2}[^{}]*)\}", r"\\text{\1}"),
         (r"(?<=[\d})])((?:\\[,;: ]|[~\s])*)\\math(?:rm|sf)\s*\{[~\s]*([a-df-hj-zA-Z])\s*\}", r"\1\\text{\2}"),
-        (r"\\([dtc])frac(?![a-zA-Z])", r"\\frac"),
-        (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
-        (r"\\f(?:rame)?box(?![a-zA-Z])", r"\\boxed"),
-        (r"\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})|\\degrees?(?![a-zA-Z])", r"^\\circ"),
-        (r"\\(?:leq|leqslant|leqq)(?![a-zA-Z])", r"\\le"),
-        (r"\\(?:geq|geqslant|geqq)(?![a-zA-Z])", r"\\ge"),
-        (r"\\(?:neq|not\s*=)(?![a-zA-Z])", r"\\ne"),
-        (r"\\(?:ldots|dots|dotsc|dotsb)(?![a-zA-Z])", r"\\cdots"),
-        (r"\\varnothing(?![a-zA-Z])", r"\\emptyset"),
+        (r"\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})", r"^\\circ"),
+        (r"\\not\s*=", r"\\ne "),
         (r"\\minus(?![a-zA-Z])\s*", "-"),
-        (r"\\(?:colon)(?![a-zA-Z])", ":"),
-        (r"\\(?:R|reals|Reals)(?![a-zA-Z])", r"\\mathbb{R}"),
         (r"\\(?:mathbf|boldsymbol|bm|bold)\s*(?:\{\s*([ijk])\s*\}|([ijk])(?![a-zA-Z]))", r"\\hat{\1\2}"),
         (r"\\left\s*<", r"\\langle "),
         (r"\\right\s*>", r"\\rangle "),
         (r"\\(?:left|right)\s*\.", ""),
     )
 ]
+
+
+_SYNONYMS = {
+    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "\\frac"),
+    **dict.fromkeys(("dbinom", "tbinom"), "\\binom"),
+    **dict.fromkeys(("fbox", "framebox"), "\\boxed"),
+    **dict.fromkeys(("degree", "degrees"), "^\\circ"),
+    **dict.fromkeys(("leq", "leqslant", "leqq"), "\\le"),
+    **dict.fromkeys(("geq", "geqslant", "geqq"), "\\ge"),
+    **dict.fromkeys(("ldots", "dots", "dotsc", "dotsb"), "\\cdots"),
+    **dict.fromkeys(("R", "reals", "Reals"), "\\mathbb{R}"),
+    "neq": "\\ne",
+    "varnothing": "\\emptyset",
+    "colon": ":",
+}
+_SYNONYM = re.compile(rf"\\({'|'.join(_SYNONYMS)})(?![a-zA-Z])")
 
 
 def _names(words: str) -> frozenset[str]:
@@ -283,6 +297,7 @@ def _latex(text: str) -> str:
     text = _UNESCAPED.sub(r"\\\1", text)
     if _TWICE.search(text):
         text = text.replace("\\\\", "\\")
+    text = _SYNONYM.sub(lambda found: _SYNONYMS[found[1]], text)
     for pattern, new in _REWRITES:
         text = pattern.sub(new, text)
     text = _without_type(text)

@@ -27,12 +27,17 @@ _CLOSING = re.compile(
 )
 
 
+_HINTS = ("<", "[", "◁", "assistantfinal")  # no text without any of them holds a thought's edge
+
+
 def spoken(text: str) -> Spoken:
     """What follows the last thought of `text`, or all of it where it holds none.
 
     A closing tag ends a thought whether or not the text opened it. A thought that was opened last and never closed
     means that the model was cut off while it thought.
     """
+    if not any(map(text.__contains__, _HINTS)) and not text.startswith("analysis"):
+        return Spoken(text, whole=True)
     closed = 0
     for closed_by in _CLOSING.finditer(text):
         closed = closed_by.end()

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bench_graders.py
 
+Golds recur, as they do over the attempts at a question, and what is kept of them counts; no answer is read twice.
 Prints one JSON line. LaTeX needs the public data (LEMA_DATA, or ../shared/data).
 """
 
@@ -14,7 +15,13 @@ from pathlib import Path
 
 from lema_jax.tasks import answers, math
 
-SENTENCES = ["The answer is 5,600.", "The answer is $57.", "#### -10", "So she pays \\boxed{3/4} of it.", "A: 64.00"]
+SENTENCES = [
+    "The answer is 5,{:03}.",
+    "The answer is ${}.",
+    "#### -{}",
+    "So she pays \\boxed{{{}/7}} of it.",
+    "A: {}.50",
+]
 
 
 def per_second(count: int, work: Callable[[], None]) -> float:
@@ -25,10 +32,11 @@ def per_second(count: int, work: Callable[[], None]) -> float:
 
 
 def numbers() -> None:
-    for sentence in SENTENCES * 1_000:
-        answer = answers.final_number(f"She has 3 * 4 = 12 of them.\n{sentence}")
-        assert answer is not None
-        answers.same_number(answer, "5,600")
+    for number in range(1_000):
+        for sentence in SENTENCES:
+            answer = answers.final_number(f"She has 3 * {number} = {3 * number} of them.\n{sentence.format(number)}")
+            assert answer is not None
+            answers.same_number(answer, "5,600")
 
 
 def main() -> None:
@@ -39,7 +47,7 @@ def main() -> None:
 
     def latex() -> None:
         for number, (answer, gold) in enumerate(pairs):
-            blank = " " * (number % 64)  # golds recur, as they do over samples; an answer is a text not read before
+            blank = " " * (number % 64)
             math.same(f"{answer}{blank}", gold)
             math.same(gold.replace("\\frac", "\\dfrac") + blank, gold)
 
