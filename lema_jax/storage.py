@@ -273,12 +273,12 @@ def lines(file: BinaryIO, path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file from outside.
+    """The text of a file from outside, whose lines end in a line feed however the file ends them.
 
     Raises:
       UserError: as `decoded`; or it cannot be read.
     """
     try:
-        return decoded(Path(path).read_bytes(), path)
+        return decoded(Path(path).read_bytes(), path).replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
