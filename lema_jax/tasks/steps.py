@@ -16,7 +16,7 @@ _WORDS = {word: i for i, word in enumerate(_TEN, start=1)}
 _NUMBER = rf"(?P<number>\d{{1,3}}|{'|'.join(_WORDS)})"
 _AGAIN = r"(?:corrected|correct|revised|fixed|new|updated|correction)"
 _ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "X": 10}
-# What dresses a label: any signs (a letter in LaTeX or HTML makes none), such as `- **`, `### `, `[`, `<b>`, `\textbf{`.
+# What may stand before a label: any signs, LaTeX or HTML, such as `- **`, `### `, `[`, `<b>`, `\textbf{`.
 _DRESS = (
     r"(?:\\(?:text(?:bf|it|rm|sf)?|mathbf|underline|emph|(?:sub)*section\*?|paragraph|item)\b\{?|</?[a-z]\w{0,5}>"
     r"|[^\w\n$\\]|_){0,12}+"
@@ -26,8 +26,8 @@ _ARROW = (
     r"|\$?\\(?:long)?(?:right|)arrow\b\$?|\$?\\(?:to|implies)\b\$?|[-=~]{0,3}>{1,3}"
 )
 _CLOSE = r"(?:[*_}`\"”\])]|</[a-z]\w{0,5}>)"
-# `Step 2:`, `**Step 2**`, `Corrected Step #2.1 — `, `Step 2 (corrected):`, `[Step 2]`, `Step 2 → `, `Step 2 Add …`, of a
-# list `2.`, `(2)`; not the 64 of `64.00` or the 5 of `5 apples`, and no sentence about a step: `Step 2 is wrong`.
+# `Step 2:`, `**Step 2**`, `Corrected Step #2.1 — `, `Step 2 (corrected):`, `[Step 2]`, `Step 2 → `, `Step 2 Add …`, of
+# a list `2.`, `(2)`; not the 64 of `64.00` or the 5 of `5 apples`, and no sentence about a step: `Step 2 is wrong`.
 _LABEL = re.compile(
     _DRESS + rf"(?:{_AGAIN}\s+)?step[ \t_-]*(?:no\.?\s*|number\s*)?[#(\[]*\s*"
     rf"(?:{_NUMBER}|(?-i:(?P<roman>{'|'.join(sorted(_ROMAN, key=len, reverse=True))})))"

@@ -161,7 +161,10 @@ RULES: dict[str, Callable[[Attempt, Parts], bool]] = {
 
 _RIGHT = "(?:corrected|correct|revised|fixed|updated|new)"
 # What a sentence about a step goes on with: `Step 1 gives 5 pens, so …` carries no label.
-_TELLS = r"(?:is|was|gives|gave|gets|got|shows|showed|tells|told|says|said|yields|found|finds|has|and|to|does|did|we|he|she|they|it)\b"
+_TELLS = (
+    r"(?:is|was|gives|gave|gets|got|shows|showed|tells|told|says|said|yields|found|finds|has|and|to|does|did|we|he|she"
+    r"|they|it)\b"
+)
 _LEFT = re.compile(
     rf"^[\W_]*(?:{_RIGHT}\s+)?step[\s#(\[_-]*\d+(?!\d|['’])(?!\s+{_TELLS})"
     r"|^\s*(?:[*_#>\s]*(?:(?:incorrect|wrong) steps?\b[^.:]{0,20}:|explanation\s*:"

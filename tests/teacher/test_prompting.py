@@ -241,7 +241,7 @@ def test_a_file_that_cannot_serve(tmp_path):
     with pytest.raises(UserError, match="has 2 lines"):
         prompting.load(problem(), tmp_path / "twice.txt")
     (tmp_path / "bytes.txt").write_bytes(b"Incorrect Step: \xff")
-    with pytest.raises(UserError, match="--prompt_file: .*bytes.txt:1: not UTF-8"):
+    with pytest.raises(UserError, match=r"--prompt_file: .*bytes\.txt:1: not UTF-8"):
         prompting.load(problem(), tmp_path / "bytes.txt")
 
 
