@@ -155,18 +155,33 @@ def _require_no_chat_flags() -> None:
 
 
 def _correct_offline(out: Appender[Correction]) -> _Counts:
-    def id(attempt: Attempt) -> str:
-        return row_id(attempt=attempt.id, teacher=reference.TEACHER, cut=_CUT.value)
+    """Appends the rows that the file lacks; counts those of the attempts as they are, in either case."""
+    ids: list[str] = []
 
-    missing = (attempt for attempt in _mistakes() if id(attempt) not in out.rows)
-    out.extend(
-        _finished(keep.correction(id(attempt), attempt, reference.TEACHER, reference.reply(attempt)))
-        for attempt in missing
-    )
+    def missing() -> Iterator[Correction]:
+        for attempt in _mistakes():
+            said = reference.reply(attempt)
+            ids.append(_offline_id(attempt, said, out))
+            if ids[-1] not in out.rows:
+                yield _finished(keep.correction(ids[-1], attempt, reference.TEACHER, said))
+
+    out.extend(missing())
     counts = _Counts()
-    for attempt in _mistakes():
-        counts.add(out.rows[id(attempt)])
+    for id in ids:
+        counts.add(out.rows[id])
     return counts
+
+
+def _offline_id(attempt: Attempt, said: str, out: Appender[Correction]) -> str:
+    """The id of a row: the reply is part of it, so that what another version of the teacher said is another row.
+
+    Files of earlier versions name a row by its attempt's id alone; such a row stands where it says the same.
+    """
+    of_attempt = {"attempt": attempt.id, "teacher": reference.TEACHER, "cut": _CUT.value}
+    earlier = row_id(**of_attempt)
+    if (row := out.rows.get(earlier)) and row.text == said and (_CUT.value or row.attempt.text == attempt.text):
+        return earlier
+    return row_id(**of_attempt, version=reference.VERSION, text=attempt.text, reply=said)
 
 
 # --- a chat teacher ---------------------------------------------------------------------------------------------------

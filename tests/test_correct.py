@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lema_jax import records
-from lema_jax.records import Verdict
+from lema_jax.records import Verdict, row_id
 from lema_jax.tasks.steps import split_steps
 from tests.correct_door import (
     ENVIRONMENT,
@@ -48,6 +48,30 @@ def test_more_attempts_add_their_rows_and_leave_the_others(files, tmp_path):
     after = (tmp_path / "corrections.jsonl").read_bytes()
     assert after.startswith(before)
     assert len(after.splitlines()) == 15
+
+
+def test_an_attempt_with_another_text_is_another_row(files, tmp_path):
+    """Rows are named by what shapes them: the attempt's text and what the teacher says of it."""
+    succeeds(*files)
+    changed = attempt(0).model_copy(update={"text": "7 + 1 = 9\nThe answer is 9."})
+    records.write(tmp_path / "attempts.jsonl", [changed, *(attempt(number) for number in range(1, 12))])
+    assert "for 12 of 12 mistakes" in succeeds(*files)
+    rows = corrections(tmp_path / "corrections.jsonl")
+    assert len(rows) == 13
+    assert rows[-1].attempt.text == changed.text
+
+
+def test_rows_that_earlier_versions_named_stand_where_they_say_the_same(files, tmp_path):
+    succeeds(*files)
+    file = tmp_path / "corrections.jsonl"
+    named = [
+        row.model_copy(update={"id": row_id(attempt=row.attempt.id, teacher="reference", cut=False)})
+        for row in corrections(file)
+    ]
+    named[0] = named[0].model_copy(update={"text": "Step 1.\nExplanation: what it said before."})
+    records.write(file, named)
+    assert "12 of 12 corrections kept" in succeeds(*files)
+    assert len({row.id for row in corrections(file)}) == 13
 
 
 def test_cut_at_first_error(files, tmp_path):

@@ -9,12 +9,15 @@ from lema_jax.data import examples
 from lema_jax.data.curate import Candidate, Pool
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Correction, Example, Problem, Verdict
+from lema_jax.tasks.thinking import spoken
 
 R = TypeVar("R", Attempt, Correction)
 
 
 def chain_of_thought(task_name: str, gold: Iterable[Problem], attempts: Iterable[Path]) -> Pool:
     """Gold rationales, then the right attempts that end as the paper's completions do, in `The answer is ….`
+
+    An attempt's thinking is no part of its example.
 
     Raises:
       UserError: an unreadable file, or one of another task.
@@ -25,10 +28,10 @@ def chain_of_thought(task_name: str, gold: Iterable[Problem], attempts: Iterable
     for attempt in _rows(attempts, Attempt, task_name, lambda row: row.problem):
         if attempt.verdict is not Verdict.RIGHT:
             not_right += 1
-        elif not examples.FINAL_SENTENCE.search(attempt.text.strip()):
+        elif not examples.FINAL_SENTENCE.search((said := spoken(attempt.text).text).strip()):
             unended += 1
         else:
-            candidates.append(Candidate(attempt.problem, examples.cot(attempt.problem, attempt.text, attempt.student)))
+            candidates.append(Candidate(attempt.problem, examples.cot(attempt.problem, said, attempt.student)))
     left_out = [("not right", not_right), ("right, but without a last `The answer is ….`", unended)]
     return Pool("chain of thought", candidates, left_out)
 

@@ -1,12 +1,18 @@
 """From rows to candidates: what cannot serve is counted, what is of another task is refused."""
 
+import json
+import re
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lema_jax import records
-from lema_jax.data import examples, gather
+from lema_jax.data import examples, exports, gather
 from lema_jax.errors import UserError
+from lema_jax.teacher import prompting
 from tests.data import rows
 
 
@@ -54,3 +60,37 @@ def test_a_malformed_line_is_named(tmp_path: Path) -> None:
     file.write_text(rows.attempt().model_dump_json() + "\n{}\n")
     with pytest.raises(UserError, match=r"attempts.jsonl:2: "):
         gather.chain_of_thought("gsm8k", [], [file])
+
+
+ARMS = st.sampled_from(sorted(examples.ARMS))
+FORMS = st.sampled_from(["<think>{}</think>", "{}\n</think>\n\n", "[THINK]{}[/THINK]\n", "◁think▷{}◁/think▷"])
+
+
+@given(FORMS, st.text(alphabet="qz \n=+").map(lambda text: f"qqq{text}"), ARMS)
+@settings(max_examples=30, deadline=None)
+def test_a_thought_reaches_no_example_prompt_or_export(form: str, thought: str, arm: str) -> None:
+    text = form.format(thought)
+    solved = rows.attempt(text=f"{text}3 * 4 = 12\nThe answer is 7.", verdict="right")
+    missed = rows.attempt(text=text + "\n".join(rows.STEPS))
+    choice = rows.commonsense()
+    chosen = choice.model_copy(
+        update={"attempt": choice.attempt.model_copy(update={"text": text + choice.attempt.text})}
+    )
+    render = examples.ARMS[arm]
+    with tempfile.TemporaryDirectory() as folder:
+        file, other, third = (Path(folder) / name for name in ("a", "b", "c"))
+        records.write(file, [solved])
+        records.write(other, [rows.correction(missed)])
+        records.write(third, [chosen])
+        made = gather.chain_of_thought("gsm8k", [], [file]).candidates
+        assert made
+        if render:
+            made += gather.corrections("gsm8k", [other], render).candidates
+            made += gather.corrections("csqa", [third], render).candidates if arm != "lema_no_step" else []
+    for row in made:
+        assert "qqq" not in row.example.prompt + row.example.completion
+        assert not re.search(r"think[>\]▷]", (row.example.prompt + row.example.completion).casefold())
+    for _, form_of_rows in exports.FORMS.values():
+        assert "qqq" not in json.dumps(list(form_of_rows(made)))
+    for wrong in (missed, chosen.attempt):
+        assert "qqq" not in prompting.correction(prompting.load(wrong.problem), wrong)

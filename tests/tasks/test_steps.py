@@ -58,7 +58,7 @@ def test_a_label_in_any_dress_comes_off(dress, name, sign, said):
     "line",
     [
         "Step 2 is wrong.", "Step 2's sum is 5.", "Steps 2 and 3 add up.", "Step by step we add 5.", "Step one foot.",
-        "Step 2, which gave 6, is right.", "step into 2 rooms", "Step 2 gives 5 pens.", "(2 + 3) * 4 = 20", "-5 + 3 = 2",
+        "Step 2, which gave 6, is right.", "step into 2 rooms", "Step 2 gives 5 pens.", "(2 + 3) * 4 = 20", "5 + 3 = 8",
     ],
 )  # fmt: skip
 def test_a_sentence_about_a_step_has_no_label(line):
