@@ -34,6 +34,7 @@ from lema_jax.records import Appender, Attempt, Problem, Verdict, row_id
 from lema_jax.tasks import prompts, published
 from lema_jax.teacher import chat, endpoint
 from lema_jax.teacher.chat import Outcome, Reply, Request
+from lema_jax.teacher.landing import Landing
 
 if TYPE_CHECKING:
     from lema_jax.generation.engine import Engine
@@ -159,7 +160,8 @@ def _problems() -> list[Problem]:
     else:
         data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
         problems = tasks.get(_TASK.value).load(_SPLIT.value, data_dir)
-    return problems[: _LIMIT.value]
+    # Of published attempts --limit counts questions that have any.
+    return problems if _STUDENT.value in published.NAMES else problems[: _LIMIT.value]
 
 
 def _as_chat(message: str) -> str:
@@ -222,21 +224,18 @@ def _own_part(row: Attempt) -> Attempt:
 
 def _finish(file: Appender[Attempt], wanted: Iterable[str]) -> None:
     """Writes the rows in the order wanted, behind those of other commands, and the selection; counts the verdicts."""
-    made = [id for id in wanted if id in file.rows]
-    known = set(made)
-    order = [*(id for id in file.rows if id not in known), *made]
+    made = file.arrange(wanted)
     counts: collections.Counter[str] = collections.Counter()
     questions: set[str] = set()
     for row in map(file.rows.__getitem__, made):
         counts[row.verdict] += 1
         questions.add(row.problem.id)
-    records.write(file.path, map(file.rows.__getitem__, order))
     told = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common())
     print(f"{file.path}: {len(made):,} attempts at {len(questions):,} questions: {told}")
     if _MODE.value != "all":
         path = file.path.with_suffix(f".{_MODE.value}.jsonl")
-        written = records.write(path, _select(map(file.rows.__getitem__, order), _SELECTED[_MODE.value]))
-        print(f"{path}: {written:,} of all {len(order):,} attempts")
+        written = records.write(path, _select(records.read(file.path, Attempt), _SELECTED[_MODE.value]))
+        print(f"{path}: {written:,} of all {len(file.rows):,} attempts")
 
 
 def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
@@ -250,7 +249,8 @@ def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
 
 
 def _take_published(problems: Sequence[Problem]) -> None:
-    rows = published.attempts(_STUDENT.value, problems, Path(_DATA_DIR.value) if _DATA_DIR.value else None)
+    data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
+    rows = published.attempts(_STUDENT.value, problems, data_dir, _LIMIT.value)
     with Appender(_OUT.value, Attempt) as file:
         file.extend(row for row in rows if row.id not in file.rows)
         _finish(file, [row.id for row in rows])
@@ -325,14 +325,18 @@ def _sample_endpoint(asked: Sequence[tuple[Problem, str]]) -> None:
 
         def answer(wanted: Sequence[_Wanted]) -> None:
             nonlocal outcome
-            missing = [one for one in wanted if one.id not in file.rows]
-            if not outcome.stopped:
-                outcome += where.ask(lambda: map(_request, missing), replies, _is_right)
-            found = ((one, replies.rows.get(_request(one).id)) for one in missing)
-            file.extend(_attempt(one, reply) for one, reply in found if reply)
+            # An attempt whose reply is gone is not asked for again; one that has both counts as answered.
+            asking = [one for one in wanted if one.id not in file.rows or _request(one).id in replies.rows]
+            with Landing(file, functools.partial(_made, file)) as land:
+                if not outcome.stopped:
+                    is_right = lambda request, reply: land(request, reply).verdict is Verdict.RIGHT
+                    outcome += where.ask(lambda: map(_request, asking), replies, is_right)
+                for request in map(_request, asking):  # those that were not reached when it stopped
+                    if reply := replies.rows.get(request.id):
+                        land(request, reply)
 
         _finish(file, _rounds(asked, model, settings, file, answer))
-    outcome.require_all()
+        outcome.require_all()
 
 
 def _request(one: _Wanted) -> Request:
@@ -348,8 +352,10 @@ def _request(one: _Wanted) -> Request:
     )
 
 
-def _is_right(request: Request, reply: Reply) -> bool:
-    return _attempt(request.about, reply).verdict is Verdict.RIGHT
+def _made(file: Appender[Attempt], request: Request, reply: Reply) -> Attempt:
+    """The attempt in a reply, from the file where it stands there."""
+    one = request.about
+    return file.rows[one.id] if one.id in file.rows else _attempt(one, reply)
 
 
 def _attempt(one: _Wanted, reply: Reply) -> Attempt:

@@ -67,6 +67,16 @@ def final_number(text: str) -> str | None:
     return canonical(last) if len(last) < _LONGEST and _BARE.fullmatch(_plain(last)) else None
 
 
+def last_number(text: str) -> str | None:
+    """The only number in the last sentence of a text, in canonical form; None where that has none or several."""
+    sentence = re.split(r"(?<=[.!?])\s+|\n", text.rstrip())[-1]
+    if len(sentence) > _LONGEST:
+        return None
+    plain = _plain(sentence)
+    several = len(_QUANTITY.findall(plain)) > 1 or len(re.findall(r"\d+(?:[.,]\d+)*", plain)) > 1
+    return None if several else canonical(sentence)
+
+
 def canonical(text: str) -> str | None:
     """The one number that `text` states: `17`, `-2.5`, `1/3`, `40%`; a time `4:30` or a ratio `3:2` as it stands."""
     plain = _sentence(_plain(text[:_LONGEST]))
