@@ -50,7 +50,7 @@ def all_commands() -> list[tuple[str, str, list[str], bool]]:
 
 
 _PARSE = """
-import importlib, json, sys
+import importlib, json, re, runpy, sys
 from absl import flags
 from absl.testing import flagsaver
 
@@ -58,12 +58,31 @@ module, listed = sys.argv[1], json.loads(sys.argv[2])
 importlib.import_module(module)
 F = flags.FLAGS
 
+def of_config(words):
+    # What is wrong with the words of a config: its file is loaded, and each field looked up in it.
+    found = dict(word[2:].partition("=")[::2] for word in words if word.startswith("--config"))
+    file = found.pop("config", "…")
+    if OPEN.search(file):
+        return ""
+    config = runpy.run_path(file)["get_config"]()
+    for field, value in found.items():
+        at = config
+        for name in field.split(".")[1:]:
+            if not hasattr(at, name):
+                return f"{file} has no field {field}"
+            at = getattr(at, name)
+        if isinstance(at, (bool, int, float)) and not OPEN.search(value) and value not in ("True", "False"):
+            float(value)
+    return ""
+
+OPEN = re.compile("[$…<>]")
+
 def filled(word):
     name, equals, value = word[2:].partition("=")
-    if not equals or not any(sign in value for sign in "$…<>") and not (value.isupper() and value.isalpha()):
+    if name == "config" or name.startswith("config."):
+        return None
+    if not equals or not OPEN.search(value) and not (value.isupper() and value.isalpha()):
         return word
-    if name.startswith("config."):
-        return None  # its field is looked up where the config is; a value left open says nothing
     if name not in F:
         return word
     flag = F[name]
@@ -80,8 +99,8 @@ for where, words, whole in listed:
         with flagsaver.flagsaver():
             F.unparse_flags()
             rest = F(["x", *(word for word in map(filled, words) if word)])
-            if rest[1:]:
-                print("told: " + json.dumps([where, words, f"words that no flag takes: {rest[1:]}"]))
+            if wrong := of_config(words) or rest[1:]:
+                print("told: " + json.dumps([where, words, f"not taken: {wrong}"]))
     except (flags.Error, KeyError, ValueError, TypeError, FileNotFoundError) as error:
         if whole or "must have a value" not in str(error):  # a script has the rest in a variable
             print("told: " + json.dumps([where, words, str(error)]))
