@@ -29,6 +29,7 @@ from lema_jax.tasks import last_number, prompts
 from lema_jax.teacher import chat, endpoint, keep, prompting, reference
 from lema_jax.teacher.chat import Outcome, Reply, Request
 from lema_jax.teacher.landing import Landing
+from lema_jax.teacher.prompting import Prompt
 
 _ATTEMPTS = flags.DEFINE_string("attempts", None, "File of attempts that sample made.", required=True)
 _OUT = flags.DEFINE_string("out", None, "File of corrections to write, or to go on with.", required=True)
@@ -42,7 +43,8 @@ _MODEL = flags.DEFINE_string("model", "", "Model of --teacher=openai, by the nam
 _PROMPT_FILE = flags.DEFINE_string(
     "prompt_file",
     None,
-    "Text file with the instruction and worked examples for --teacher=openai; the package's own by default.",
+    "Text file with the instruction and worked examples for --teacher=openai. The case takes the place of its line"
+    " {case}, or follows its end, as in the authors' released prompts. The package's own by default.",
 )
 _LIMIT = flags.DEFINE_integer(
     "limit", None, "Correct only so many wrong attempts: the first ones, or with --seed a random draw.", lower_bound=1
@@ -88,15 +90,15 @@ def main(argv: Sequence[str]) -> None:
         with Appender(_OUT.value, Correction) as out:
             print(_correct_offline(out))
         return
-    examples = {kind: prompting.worked_examples(problem, _PROMPT_FILE.value) for kind, problem in kinds.items()}
-    requests = functools.partial(_requests, examples)
+    by_family = {kind: prompting.load(problem, _PROMPT_FILE.value) for kind, problem in kinds.items()}
+    requests = functools.partial(_requests, by_family)
     if _DRY_RUN.value:
         if _UNTIL_CORRECT.value:
             print("if no mistake is corrected before its last sample:")
         print(_ENDPOINT().estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
         return
     with Appender(_OUT.value, Correction) as out, Appender(endpoint.replies_of(_OUT.value), Reply) as replies:
-        counts, outcome = _correct_by_chat(requests, out, replies)
+        counts, outcome = _correct_by_chat(by_family, requests, out, replies)
         print(counts)
         outcome.require_all()
 
@@ -224,13 +226,13 @@ def _require_chat_flags() -> None:
 
 
 def _requests(
-    examples: dict[str, str], samples: Iterable[int], corrected: Container[str] = frozenset()
+    by_family: dict[str, Prompt], samples: Iterable[int], corrected: Container[str] = frozenset()
 ) -> Iterator[Request]:
     """For each mistake that is not corrected yet, as many as there are samples."""
     for attempt in _mistakes():
         if attempt.id in corrected:
             continue
-        prompt = prompting.correction(examples[prompts.family(attempt.problem)], attempt)
+        prompt = prompting.correction(by_family[prompts.family(attempt.problem)], attempt)
         for sample in samples:
             yield chat.request(
                 prompt,
@@ -244,7 +246,10 @@ def _requests(
 
 
 def _correct_by_chat(
-    requests: Callable[..., Iterator[Request]], out: Appender[Correction], replies: Appender[Reply]
+    by_family: dict[str, Prompt],
+    requests: Callable[..., Iterator[Request]],
+    out: Appender[Correction],
+    replies: Appender[Reply],
 ) -> tuple[_Counts, Outcome]:
     """Asks for all samples at once or, with --until_correct, for one after the other of what is not yet corrected.
 
@@ -256,7 +261,7 @@ def _correct_by_chat(
     for samples in [[number] for number in numbers] if _UNTIL_CORRECT.value else [numbers]:
         corrected = frozenset(counts.corrected) if _UNTIL_CORRECT.value else frozenset()
         asked = functools.partial(requests, samples, corrected)
-        with Landing(out, functools.partial(_chat_row, out)) as land:
+        with Landing(out, functools.partial(_chat_row, by_family, out)) as land:
             outcome += where.ask(asked, replies, lambda request, reply: not land(request, reply).rejected)
             for request in asked():
                 if reply := replies.rows.get(request.id):
@@ -269,7 +274,7 @@ def _correct_by_chat(
     return counts, outcome
 
 
-def _chat_row(out: Appender[Correction], request: Request, reply: Reply) -> Correction:
+def _chat_row(by_family: dict[str, Prompt], out: Appender[Correction], request: Request, reply: Reply) -> Correction:
     """The row of a reply, from the file where it stands there."""
     id = row_id(attempt=request.about.id, request=request.id, cut=_CUT.value)
     if id in out.rows:
@@ -277,7 +282,8 @@ def _chat_row(out: Appender[Correction], request: Request, reply: Reply) -> Corr
     usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens, "finish": reply.finish}
     if reply.cost_usd is not None:
         usage["cost_usd"] = reply.cost_usd
-    return _finished(keep.correction(id, request.about, _MODEL.value, reply.text, reply.failed, usage))
+    prompt = by_family[prompts.family(request.about.problem)]
+    return _finished(keep.correction(id, request.about, _MODEL.value, reply.text, prompt.id, reply.failed, usage))
 
 
 if __name__ == "__main__":

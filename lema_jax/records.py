@@ -71,6 +71,7 @@ class Correction(Row):
 
     attempt: Attempt
     teacher: str
+    prompt: str = ""  # what a chat teacher was asked by: a prompt file's name and hash
     text: str  # the reply as it came
     step: int | None = None  # 1-based number of the first wrong step; None for tasks that ask for none
     explanation: str = ""

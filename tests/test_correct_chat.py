@@ -12,7 +12,7 @@ import pytest
 
 from lema_jax import records, tasks
 from lema_jax.records import Verdict
-from lema_jax.teacher import reference
+from lema_jax.teacher import prompting, reference
 from tests.correct_door import (
     ENVIRONMENT,
     KEY,
@@ -73,7 +73,8 @@ def test_replies_become_rows_and_are_never_asked_for_again(files, tmp_path):
     assert (tmp_path / "corrections.jsonl").read_bytes() == before
     prompt = server.asked[0]
     assert prompt.startswith("Each word problem below")
-    assert prompt.endswith("}\nIncorrect Step:")
+    assert prompt.endswith(prompting.load(attempt(0).problem).after)
+    assert {row.prompt for row in rows} == {prompting.load(attempt(0).problem).id}
     for path in tmp_path.iterdir():
         assert KEY not in path.read_text()
 

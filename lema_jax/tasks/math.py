@@ -14,7 +14,7 @@ from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, forms, sources, symbolic
+from lema_jax.tasks import answers, forms, presentation, sources, symbolic
 from lema_jax.tasks import paper as authors
 from lema_jax.tasks.word_problems import prompt
 
@@ -70,7 +70,8 @@ def extract(text: str, problem: Problem) -> str | None:
 
 def same(answer: str, gold: str) -> bool:
     """Whether both are the same mathematically: by their forms, and where these do not tell, by computer algebra."""
-    if not answer or not gold:
+    answer, gold = presentation.plain(answer), presentation.plain(gold)
+    if not answer.strip() or not gold.strip():
         return False
     verdict = forms.same(forms.read(answer), forms.read(gold))
     return bool(symbolic.same(answer, gold) if verdict is None else verdict)

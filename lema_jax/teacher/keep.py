@@ -21,11 +21,18 @@ from lema_jax.teacher.prompting import asks_step
 
 
 def correction(
-    id: str, attempt: Attempt, teacher: str, text: str, failed: str = "", usage: dict[str, Any] | None = None
+    id: str,
+    attempt: Attempt,
+    teacher: str,
+    text: str,
+    prompt: str = "",
+    failed: str = "",
+    usage: dict[str, Any] | None = None,
 ) -> Correction:
     """The row of a teacher's reply: its parts, and the first thing that is wrong with it, if anything is.
 
     Args:
+      prompt: the id of what a chat teacher was asked by.
       failed: why the reply is no whole answer, where that is known already.
     """
     parts = align(attempt, parse(text, asks_step=asks_step(attempt.problem)))
@@ -33,6 +40,7 @@ def correction(
         id=id,
         attempt=attempt,
         teacher=teacher,
+        prompt=prompt,
         text=text,
         step=min(parts.named, default=None),
         explanation=parts.explanation,

@@ -1,8 +1,7 @@
 """The reference teacher: corrects offline, from the gold rationale, what a paid teacher would correct from knowledge.
 
 It stands in for a chat model on tasks whose rationale tells its arithmetic (GSM8K, our own word problems), not where
-that is LaTeX (MATH). A step is
-wrong when a sum it claims does not hold, or when it computes a value that the gold rationale has no use for and that
+that is LaTeX (MATH); attempts may be LaTeX. A step is wrong when a sum it claims does not hold, or when it computes a value that the gold rationale has no use for and that
 leads to none of the rationale's values either. When every value is of use, the path stopped short: then the step after
 the last useful value is wrong. The corrected steps are the gold ones that the kept steps have not reached.
 """
@@ -85,7 +84,8 @@ def locate(problem: Problem, steps: Sequence[str]) -> Finding:
             last_useful = i + 1
         known.update(numbers(step))
     step_number = min(last_useful + 1, len(steps))
-    return Finding(step_number, _short(problem, _left(gold, problem.question, steps[: step_number - 1])))
+    left = _left(gold, problem.question, steps[: step_number - 1])
+    return Finding(step_number, _short(problem, left, step_number))
 
 
 # --- what the gold rationale holds ------------------------------------------------------------------------------------
@@ -130,7 +130,8 @@ def _needed(problem: Problem, gold: Iterable[_GoldStep]) -> set[Fraction]:
 def _partial(claim: Claim) -> Iterable[Fraction]:
     """What another grouping of the same sum passes through: 24 - 4 - 2 may go by 4 + 2, and 3 * 4 * 5 by 4 * 5."""
     signs = re.findall(r"(?<=[\d)] )[-+*/]", claim.expression)
-    if not 2 <= len(signs) == len(claim.operands) - 1 <= 7 or "(" in claim.expression:
+    plain = not re.search(r"\(|\*\*|-\d", claim.expression)  # without brackets, powers, negative numbers
+    if not plain or not 2 <= len(signs) == len(claim.operands) - 1 <= 7:
         return
     for size in range(2, len(claim.operands)):
         if set(signs) <= {"+", "-"}:
@@ -183,41 +184,74 @@ _DONE = {"+": "added", "-": "subtracted", "*": "multiplied", "/": "divided"}
 
 
 def _false(claim: Claim) -> str:
-    return f"The arithmetic is wrong: {claim.expression} is {_told(claim.value)}, not {_told(claim.stated)}."
+    value, stated = _told(claim.value), _told(claim.stated)
+    places = 2
+    while _about(claim.value, places) == stated:
+        places += 1
+    about = f"about {_about(claim.value, places)}" if "/" in value else value
+    return f"The arithmetic is wrong: {_shown(claim)} is {about}, not {stated}."
 
 
 def _useless(problem: Problem, value: Fraction, claim: Claim | None, left: Sequence[_GoldStep]) -> str:
+    if not left:
+        return f"Nothing is left to compute here: the answer is {problem.gold}."
     target = _target(left, claim)
     if target is None:
-        return f"Nothing is left to compute here: the answer is {problem.gold}."
-    needed = f"{target.expression} = {_told(target.stated)}"
+        return "This step does not lead to what the question asks for."
+    needed = f"What is needed here is {_equation(target)}."
     if claim is None:
-        return f"This step does not help. What is needed here is {needed}."
+        return f"This step does not help. {needed}"
     if sorted(claim.operands) == sorted(target.operands) and len(claim.operands) == 2:
-        sign, right = (re.search(r"(?<=[\d)] )[-+*/]", c.expression) for c in (claim, target))
-        if sign and right and sign.group() != right.group():
+        sign, right = _sign(claim), _sign(target)
+        if sign and right and sign != right:
             return (
-                f"{_told(claim.operands[0])} and {_told(claim.operands[1])} should be {_DONE[right.group()]}, not"
-                f" {_DONE[sign.group()]}: {needed}."
+                f"{_told(claim.operands[0])} and {_told(claim.operands[1])} should be {_DONE[right]}, not"
+                f" {_DONE[sign]}: {_equation(target)}."
             )
-    return f"Computing {claim.expression} = {_told(value)} does not help. What is needed here is {needed}."
+    return f"Computing {_equation(claim)} does not help. {needed}"
 
 
-def _short(problem: Problem, left: Sequence[_GoldStep]) -> str:
-    if target := _target(left, None):
-        return (
-            "What was computed before is right, but it is not yet what the question asks for."
-            f" What is needed here is {target.expression} = {_told(target.stated)}."
-        )
-    return f"All that is needed was computed before: the answer is {problem.gold}."
+def _short(problem: Problem, left: Sequence[_GoldStep], step: int) -> str:
+    if not left:
+        return f"All that is needed was computed before: the answer is {problem.gold}."
+    before = (
+        "What was computed before is right, but it is not yet what the question asks for."
+        if step > 1
+        else "Nothing that the question asks for is computed here."
+    )
+    target = _target(left, None)
+    return f"{before} What is needed here is {_equation(target)}." if target else before
 
 
 def _target(left: Sequence[_GoldStep], claim: Claim | None) -> Claim | None:
     """The sum that should stand where `claim` stands: of those left, the one that shares most numbers with it."""
-    sums = [step.claim for step in left if step.claim]
+    sums = [step.claim for step in left if step.claim and step.claim.holds]
     operands = set(claim.operands) if claim else set()
     return max(sums, key=lambda one: len(operands.intersection(one.operands)), default=None)
 
 
+def _sign(claim: Claim) -> str:
+    """The sign of a sum of two positive numbers; empty for any other."""
+    found = re.fullmatch(r"[\d.]+ ([-+*/]) [\d.]+", claim.expression)
+    return found[1] if found else ""
+
+
+def _equation(claim: Claim) -> str:
+    """The sum and its own value, whatever the path made of it."""
+    value = _told(claim.value)
+    return f"{_shown(claim)} ≈ {_about(claim.value, 2)}" if "/" in value else f"{_shown(claim)} = {value}"
+
+
+def _shown(claim: Claim) -> str:
+    return claim.expression.replace("**", "^")
+
+
 def _told(value: Fraction) -> str:
-    return answers.written(value if value.denominator < 10**6 else value.limit_denominator(1000))
+    return answers.written(value)
+
+
+def _about(value: Fraction, places: int) -> str:
+    """The decimals of a value to so many places, or to two digits of a small one."""
+    while value and abs(value) * 10**places < 10:
+        places += 1
+    return answers.written(round(value, places))

@@ -15,7 +15,7 @@ from lema_jax.teacher.claims import claims, numbers
     [
         ("5 boxes x $3 = $15", [("5 * 3", 15, True)]),
         ("5 + 6 = 12", [("5 + 6", 12, False)]),
-        ("She makes 2*5 = 10*3 = 30 a day", [("2 * 5", 30, True), ("10 * 3", 30, True)]),
+        ("She makes 2*5 = 10*3 = 30 a day", [("2 * 5", 10, True), ("10 * 3", 30, True)]),
         ("30 minutes / 60 minutes/hour * $250/hour = $<<30/60*250=125>>125", [("30 / 60 * 250", 125, True)]),
         ("158 * 1 1/2 = 237 fish", [("158 * (1 + 1 / 2)", 237, True)]),
         ("14 / 1/4 = 56", [("14 / (1 / 4)", 56, True)]),

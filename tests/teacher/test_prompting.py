@@ -29,6 +29,11 @@ def attempt(of: Problem, text: str) -> Attempt:
     )  # fmt: skip
 
 
+def packaged(name: str) -> str:
+    """The worked examples of the package's own prompt, without what stands after the case."""
+    return prompting.packaged(name).partition(prompting.CASE)[0]
+
+
 def examples(text: str) -> list[str]:
     return QUESTION.split(text)[1:]
 
@@ -55,11 +60,11 @@ def false_equations(text: str) -> list[str]:
 @pytest.mark.parametrize("family", ["gsm8k", "math"])
 class TestWorkedExamplesOfMathematics:
     def test_there_are_four_with_distinct_questions(self, family):
-        questions = [example.partition("\n")[0] for example in examples(prompting.packaged(family))]
+        questions = [example.partition("\n")[0] for example in examples(packaged(family))]
         assert len(set(questions)) == 4
 
     def test_each_correction_is_one_that_we_would_keep(self, family):
-        for example in examples(prompting.packaged(family)):
+        for example in examples(packaged(family)):
             original, reply = halves(example)
             parts = parse(reply)
             assert not parts.flaw
@@ -70,7 +75,7 @@ class TestWorkedExamplesOfMathematics:
             assert answer(split_steps(original)) != answer(parts.steps)
 
     def test_corrected_and_kept_steps_calculate_right(self, family):
-        for example in examples(prompting.packaged(family)):
+        for example in examples(packaged(family)):
             original, reply = halves(example)
             parts = parse(reply)
             kept = split_steps(original)[: parts.named[0] - 1]
@@ -78,7 +83,7 @@ class TestWorkedExamplesOfMathematics:
 
     def test_explanations_speak_of_their_own_question(self, family):
         """Each has words that only its own example has; in the authors' file for MATH the second has none."""
-        split = [example.partition("Explanation:") for example in examples(prompting.packaged(family))]
+        split = [example.partition("Explanation:") for example in examples(packaged(family))]
         explanations = [words(after.partition("Correct Solution:")[0]) for _, _, after in split]
         cases = [words(before) for before, _, _ in split]
         for own, explanation in enumerate(explanations):
@@ -101,7 +106,7 @@ def test_the_check_of_equations_finds_a_false_one():
 
 
 def test_the_commonsense_examples():
-    for example in (found := examples(prompting.packaged("csqa"))):
+    for example in (found := examples(packaged("csqa"))):
         head, _, rest = example.partition("Original Answer:\n{\n")
         original, _, reply = rest.partition("}\nMistakes:")
         choices = head.partition("Candidate Answers: ")[2].strip().removesuffix(".").split(", ")
@@ -121,7 +126,7 @@ def test_the_commonsense_examples():
 @pytest.mark.parametrize("family", ["gsm8k", "math", "csqa"])
 def test_the_chain_of_thought_examples_are_right_by_our_own_graders(family):
     """They are the corrected solutions of the correction examples, as the task's own prompt and completion have it."""
-    corrections = examples(prompting.packaged(family))
+    corrections = examples(packaged(family))
     choices = [re.findall(r"Candidate Answers: (.*)\.\n", text) for text in corrections]
     text = prompts.worked_examples(family)
     shots = examples(text)
@@ -143,7 +148,7 @@ def test_the_chain_of_thought_examples_are_right_by_our_own_graders(family):
 def test_the_right_choice_stands_in_no_one_place():
     found = [
         (re.findall(r"Candidate Answers: (.*)\.\n", text)[0].split(", "), re.findall(r"The answer is (.+)\.", text)[-1])
-        for text in examples(prompting.packaged("csqa"))
+        for text in examples(packaged("csqa"))
     ]
     assert len({choices.index(gold) for choices, gold in found}) == 4
 
@@ -162,40 +167,82 @@ def test_the_family_is_that_of_the_answer(task, gold, choices, family):
     assert prompts.family(problem(task, choices, gold=gold)) == family
 
 
-def test_a_prompt_ends_in_its_case_and_cue():
-    case = attempt(problem(question="How many pens?"), "Step 1: 3 + 4 = 8.\nThe answer is 8.")
-    prompt = prompting.correction(prompting.worked_examples(case.problem), case)
-    assert prompt.startswith(prompting.packaged("gsm8k") + "\n\nQuestion: How many pens?\nOriginal Solution:\n{\n")
-    assert prompt.endswith("Step 1: 3 + 4 = 8.\nStep 2: The answer is 8.\n}\nIncorrect Step:")
+@pytest.mark.parametrize("family", ["gsm8k", "math"])
+def test_the_packages_prompt_asks_for_its_form_after_the_case(family):
+    case = attempt(problem(family, question="How many pens?"), "Step 1: 3 + 4 = 8.\nThe answer is 8.")
+    prompt = prompting.correction(prompting.load(case.problem), case)
+    before, after = prompting.packaged(family).split("{case}")
+    assert prompt.startswith(before + "Question: How many pens?\nOriginal Solution:\n{\nStep 1: 3 + 4 = 8.\n")
+    assert prompt.endswith("\nStep 2: The answer is 8.\n}" + after)
+    for heading in ("Incorrect Step:", "Explanation:", "Correct Solution:", "The answer is"):
+        assert heading in after
 
 
 def test_a_commonsense_prompt():
     case = attempt(problem("csqa", ("bank", "mall"), "Where?"), "Explanations:\nThe answer is mall.")
-    prompt = prompting.correction(prompting.worked_examples(case.problem), case)
-    assert prompt.endswith(
+    prompt = prompting.correction(prompting.load(case.problem), case)
+    shown, _, asked = prompt.rpartition("\n\n")
+    assert shown.endswith(
         "\n\nQuestion: Where?\nCandidate Answers: bank, mall.\nOriginal Answer:\n{\n"
-        "Explanations:\nThe answer is mall.\n}\nMistakes:"
+        "Explanations:\nThe answer is mall.\n}"
     )
+    for heading in ("Mistakes:", "Corrected Answer:", "The answer is"):
+        assert heading in asked
 
 
 @pytest.mark.parametrize(
-    ("name", "task", "choices"), [("gsm8k", "gsm8k", ()), ("math", "math", ()), ("csqa", "csqa", "ab")]
+    ("name", "task", "choices", "case"),
+    [
+        ("gsm8k", "gsm8k", (), "Original Solution:\n{\nStep 1: 3 + 4 = 8.\n}\nIncorrect Step:"),
+        ("math", "math", (), "Original Solution:\n{\nStep 1: 3 + 4 = 8.\n}\nIncorrect Step:"),
+        ("csqa", "csqa", "ab", "Candidate Answers: a, b.\nOriginal Answer:\n{\n3 + 4 = 8.\n}\nMistakes:"),
+    ],
 )
-def test_the_authors_files_serve_unchanged(data_dir, name, task, choices):
+def test_the_authors_prompts_are_asked_byte_for_byte(data_dir, name, task, choices, case):
     file = data_dir / "lema" / f"prompt_correction_{name}.txt"
-    examples = prompting.worked_examples(problem(task, tuple(choices)), file)
-    assert examples == file.read_text().strip()
+    wrong = attempt(problem(task, tuple(choices)), "3 + 4 = 8.")
+    asked = prompting.correction(prompting.load(wrong.problem, file), wrong)
+    assert asked == f"{file.read_text().strip()}\n\nQuestion: How many?\n{case}"
+
+
+def test_a_file_of_ones_own_has_the_case_where_it_says(tmp_path):
+    wrong = attempt(problem(question="Is {case} here?\n{case}\n"), "3 + 4 = 8.")
+    (tmp_path / "own.txt").write_text("Name the step.\n\n{case}\nIncorrect Step:\n")
+    prompt = prompting.load(wrong.problem, tmp_path / "own.txt")
+    assert prompting.correction(prompt, wrong) == (
+        "Name the step.\n\nQuestion: Is {case} here?\n{case}\n\nOriginal Solution:\n{\nStep 1: 3 + 4 = 8.\n}\n\n"
+        "Incorrect Step:"
+    )
+    (tmp_path / "first.txt").write_text("{case}\nReply with Incorrect Step:")
+    asked = prompting.correction(prompting.load(wrong.problem, tmp_path / "first.txt"), wrong)
+    assert asked.startswith("Question: Is")
+    assert asked.endswith("}\n\nReply with Incorrect Step:")
+
+
+def test_another_text_is_another_prompt(tmp_path):
+    """Rows say which prompt they were asked by, and a changed file is not taken for the one before."""
+    own = tmp_path / "own.txt"
+    own.write_text("Incorrect Step: 2")
+    first = prompting.load(problem(), own).id
+    assert first.startswith("own.txt@")
+    assert prompting.load(problem(), own).id == first
+    own.write_text("Incorrect Step: 3")
+    assert prompting.load(problem(), own).id != first
+    assert len({prompting.load(problem(task, choices)).id for task, choices in (("gsm8k", ()), ("math", ()))}) == 2
 
 
 def test_a_file_that_cannot_serve(tmp_path):
     with pytest.raises(UserError, match="cannot read"):
-        prompting.worked_examples(problem(), tmp_path / "none.txt")
+        prompting.load(problem(), tmp_path / "none.txt")
     (tmp_path / "other.txt").write_text("Mistakes: none")
     with pytest.raises(UserError, match="never says 'Incorrect Step:'"):
-        prompting.worked_examples(problem(), tmp_path / "other.txt")
+        prompting.load(problem(), tmp_path / "other.txt")
+    (tmp_path / "twice.txt").write_text("Incorrect Step:\n{case}\n{case}\nReply.")
+    with pytest.raises(UserError, match="has 2 lines"):
+        prompting.load(problem(), tmp_path / "twice.txt")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="cannot read"):
-        prompting.worked_examples(problem(), tmp_path / "bytes.txt")
+        prompting.load(problem(), tmp_path / "bytes.txt")
 
 
 def test_an_evolution_prompt_shows_the_seed_alone():
