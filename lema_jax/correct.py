@@ -28,6 +28,7 @@ from lema_jax.records import Appender, Attempt, Correction, Problem, Verdict, ro
 from lema_jax.tasks import last_number, prompts
 from lema_jax.teacher import chat, endpoint, keep, prompting, reference
 from lema_jax.teacher.chat import Outcome, Reply, Request
+from lema_jax.teacher.endpoint import Endpoint
 from lema_jax.teacher.landing import Landing
 from lema_jax.teacher.prompting import Prompt
 
@@ -85,8 +86,9 @@ def main(argv: Sequence[str]) -> None:
     if _SEED.value is not None and _LIMIT.value is None:
         raise UserError("--seed draws the wrong attempts that --limit leaves; give --limit with it")
     (_require_no_chat_flags if _TEACHER.value == "reference" else _require_chat_flags)()
+    where = _ENDPOINT() if _TEACHER.value == "openai" else None  # its flags are checked before anything is written
     kinds = _kinds_of_mistakes()
-    if _TEACHER.value == "reference":
+    if where is None:
         with Appender(_OUT.value, Correction) as out:
             print(_correct_offline(out))
         return
@@ -95,10 +97,10 @@ def main(argv: Sequence[str]) -> None:
     if _DRY_RUN.value:
         if _UNTIL_CORRECT.value:
             print("if no mistake is corrected before its last sample:")
-        print(_ENDPOINT().estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
+        print(where.estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
         return
     with Appender(_OUT.value, Correction) as out, Appender(endpoint.replies_of(_OUT.value), Reply) as replies:
-        counts, outcome = _correct_by_chat(by_family, requests, out, replies)
+        counts, outcome = _correct_by_chat(where, by_family, requests, out, replies)
         print(counts)
         outcome.require_all()
 
@@ -246,6 +248,7 @@ def _requests(
 
 
 def _correct_by_chat(
+    where: Endpoint,
     by_family: dict[str, Prompt],
     requests: Callable[..., Iterator[Request]],
     out: Appender[Correction],
@@ -256,7 +259,7 @@ def _correct_by_chat(
     Rows are written as replies come, and put in the order of the attempts in the end: the file does not depend on the
     order of the replies.
     """
-    where, numbers = _ENDPOINT(), range(_SAMPLES.value)
+    numbers = range(_SAMPLES.value)
     counts, outcome, ids = _Counts(), Outcome(0), []
     for samples in [[number] for number in numbers] if _UNTIL_CORRECT.value else [numbers]:
         corrected = frozenset(counts.corrected) if _UNTIL_CORRECT.value else frozenset()
@@ -280,6 +283,8 @@ def _chat_row(by_family: dict[str, Prompt], out: Appender[Correction], request: 
     if id in out.rows:
         return out.rows[id]
     usage = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens, "finish": reply.finish}
+    if reply.model:
+        usage["model"] = reply.model
     if reply.cost_usd is not None:
         usage["cost_usd"] = reply.cost_usd
     prompt = by_family[prompts.family(request.about.problem)]

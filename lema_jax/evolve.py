@@ -24,6 +24,7 @@ from lema_jax import errors, records, tasks
 from lema_jax.data import curate, gather
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Correction, Problem, row_id
+from lema_jax.tasks import thinking
 from lema_jax.teacher import chat, endpoint, evolution, prompting
 from lema_jax.teacher.chat import Reply, Request
 
@@ -77,9 +78,7 @@ def main(argv: Sequence[str]) -> None:
     overlap = _overlap(seeds[0].task)  # before anything is paid for: its data may be missing
     left_out: list[LeftOut] = []
     with Appender(kept_in, Reply) as replies:
-        outcome = where.ask(
-            lambda: _question_requests(seeds), replies, lambda _, reply: bool(evolution.read_question(reply.text))
-        )
+        outcome = where.ask(lambda: _question_requests(seeds), replies, lambda _, reply: bool(_question(reply)))
         questions = list(_new_questions(seeds, replies, overlap, left_out))
         if not outcome.stopped:
             outcome += where.ask(lambda: _answer_requests(questions), replies, _is_answered)
@@ -157,7 +156,7 @@ def _new_questions(
         reply, seed = replies.rows.get(request.id), request.about
         if reply is None:
             continue
-        question = "" if reply.failed else evolution.read_question(reply.text)
+        question = _question(reply)
         normal = curate.normal(question)
         why = ""
         if not question:
@@ -177,6 +176,11 @@ def _left_out(new: _Evolved, why: str) -> LeftOut:
     return LeftOut(id=row_id(reply=new.id, seed=new.seed.id), question=new.question, seed=new.seed.id, why=why)
 
 
+def _question(reply: Reply) -> str:
+    """The new question in a reply; empty where there is none."""
+    return "" if reply.failed else evolution.read_question(thinking.spoken(reply.text).text)
+
+
 def _overlap(task: str) -> curate.Overlap:
     """What finds the questions that give a held-out one away; tells which sets cannot be checked."""
     sets, missing = gather.held_out(task, Path(_DATA_DIR.value) if _DATA_DIR.value else None, required=True)
@@ -190,7 +194,8 @@ def _is_answered(request: Request, reply: Reply) -> bool:
 
 
 def _answer(new: _Evolved, reply: Reply) -> str | None:
-    return None if reply.failed else tasks.get(new.seed.task).extract(reply.text, _as_problem(new, ""))
+    said = thinking.spoken(reply.text).text
+    return None if reply.failed else tasks.get(new.seed.task).extract(said, _as_problem(new, ""))
 
 
 def _problem(new: _Evolved, replies: Appender[Reply], left_out: list[LeftOut]) -> Problem | None:

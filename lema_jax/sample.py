@@ -359,8 +359,15 @@ def _made(file: Appender[Attempt], request: Request, reply: Reply) -> Attempt:
 
 
 def _attempt(one: _Wanted, reply: Reply) -> Attempt:
-    """The attempt in a reply; one that the endpoint cut off is TRUNCATED, one without an answer UNPARSED."""
-    answer, verdict = tasks.grade(one.problem, reply.text, truncated=reply.finish in ("length", "content_filter"))
+    """The attempt in a reply; one that the endpoint cut off is TRUNCATED, one without an answer UNPARSED.
+
+    A text that the endpoint itself does not call an answer is not graded.
+    """
+    failed = reply.failed
+    if failed in ("", "empty", "length", "content_filter"):
+        answer, verdict = tasks.grade(one.problem, reply.text, truncated=failed in ("length", "content_filter"))
+    else:
+        answer, verdict = None, Verdict.PROMPT_TOO_LONG if failed == "too_long" else Verdict.UNPARSED
     tokens = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
     return one.row(text=reply.text, answer=answer, verdict=verdict, **tokens)
 

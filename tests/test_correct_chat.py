@@ -64,7 +64,8 @@ def test_replies_become_rows_and_are_never_asked_for_again(files, tmp_path):
         rows = corrections(tmp_path / "corrections.jsonl")
         assert [row.attempt.id for row in rows] == [f"a{number}" for number in range(12)]
         assert rows[0].usage == {
-            "prompt_tokens": 100, "completion_tokens": 20, "finish": "stop", "cost_usd": pytest.approx(140e-6)
+            "prompt_tokens": 100, "completion_tokens": 20, "finish": "stop", "model": "served",
+            "cost_usd": pytest.approx(140e-6)
         }  # fmt: skip
         before = (tmp_path / "corrections.jsonl").read_bytes()
         (tmp_path / "corrections.jsonl").unlink()  # the replies are paid for; the rows can be made again
@@ -209,7 +210,7 @@ def test_a_dry_run_asks_and_writes_nothing(files, tmp_path):
         assert "12 requests to ask (0 are answered already)" in said
         assert "at $1.25 and $5 a million (list of " in said
         assert ", halved by --batch): at most about $0.0" in said
-        assert ", beside $1.68 that are spent\n--max_cost_usd=1.69 may end it" in said
+        assert ", beside $1.68 paid\n--max_cost_usd=1.69 may end it" in said
 
 
 def test_a_spent_budget_keeps_what_it_bought_and_says_how_to_go_on(files, tmp_path):
@@ -290,7 +291,7 @@ def test_killed_while_asking_nothing_is_lost_and_nothing_kept_is_asked_twice(tmp
 @pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]])
 def test_what_was_in_flight_when_a_run_was_killed_counts_as_spent(files, tmp_path, signals):
     with Server(teacher(12, delay=30)) as server:
-        flags = (*files, *chat_flags(server, "--concurrency=4"))
+        flags = (*files, *chat_flags(server, "--concurrency=4", "--usd_per_million=1,2"))
         process = subprocess.Popen(command(*flags), stdout=-1, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
         while len(server.asked) < 4:
             time.sleep(0.01)
@@ -299,7 +300,7 @@ def test_what_was_in_flight_when_a_run_was_killed_counts_as_spent(files, tmp_pat
             time.sleep(0.5)
         process.communicate()
         limit = "--max_tokens_total=20000"  # room for two requests, had nothing been asked before
-        assert "that are spent" in succeeds(*flags, "--dry_run", "--usd_per_million=1,2")
+        assert "beside $0.00 paid, at most $0.03 more booked" in succeeds(*flags, "--dry_run")
         assert "the budget has no room" in fails(*flags, limit)
         assert len(server.asked) == 4
     with Server(teacher(12)) as server:

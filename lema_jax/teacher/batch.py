@@ -1,37 +1,40 @@
 """Asks through the Batch API: half the price, answers within a day.
 
 A run writes the requests that lack an answer into input files, uploads them, and looks at the batches until they end;
-then it takes in the finished rows of each (of an expired or cancelled one too) and does the same with what is still
-missing. Each step is noted beside the replies before the next, so a run that is stopped or killed anywhere finds its
-batches again and submits nothing twice.
+then it brings the output of each to the disk, takes in the finished rows (of an expired or cancelled one too) and does
+the same with what is still missing. Each step is noted beside the replies before the next, so a run that is stopped or
+killed anywhere finds its batches again and submits nothing twice.
 """
 
 import asyncio
-import collections
 import contextlib
+import functools
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Row
-from lema_jax.teacher import budget, chat
-from lema_jax.teacher.budget import Budget, Tokens
+from lema_jax.teacher import budget, response
+from lema_jax.teacher.batch_rows import Rows
+from lema_jax.teacher.budget import Tokens
 from lema_jax.teacher.chat import Outcome, Reply, Request
-from lema_jax.teacher.client import NO_ROOM, on_interrupt, refusal
+from lema_jax.teacher.client import Books, Known, on_interrupt
+from lema_jax.teacher.response import Failure
+from lema_jax.teacher.wire import Wire, broken, is_http_error
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    import openai
     from openai.types import Batch
 
 MOST_REQUESTS = 50_000  # in an input file, as the endpoint's documentation has it
 MOST_BYTES = 200_000_000
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _KEY = "input_sha256"  # under which a batch's metadata names its input
-_ROWS_A_WRITE = 500
 _SUBMITTED, _TAKEN_IN = "submitted/", "taken_in/"
 
 
@@ -39,23 +42,24 @@ class Note(Row):
     """That something was done; `id` says what: `uploading/<sha256>`, `submitted/<batch>`, `taken_in/<batch>`."""
 
     input: str = ""  # sha256 of the input file
+    base_url: str = ""  # where it was submitted
+    worst: tuple[int, int] = (0, 0)  # the most tokens that it can cost, of prompts and completions
 
 
 class Batches:
     """One run over a list of requests; see the module.
 
     Args:
-      client: the official client.
-      replies: where answers are kept; the notes stand beside it, in `….batches.jsonl`.
       poll_s: seconds between looks at a batch.
     """
 
-    def __init__(self, client: "AsyncOpenAI", replies: Appender[Reply], spending: Budget, poll_s: float):
-        self._client = client.with_options(max_retries=5)
-        self._replies, self._budget, self._poll_s = replies, spending, poll_s
+    def __init__(self, wire: Wire, known: Known, books: Books, poll_s: float):
+        self._wire, self._known, self._books, self._poll_s = wire, known, books, poll_s
+        self._client = wire.client.with_options(max_retries=5)
+        self._replies, self._budget = books.replies, books.budget
         self._interrupted = asyncio.Event()
-        self._failures: collections.Counter[str] = collections.Counter()  # of the last round
         self._held: list[Tokens] = []
+        self._worst: dict[str, Tokens] = {}  # of each request, by its id
 
     async def run(self, requests: Callable[[], Iterable[Request]], right: Callable[[Request, Reply], bool]) -> Outcome:
         """Submits, waits and takes in, until nothing is missing or a round brought nothing new.
@@ -65,24 +69,27 @@ class Batches:
         Raises:
           UserError: the endpoint refuses in a way that another try cannot mend, or a batch failed its validation.
         """
-        worst = {request.id: budget.worst(request.body) for request in requests()}
+        self._worst = {request.id: budget.worst(request.body) for request in requests()}
+        self._rows = Rows(self._wire, self._known, self._books, self._worst)
         stopped = ""
         with (
             Appender(self._replies.path.with_suffix(".batches.jsonl"), Note) as self._notes,
             on_interrupt(self._interrupted.set),
-            self._clear_errors(),
         ):
-            await self._take_in(worst)  # what an earlier run submitted
-            while not stopped and any(id not in self._replies.rows for id in worst):
-                stopped = await self._submit(requests(), worst)
-                if not await self._take_in(worst) or self._interrupted.is_set():
+            await self._take_in()  # what an earlier run submitted
+            while not stopped and not self._interrupted.is_set() and self._missing():
+                stopped = await self._submit(requests())
+                if not await self._take_in() and not self._rows.learnt:
                     break
         if self._interrupted.is_set():
             stopped = "interrupted; the batches go on at the endpoint"
         return self._outcome(requests(), right, stopped)
 
+    def _missing(self) -> int:
+        return sum(id not in self._replies.rows for id in self._worst)
+
     def _outcome(self, requests: Iterable[Request], right: Callable[[Request, Reply], bool], stopped: str) -> Outcome:
-        outcome = Outcome(0, failures=self._failures, stopped=stopped)
+        outcome = Outcome(0, failures=self._rows.failures, stopped=stopped)
         for request in requests:
             outcome.total += 1
             if reply := self._replies.rows.get(request.id):
@@ -90,156 +97,233 @@ class Batches:
                 outcome.right += right(request, reply)
         return outcome
 
-    async def _submit(self, requests: Iterable[Request], worst: dict[str, Tokens]) -> str:
+    # --- submitting ---------------------------------------------------------------------------------------------------
+
+    async def _submit(self, requests: Iterable[Request]) -> str:
         """Submits what has no answer, as far as the budget has room; returns why not all, or ""."""
-        missing = self._missing(requests, worst)
         file = self._replies.path.with_suffix(".batch_input.jsonl")
         try:
-            for digest in self._write_parts(file, missing):
-                await self._submit_part(file, digest)
+            for digest, worst in self._write_parts(file, self._affordable(requests)):
+                await self._submit_part(file, digest, worst)
         finally:
             file.unlink(missing_ok=True)
-        return "" if len(self._held) == sum(id not in self._replies.rows for id in worst) else NO_ROOM
+        return "" if len(self._held) == self._missing() else self._budget.no_room()
 
-    def _missing(self, requests: Iterable[Request], worst: dict[str, Tokens]) -> Iterator[Request]:
+    def _affordable(self, requests: Iterable[Request]) -> Iterator[Request]:
         seen: set[str] = set()
         for request in requests:
             if request.id in self._replies.rows or request.id in seen:
                 continue
-            if not self._budget.hold(worst[request.id]):
+            if not self._budget.hold(self._worst[request.id]):
                 return
-            self._held.append(worst[request.id])
+            self._held.append(self._worst[request.id])
             seen.add(request.id)
             yield request
 
-    def _write_parts(self, path: Path, requests: Iterator[Request]) -> Iterator[str]:
-        """Writes one input file after the other to `path`, within the endpoint's limits; yields each one's sha256."""
-        line = self._line(requests)
-        while line:
-            digest, count, size = hashlib.sha256(), 0, 0
+    def _write_parts(self, path: Path, requests: Iterator[Request]) -> Iterator[tuple[str, Tokens]]:
+        """Writes one input file after the other to `path`, within the endpoint's limits; yields sha256 and worst."""
+        request, line = self._line(requests)
+        while request:
+            digest, count, size, worst = hashlib.sha256(), 0, 0, Tokens(0, 0)
             with open(path, "wb") as file:
-                while line and count < MOST_REQUESTS and size + len(line) <= MOST_BYTES:
+                while request and count < MOST_REQUESTS and size + len(line) <= MOST_BYTES:
                     file.write(line)
                     digest.update(line)
-                    count, size = count + 1, size + len(line)
-                    line = self._line(requests)
+                    count, size, worst = count + 1, size + len(line), _sum(worst, self._worst[request.id])
+                    request, line = self._line(requests)
             if not count:
                 raise UserError(f"a request of {len(line):,} bytes is more than a batch may have")
-            yield digest.hexdigest()
+            yield digest.hexdigest(), worst
 
-    def _line(self, requests: Iterator[Request]) -> bytes:
-        """The next request as a line of an input file; empty after the last."""
+    def _line(self, requests: Iterator[Request]) -> tuple[Request | None, bytes]:
+        """The next request, and it as a line of an input file; None after the last."""
         if (request := next(requests, None)) is None:
-            return b""
-        body = chat.wire(request.body, self._client)
+            return None, b""
+        body = self._known.dialect.body(request.body)
         line = {"custom_id": request.id, "method": "POST", "url": "/v1/chat/completions", "body": body}
-        return json.dumps(line).encode() + b"\n"
+        return request, json.dumps(line).encode() + b"\n"
 
-    async def _submit_part(self, path: Path, digest: str) -> None:
+    async def _submit_part(self, path: Path, digest: str, worst: Tokens) -> None:
         begun = Note(id=f"uploading/{digest}", input=digest)
         batch_id = await self._unnoted_batch(digest) if begun.id in self._notes.rows else ""
         if begun.id not in self._notes.rows:
             self._notes.append(begun)
         if not batch_id:
-            with open(path, "rb") as file:
+            with self._clear_errors(), open(path, "rb") as file:
                 uploaded = await self._client.files.create(file=file, purpose="batch")
-            batch = await self._client.batches.create(
-                input_file_id=uploaded.id,
-                endpoint="/v1/chat/completions",
-                completion_window="24h",
-                metadata={_KEY: digest},
-            )
-            batch_id = batch.id
-        self._notes.append(Note(id=_SUBMITTED + batch_id, input=digest))
+                file_id = _named(uploaded, "id")
+                batch = await self._client.batches.create(
+                    input_file_id=file_id,
+                    endpoint="/v1/chat/completions",
+                    completion_window="24h",
+                    metadata={_KEY: digest},
+                )
+                batch_id = _named(batch, "id")
+        self._notes.append(Note(id=_SUBMITTED + batch_id, input=digest, base_url=self._wire.url, worst=worst))
 
     async def _unnoted_batch(self, digest: str) -> str:
         """A batch of this input that a run submitted and could not note, because it was killed in between."""
-        page = await self._client.batches.list(limit=100)
-        for batch in page.data:
-            if (batch.metadata or {}).get(_KEY) == digest and _SUBMITTED + batch.id not in self._notes.rows:
-                return batch.id
+        with self._clear_errors():
+            page = await self._client.batches.list(limit=100)
+            for batch in getattr(page, "data", None) or []:
+                if (batch.metadata or {}).get(_KEY) == digest and _SUBMITTED + batch.id not in self._notes.rows:
+                    return _named(batch, "id")
         return ""
 
-    async def _take_in(self, worst: dict[str, Tokens]) -> int:
+    # --- taking in ----------------------------------------------------------------------------------------------------
+
+    async def _take_in(self) -> int:
         """Waits for every batch that was submitted and not taken in; returns the number of new answers."""
-        self._failures.clear()
+        self._rows.start()
         new = 0
         notes = [id.removeprefix(_SUBMITTED) for id in self._notes.rows if id.startswith(_SUBMITTED)]
         for batch_id in (id for id in notes if _TAKEN_IN + id not in self._notes.rows):
-            batch = await self._end_of(batch_id)
-            if batch is None:
-                return new
-            for file_id in (batch.output_file_id, batch.error_file_id):
-                new += await self._read_answers(file_id, worst) if file_id else 0
+            try:
+                batch = await self._end_of(batch_id)
+                if batch is None:
+                    return new
+                new += await self._take_in_files(batch)
+            except _Gone as gone:
+                self._forget(batch_id, str(gone))
+                continue
             self._notes.append(Note(id=_TAKEN_IN + batch_id))
-            kept = sum(id in self._replies.rows for id in worst)
-            print(f"{kept:,}/{len(worst):,} answered · ${self._budget.spent_usd:.2f} spent", file=sys.stderr)
+            kept = len(self._worst) - self._missing()
+            print(f"{kept:,}/{len(self._worst):,} answered · {self._budget.told() or '$0.00 paid'}", file=sys.stderr)
             if batch.status == "failed":
-                said = [error.message for error in (batch.errors and batch.errors.data) or []]
-                raise UserError(f"the endpoint did not accept batch {batch_id}: {'; '.join(map(str, said[:3]))}")
+                said = [str(error.message) for error in (batch.errors and batch.errors.data) or []]
+                raise UserError(
+                    f"the endpoint did not accept batch {batch_id}: {self._wire.clean('; '.join(said[:3]))}"
+                )
         for tokens in self._held:
             self._budget.release(tokens)
         self._held.clear()
         return new
 
+    async def _take_in_files(self, batch: "Batch") -> int:
+        new = 0
+        for file_id, succeeded in ((batch.output_file_id, True), (batch.error_file_id, False)):
+            if file_id:
+                new += self._rows.take(await self._bring(file_id), succeeded)
+        if not (batch.output_file_id or batch.error_file_id or batch.status == "failed"):
+            self._rows.failures[f"batch {batch.id} is {batch.status} and gave no file"] += 1
+        return new
+
+    def _forget(self, batch_id: str, why: str) -> None:
+        """Counts at its worst what is gone with all its answers; what it asked is submitted again."""
+        print(f"{batch_id}: {why}; what it asked is submitted again", file=sys.stderr)
+        self._rows.failures[why] += 1
+        noted = Tokens(*self._notes.rows[_SUBMITTED + batch_id].worst)
+        missing = (worst for id, worst in self._worst.items() if id not in self._replies.rows)
+        self._rows.book(noted if any(noted) else functools.reduce(_sum, missing, noted), why, batch_id)
+        self._notes.append(Note(id=_TAKEN_IN + batch_id))
+
     async def _end_of(self, batch_id: str) -> "Batch | None":
-        """The batch when it has ended; None when Ctrl-C came first."""
+        """The batch when it has ended; None when Ctrl-C came first.
+
+        Raises:
+          _Gone: the endpoint does not know it any more.
+        """
+        if (there := self._notes.rows[_SUBMITTED + batch_id].base_url) not in ("", self._wire.url):
+            notes = self._notes.path
+            raise UserError(
+                f"batch {batch_id} was submitted to {there}; give that --base_url, or take it out of {notes}"
+            )
         told = ""
         while not self._interrupted.is_set():
-            batch = await self._client.batches.retrieve(batch_id)
+            with self._clear_errors(gone=f"the endpoint has no such batch any more ({self._wire.url} answers 404)"):
+                batch = await self._client.batches.retrieve(batch_id)
+                status = _named(batch, "status")
             counts = batch.request_counts
-            state = f"{batch.status}, {counts.completed:,} of {counts.total:,} answered" if counts else batch.status
+            state = f"{status}, {counts.completed or 0:,} of {counts.total or 0:,} answered" if counts else status
             if state != told:
-                print(f"{batch_id}: {state}", file=sys.stderr)
+                print(f"{batch_id}: {self._wire.clean(state)}", file=sys.stderr)
                 told = state
-            if batch.status in _ENDED:
+            if status in _ENDED:
                 return batch
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._interrupted.wait(), self._poll_s)
         return None
 
-    async def _read_answers(self, file_id: str, worst: dict[str, Tokens]) -> int:
-        """Keeps the answers of an output or error file; returns how many are new."""
-        new: dict[str, Reply] = {}
-        before = len(self._replies.rows)
-        async with self._client.files.with_streaming_response.content(file_id) as response:
-            async for line in response.iter_lines():
-                reply = self._read_line(line, worst)
-                if reply and reply.id not in self._replies.rows:
-                    new[reply.id] = reply
-                if len(new) == _ROWS_A_WRITE:
-                    self._replies.append(*new.values())
-                    new = {}
-        self._replies.append(*new.values())
-        return len(self._replies.rows) - before
+    async def _bring(self, file_id: str) -> Path:
+        """An output or error file, on this disk as it came.
 
-    def _read_line(self, line: str, worst: dict[str, Tokens]) -> Reply | None:
-        """The answer in a line; None, and a failure counted, where there is none."""
-        if not line.strip():
-            return None
-        try:
-            row = json.loads(line)
-            id, response = row["custom_id"], row.get("response") or {}
-            status, body = response.get("status_code"), response.get("body") or {}
-            if status == 200:
-                reply = chat.read_completion(id, body, worst.get(id, Tokens(0, 0)), self._budget.price)
-                self._budget.spend(reply.tokens, reply.cost_usd)
-                return reply
-            error = row.get("error") or body.get("error") or {}
-            if finish := chat.unanswerable(status or 0, error):
-                return chat.unanswered(id, finish)
-            self._failures[str(error.get("code") or f"status {status}")] += 1
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            self._failures[f"a malformed line ({type(error).__name__})"] += 1
-        return None
+        Raises:
+          _Gone: the endpoint does not have it any more.
+        """
+        name = hashlib.sha256(file_id.encode("utf-8", errors="replace")).hexdigest()[:16]
+        path = self._replies.path.with_suffix(f".batch-{name}.jsonl")
+        if path.exists():
+            return path
+        beside = path.with_name(path.name + ".tmp")
+        with self._clear_errors(gone=f"its output {file_id} is gone ({self._wire.url} answers 404)"):
+            async with self._client.files.with_streaming_response.content(file_id) as came:
+                with open(beside, "wb") as file:
+                    rest = b""
+                    async for part in came.iter_bytes():
+                        lines, end, rest = (rest + part).rpartition(b"\n")
+                        file.write(self._wire.without_key_in(lines + end))
+                    file.write(self._wire.without_key_in(rest))
+                    file.flush()
+                    os.fsync(file.fileno())
+        os.replace(beside, path)
+        return path
 
     @contextlib.contextmanager
-    def _clear_errors(self) -> Iterator[None]:
+    def _clear_errors(self, gone: str = "") -> Iterator[None]:
+        """Within it, what the endpoint refuses is a UserError, or `_Gone` with these words where it answers 404."""
         import openai
 
         try:
             yield
         except openai.APIStatusError as error:
-            raise refusal(error, self._client) from None
-        except openai.APIConnectionError as error:
-            raise UserError(f"{self._client.base_url}: {error} The same command goes on from here.") from None
+            if gone and error.status_code == 404:
+                raise _Gone(gone) from None
+            raise self._refusal(error) from None
+        except (
+            _NoBatchAPI,
+            AttributeError,
+            TypeError,
+            ValueError,
+            RecursionError,
+        ) as error:  # what it sent is no object
+            said = error if isinstance(error, _NoBatchAPI) else "its answer is none of that API"
+            raise UserError(
+                f"{self._wire.url} has no Batch API ({said}); leave --batch out, or see --base_url"
+            ) from None
+        except Exception as error:
+            if not isinstance(error, openai.APIConnectionError) and not is_http_error(error):
+                raise
+            raise UserError(f"{self._wire.url}: {broken(error)}. The same command goes on from here.") from None
+
+    def _refusal(self, error: "openai.APIStatusError") -> UserError:
+        headers = {name.lower(): value for name, value in error.response.headers.items()}
+        failure = response.read(error.status_code, headers, error.response.content)
+        assert isinstance(failure, Failure)
+        if error.status_code in (404, 405, 501):
+            said = self._wire.clean(failure.said)
+            return UserError(f"{self._wire.url} has no Batch API ({said}); leave --batch out, or see --base_url")
+        return self._wire.refusal(failure)
+
+
+class _Gone(Exception):
+    """What was submitted is not there any more."""
+
+
+class _NoBatchAPI(Exception):
+    """An answer is none of the Batch API."""
+
+
+def _named(value: Any, field: str) -> str:
+    """A field of an object of the API.
+
+    Raises:
+      _NoBatchAPI: it is none, or has no such field.
+    """
+    found = getattr(value, field, None)
+    if not isinstance(found, str) or not found:
+        raise _NoBatchAPI(f"its answer has no {field}")
+    return found
+
+
+def _sum(one: Tokens, other: Tokens) -> Tokens:
+    return Tokens(one.prompt + other.prompt, one.completion + other.completion)

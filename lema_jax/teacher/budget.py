@@ -1,8 +1,9 @@
 """What asking costs, and a limit that is never crossed."""
 
+import heapq
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from lema_jax.errors import UserError
@@ -73,9 +74,15 @@ def worst(body: dict[str, Any]) -> Tokens:
     return Tokens(_prompt_bytes(body) + _HIDDEN_TOKENS, body["max_tokens"])
 
 
-def largest(one: Tokens, other: Tokens) -> Tokens:
-    """Enough for either."""
-    return Tokens(max(one.prompt, other.prompt), max(one.completion, other.completion))
+def lost(body: dict[str, Any], price: Price | None) -> Tokens:
+    """What to book for a try that may have been billed without an answer: where tokens cost nothing, about its own."""
+    return likely(body) if price is None else worst(body)
+
+
+def most(each: Iterable[Tokens], count: int) -> Tokens:
+    """Enough for any `count` of them."""
+    prompts, completions = zip(Tokens(0, 0), *each)
+    return Tokens(sum(heapq.nlargest(count, prompts)), sum(heapq.nlargest(count, completions)))
 
 
 def likely(body: dict[str, Any]) -> Tokens:
@@ -90,6 +97,9 @@ def _prompt_bytes(body: dict[str, Any]) -> int:
 class Budget:
     """Lets a request go only when its worst case still fits, beside what is spent and what is in flight.
 
+    What is spent is what was paid, by the endpoint's own count, and what is only booked: the worst case of tries that
+    may have been billed without an answer.
+
     Raises:
       UserError: a limit in USD for a model without a price.
     """
@@ -99,14 +109,49 @@ class Budget:
             raise UserError("--max_cost_usd needs this model's price; give --usd_per_million=prompt,completion")
         self.price = price
         self._max_usd, self._max_tokens = max_usd, max_tokens
-        self.spent_usd, self.spent_tokens = 0.0, 0
+        self.paid_usd, self.paid_tokens = 0.0, 0
+        self.booked_usd, self.booked_tokens = 0.0, 0
         self._held_usd, self._held_tokens = 0.0, 0
         self.holds = 0  # requests that something is set aside for
 
-    def spend(self, tokens: Tokens, usd: float | None = None) -> None:
-        """Counts what has been paid: `usd` where that is known (another model's price, say), else by this price."""
-        self.spent_usd += self._usd(tokens) if usd is None else usd
-        self.spent_tokens += sum(tokens)
+    @property
+    def spent_usd(self) -> float:
+        return self.paid_usd + self.booked_usd
+
+    @property
+    def spent_tokens(self) -> int:
+        return self.paid_tokens + self.booked_tokens
+
+    def spend(self, tokens: Tokens, usd: float | None = None, *, booked: bool = False) -> None:
+        """Counts what has been paid: `usd` where that is known (another model's price, say), else by this price.
+
+        Args:
+          booked: it is a worst case, of a try without an answer or of an answer without a count.
+        """
+        tokens = Tokens(max(tokens.prompt, 0), max(tokens.completion, 0))  # no file can make money
+        usd = self._usd(tokens) if usd is None or not 0 <= usd < math.inf else usd
+        if booked:
+            self.booked_usd, self.booked_tokens = self.booked_usd + usd, self.booked_tokens + sum(tokens)
+        else:
+            self.paid_usd, self.paid_tokens = self.paid_usd + usd, self.paid_tokens + sum(tokens)
+
+    def told(self) -> str:
+        """The money in words, what was paid and what is only booked; empty where there is none."""
+        paid = f"${self.paid_usd:,.2f} paid"
+        if self.booked_usd:
+            return f"{paid}, at most ${self.booked_usd:,.2f} more booked"
+        return paid if self.paid_usd else ""
+
+    def no_room(self) -> str:
+        """Why no other request starts, and what gives room."""
+        why = "the budget has no room for another request; raise --max_cost_usd or --max_tokens_total"
+        if not self.booked_tokens:
+            return why
+        booked = f"${self.booked_usd:,.2f} of it" if self.booked_usd else f"{self.booked_tokens:,} tokens of it"
+        return (
+            f"{why} ({booked} are only booked, for tries that may have been billed without an answer;"
+            " --release_bookings takes that back)"
+        )
 
     def hold(self, worst: Tokens) -> bool:
         """Sets the worst case aside until `release`, or says that it does not fit."""

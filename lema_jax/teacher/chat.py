@@ -3,14 +3,14 @@
 import collections
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lema_jax import records
 from lema_jax.errors import UserError
+from lema_jax.tasks import thinking
+from lema_jax.teacher import response
 from lema_jax.teacher.budget import Price, Tokens
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+from lema_jax.teacher.response import Answer, Failure, Usage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,27 +52,13 @@ def request(
     return Request(body, sample, about)
 
 
-def wire(body: dict[str, Any], client: "AsyncOpenAI") -> dict[str, Any]:
-    """The body as the endpoint wants it.
-
-    OpenAI's own takes only `max_completion_tokens` for its newer models, and for those that reason no word about
-    temperature and top_p, though 1 is what they have. Other endpoints' defaults may differ, so they are told.
-    """
-    if client.base_url.host != "api.openai.com":
-        return body
-    told = {name: value for name, value in body.items() if name not in ("temperature", "top_p") or value != 1}
-    return {"max_completion_tokens" if name == "max_tokens" else name: value for name, value in told.items()}
-
-
-_FAILED = ("length", "content_filter", "refusal", "no_choices", "too_long")
-
-
 class Paid(records.Row):
     """What asking cost."""
 
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float | None = None  # at the price known when it was paid
+    bound: bool = False  # the tokens are a worst case: the endpoint did not say how many
 
     @property
     def tokens(self) -> Tokens:
@@ -80,79 +66,51 @@ class Paid(records.Row):
 
 
 class Reply(Paid):
-    """An answer as it came; `id` is the request's. One that says nothing is an answer too: it was paid for.
+    """An answer as it came; `id` is the request's. One that says nothing is an answer too: it was paid for."""
 
-    Its tokens are upper bounds where the endpoint reports none.
-    """
-
-    text: str
-    finish: str  # the endpoint's finish_reason, or what we say instead: "refusal", "no_choices", "too_long"
+    text: str  # with the thinking that a model writes into it
+    finish: str  # as `response.Answer` names it; or "too_long", "content_filter", "rejected" where it got no answer
     model: str  # who answered, in the endpoint's words
 
     @property
     def failed(self) -> str:
-        """Why it is no whole answer, as far as the endpoint says so; empty when it may be one."""
-        return self.finish if self.finish in _FAILED else ""
+        """Why it is no whole answer; empty when it is one. A thought that was cut off is cut off by its length."""
+        finish = response.FINISH.get(self.finish, self.finish)
+        if finish != "stop":
+            return finish
+        said = thinking.spoken(self.text)
+        return "length" if not said.whole else "" if said.text.strip() else "empty"
 
 
-def read_completion(id: str, completion: Any, worst: Tokens, price: Price | None) -> Reply:
-    """The reply in a chat completion object of the wire protocol (decoded JSON).
-
-    Args:
-      worst: the tokens to count where the object has no usage.
-
-    Raises:
-      ValueError: this is no such object; the message says in what.
-    """
-    try:
-        usage = completion.get("usage") or {}
-        choices = completion["choices"]
-        if not isinstance(choices, list | None):
-            raise TypeError("choices")
-        choice: Any = choices[0] if choices else {"finish_reason": "no_choices", "message": {}}
-        message = choice["message"]
-        text, refusal = message.get("content") or "", message.get("refusal") or ""
-        tokens = Tokens(
-            usage.get("prompt_tokens", worst.prompt),
-            usage.get("completion_tokens", worst.completion),
-        )
-        return Reply(
-            id=id,
-            text=text or refusal,
-            finish="refusal" if refusal and not text else choice.get("finish_reason") or "none",
-            model=completion.get("model") or "",
-            prompt_tokens=tokens.prompt,
-            completion_tokens=tokens.completion,
-            cost_usd=price and price.of(tokens),
-        )
-    except (
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        OverflowError,
-    ) as error:  # ValidationError is a ValueError
-        raise ValueError(f"no chat completion ({type(error).__name__})") from None
+def reply(id: str, answer: Answer, worst: Tokens, price: Price | None) -> Reply:
+    """The reply that an answer is, counted at `worst` where the endpoint reports no tokens."""
+    tokens = counted(answer.usage, worst)
+    return Reply(
+        id=id,
+        text=answer.text,
+        finish=answer.finish,
+        model=answer.model,
+        prompt_tokens=tokens.prompt,
+        completion_tokens=tokens.completion,
+        cost_usd=price and price.of(tokens),
+        bound=tokens != answer.usage,
+    )
 
 
-def unanswerable(status: int, error: Any) -> str:
-    """The `finish` of a request that this endpoint will never answer, or "" for any other error.
-
-    Args:
-      status: the HTTP status.
-      error: the `error` object of the body; endpoints differ in its fields.
-    """
-    said = str(error).lower()
-    if status in (400, 403, 422) and ("content_filter" in said or "content_policy" in said):
-        return "content_filter"
-    if status == 413 or (status in (400, 422) and ("context_length" in said or "context length" in said)):
-        return "too_long"
-    return ""
+def counted(usage: Usage, worst: Tokens) -> Tokens:
+    """The tokens that an endpoint reports, and the worst case of what it does not report."""
+    return Tokens(
+        worst.prompt if usage.prompt is None else usage.prompt,
+        worst.completion if usage.completion is None else usage.completion,
+    )
 
 
-def unanswered(id: str, finish: str) -> Reply:
+def unanswered(id: str, failure: Failure, price: Price | None) -> Reply:
     """The reply that stands for a request which will never get one."""
-    return Reply(id=id, text="", finish=finish, model="", prompt_tokens=0, completion_tokens=0, cost_usd=0)
+    tokens = counted(failure.usage, Tokens(0, 0))
+    finish = failure.finish or "rejected"
+    used = {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion}
+    return Reply(id=id, text="", finish=finish, model="", **used, cost_usd=price.of(tokens) if price else 0)
 
 
 @dataclasses.dataclass

@@ -1,86 +1,109 @@
 """Asks a chat endpoint many questions at once, and keeps every answer.
 
-An answer is on the disk before it counts, so a killed run pays again only for what was in flight, and the budget counts
-that too (see `losses`). Refusals, server
-errors, time-outs and broken connections are tried again, with growing and jittered waits; what another try cannot mend
-(a bad key, an unknown model, a malformed request) ends the run with one clear error after the rest has landed.
+What came is on the disk before it is judged, and an answer before it counts, so a killed run pays again only for what
+was in flight, and the budget counts that too (see `losses`). Server errors, time-outs and broken connections are tried
+again, with growing and jittered waits and fewer requests at once; what concerns one request (it is too long, it is
+filtered) is that request's own failure; what another try cannot mend (a bad key, an unknown model, an address where
+nobody listens) ends the run with one clear error after the rest has landed.
 """
 
 import asyncio
 import contextlib
-import email.utils
-import json
-import math
+import dataclasses
 import random
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
-from lema_jax.teacher import budget, chat
+from lema_jax.teacher import budget, chat, heard, response
 from lema_jax.teacher.budget import Budget, Tokens
 from lema_jax.teacher.chat import Outcome, Reply, Request
+from lema_jax.teacher.heard import Heard, Saving
 from lema_jax.teacher.losses import Losses
 from lema_jax.teacher.pace import Pace
 from lema_jax.teacher.progress import Progress
+from lema_jax.teacher.response import Answer, Failure, Kind
+from lema_jax.teacher.wire import Broken, Dialect, Wire
 
-if TYPE_CHECKING:
-    import openai  # imported where it is used: a run without an endpoint starts without it
-    from openai import AsyncOpenAI
-
-NO_ROOM = "the budget has no room for another request; raise --max_cost_usd or --max_tokens_total"
 _TRIES = 8
+_PAID_TRIES = 3  # of those that may be billed without an answer, such as time-outs
+_UNREACHED = 3  # tries to connect where nothing was answered yet
 _LONGEST_WAIT = 60.0  # seconds between tries, unless the endpoint asks for more
-_TOO_LONG_TO_WAIT = 900.0  # an endpoint that asks for more is out of quota
-_FRUITLESS = 8  # requests in a row that ran out of tries: the endpoint is down
+_FRUITLESS = 8  # requests in a row that got no answer: it is not about the requests
 
 
 class _TryAgain(Exception):
-    """A try failed in a way that another may not. `paid`: the endpoint may bill it all the same."""
+    """A try failed in a way that another may not."""
 
-    def __init__(self, reason: str, *, after: float | None = None, refused: bool = False, paid: bool = False):
+    def __init__(
+        self,
+        reason: str,
+        *,
+        after: float | None = None,
+        paid: Tokens | None = None,
+        crowded: bool = False,
+        late: bool = False,
+        unreached: bool = False,
+    ):
         super().__init__(reason)
-        self.after, self.refused, self.paid = after, refused, paid
+        self.after = after  # seconds that the endpoint asks to wait
+        self.paid = paid  # what it may bill all the same
+        self.crowded = crowded  # fewer at once may do better
+        self.late = late
+        self.unreached = unreached
+
+
+@dataclasses.dataclass(frozen=True)
+class Books:
+    """Where a run keeps what it hears, what became of it, and what it spends."""
+
+    replies: Appender[Reply]
+    heard: Appender[Heard]
+    losses: Losses
+    budget: Budget
+
+
+@dataclasses.dataclass
+class Known:
+    """What a command has found out about its endpoint."""
+
+    dialect: Dialect
+    answered: bool = False  # whether it has answered at all: a rejection is then about the request
 
 
 class Asking:
     """One run over a list of requests.
 
     Args:
-      client: an `AsyncOpenAI` that does not retry by itself; how to try again is decided here.
-      requests: drawn from as they start, so they may be more than fit into memory; those in `replies` are skipped.
+      requests: drawn from as they start, so they may be more than fit into memory; those in `books` are skipped.
       total: how many there are.
-      replies: where answers are kept.
-      losses: where tries are noted that may be paid for without one.
       right: says of an answer whether it is right, for the progress line.
     """
 
     def __init__(
         self,
-        client: "AsyncOpenAI",
+        wire: Wire,
+        known: Known,
         requests: Iterable[Request],
         total: int,
-        replies: Appender[Reply],
-        losses: Losses,
-        spending: Budget,
+        books: Books,
         pace: Pace,
         right: Callable[[Request, Reply], bool],
     ):
-        self._client, self._requests, self._replies = client, iter(requests), replies
-        self._losses, self._budget, self._pace, self._right = losses, spending, pace, right
+        self._wire, self._known, self._requests, self._books = wire, known, iter(requests), books
+        self._pace, self._right, self._budget = pace, right, books.budget
+        self._replies, self._heard = Saving(books.replies), Saving(books.heard)
         self._outcome = Outcome(total)
-        self._progress = Progress(self._outcome, spending)
+        self._progress = Progress(self._outcome, self._budget, wire.url)
         self._asking: set[str] = set()
         self._workers: list[asyncio.Task[None]] = []
         self._in_flight: set[asyncio.Task[None]] = set()  # those that wait for the endpoint or for the disk
-        self._room = asyncio.Event()
-        self._disk = asyncio.Lock()
-        self._unsaved: list[Reply] = []
+        self._room, self._landed = asyncio.Event(), asyncio.Event()
         self._fruitless = 0
+        self._doubtful: list[tuple[Request, Failure]] = []  # refused, and it is not known whether each or all would be
 
     async def run(self, concurrency: int) -> Outcome:
         """Asks until all is answered or something ends it (see `Outcome.stopped`).
@@ -93,9 +116,11 @@ class Asking:
         self._workers = [asyncio.create_task(self._work()) for _ in range(concurrency)]
         with on_interrupt(lambda: self._stop("interrupted")), self._progress:
             ended = await asyncio.gather(*self._workers, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
-                raise error
+            for error in ended:
+                if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
+                    raise error
+            self._refuse_all_rejected()
+            await self._settle_doubts()
         return self._outcome
 
     def _stop(self, why: str) -> None:
@@ -108,8 +133,8 @@ class Asking:
     async def _work(self) -> None:
         try:
             for request in self._requests:  # one iterator for all workers
-                if request.id in self._replies.rows:
-                    self._count(request, self._replies.rows[request.id])
+                if request.id in self._books.replies.rows:
+                    self._count(request, self._books.replies.rows[request.id])
                 elif request.id in self._asking:  # by another worker: the same question twice
                     self._outcome.total -= 1
                 else:
@@ -129,137 +154,180 @@ class Asking:
     async def _ask(self, request: Request) -> None:
         """Tries until there is an answer, kept and counted, or no try is left."""
         worst, expected = budget.worst(request.body), sum(budget.likely(request.body))
-        reason = ""
+        if await self._read_earlier(request, worst):
+            return
+        reason, paid, late, limit_s = "", 0, False, self._wire.timeout_s
         for number in range(_TRIES):
             if not await self._hold(worst):
                 return
             try:
-                reply = await self._try(request, worst, expected)
+                await self._try(request, worst, expected, limit_s)
                 self._fruitless = 0
-                self._count(request, reply)
-                self._progress.new += 1
-                self._progress.tokens += sum(reply.tokens)
                 return
             except _TryAgain as failure:
-                reason, wait = str(failure), failure.after
+                reason, wait, late = str(failure), failure.after, failure.late
+                paid += failure.paid is not None
+                if late:
+                    reason = f"{reason} (--timeout_s={self._wire.timeout_s:g}, doubled at each try)"
+                    limit_s, wait = 2 * limit_s, 0.0
+                if failure.unreached and not self._progress.new and number + 1 >= _UNREACHED:
+                    raise UserError(f"{self._wire.url}: {reason}; nothing was asked; see --base_url") from None
+                self._progress.failed(reason)
             finally:
                 self._budget.release(worst)
                 self._room.set()
-            if self._outcome.stopped:
+            if self._outcome.stopped or paid >= _PAID_TRIES:
                 break
             await asyncio.sleep(_backoff(number) if wait is None else wait * random.uniform(1, 1.25))
         self._outcome.failures[reason] += 1
         self._fruitless += 1
+        if late and not self._progress.new:
+            self._stop(f"{self._wire.url}: {reason}; raise it, or lower --max_tokens or --concurrency")
         if self._fruitless >= _FRUITLESS:
-            self._stop(f"{_FRUITLESS} requests in a row without an answer in {_TRIES} tries; the last: {reason}")
+            self._stop(f"{_FRUITLESS} requests in a row without an answer; the last from {self._wire.url}: {reason}")
 
     async def _hold(self, worst: Tokens) -> bool:
         """Waits until the budget has room for the request; False when it never will."""
         while not self._budget.hold(worst):
             if not self._budget.holds:
-                self._stop(NO_ROOM)
+                self._stop(self._budget.no_room())
                 return False
             self._room.clear()
             await self._room.wait()
         return True
 
-    async def _try(self, request: Request, worst: Tokens, expected: int) -> Reply:
+    async def _try(self, request: Request, worst: Tokens, expected: int, limit_s: float) -> None:
         started = await self._pace.enter(expected)
+        while self._rejected_from_the_start():  # while it waited for its turn
+            self._pace.leave(expected, 0, answered=False)
+            await self._while_doubtful()
+            started = await self._pace.enter(expected)
         used, failure = expected, None
         task = asyncio.current_task()
         assert task is not None
         self._in_flight.add(task)
+        self._progress.in_flight += 1
         try:
-            reply = await self._send(request, worst)
-            used = sum(reply.tokens)
-            self._budget.spend(reply.tokens, reply.cost_usd)
-            await self._keep(reply)
-            return reply
+            used = await self._settle(request, await self._send(request, limit_s), worst)
         except _TryAgain as error:
             failure = error
-            if error.paid:
-                self._budget.spend(worst)
-                self._losses.add(worst)
+            if error.paid is not None:
+                self._book(error.paid, str(error))
             raise
         finally:
             self._in_flight.discard(task)
-            if failure and failure.refused:
-                self._pace.refuse(started, failure.after or _backoff(0))
+            self._progress.in_flight -= 1
+            self._landed.set()
+            if failure and failure.crowded:
+                self._pace.refuse(started, (failure.after or _backoff(0)) if failure.paid is None else 0.0)
             else:
-                self._pace.leave(expected, used)
+                self._pace.leave(expected, used, answered=failure is None)
 
-    async def _send(self, request: Request, worst: Tokens) -> Reply:
-        import openai
+    def _book(self, tokens: Tokens, reason: str, *, bound: bool = True) -> None:
+        self._budget.spend(tokens, booked=bound)
+        self._books.losses.add(tokens, self._wire.clean(reason), bound=bound)
 
-        try:
-            body = chat.wire(request.body, self._client)
-            text = await self._client.post("/chat/completions", body=body, cast_to=str)
-            return chat.read_completion(request.id, json.loads(text), worst, self._budget.price)
-        except openai.APIStatusError as error:
-            if finish := chat.unanswerable(error.status_code, error.body):
-                return chat.unanswered(request.id, finish)
-            raise _again_or_never(error, self._client) from None
-        except openai.APIConnectionError as error:
-            cause = type(error.__cause__).__name__  # the HTTP library's own class, whichever it is
-            raise _TryAgain(f"no connection ({cause})", paid=not cause.startswith("Connect")) from None
-        except ValueError as error:
-            raise _TryAgain(f"a malformed answer: {error}"[:100], paid=True) from None
+    async def _send(self, request: Request, limit_s: float) -> Answer | Failure:
+        """The judgement of a response, which is on the disk by then where it may have been billed."""
+        while True:
+            body = self._known.dialect.body(request.body)
+            try:
+                came = await self._wire.post(body, limit_s)
+            except Broken as error:
+                if error.hopeless and not self._progress.new:
+                    raise UserError(f"{self._wire.url}: {error}; nothing was asked") from None
+                paid = budget.lost(request.body, self._budget.price) if error.sent else None
+                raise _TryAgain(
+                    self._wire.clean(str(error)), paid=paid, crowded=error.sent, late=error.late,
+                    unreached=not error.sent,
+                ) from None  # fmt: skip
+            if came.status == 200:
+                text = came.body.decode("utf-8", errors="replace")
+                await self._heard.keep(Heard(id=heard.next_id(self._books.heard, request.id), body=text))
+            judged = response.read(came.status, came.headers, came.body)
+            if isinstance(judged, Answer) or not self._known.dialect.learn(judged.parameters, body):
+                return judged
 
-    async def _keep(self, reply: Reply) -> None:
-        """Returns when the reply is on the disk. Whoever comes first saves for all who wait behind it."""
-        self._unsaved.append(reply)
-        async with self._disk:
-            rows, self._unsaved = self._unsaved, []
-            if rows:
-                try:
-                    await asyncio.to_thread(self._replies.append, *rows)
-                except OSError as error:
-                    raise UserError(f"cannot write {self._replies.path}: {error.strerror}") from None
+    async def _settle(self, request: Request, judged: Answer | Failure, worst: Tokens) -> int:
+        """Keeps an answer or a failure of the request's own; returns the tokens that were used.
 
+        Raises:
+          _TryAgain: another try may do better.
+          UserError: only the user can mend it.
+        """
+        if isinstance(judged, Answer):
+            reply = chat.reply(request.id, judged, worst, self._budget.price)
+            await self._keep(request, reply)
+            self._known.answered = True
+            await self._settle_doubts()
+            if judged.model and judged.model != request.body["model"]:
+                self._progress.say_once(f"{request.body['model']} was asked for; {judged.model} answers")
+            self._progress.new += 1
+            self._progress.tokens += sum(reply.tokens)
+            return sum(reply.tokens)
+        if judged.kind is Kind.OWN and self._known.answered:
+            await self._keep(request, chat.unanswered(request.id, judged, self._budget.price))
+        elif judged.kind in (Kind.OWN, Kind.REJECTED, Kind.PARAMETER):
+            self._doubtful.append((request, judged))
+            if len(self._doubtful) >= _FRUITLESS:
+                raise self._wire.refusal(judged, f"{len(self._doubtful)} requests in a row")
+        elif judged.kind in (Kind.PASSING, Kind.CROWDED) or (judged.kind is Kind.NO_API and self._known.answered):
+            raise self._again(request, judged)
+        else:
+            raise self._wire.refusal(judged)
+        return 0
 
-def refusal(error: "openai.APIStatusError", client: "AsyncOpenAI") -> UserError:
-    """The error of an endpoint in clear words, without the key, and what to look at."""
-    said = error.message.replace(client.api_key, "[key]")[:500]
-    return UserError(f"{client.base_url} answers: {said}{_REMEDIES.get(error.status_code, '')}")
+    def _again(self, request: Request, failure: Failure) -> _TryAgain:
+        """What a passing failure costs: what it reports, or what may be billed at most."""
+        paid = None
+        if failure.usage != (None, None):
+            lost = budget.lost(request.body, self._budget.price) if failure.billed else Tokens(0, 0)
+            self._book(chat.counted(failure.usage, lost), failure.said, bound=None in failure.usage and failure.billed)
+        elif failure.billed:
+            paid = budget.lost(request.body, self._budget.price)
+        crowded = failure.kind is Kind.CROWDED
+        return _TryAgain(self._wire.clean(failure.said), after=failure.after, paid=paid, crowded=crowded)
 
+    async def _keep(self, request: Request, reply: Reply) -> None:
+        self._budget.spend(reply.tokens, reply.cost_usd, booked=reply.bound)
+        await self._replies.keep(reply)
+        self._count(request, reply)
 
-def _again_or_never(error: "openai.APIStatusError", client: "AsyncOpenAI") -> Exception:
-    """What an error status means: a `_TryAgain` for a passing trouble, a `UserError` for what users must mend."""
-    status, after = error.status_code, _retry_after(error.response.headers)
-    passing = status in (408, 409, 429) or status >= 500
-    if passing and error.code != "insufficient_quota" and (after or 0) <= _TOO_LONG_TO_WAIT:
-        return _TryAgain(f"status {status}", after=after, refused=status == 429)
-    return refusal(error, client)
+    async def _read_earlier(self, request: Request, worst: Tokens) -> bool:
+        """Whether an answer had come when an earlier run was killed; it is kept now."""
+        earlier = heard.last(self._books.heard, request.id)
+        judged = response.read(200, {}, earlier.body.encode()) if earlier else None
+        if isinstance(judged, Answer):
+            await self._keep(request, chat.reply(request.id, judged, worst, self._budget.price))
+            return True
+        return False
 
+    # --- refused, and it is not known yet whether it is about the request or about all -------------------------------
 
-_REMEDIES = {
-    400: "; see --model, --max_tokens, --temperature",
-    401: "; see OPENAI_API_KEY",
-    403: "; see OPENAI_API_KEY",
-    404: "; see --model and --base_url",
-    429: "; see the quota of this account",
-}
+    async def _while_doubtful(self) -> None:
+        """Waits, while a rejection may be of the set-up's making, for what is in flight.
 
+        Raises:
+          UserError: all of that was rejected too.
+        """
+        while self._rejected_from_the_start() and self._in_flight:
+            self._landed.clear()
+            await self._landed.wait()
+        self._refuse_all_rejected()
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a response asks to wait, given as milliseconds, seconds or a date."""
-    if (milliseconds := _float(headers.get("retry-after-ms"))) is not None:
-        return milliseconds / 1000
-    given = headers.get("retry-after")
-    if (seconds := _float(given)) is not None:
-        return seconds
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(given or "").timestamp() - time.time())
-    except ValueError:
-        return None
+    def _rejected_from_the_start(self) -> bool:
+        return not self._known.answered and any(failure.kind is not Kind.OWN for _, failure in self._doubtful)
 
+    def _refuse_all_rejected(self) -> None:
+        if self._rejected_from_the_start():
+            raise self._wire.refusal(next(failure for _, failure in self._doubtful if failure.kind is not Kind.OWN))
 
-def _float(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if 0 <= value < math.inf else None
+    async def _settle_doubts(self) -> None:
+        """Keeps them as the requests' own failures: others were answered, or all there are say so in known words."""
+        doubtful, self._doubtful = self._doubtful, []
+        for request, failure in doubtful:
+            await self._keep(request, chat.unanswered(request.id, failure, self._budget.price))
+            self._progress.failed(self._wire.clean(failure.said))
 
 
 def _backoff(number: int) -> float:

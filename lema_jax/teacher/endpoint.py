@@ -4,30 +4,35 @@ import asyncio
 import dataclasses
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from lema_jax import records
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
-from lema_jax.teacher import batch, budget, losses
+from lema_jax.teacher import batch, budget, heard, losses
 from lema_jax.teacher.budget import Budget, Price, Tokens
 from lema_jax.teacher.chat import Outcome, Paid, Reply, Request
-from lema_jax.teacher.client import Asking
+from lema_jax.teacher.client import Asking, Books, Known
+from lema_jax.teacher.heard import Heard
 from lema_jax.teacher.losses import Losses
 from lema_jax.teacher.pace import Pace
+from lema_jax.teacher.wire import Dialect, Wire, address
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+_START = 4  # requests at once, at first, where nobody says what they cost: a server of one's own has few slots
+_ABOVE_ZERO = ("requests_per_minute", "tokens_per_minute", "timeout_s", "batch_poll_s")
+_AT_LEAST_ZERO = ("max_cost_usd", "max_tokens_total")
 
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """Where to ask, how fast, and what it may cost."""
+    """Where to ask, how fast, and what it may cost.
+
+    Raises:
+      UserError: an address that nothing can be sent to, or a number that is none.
+    """
 
     base_url: str | None = None  # None: OpenAI's own
     concurrency: int = 32
@@ -37,8 +42,23 @@ class Endpoint:
     max_cost_usd: float = math.inf  # this and the next count what earlier runs spent too, or may have
     max_tokens_total: float = math.inf
     usd_per_million: tuple[str, ...] = ()
+    release_bookings: bool = False
     batch: bool = False
     batch_poll_s: float = 30.0
+    _known: Known = dataclasses.field(init=False, repr=False, compare=False)  # found out while asking
+    _released: set[Path] = dataclasses.field(init=False, repr=False, compare=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        for name in _ABOVE_ZERO:
+            if not getattr(self, name) > 0:
+                raise UserError(f"--{name}={getattr(self, name)}: give a number above 0")
+        for name in _AT_LEAST_ZERO:
+            if not getattr(self, name) >= 0:
+                raise UserError(f"--{name}={getattr(self, name)}: give a number that is not below 0")
+        if not self.concurrency >= 1:
+            raise UserError(f"--concurrency={self.concurrency}: give 1 or more")
+        budget.price("", self.usd_per_million)
+        object.__setattr__(self, "_known", Known(Dialect(address(self.base_url))))
 
     def ask(
         self,
@@ -56,47 +76,52 @@ class Endpoint:
         Raises:
           UserError: no key, a limit in USD without a price, or an answer of the endpoint that only the user can mend.
         """
-        total, missing, model, worst = 0, 0, "", Tokens(0, 0)
+        total, model, missing = 0, "", []
         for request in requests():
             total, model = total + 1, request.body["model"]
             if request.id not in replies.rows:
-                missing, worst = missing + 1, budget.largest(worst, budget.worst(request.body))
-        if not total:
-            return Outcome(0)
-        at_once = min(self.concurrency, missing)
-        in_flight = Tokens(at_once * worst.prompt, at_once * worst.completion)
-        spending = self._budget(model, replies.rows.values(), losses.read(replies.path))
-        return asyncio.run(self._ask(requests, total, in_flight, replies, spending, right))
+                missing.append(budget.lost(request.body, self.price(model)))
+            elif replies.rows[request.id].completion_tokens:
+                self._known.answered = True
+        if not missing and not self.batch:
+            return Outcome(total, total, sum(right(request, replies.rows[request.id]) for request in requests()))
+        price, wire = self._budget(model).price, self.connect()  # what the user must mend comes before any file
+        in_flight = budget.most(missing, 0 if self.batch else self.concurrency)
+        with (
+            Losses(replies.path, price) as lost,
+            Appender(heard.beside(replies.path), Heard) as came,
+        ):
+            if self.release_bookings and replies.path not in self._released:  # those of earlier runs, not of this one
+                lost.release()
+                self._released.add(replies.path)
+            spending = self._budget(model, replies.rows.values(), lost.counting())
+            books = Books(replies, came, lost, spending)
+            with lost.in_flight(in_flight):
+                return asyncio.run(self._ask(wire, requests, total, books, right))
 
     async def _ask(
         self,
+        wire: Wire,
         requests: Callable[[], Iterable[Request]],
         total: int,
-        in_flight: Tokens,
-        replies: Appender[Reply],
-        spending: Budget,
+        books: Books,
         right: Callable[[Request, Reply], bool],
     ) -> Outcome:
-        async with self.connect() as client:
+        async with wire:
             if self.batch:
-                return await batch.Batches(client, replies, spending, self.batch_poll_s).run(requests, right)
-            pace = Pace(self.concurrency, self.requests_per_minute, self.tokens_per_minute)
-            with Losses(replies.path, spending.price) as lost, lost.in_flight(in_flight):
-                asking = Asking(client, requests(), total, replies, lost, spending, pace, right)
-                return await asking.run(min(self.concurrency, total))
+                return await batch.Batches(wire, self._known, books, self.batch_poll_s).run(requests, right)
+            start = None if books.budget.price else _START
+            pace = Pace(self.concurrency, self.requests_per_minute, self.tokens_per_minute, start)
+            asking = Asking(wire, self._known, requests(), total, books, pace, right)
+            return await asking.run(min(self.concurrency, total))
 
-    def connect(self) -> "AsyncOpenAI":
-        """The official client, its own retries off.
+    def connect(self) -> Wire:
+        """The way there.
 
         Raises:
           UserError: OpenAI's own endpoint without a key in the environment; others may need none.
         """
-        import openai
-
-        key = os.environ.get("OPENAI_API_KEY")
-        if not key and not self.base_url and "OPENAI_BASE_URL" not in os.environ:
-            raise UserError("no key: set OPENAI_API_KEY, or give --base_url of an endpoint that needs none")
-        return openai.AsyncOpenAI(api_key=key or "none", base_url=self.base_url, max_retries=0, timeout=self.timeout_s)
+        return Wire(self.base_url, self.timeout_s)
 
     def estimate(self, requests: Iterable[Request], replies: Path) -> str:
         """What asking would take, in words; nothing is asked and nothing written."""
@@ -111,7 +136,8 @@ class Endpoint:
             count += 1
             likely = budget.likely(request.body)
             tokens = Tokens(tokens.prompt + likely.prompt, tokens.completion + likely.completion)
-        spending, price = self._budget(model, kept(), losses.read(replies)), self.price(model)
+        lost = (row for row in losses.read(replies) if not (row.bound and self.release_bookings))
+        spending, price = self._budget(model, kept(), lost), self.price(model)
         usd = price.of(tokens) if price else 0.0
         lines = [
             f"{count:,} requests to ask ({answered:,} are answered already): about {tokens.prompt:,} prompt tokens and"
@@ -122,7 +148,7 @@ class Endpoint:
         else:
             source = "--usd_per_million" if self.usd_per_million else f"list of {budget.LISTED}"
             halved = ", halved by --batch" if self.batch else ""
-            spent = f", beside ${spending.spent_usd:,.2f} that are spent" if spending.spent_usd else ""
+            spent = f", beside {told}" if (told := spending.told()) else ""
             each = f"${price.prompt:g} and ${price.completion:g} a million ({source}{halved})"
             lines.append(f"at {each}: at most about ${usd:,.2f}{spent}")
         if spending.spent_usd + usd > self.max_cost_usd:
@@ -142,7 +168,7 @@ class Endpoint:
         """The limits, and what earlier runs have spent of them."""
         spending = Budget(self.price(model), self.max_cost_usd, self.max_tokens_total)
         for paid in itertools.chain(*earlier):
-            spending.spend(paid.tokens, paid.cost_usd)
+            spending.spend(paid.tokens, paid.cost_usd, booked=paid.bound)
         return spending
 
 
@@ -154,9 +180,14 @@ def replies_of(out: str | Path) -> Path:
 def define_flags() -> Callable[[], Endpoint]:
     """Defines the flags of `Endpoint` for the door that calls it; returns what reads them after parsing."""
     flags.disclaim_key_flags()  # they are the door's
-    usual = Endpoint()
+    usual = Endpoint  # whose defaults are the flags'
     base_url = flags.DEFINE_string("base_url", None, "an OpenAI-compatible endpoint; OpenAI's own if not given")
-    concurrency = flags.DEFINE_integer("concurrency", usual.concurrency, "the most requests in flight", lower_bound=1)
+    concurrency = flags.DEFINE_integer(
+        "concurrency",
+        usual.concurrency,
+        f"the most requests in flight; {_START} at first where no price is known, fewer after time-outs and refusals",
+        lower_bound=1,
+    )
     requests = flags.DEFINE_float(
         "requests_per_minute", usual.requests_per_minute, "the most requests to start in a minute", lower_bound=1e-3
     )
@@ -167,7 +198,10 @@ def define_flags() -> Callable[[], Endpoint]:
         lower_bound=1e-3,
     )
     timeout = flags.DEFINE_float(
-        "timeout_s", usual.timeout_s, "seconds after which a request is tried again", lower_bound=1e-3
+        "timeout_s",
+        usual.timeout_s,
+        "seconds to wait for an answer; a request that has none is tried again twice, each time with twice as long",
+        lower_bound=1e-3,
     )
     usd = flags.DEFINE_float("max_cost_usd", usual.max_cost_usd, "spend no more, earlier runs included", lower_bound=0)
     total = flags.DEFINE_float(
@@ -175,6 +209,11 @@ def define_flags() -> Callable[[], Endpoint]:
     )
     prices = flags.DEFINE_list(
         "usd_per_million", [], f"prices of a million tokens, prompt,completion; else our list of {budget.LISTED}"
+    )
+    release = flags.DEFINE_bool(
+        "release_bookings",
+        usual.release_bookings,
+        "count no more what earlier tries without an answer may have cost at most: the bill says they cost nothing",
     )
     batched = flags.DEFINE_bool("batch", usual.batch, "use the Batch API: half those prices, within a day")
     poll = flags.DEFINE_float("batch_poll_s", usual.batch_poll_s, "seconds between looks at a batch", lower_bound=1e-3)
@@ -187,6 +226,7 @@ def define_flags() -> Callable[[], Endpoint]:
         max_cost_usd=usd.value,
         max_tokens_total=total.value,
         usd_per_million=tuple(prices.value),
+        release_bookings=release.value,
         batch=batched.value,
         batch_poll_s=poll.value,
     )

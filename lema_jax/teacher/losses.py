@@ -1,7 +1,7 @@
 """What may have been paid for without an answer: noted on the disk, so that no restart crosses a budget.
 
 A request that is given up after it was sent may be billed all the same, and so may all that was in flight when a run
-was killed. Both count at their worst.
+was killed. Both are booked at their worst, apart from what was paid; who has seen the bill may release the bookings.
 """
 
 import contextlib
@@ -15,15 +15,19 @@ from lema_jax.records import Appender
 from lema_jax.teacher.budget import Price, Tokens
 from lema_jax.teacher.chat import Paid
 
-_LOST, _SENT, _LANDED = "lost/", "sent/", "landed/"
+_LOST, _SENT, _LANDED, _RELEASED = "lost/", "sent/", "landed/", "released/"
 
 
 class Loss(Paid):
-    """Tokens that may be billed. `id` says of what, and ends in a number that makes it this file's only one.
+    """Tokens that may be billed. `id` says of what, and ends in what makes it this file's only one.
 
     `lost/N`: of a try without an answer. `sent/N`: of all that a run can have in flight at a time; `landed/N` follows
-    when that run has ended by itself, and then nothing of it was lost.
+    when that run has ended by itself, and then nothing of it was lost. `released/N`: none of the rows before it counts
+    any more.
     """
+
+    bound: bool = True  # False: the endpoint said how many, and they are paid for
+    reason: str = ""  # why there is no answer
 
 
 class Losses:
@@ -32,9 +36,13 @@ class Losses:
     def __init__(self, replies: Path, price: Price | None):
         self._file, self._price = Appender(_beside(replies), Loss), price
 
-    def add(self, tokens: Tokens) -> None:
-        """Notes a try that may be paid for and has no answer."""
-        self._note(f"{_LOST}{len(self._file.rows)}", tokens)
+    def add(self, tokens: Tokens, reason: str = "", *, name: str = "", bound: bool = True) -> bool:
+        """Notes a try that may be paid for and has no answer; False where one of this name is noted already."""
+        id = f"{_LOST}{name or len(self._file.rows)}"
+        if id in self._file.rows:
+            return False
+        self._note(id, tokens, reason, bound)
+        return True
 
     @contextlib.contextmanager
     def in_flight(self, tokens: Tokens) -> Iterator[None]:
@@ -51,13 +59,23 @@ class Losses:
             raise
         self._note(f"{_LANDED}{number}", Tokens(0, 0))
 
-    def _note(self, id: str, tokens: Tokens) -> None:
+    def _note(self, id: str, tokens: Tokens, reason: str = "", bound: bool = True) -> None:
         usd = self._price and self._price.of(tokens)
-        row = Loss(id=id, prompt_tokens=tokens.prompt, completion_tokens=tokens.completion, cost_usd=usd)
+        used = {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion, "cost_usd": usd}
+        row = Loss(id=id, **used, bound=bound, reason=reason)
         try:
             self._file.append(row)
         except OSError as error:
             raise UserError(f"cannot write {self._file.path}: {error.strerror}; make room and run it again") from None
+
+    def release(self) -> None:
+        """Takes back what is booked so far: those tries were not billed."""
+        if any(row.bound for row in self.counting()):
+            self._note(f"{_RELEASED}{len(self._file.rows)}", Tokens(0, 0))
+
+    def counting(self) -> list[Loss]:
+        """The losses that count."""
+        return counting(list(self._file.rows.values()))
 
     def __enter__(self) -> Self:
         return self
@@ -73,9 +91,15 @@ def read(replies: Path) -> list[Loss]:
       UserError: a malformed line.
     """
     path = _beside(replies)
-    rows = list(records.read(path, Loss, growing=True)) if path.exists() else []
+    return counting(list(records.read(path, Loss, growing=True))) if path.exists() else []
+
+
+def counting(rows: list[Loss]) -> list[Loss]:
+    """Of a file's rows, those whose tokens count: neither landed nor released, unless they are paid for."""
+    released = max((number for number, row in enumerate(rows) if row.id.startswith(_RELEASED)), default=-1)
     landed = {row.id.removeprefix(_LANDED) for row in rows if row.id.startswith(_LANDED)}
-    return [row for row in rows if row.id.removeprefix(_SENT) not in landed]
+    kept = (row for number, row in enumerate(rows) if number > released or not row.bound)
+    return [row for row in kept if row.id.startswith((_LOST, _SENT)) and row.id.removeprefix(_SENT) not in landed]
 
 
 def _beside(replies: Path) -> Path:

@@ -7,13 +7,23 @@ import math
 class Pace:
     """Admits requests one after the other, and slows down when the endpoint refuses.
 
-    A refusal halves the number in flight, an answer lets it grow again by a fraction (additive increase,
-    multiplicative decrease). The limits a minute are kept by one clock: each request moves the earliest start of the
-    next by the share of a minute that it takes.
+    A refusal, a time-out or a broken connection halves the number in flight, an answer lets it grow again by a fraction
+    (additive increase, multiplicative decrease). The limits a minute are kept by one clock: each request moves the
+    earliest start of the next by the share of a minute that it takes.
+
+    Args:
+      start: how many at once at first; as many as there may be when None.
     """
 
-    def __init__(self, concurrency: int, requests_per_minute: float = math.inf, tokens_per_minute: float = math.inf):
-        self._most = self._limit = float(concurrency)
+    def __init__(
+        self,
+        concurrency: int,
+        requests_per_minute: float = math.inf,
+        tokens_per_minute: float = math.inf,
+        start: int | None = None,
+    ):
+        self._most = float(concurrency)
+        self._limit = self._most if start is None else float(min(start, concurrency))
         self._per_minute = requests_per_minute, tokens_per_minute
         self._running = 0
         self._next_start = self._resume_at = self._slowed_at = 0.0  # on the loop's clock
@@ -33,15 +43,16 @@ class Pace:
             self._next_start = loop.time() + self._share(tokens)
             return loop.time()
 
-    def leave(self, expected: int, used: int) -> None:
+    def leave(self, expected: int, used: int, *, answered: bool = True) -> None:
         """A request ended. Corrects the clock by the tokens it took, `used`, beside those `expected`."""
         self._running -= 1
-        self._limit = min(self._most, self._limit + 1 / self._limit)
+        if answered:
+            self._limit = min(self._most, self._limit + 1 / self._limit)
         self._next_start -= self._share(expected) - self._share(used)
         self._freed.set()
 
     def refuse(self, started: float, seconds: float) -> None:
-        """A request that started at `started` was refused: none starts for `seconds`, and then fewer at once."""
+        """A request that started at `started` was too much: none starts for `seconds`, and then fewer at once."""
         now = asyncio.get_running_loop().time()
         self._running -= 1
         if started >= self._slowed_at:  # those in flight together are refused together; that is one refusal

@@ -8,28 +8,48 @@ from typing import Self
 from lema_jax.teacher.budget import Budget
 from lema_jax.teacher.chat import Outcome
 
+_MOST_SAID = 5  # different reasons that are printed as they come; all are counted
+
 
 class Progress:
     """Prints, while it is entered, how far `outcome` has come: rewritten in a terminal, line by line elsewhere."""
 
-    def __init__(self, outcome: Outcome, spending: Budget):
-        self._outcome, self._budget = outcome, spending
+    def __init__(self, outcome: Outcome, spending: Budget, url: str = ""):
+        self._outcome, self._budget, self._url = outcome, spending, url
         self.new = 0  # answers since it was entered
         self.tokens = 0  # of these
-        self._spent_before = spending.spent_usd
+        self.in_flight = 0  # requests
+        self._failed = 0  # tries
+        self._said: set[str] = set()
+        self._spent_before = spending.paid_usd
+
+    def failed(self, reason: str) -> None:
+        """Counts a try that failed; its reason is printed at once when it is a new one."""
+        self._failed += 1
+        self.say_once(f"{self._url}: {reason}")
+
+    def say_once(self, what: str) -> None:
+        """Prints something at once, unless it was said before or too much was."""
+        if what not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(what)
+            print(("\r\033[K" if sys.stderr.isatty() else "") + what, file=sys.stderr, flush=True)
 
     def line(self, seconds: float) -> str:
-        """The state after so many seconds: done, right, money spent and projected, tokens/s, time left."""
+        """The state after so many seconds: done, right, failed tries, money paid and projected, tokens/s, time left."""
         outcome, budget = self._outcome, self._budget
         parts = [f"{outcome.answered:,}/{outcome.total:,} answered"]
         if outcome.answered:
             parts.append(f"right {outcome.right / outcome.answered:.1%}")
+        if self.in_flight:
+            parts.append(f"{self.in_flight:,} in flight")
+        if self._failed:
+            parts.append(f"{self._failed:,} failed {'try' if self._failed == 1 else 'tries'}")
         left = outcome.total - outcome.answered
-        if budget.spent_usd:
+        if told := budget.told():
             projected = budget.spent_usd
             if self.new:
-                projected += (budget.spent_usd - self._spent_before) / self.new * left
-            parts.append(f"${budget.spent_usd:.2f} spent, ${projected:.2f} projected")
+                projected += (budget.paid_usd - self._spent_before) / self.new * left
+            parts.append(f"{told}, ${projected:,.2f} projected")
         if self.new and seconds > 0:
             parts.append(f"{self.tokens / seconds:,.0f} tokens/s")
             minutes, rest = divmod(round(left * seconds / self.new), 60)

@@ -80,3 +80,32 @@ def test_what_was_paid_at_another_price_is_counted_as_it_was():
     assert spending.spent_tokens == 2_000_000
     assert spending.hold(Tokens(500_000, 0))
     assert not spending.hold(Tokens(1, 0))
+
+
+def test_what_was_paid_is_told_apart_from_what_is_booked():
+    spending = Budget(Price(1.0, 1.0), max_usd=5.0)
+    assert spending.told() == ""
+    assert "booked" not in spending.no_room()
+    spending.spend(Tokens(1_000_000, 0))
+    assert spending.told() == "$1.00 paid"
+    spending.spend(Tokens(3_500_000, 0), booked=True)
+    assert spending.told() == "$1.00 paid, at most $3.50 more booked"
+    assert (spending.spent_usd, spending.spent_tokens) == (4.5, 4_500_000)
+    assert "$3.50 of it are only booked" in spending.no_room()
+    assert "--release_bookings" in spending.no_room()
+
+
+@pytest.mark.parametrize("usd", [-1.0, math.nan, math.inf, -math.inf])
+def test_nothing_makes_money(usd):
+    spending = Budget(Price(1.0, 1.0), max_usd=5.0)
+    spending.spend(Tokens(-(10**9), 1_000_000), usd)
+    assert (spending.spent_usd, spending.spent_tokens) == (1.0, 1_000_000)
+
+
+@given(st.lists(tokens), st.integers(0, 5))
+def test_the_most_of_any_so_many_is_no_less_than_each_choice(each, count):
+    most = budget.most(each, count)
+    for chosen in (each[:count], each[-count:] if count else [], sorted(each)[-count:] if count else []):
+        assert most.prompt >= sum(one.prompt for one in chosen)
+        assert most.completion >= sum(one.completion for one in chosen)
+    assert budget.most(each, 0) == (0, 0)

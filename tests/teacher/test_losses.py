@@ -41,6 +41,32 @@ def test_what_was_in_flight_counts_unless_the_run_ended_by_itself(tmp_path):
     assert [tokens for tokens, _ in counted(replies)] == [Tokens(1, 1), Tokens(6, 6)]
 
 
+def test_bookings_are_released_and_what_was_paid_is_not(tmp_path):
+    replies = tmp_path / "replies.jsonl"
+    with Losses(replies, PRICE) as noted:
+        noted.release()  # nothing to release is nothing to note
+        noted.add(Tokens(3, 1), "no answer")
+        noted.add(Tokens(4, 0), "half an answer, and its count", bound=False)
+        with pytest.raises(KeyboardInterrupt), noted.in_flight(Tokens(6, 6)):
+            raise KeyboardInterrupt
+        noted.release()
+        noted.add(Tokens(2, 2))
+        noted.release()
+        noted.release()
+        noted.add(Tokens(1, 0))
+    assert [tokens for tokens, _ in counted(replies)] == [Tokens(4, 0), Tokens(1, 0)]
+    assert (tmp_path / "replies.lost.jsonl").read_text().count("released/") == 2
+
+
+def test_one_name_is_booked_once(tmp_path):
+    for _ in range(2):
+        with Losses(tmp_path / "replies.jsonl", PRICE) as noted:
+            first = noted.add(Tokens(1, 1), name="file/1")
+            assert not noted.add(Tokens(1, 1), name="file/1")
+    assert not first
+    assert [tokens for tokens, _ in counted(tmp_path / "replies.jsonl")] == [Tokens(1, 1)]
+
+
 def test_it_counts_from_the_moment_it_is_noted(tmp_path):
     with Losses(tmp_path / "replies.jsonl", None) as noted, noted.in_flight(Tokens(5, 5)):
         assert counted(tmp_path / "replies.jsonl") == [(Tokens(5, 5), None)]

@@ -83,6 +83,25 @@ def test_a_refusal_stops_all_and_halves_the_number_at_once():
     assert 4 < most_at_once(after) <= 8  # and it grows again
 
 
+def test_it_starts_low_where_it_is_told_to_and_rises():
+    times = run(starts(Pace(32, start=4), 200))
+    assert most_at_once(times[:4]) == 4
+    assert times[4:8] == [1.0] * 4
+    assert 10 < most_at_once(times) <= 32
+    assert most_at_once(run(starts(Pace(2, start=4), 20))) == 2
+
+
+def test_a_failure_does_not_make_it_rise():
+    async def main():
+        pace = Pace(8, start=1)
+        for _ in range(20):
+            await pace.enter(1)
+            pace.leave(1, 1, answered=False)
+        return pace._limit
+
+    assert run(main()) == 1
+
+
 def test_it_never_falls_below_one_at_a_time():
     times = run(starts(Pace(2), 12, refused=set(range(12))))
     assert len(times) == 12
@@ -110,12 +129,24 @@ def test_the_line_tells_what_is_done_spent_and_left():
     budget.spend(Tokens(1_000_000, 500_000))  # an earlier run: 2 dollars
     outcome = Outcome(total=1000, answered=400, right=100)
     progress = Progress(outcome, budget)
-    assert progress.line(0) == "400/1,000 answered · right 25.0% · $2.00 spent, $2.00 projected"
+    assert progress.line(0) == "400/1,000 answered · right 25.0% · $2.00 paid, $2.00 projected"
     budget.spend(Tokens(500_000, 250_000))
     progress.new, progress.tokens, outcome.answered = 200, 750_000, 600
     assert progress.line(1000) == (
-        "600/1,000 answered · right 16.7% · $3.00 spent, $5.00 projected · 750 tokens/s · 0:33:20 left"
+        "600/1,000 answered · right 16.7% · $3.00 paid, $5.00 projected · 750 tokens/s · 0:33:20 left"
     )
+
+
+def test_the_line_tells_what_fails_what_is_in_flight_and_what_is_only_booked(capfd):
+    budget = Budget(Price(1.0, 2.0))
+    progress = Progress(Outcome(total=10), budget, "http://host/v1")
+    progress.in_flight = 4
+    for reason in ["no answer", "no answer", "status 500"]:
+        progress.failed(reason)
+    assert capfd.readouterr().err == "http://host/v1: no answer\nhttp://host/v1: status 500\n"
+    assert progress.line(5) == "0/10 answered · 4 in flight · 3 failed tries"
+    budget.spend(Tokens(500_000, 0), booked=True)
+    assert progress.line(5).endswith(" · $0.00 paid, at most $0.50 more booked, $0.50 projected")
 
 
 def test_the_line_of_a_free_endpoint_tells_no_money():

@@ -27,6 +27,7 @@ class Act:
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     delay: float = 0.0
     cut: bool = False  # close the connection in the middle of the body
+    raw: bytes | None = None  # sent in place of a response, as it is; then the connection is closed
 
 
 def completion(text: str | None, finish: str = "stop", *, model: str = "served", usage: bool = True, **message) -> dict:
@@ -38,6 +39,11 @@ def completion(text: str | None, finish: str = "stop", *, model: str = "served",
     if usage:
         made["usage"] = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
     return made
+
+
+def raw(data: bytes) -> Act:
+    """Whatever bytes in place of a response."""
+    return Act(None, raw=data)
 
 
 def error(message: str, status: int, code: str | None = None, **headers: str) -> Act:
@@ -54,13 +60,26 @@ class Server:
     Args:
       key: the only key that it lets in; None lets in everyone.
       finished: how many lines of a batch it does before the batch ends as `batch_end`; None does all of them.
+      batch_api: False answers 404 to all that is of the Batch API.
+      write: the lines of an output file, as the bytes that the file has.
     """
 
     def __init__(
-        self, behave: Behaviour, *, key: str | None = None, finished: int | None = None, batch_end: str = "completed"
+        self,
+        behave: Behaviour,
+        *,
+        key: str | None = None,
+        finished: int | None = None,
+        batch_end: str = "completed",
+        batch_api: bool = True,
+        write: Callable[[list[bytes]], bytes] = b"".join,
     ):
         self.behave, self.key, self.finished, self.batch_end = behave, key, finished, batch_end
+        self.batch_api, self.write = batch_api, write
+        self.gone: set[str] = set()  # ids of batches and files that it does not know any more
         self.asked: list[str] = []  # the last message of each request, as they came in
+        self.bodies: list[dict[str, Any]] = []  # likewise
+        self.headers: list[dict[str, str]] = []  # of every request
         self.answered: list[str] = []  # those whose whole answer was handed to the socket
         self.in_flight = self.most_in_flight = 0
         self.connections = 0
@@ -97,8 +116,11 @@ class Server:
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             given = headers.get("authorization", "").removeprefix("Bearer ")
             return error(f"Incorrect API key provided: {given}.", 401, "invalid_api_key")
+        self.headers.append(headers)
         if path == "/v1/chat/completions":
             return self._complete(json.loads(body))
+        if not self.batch_api or self.gone.intersection(path.split("/")):
+            return error(f"no such path: {path}", 404)
         if path == "/v1/files":
             return self._upload(body)
         if path.startswith("/v1/files/"):
@@ -114,6 +136,7 @@ class Server:
     def _complete(self, body: dict[str, Any]) -> Act:
         asked = body["messages"][-1]["content"]
         self.asked.append(asked)
+        self.bodies.append(body)
         self._times[asked] += 1
         return self.behave(body, self._times[asked])
 
@@ -148,7 +171,7 @@ class Server:
         if self.batch_end == "failed":
             batch["errors"] = {"object": "list", "data": [{"code": "bad", "message": "line 1 is no request"}]}
             return
-        lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+        lines = [json.loads(line) for line in self.files[batch["input_file_id"]].split(b"\n") if line]
         done = len(lines) if self.finished is None else self.finished
         good, bad = [], []
         for line in lines[:done]:
@@ -162,10 +185,8 @@ class Server:
             bad.append({"id": "r", "custom_id": line["custom_id"], "response": None, "error": late})
         for name, rows in (("output_file_id", good[::-1]), ("error_file_id", bad)):  # the order is not kept
             if rows:
-                batch[name] = self._file(b"".join(json.dumps(row).encode() + b"\n" for row in rows), "batch_output")[
-                    "id"
-                ]
-        batch["request_counts"] = {"total": len(lines), "completed": len(good), "failed": len(bad)}
+                batch[name] = self._file(self.write(list(map(_as_line, rows))), "batch_output")["id"]
+        batch["request_counts"] = {"total": len(good) + len(bad), "completed": len(good), "failed": len(bad)}
 
 
 class _Connection(asyncio.Protocol):
@@ -179,6 +200,10 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += data
+        if self.received[:1] == b"\x16":  # who greets in TLS is told off in plain text, as other servers do
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            self.transport.close()
+            return
         head, found, rest = self.received.partition(b"\r\n\r\n")
         if not found:
             return
@@ -206,6 +231,10 @@ class _Connection(asyncio.Protocol):
 
     def send(self, act: Act, asked: str) -> None:
         self.server.in_flight -= 1
+        if act.raw is not None:
+            self.transport.write(act.raw)
+            self.transport.close()
+            return
         body = act.body if isinstance(act.body, bytes) else json.dumps(act.body).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body))} | act.headers
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -215,6 +244,14 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
         elif not self.transport.is_closing():
             self.server.answered.append(asked)
+
+
+def _as_line(row: dict[str, Any]) -> bytes:
+    """A row with its characters as they are, where they can be written at all."""
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(row).encode() + b"\n"
 
 
 def _unchunked(data: bytes) -> bytes:
