@@ -15,8 +15,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from lema_jax import checkpoint, errors, storage
+from lema_jax import checkpoint, cli, storage
 from lema_jax.ahead import compiler, estimate, programs, report, search
+from lema_jax.errors import UserError
 from lema_jax.model import presets
 from lema_jax.model.config import LlamaConfig
 from lema_jax.parallel import chips
@@ -24,12 +25,12 @@ from lema_jax.training.config import TrainConfig
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "A TPU slice: v5e-32, v5p-128, v6e:8x8; unknown names list them all.")
-_SLICES = flags.DEFINE_integer("slices", 1, "So many such slices, joined by the data centre's network.", lower_bound=1)
+_SLICES = flags.DEFINE_integer("slices", 1, "So many such slices, joined by the data centre's network.", 1, 2**16)
 _PRESET = flags.DEFINE_string("preset", "", "Architecture by name, where --config.init is not on this disk.")
 _DECODE = flags.DEFINE_bool("decode", False, "Also prefill and decoding step.")
-_ROWS = flags.DEFINE_integer("rows", 128, "Of --decode: answers under way at a time.", lower_bound=1)
-_PROMPT = flags.DEFINE_integer("prompt", 512, "Of --decode: tokens of a prompt.", lower_bound=1)
-_SLOTS = flags.DEFINE_integer("slots", 2560, "Of --decode: tokens of prompt and answer.", lower_bound=1)
+_ROWS = flags.DEFINE_integer("rows", 128, "Of --decode: answers under way at a time.", 1, 2**16)
+_PROMPT = flags.DEFINE_integer("prompt", 512, "Of --decode: tokens of a prompt.", 1, 2**20)
+_SLOTS = flags.DEFINE_integer("slots", 2560, "Of --decode: tokens of prompt and answer.", 1, 2**20)
 _SEARCH = flags.DEFINE_bool("search", False, "Tries meshes, remat and accumulation, and prints the frontier.")
 _PRICE = flags.DEFINE_float("price_per_chip_hour", 0.0, "In any currency; prices the run.", lower_bound=0.0)
 _CALIBRATE = flags.DEFINE_string("calibrate", "", "A --json report with measured_seconds_per_step added to it.")
@@ -40,10 +41,8 @@ TOO_LARGE = 2
 def main(argv: Sequence[str]) -> int:
     """The door of `ahead`."""
     if len(argv) > 1:
-        raise errors.UserError(f"unknown argument {argv[1]!r}; fields are set by --config.field=value")
-    if _CONFIG.value is None:
-        raise errors.UserError("--config is missing; name a file of configs/, such as configs/llama2_70b_gsm8k.py")
-    config: TrainConfig = _CONFIG.value
+        raise UserError(f"unknown argument {argv[1]!r}; fields are set by --config.field=value")
+    config = cli.config_of(_CONFIG, TrainConfig)
     where = chips.named(_TOPOLOGY.value, _SLICES.value)
     llama = architecture(config, _PRESET.value)
     ratio = estimate.calibration(_CALIBRATE.value, where) if _CALIBRATE.value else None
@@ -73,7 +72,7 @@ def architecture(config: TrainConfig, preset: str) -> LlamaConfig:
     if config.model is not None:
         return config.model
     if not (storage.place(config.init) / "model.json").exists():
-        raise errors.UserError(
+        raise UserError(
             f"init={config.init!r} is not on this disk; name its architecture with --preset, "
             f"one of {', '.join(presets.names())}"
         )
@@ -81,4 +80,4 @@ def architecture(config: TrainConfig, preset: str) -> LlamaConfig:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: _JSON.value or None)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lema_jax import errors, storage
+from lema_jax import cli, storage
 from lema_jax.data import card, examples, exports
 from lema_jax.data.build import Recipe, build
 from lema_jax.data.encode import Limits
@@ -30,19 +30,25 @@ _GOLD_RATIONALES = flags.DEFINE_bool("gold_rationales", True, "take the training
 _LIMIT = flags.DEFINE_integer(
     "limit", None, "gold rationales of the first so many training questions only", lower_bound=1
 )
-_ATTEMPTS = flags.DEFINE_list("attempts", [], "files made by sample; their right attempts are chain of thought")
+_ATTEMPTS = cli.define_paths("attempts", [], "files made by sample; their right attempts are chain of thought")
 _READ_LAST_NUMBER = flags.DEFINE_bool(last_number.FLAG, False, last_number.HELP)
-_CORRECTIONS = flags.DEFINE_list("corrections", [], "files made by correct")
+_CORRECTIONS = cli.define_paths("corrections", [], "files made by correct")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "a checkpoint, a data set, or a Hugging Face folder")
-_TRAIN_TOKENIZER = flags.DEFINE_integer("train_tokenizer", None, "train a tokenizer with so many ids instead")
+_TRAIN_TOKENIZER = flags.DEFINE_integer("train_tokenizer", None, "train a tokenizer with so many ids instead", 1, 2**20)
 _OUT = flags.DEFINE_string("out", None, "the folder to make", required=True)
-_MAX_PROMPT = flags.DEFINE_integer("max_prompt", 512, "leave out an example with a longer prompt, in tokens with BOS")
-_MAX_COMPLETION = flags.DEFINE_integer("max_completion", 512, "… or a longer completion, in tokens with EOS")
-_MAX_TOKENS = flags.DEFINE_integer("max_tokens", None, "… or longer in all")
+_MAX_PROMPT = flags.DEFINE_integer(
+    "max_prompt", 512, "leave out an example with a longer prompt, in tokens with BOS", 1
+)
+_MAX_COMPLETION = flags.DEFINE_integer("max_completion", 512, "… or a longer completion, in tokens with EOS", 1)
+_MAX_TOKENS = flags.DEFINE_integer("max_tokens", None, "… or longer in all", 1)
 _EQUAL_EXAMPLES = flags.DEFINE_integer("equal_examples", None, "mix exactly so many examples", lower_bound=1)
 _EQUAL_TOKENS = flags.DEFINE_integer("equal_tokens", None, "mix as many examples as have so many tokens", lower_bound=1)
 _CORRECTION_SHARE = flags.DEFINE_float(
-    "correction_share", 0.28, "of an equalised mix (the paper's GSM8K data: 0.28); without one, all there is is taken"
+    "correction_share",
+    0.28,
+    "of an equalised mix (the paper's GSM8K data: 0.28); without one, all there is is taken",
+    lower_bound=0,
+    upper_bound=1,
 )
 _DEV_QUESTIONS = flags.DEFINE_integer(
     "dev_questions", 0, "hold so many training questions out, as dev/; none of them is trained on", lower_bound=0
@@ -102,4 +108,4 @@ def _recipe() -> Recipe:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: _OUT.value)

@@ -21,8 +21,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +30,7 @@ import ml_dtypes
 import numpy as np
 from absl import flags
 
-from lema_jax import checkpoint, errors, storage
+from lema_jax import checkpoint, cli, storage
 from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.errors import UserError
@@ -47,7 +45,7 @@ from lema_jax.weights.names import Source
 _GGUF = flags.DEFINE_string("gguf", None, "A GGUF file of architecture llama.")
 _HF_DIR = flags.DEFINE_string("hf_dir", None, "A Hugging Face folder: config.json, safetensors, tokenizer.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A model folder of convert or train.")
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint's step; the last when left out.")
+_STEP = flags.DEFINE_integer("step", None, "The checkpoint's step; the last when left out.", 0)
 _PEFT_DIR = flags.DEFINE_string("peft_dir", None, "An adapter of PEFT's for the model that is read.")
 _TO = flags.DEFINE_enum("to", "model", ["model", "adapter", "hf", "peft"], "What to write; see above.")
 _OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
@@ -61,7 +59,7 @@ _MERGE_INTO = flags.DEFINE_enum(
     "What adapters are merged into: the base weights, as the paper's authors do for QLoRA too (and as was measured to "
     "be the better; see README), or the values that nf4 holds of them, to get exactly what was trained.",
 )
-_SHARD_GIB = flags.DEFINE_float("shard_gib", 5.0, "Largest weights file of a Hugging Face folder.", lower_bound=1e-6)
+_SHARD_GIB = flags.DEFINE_float("shard_gib", 5.0, "Largest weights file of a Hugging Face folder.", 1e-6, 1e6)
 _PEFT_BASE = flags.DEFINE_string("peft_base", None, "The base model's name that a PEFT folder is to carry.")
 
 _DTYPES = {
@@ -73,12 +71,16 @@ _VOCAB_MULTIPLE = 128  # rows are padded to it, so that a mesh can cut any vocab
 _RECORD = "conversion.json"  # in a folder that is not ours: what it was made from
 
 
+def _first() -> bool:
+    """Whether this process is the first of its job."""
+    jax.config.update("jax_platforms", "cpu")  # weights pass through the host alone; its chips may be at work
+    return flags.FLAGS.processes is None or job.join(heeds_notice=False)
+
+
 def main(argv: Sequence[str]) -> None:
     """Converts, unless the very thing lies there already."""
-    del argv
-    jax.config.update("jax_platforms", "cpu")  # weights pass through the host alone; its chips may be at work
-    if flags.FLAGS.processes is not None:
-        job.join(heeds_notice=False)
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; name what to convert by --gguf, --hf_dir or --checkpoint")
     if jax.process_count() > 1 and (_TO.value != "model" or _CHECKPOINT.value is not None):
         raise UserError("several processes can only make a model folder (--to=model) of --gguf or --hf_dir")
     opened = _open()
@@ -210,13 +212,10 @@ def _write_peft(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> Non
 @contextlib.contextmanager
 def _beside(out: Path, opened: Opened, lineage: str) -> Iterator[Path]:
     """A fresh folder that becomes `out` when all went well."""
-    folder = out.with_name(out.name + ".tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    yield folder
-    (folder / _RECORD).write_text(json.dumps({"lineage": lineage, "from": opened.source.where}) + "\n")
-    os.replace(folder, out)
+    with storage.new_folder(out) as folder:
+        yield folder
+        (folder / _RECORD).write_text(json.dumps({"lineage": lineage, "from": opened.source.where}) + "\n")
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: _OUT.value, first=_first)

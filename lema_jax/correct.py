@@ -21,7 +21,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from absl import flags
 
-from lema_jax import errors, records
+from lema_jax import cli, records
 from lema_jax.data import curate
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Attempt, Correction, Problem, Verdict, row_id
@@ -55,9 +55,10 @@ _SEED = flags.DEFINE_integer(
     None,
     "Seed of a random draw of the wrong attempts that --limit leaves. With the same seed a larger --limit draws the"
     " same ones and more.",
+    lower_bound=0,
 )
 _READ_LAST_NUMBER = flags.DEFINE_bool(last_number.FLAG, False, last_number.HELP)
-_SAMPLES = flags.DEFINE_integer("samples", 1, "Replies to ask of --teacher=openai for each wrong attempt.", 1)
+_SAMPLES = flags.DEFINE_integer("samples", 1, "Replies to ask of --teacher=openai for each wrong attempt.", 1, 10**5)
 _UNTIL_CORRECT = flags.DEFINE_bool(
     "until_correct", False, "Ask for a further reply, up to --samples, only while none for that attempt was kept."
 )
@@ -65,10 +66,10 @@ _CUT = flags.DEFINE_bool(
     "cut_at_first_error", False, "End the attempt that a correction shows after its first wrong step."
 )
 _TEMPERATURE = flags.DEFINE_float(
-    "temperature", None, "Sampling temperature of --teacher=openai; the endpoint's default if not given."
+    "temperature", None, "Sampling temperature of --teacher=openai; the endpoint's default if not given.", 0, 100
 )
 _TOP_P = flags.DEFINE_float(
-    "top_p", None, "Nucleus sampling (top-p) of --teacher=openai; the endpoint's default if not given."
+    "top_p", None, "Nucleus sampling (top-p) of --teacher=openai; the endpoint's default if not given.", 0, 1
 )
 _MAX_TOKENS = flags.DEFINE_integer(
     "max_tokens", 1024, "The most tokens of a reply of --teacher=openai, those of hidden reasoning included.", 1
@@ -292,4 +293,4 @@ def _chat_row(by_family: dict[str, Prompt], out: Appender[Correction], request: 
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: None if _DRY_RUN.value else _OUT.value)

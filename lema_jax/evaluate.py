@@ -32,7 +32,7 @@ from typing import Any
 
 from absl import flags
 
-from lema_jax import checkpoint, errors, records, storage, tasks
+from lema_jax import checkpoint, cli, records, storage, tasks
 from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
 from lema_jax.evidence import harness, perplexity, stats, table
@@ -45,9 +45,9 @@ from lema_jax.parallel import job
 from lema_jax.records import Appender, Attempt, PathScore, Prediction, Problem, Verdict, row_id
 from lema_jax.tasks import prompts
 
-_CHECKPOINT = flags.DEFINE_list("checkpoint", None, "Model folders of convert or train; folder@step.", required=True)
-_STEP = flags.DEFINE_integer("step", None, "The step of folders that name none; the last when left out.")
-_TASK = flags.DEFINE_list("task", [], "The benchmarks; see lema_jax/tasks.")
+_CHECKPOINT = cli.define_paths("checkpoint", None, "Model folders of convert or train; folder@step.", required=True)
+_STEP = flags.DEFINE_integer("step", None, "The step of folders that name none; the last when left out.", 0)
+_TASK = cli.define_paths("task", [], "The benchmarks; see lema_jax/tasks.")
 _SPLIT = flags.DEFINE_list("split", ["test"], "Their split, or one for each task.")
 _SCORE = flags.DEFINE_string("score", None, "An attempts file to score instead of answering tasks.")
 _PROMPT = flags.DEFINE_string("prompt", None, "One text to answer on the terminal instead.")
@@ -57,8 +57,8 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the publishers' files l
 _LIMIT = flags.DEFINE_integer("limit", None, "Only the first questions of a split (or attempts).", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "Folder for what is written; needed with --task and --score.")
 _HARNESS = flags.DEFINE_bool("harness", False, "Also write results and samples as lm-evaluation-harness does.")
-_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 2048, "Tokens of an answer (2,048 in the paper).", 1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Answers under way at a time.", lower_bound=1)
+_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 2048, "Tokens of an answer (2,048 in the paper).", 1, 2**20)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Answers under way at a time.", 1, 2**16)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and activations.")
 _WEIGHTS = flags.DEFINE_enum(
     "weights", None, KERNELS, "What kernels are held as; dense, or what adapters were trained upon, when left out."
@@ -97,7 +97,6 @@ def main(argv: Sequence[str]) -> None:
     """Checks all that is asked for, then answers, or scores, checkpoint by checkpoint."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
-    job.join(heeds_notice=False)
     with job.one_voice():
         _evaluate()
 
@@ -285,4 +284,4 @@ def _path_score(name: str, attempt: Attempt, model: str, nll: float, tokens: int
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: _OUT.value, first=lambda: job.join(heeds_notice=False))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lema_jax import errors, records, tasks
+from lema_jax import cli, records, tasks
 from lema_jax.data import curate, gather
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Correction, Problem, row_id
@@ -28,16 +28,16 @@ from lema_jax.tasks import thinking
 from lema_jax.teacher import chat, endpoint, evolution, prompting
 from lema_jax.teacher.chat import Reply, Request
 
-_CORRECTIONS = flags.DEFINE_list("corrections", [], "files of correct")
+_CORRECTIONS = cli.define_paths("corrections", [], "files of correct")
 _SEEDS = flags.DEFINE_enum("seeds", "corrections", ["corrections", "random"], "what questions the new ones come from")
 _TASK = flags.DEFINE_string("task", "", "the task whose training split --seeds=random draws from")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the publishers' files lie; else the variable LEMA_DATA")
-_COUNT = flags.DEFINE_integer("count", 10_000, "seeds to draw, with replacement", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "of the draw")
+_COUNT = flags.DEFINE_integer("count", 10_000, "seeds to draw, with replacement", 1, 10**7)
+_SEED = flags.DEFINE_integer("seed", 0, "of the draw", 0)
 _OUT = flags.DEFINE_string("out", None, "the file of problems", required=True)
 _MODEL = flags.DEFINE_string("model", None, "the chat model", required=True)
-_TEMPERATURE = flags.DEFINE_float("temperature", None, "of the chat model; the endpoint's own if not given")
-_TOP_P = flags.DEFINE_float("top_p", None, "of the chat model; the endpoint's own if not given")
+_TEMPERATURE = flags.DEFINE_float("temperature", None, "of the chat model; the endpoint's own if not given", 0, 100)
+_TOP_P = flags.DEFINE_float("top_p", None, "of the chat model; the endpoint's own if not given", 0, 1)
 _MAX_TOKENS = flags.DEFINE_integer(
     "max_tokens", 1024, "the most tokens of a reply, those of hidden reasoning included", lower_bound=1
 )
@@ -220,4 +220,4 @@ def _as_problem(new: _Evolved, gold: str) -> Problem:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: None if _DRY_RUN.value else _OUT.value)

@@ -21,16 +21,16 @@ from pathlib import Path
 
 from absl import flags
 
-from lema_jax import errors, records
+from lema_jax import cli, records
 from lema_jax.data import card
 from lema_jax.errors import UserError
 from lema_jax.evidence import ablation, attempts, audit, compare, curves, data_set, page, perplexity, runs, table
 from lema_jax.records import Attempt, Correction, Example, PathScore
 
-_RUNS = flags.DEFINE_list("runs", [], "Folders that evaluate made, all on the same questions, to compare.")
+_RUNS = cli.define_paths("runs", [], "Folders that evaluate made, all on the same questions, to compare.")
 _ATTEMPTS = flags.DEFINE_string("attempts", None, "File of attempts that sample made, to count and to read.")
 _CORRECTIONS = flags.DEFINE_string("corrections", None, "File of corrections that correct made, to audit and to read.")
-_SCORES = flags.DEFINE_list(
+_SCORES = cli.define_paths(
     "scores", [], "Files that evaluate --score made: the perplexity of right and of wrong reasoning paths."
 )
 _NAMES = flags.DEFINE_list(
@@ -39,12 +39,12 @@ _NAMES = flags.DEFINE_list(
 _BASELINE = flags.DEFINE_string(
     "baseline", None, "Name of the run that the others are compared with (the first if not given)."
 )
-_DEV = flags.DEFINE_list(
+_DEV = cli.define_paths(
     "dev", [], "Folders of the same checkpoints evaluated on dev, in the order of --runs; the best on dev is chosen."
 )
 _BY_TASK = flags.DEFINE_bool("by_task", False, "Show runs of several tasks in one table: arms down, tasks across.")
-_TRAINING = flags.DEFINE_list("training", [], "Folders that train made, whose curves the page of --runs shows.")
-_DATA = flags.DEFINE_list(
+_TRAINING = cli.define_paths("training", [], "Folders that train made, whose curves the page of --runs shows.")
+_DATA = cli.define_paths(
     "data", [], "With --runs, data sets of build_data whose filters the page counts; alone, one data set to read."
 )
 _OUT = flags.DEFINE_string("out", None, "File for the HTML page; without it only the terminal is written to.")
@@ -206,4 +206,4 @@ def _baseline(names: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: _OUT.value)

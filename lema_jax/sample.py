@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from lema_jax import errors, records, tasks
+from lema_jax import cli, records, tasks
 from lema_jax.data import curate
 from lema_jax.errors import UserError
 from lema_jax.model.config import CACHES, KERNELS
@@ -46,8 +46,8 @@ _STUDENT = flags.DEFINE_enum(
     "a model folder, a chat endpoint, or one whose wrong solutions are published",
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a model folder of convert or train")
-_STEP = flags.DEFINE_integer("step", None, "the step to sample from; the last when left out")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "a checkpoint's attempts under way at a time", lower_bound=1)
+_STEP = flags.DEFINE_integer("step", None, "the step to sample from; the last when left out", lower_bound=0)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "a checkpoint's attempts under way at a time", 1, 2**16)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of a checkpoint's weights and activations")
 _FSDP = flags.DEFINE_integer("fsdp", 1, "devices that a checkpoint is cut over along the model width", lower_bound=1)
 _TENSOR = flags.DEFINE_integer("tensor", 1, "devices that its heads and feed-forward width are cut over", lower_bound=1)
@@ -68,15 +68,15 @@ _PROMPT_STYLE = flags.DEFINE_enum(
 )
 _EXAMPLES = flags.DEFINE_string("examples", None, "worked examples for few_shot: a text file, in place of our own")
 
-_SAMPLES = flags.DEFINE_integer("samples", 1, "attempts at each question", lower_bound=1)
+_SAMPLES = flags.DEFINE_integer("samples", 1, "attempts at each question", 1, 10**5)
 _DIFFICULTY_WEIGHTED = flags.DEFINE_bool(
     "difficulty_weighted", False, "then more at a question, up to --max_samples, the more of those have failed"
 )
-_MAX_SAMPLES = flags.DEFINE_integer("max_samples", None, "attempts at a question that failed each time", lower_bound=2)
-_TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "of sampling", lower_bound=0)
+_MAX_SAMPLES = flags.DEFINE_integer("max_samples", None, "attempts at a question that failed each time", 2, 10**5)
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "of sampling", 0, 100)
 _TOP_P = flags.DEFINE_float("top_p", 1.0, "nucleus that is sampled from", lower_bound=0, upper_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "of sampling; an endpoint is sent one only when it is given")
-_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 512, "tokens of an attempt", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "of sampling; an endpoint is sent one only when it is given", 0)
+_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 512, "tokens of an attempt", 1, 2**20)
 _OUT = flags.DEFINE_string("out", None, "the attempts file to write or to go on with", required=True)
 _SELECTED = {"cot_augment": Verdict.RIGHT, "mistakes": Verdict.WRONG}
 _MODE = flags.DEFINE_enum("mode", "all", ["all", *_SELECTED], "also write a file of the right ones, or of the mistakes")
@@ -118,6 +118,11 @@ def main(argv: Sequence[str]) -> None:
         _sample_endpoint(asked)
     else:
         _sample_checkpoint(asked)
+
+
+def _first() -> bool:
+    """Whether this process is the first of its job: several may share a checkpoint's work."""
+    return _STUDENT.value != "checkpoint" or job.join(heeds_notice=False)
 
 
 def _check_flags() -> None:
@@ -263,7 +268,6 @@ def _sample_checkpoint(asked: Sequence[tuple[Problem, str]]) -> None:
     from lema_jax import checkpoint  # these load JAX, which an endpoint's user need not wait for
     from lema_jax.generation import student
 
-    job.join(heeds_notice=False)
     step = checkpoint.latest_step(_CHECKPOINT.value) if _STEP.value is None else _STEP.value
     settings = {
         "temperature": _TEMPERATURE.value,
@@ -373,4 +377,4 @@ def _attempt(one: _Wanted, reply: Reply) -> Attempt:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=lambda: None if _DRY_RUN.value else _OUT.value, first=_first)

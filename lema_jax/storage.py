@@ -5,15 +5,18 @@ this disk first, and what is written there is written whole, since a file in the
 """
 
 import atexit
+import contextlib
 import functools
 import importlib.util
 import os
 import posixpath
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+from lema_jax import interrupts
 from lema_jax.errors import UserError
 
 _STORE = "gs://"
@@ -73,6 +76,21 @@ def copy_files(source: str | Path, target: str | Path) -> None:
     for file in place(source).iterdir():
         if not file.is_dir():
             (place(target) / file.name).write_bytes(file.read_bytes())
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A fresh folder beside `out`, on this disk, that becomes it when all went well and is gone when not.
+
+    `out` must not exist, or be empty.
+    """
+    beside = out.with_name(out.name + ".tmp")
+    remove = lambda: shutil.rmtree(beside, ignore_errors=True)
+    remove()
+    with interrupts.cleaning(remove):
+        beside.mkdir(parents=True)
+        yield beside
+        os.replace(beside, out)
 
 
 def append(file: Path, text: str) -> None:

@@ -8,6 +8,7 @@ would be, how large it is on each device, and shows the first batch. Told to sto
 code 42, by which a launcher knows to run it again.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,8 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from lema_jax import errors, records, storage
+from lema_jax import cli, interrupts, records, storage
+from lema_jax.errors import UserError
 from lema_jax.generation.judge import judge
 from lema_jax.parallel import job
 from lema_jax.records import Problem
@@ -33,13 +35,8 @@ _PROFILE = flags.DEFINE_string("profile", "", "A folder for a profiler's trace o
 def main(argv: Sequence[str]) -> None:
     """The door of `training.loop.run`."""
     if len(argv) > 1:
-        raise errors.UserError(f"unknown argument {argv[1]!r}; fields are set by --config.field=value")
-    if _CONFIG.value is None:
-        raise errors.UserError(
-            "--config is missing; name a file of configs/, such as --config=configs/arithmetic_student.py"
-        )
-    config: TrainConfig = _CONFIG.value
-    job.join(heeds_notice=True)
+        raise UserError(f"unknown argument {argv[1]!r}; fields are set by --config.field=value")
+    config = cli.config_of(_CONFIG, TrainConfig)
     if not jax.config.values["jax_compilation_cache_dir"] and config.out:  # a run that goes on need not compile again
         jax.config.update("jax_compilation_cache_dir", str(storage.place(config.out) / "compiled"))
     if _DRY_RUN.value:
@@ -53,8 +50,12 @@ def main(argv: Sequence[str]) -> None:
         loop.run(config, allow_config_change=_ALLOW.value, judge=judged, profile=_PROFILE.value)
     except loop.Preempted as stopped:
         print(stopped, file=sys.stderr)
-        sys.exit(PREEMPTED)
+        sys.exit(interrupts.exit_code(stopped.number))
+
+
+def _writes() -> str | None:
+    return None if _DRY_RUN.value else cli.config_of(_CONFIG, TrainConfig).out or None
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    cli.run(main, out=_writes, first=lambda: job.join(heeds_notice=True), codes={signal.SIGTERM: PREEMPTED})

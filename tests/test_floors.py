@@ -9,9 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lema_jax"
 FLOORS = (
-    ("errors",),
+    ("errors", "interrupts", "disk", "ranges"),
     ("storage",),
-    ("records",),
+    ("lock", "records"),
+    ("cli",),
     ("tasks",),
     ("teacher", "data", "evidence"),
     ("model",),

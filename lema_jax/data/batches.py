@@ -14,6 +14,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from lema_jax import ranges
 from lema_jax.data import dataset
 from lema_jax.errors import UserError
 
@@ -25,24 +26,17 @@ class DataConfig:
     """Which examples a run reads, and how they are laid into batches."""
 
     path: str = ""  # a folder made by lema_jax.build_data
-    batch_size: int = 96  # B, rows of the global batch that one optimizer step sees; 96 in the paper
-    seq_len: int = 1024  # T, tokens of a row; the longest example must fit
+    batch_size: int = ranges.within(96, 1, 2**20)  # B, rows of the global batch of an optimizer step; 96 in the paper
+    seq_len: int = ranges.within(1024, 1, 2**24)  # T, tokens of a row; the longest example must fit
     packing: bool = True  # several examples to a row, attention kept apart; False pads one to a row (the authors' way)
-    seed: int = 0  # of the shuffling
+    seed: int = ranges.within(0, 0, 2**32 - 1)  # of the shuffling
 
     def problems(self) -> list[str]:
         """Every rule that the fields break, as `field=value rule; remedy`."""
         found = []
         if not self.path:
             found.append("path='' must name a data set; make one with lema_jax.build_data")
-        found += [
-            f"{name}={getattr(self, name)} must be positive"
-            for name in ("batch_size", "seq_len")
-            if getattr(self, name) <= 0
-        ]
-        if not 0 <= self.seed < 2**32:
-            found.append(f"seed={self.seed} must be in [0, 2^32)")
-        return found
+        return found + ranges.problems(self)
 
 
 def batches(cfg: DataConfig, rows: slice = slice(None)) -> grain.IterDataset:

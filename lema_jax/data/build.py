@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import itertools
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from lema_jax import records, tasks
+from lema_jax import ranges, records, storage, tasks
 from lema_jax.data import card, curate, dataset, examples, exports, gather, tokenizer
 from lema_jax.data.card import Card
 from lema_jax.data.curate import Candidate, Pool
@@ -32,21 +31,21 @@ class Recipe:
     data_dir: Path | None = None  # the publishers' files
     read_last_number: bool = False  # grade an attempt that states no answer by its last sentence's only number
     gold_rationales: bool = True
-    limit: int | None = None  # gold rationales of the first so many training questions only
+    limit: int | None = ranges.within(None, 1, 10**9)  # gold rationales of the first so many training questions only
     tokenizer: Path | None = None  # a folder to load one from, or …
-    train_tokenizer: int | None = None  # … the vocabulary of one to train on the examples
+    train_tokenizer: int | None = ranges.within(None, 1, 2**20)  # … the vocabulary of one to train on the examples
     limits: Limits = dataclasses.field(default_factory=Limits)
-    equal_examples: int | None = None
-    equal_tokens: int | None = None
-    correction_share: float = 0.28  # of an equalised mix; that of the paper's GSM8K data (12,523 of 44,944)
-    dev_questions: int = 0
+    equal_examples: int | None = ranges.within(None, 1, 10**9)
+    equal_tokens: int | None = ranges.within(None, 1, 10**15)
+    correction_share: float = ranges.within(0.28, 0, 1, above=True)  # of an equalised mix; the paper's GSM8K data
+    dev_questions: int = ranges.within(0, 0, 10**9)
     overlap: str = "refuse"  # with test questions: "refuse", "drop" or "keep"
     export: tuple[str, ...] = ()  # of exports.FORMS
-    seed: int = 0
+    seed: int = ranges.within(0, 0, 2**63 - 1)
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
-        found = []
+        found = ranges.problems(self) + [f"limits: {problem}" for problem in self.limits.problems()]
         if self.arm not in examples.ARMS:
             found.append(f"arm={self.arm} is none of {', '.join(examples.ARMS)}")
         elif self.arm != "cot" and not self.corrections:
@@ -59,8 +58,6 @@ class Recipe:
             found.append("give either tokenizer (a folder that has one) or train_tokenizer (the size of a new one)")
         if self.equal_examples is not None and self.equal_tokens is not None:
             found.append("give equal_examples or equal_tokens, not both")
-        if not 0 < self.correction_share <= 1:
-            found.append(f"correction_share={self.correction_share} must be above 0 and at most 1")
         if unknown := [name for name in self.export if name not in exports.FORMS]:
             found.append(f"export={','.join(unknown)} is none of {', '.join(exports.FORMS)}")
         elif "preference" in self.export and not self.corrections:
@@ -84,13 +81,8 @@ def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
     if (made := _made_already(out, identity)) is not None:
         return made, False
     chosen = _choose(recipe, training)
-    beside = out.with_name(out.name + ".partial")
-    if beside.exists():
-        shutil.rmtree(beside)
-    beside.mkdir(parents=True)
-    made = _write(recipe, identity, chosen, beside)
-    beside.rename(out)
-    return made, True
+    with storage.new_folder(out) as folder:
+        return _write(recipe, identity, chosen, folder), True
 
 
 @dataclasses.dataclass(frozen=True)

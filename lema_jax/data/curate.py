@@ -189,12 +189,14 @@ def first_tokens(stream: Iterable[T], count: int, size: Callable[[T], int]) -> l
     """The longest beginning of a mix with no more than `count` tokens.
 
     Raises:
-      UserError: the whole mix has fewer.
+      UserError: the whole mix has fewer, or its first row more.
     """
     taken: list[T] = []
     total = 0
     for row in stream:
         if total + size(row) > count:
+            if not taken:
+                raise UserError(f"equal_tokens={count}, but the first example alone has {size(row)}; ask for more")
             return taken
         total += size(row)
         taken.append(row)

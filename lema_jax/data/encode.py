@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from lema_jax import ranges
 from lema_jax.records import Example
 
 _AT_A_TIME = 1_000  # examples: until they are arrays, ids take a hundred times as much memory
@@ -15,9 +16,13 @@ _AT_A_TIME = 1_000  # examples: until they are arrays, ids take a hundred times 
 class Limits:
     """How long an example may be, in tokens. BOS counts to the prompt, EOS to the completion; None is no limit."""
 
-    prompt: int | None = 512  # the paper's lengths for GSM8K; 768 and 768 for MATH
-    completion: int | None = 512
-    tokens: int | None = None  # prompt and completion together
+    prompt: int | None = ranges.within(512, 1, 2**24)  # the paper's lengths for GSM8K; 768 and 768 for MATH
+    completion: int | None = ranges.within(512, 1, 2**24)
+    tokens: int | None = ranges.within(None, 1, 2**25)  # prompt and completion together
+
+    def problems(self) -> list[str]:
+        """Every rule that the fields break."""
+        return ranges.problems(self)
 
 
 @dataclasses.dataclass(frozen=True)

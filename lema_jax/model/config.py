@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from lema_jax import ranges
+
 ROPE_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
 
 
@@ -20,24 +22,21 @@ class RopeScaling:
     """
 
     kind: str = "default"
-    factor: float = 1.0
-    original_positions: int = 8192
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
+    factor: float = ranges.within(1.0, 0, 1e6, above=True)
+    original_positions: int = ranges.within(8192, 1, 2**27)
+    low_freq_factor: float = ranges.within(1.0, 0, 1e6, above=True)
+    high_freq_factor: float = ranges.within(4.0, 0, 1e6, above=True)
+    beta_fast: float = ranges.within(32.0, 0, 1e6, above=True)
+    beta_slow: float = ranges.within(1.0, 0, 1e6, above=True)
     truncate: bool = True
-    attention_factor: float | None = None
+    attention_factor: float | None = ranges.within(None, 0, 1e6, above=True)
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
-        found = []
+        if found := ranges.problems(self):
+            return found
         if self.kind not in ROPE_KINDS:
             found.append(f"kind={self.kind!r} must be one of {', '.join(ROPE_KINDS)}")
-        if self.factor <= 0:
-            found.append(f"factor={self.factor} must be positive")
-        if self.original_positions <= 0:
-            found.append(f"original_positions={self.original_positions} must be positive")
         if self.kind == "llama3" and self.low_freq_factor >= self.high_freq_factor:
             found.append(
                 f"low_freq_factor={self.low_freq_factor} must be below high_freq_factor={self.high_freq_factor}"
@@ -55,21 +54,21 @@ class LlamaConfig:
     H width of a head, F feed-forward width.
     """
 
-    vocab_size: int = 32000  # V
-    hidden_size: int = 4096  # D
-    intermediate_size: int = 11008  # F
-    num_layers: int = 32  # L
-    num_heads: int = 32  # N
-    num_kv_heads: int = 32  # K; divides N
-    head_dim: int = 128  # H
-    max_positions: int = 4096  # trained context length, in tokens
-    rope_theta: float = 10000.0
+    vocab_size: int = ranges.within(32000, 1, 2**24)  # V
+    hidden_size: int = ranges.within(4096, 1, 2**20)  # D
+    intermediate_size: int = ranges.within(11008, 1, 2**22)  # F
+    num_layers: int = ranges.within(32, 1, 1000)  # L
+    num_heads: int = ranges.within(32, 1, 2**14)  # N
+    num_kv_heads: int = ranges.within(32, 1, 2**14)  # K; divides N
+    head_dim: int = ranges.within(128, 1, 2**14)  # H
+    max_positions: int = ranges.within(4096, 1, 2**27)  # trained context length, in tokens
+    rope_theta: float = ranges.within(10000.0, 0, 1e15, above=True)
     rope_scaling: RopeScaling = dataclasses.field(default_factory=RopeScaling)
-    norm_eps: float = 1e-5
+    norm_eps: float = ranges.within(1e-5, 0, 1, above=True)
     attention_bias: bool = False  # on q, k, v and o
     mlp_bias: bool = False  # on gate, up and down
     tie_embeddings: bool = False
-    vocab_padding: int = 0  # rows of embedding and head beyond V that stand for no token and are never chosen
+    vocab_padding: int = ranges.within(0, 0, 2**20)  # rows beyond V of embedding and head, never chosen
 
     @property
     def vocab_rows(self) -> int:
@@ -78,14 +77,9 @@ class LlamaConfig:
 
     def problems(self) -> list[str]:
         """Every rule that the fields break, as `field=value rule; remedy`."""
-        found = [
-            f"{field.name}={getattr(self, field.name)} must be positive"
-            for field in dataclasses.fields(self)
-            if field.type in (int, float) and field.name != "vocab_padding" and getattr(self, field.name) <= 0
-        ]
-        if self.vocab_padding < 0:
-            found.append(f"vocab_padding={self.vocab_padding} must not be negative")
-        if self.num_kv_heads > 0 and self.num_heads % self.num_kv_heads:
+        if found := ranges.problems(self):
+            return found
+        if self.num_heads % self.num_kv_heads:
             found.append(f"num_heads={self.num_heads} must divide by num_kv_heads={self.num_kv_heads}")
         if self.head_dim % 2:
             found.append(f"head_dim={self.head_dim} must be even (rotary embedding turns pairs)")
@@ -109,9 +103,9 @@ class LoraConfig:
       base: one of BASES; "nf4" holds W in 4 bits while the adapters train and answer (QLoRA; see `nf4`).
     """
 
-    rank: int = 64
-    alpha: float = 16.0
-    dropout: float = 0.05
+    rank: int = ranges.within(64, 1, 2**16)
+    alpha: float = ranges.within(16.0, 0, 1e6, above=True)
+    dropout: float = ranges.within(0.05, 0, 1, below=True)
     rslora: bool = False
     base: str = "dense"
 
@@ -122,13 +116,9 @@ class LoraConfig:
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
-        found = []
+        found = ranges.problems(self)
         if self.base not in BASES:
             found.append(f"base={self.base!r} must be one of {', '.join(BASES)}")
-        if self.rank <= 0:
-            found.append(f"rank={self.rank} must be positive; leave lora unset to train all weights")
-        if not 0 <= self.dropout < 1:
-            found.append(f"dropout={self.dropout} must be in [0, 1)")
         return found
 
 
@@ -156,11 +146,11 @@ class Compute:
     scan_layers: bool = True
     remat: str = "none"
     attention: str = "auto"
-    loss_chunk: int = 128
+    loss_chunk: int = ranges.within(128, 1, 2**24)
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
-        found = [
+        found = ranges.problems(self) + [
             f"{name}={getattr(self, name)!r} must be 'float32' or 'bfloat16'"
             for name in ("dtype", "param_dtype")
             if getattr(self, name) not in ("float32", "bfloat16")
@@ -168,6 +158,4 @@ class Compute:
         for name, known in (("remat", REMAT), ("attention", ATTENTION)):
             if getattr(self, name) not in known:
                 found.append(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
-        if self.loss_chunk < 1:
-            found.append(f"loss_chunk={self.loss_chunk} must be at least 1")
         return found

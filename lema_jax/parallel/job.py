@@ -18,15 +18,15 @@ from lema_jax.errors import UserError
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long is lost, and the others end with an error
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; TPU pods and Slurm need no flags.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes run this program.", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes run this program.", 1, 2**20)
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", 0, 2**20)
 
 
-def join(*, heeds_notice: bool) -> None:
+def join(*, heeds_notice: bool) -> bool:
     """Makes this process one of its job's, before anything else asks JAX for a device.
 
     The job is found by JAX itself on a TPU pod and under Slurm or MPI, else told by --coordinator, --processes and
-    --process; without either the process is alone.
+    --process; without either the process is alone. Returns whether it is the first one, which writes.
 
     Args:
       heeds_notice: whether SIGTERM to one of several is a notice that all ask for (`processes.Preemption`); else it
@@ -41,18 +41,15 @@ def join(*, heeds_notice: bool) -> None:
     if None in told and told != (None, None, None):
         raise UserError("give all of --coordinator, --processes and --process, or none of them")
     jax.config.update("jax_enable_preemption_service", heeds_notice)
-    cpu_devices = jax.config.values["jax_num_cpu_devices"]
-    if cpu_devices > 1:
-        # XLA has a thread for each CPU device, and a device may wait in two collectives at once, one inside a loop and
-        # one beside it, in either order: then no thread may be left for the one that all wait for.
-        os.environ.setdefault("NPROC", str(4 * cpu_devices))
     try:
         jax.distributed.initialize(*told, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except ValueError as error:
         if told != (None, None, None):
             raise UserError(f"--coordinator={told[0]} --processes={told[1]} --process={told[2]}: {error}") from None
+        return True  # alone
     except RuntimeError as error:
         raise UserError(f"the processes do not find each other: {error}; check --coordinator and the network") from None
+    return jax.process_index() == 0
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
+from lema_jax import ranges
 from lema_jax.errors import UserError
 
 AXES = ("data", "fsdp", "sequence", "tensor")
@@ -23,10 +24,14 @@ class MeshConfig:
     tensor: heads, feed-forward width and vocabulary cut. sequence: the tokens of a row cut, for long rows.
     """
 
-    data: int = 1
-    fsdp: int = -1
-    tensor: int = 1
-    sequence: int = 1
+    data: int = ranges.within(1, 1, 2**20, also=(-1,))
+    fsdp: int = ranges.within(-1, 1, 2**20, also=(-1,))
+    tensor: int = ranges.within(1, 1, 2**20, also=(-1,))
+    sequence: int = ranges.within(1, 1, 2**20, also=(-1,))
+
+    def problems(self) -> list[str]:
+        """Every rule that the fields break, whatever the devices."""
+        return ranges.problems(self)
 
     def resolve(self, devices: int) -> tuple[int, int, int, int]:
         """The axis sizes (in the order of AXES) for that many devices.

@@ -1,12 +1,14 @@
 """Several processes that train as one: which rows each reads, and a stop that all agree on."""
 
+import os
 import signal
-from types import FrameType
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
+
+from lema_jax import interrupts
 
 
 def rows(sharding: NamedSharding, shape: tuple[int, ...]) -> slice:
@@ -17,23 +19,34 @@ def rows(sharding: NamedSharding, shape: tuple[int, ...]) -> slice:
 
 
 class Preemption:
-    """Turns SIGTERM, the notice that a machine will be taken away, into a step at which every process stops."""
+    """Turns SIGTERM, the notice that a machine will be taken away, and Ctrl-C into a step at which every process stops.
+
+    `number`: the signal that this process got; SIGTERM where it was another that got one.
+    """
 
     def __init__(self) -> None:
+        self.number: int = signal.SIGTERM
+        self._alone = jax.process_count() == 1
         self._noticed = False
+        # Among several, JAX's own handler of SIGTERM tells the others, and the other signals become that one.
+        signals = interrupts.SIGNALS if self._alone else (signal.SIGINT, signal.SIGHUP)
+        saying = "stopping: the step under way is finished and saved (again to end at once, at the last checkpoint)"
+        self._heeded = interrupts.heeded(self._notice, saying, signals)
 
     def __enter__(self) -> "Preemption":
-        if jax.process_count() == 1:  # among several, JAX's own handler tells the others
-            self._before = signal.signal(signal.SIGTERM, self._notice)
+        self._heeded.__enter__()
         return self
 
-    def __exit__(self, *exc: Any) -> None:
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._before)
+    def __exit__(self, kind: Any, *exc: Any) -> None:
+        self._heeded.__exit__(kind, *exc)
+        if kind is None:
+            interrupts.forget()
 
     def stops_at(self, step: int) -> bool:
         """Whether to save and stop after this step; every process asks at every step and gets the same answer."""
-        return self._noticed if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+        return self._noticed if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
-    def _notice(self, number: int, frame: FrameType | None) -> None:
-        self._noticed = True
+    def _notice(self, number: int) -> None:
+        self.number, self._noticed = number, True
+        if not self._alone:
+            os.kill(os.getpid(), signal.SIGTERM)

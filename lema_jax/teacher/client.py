@@ -11,11 +11,9 @@ import asyncio
 import contextlib
 import dataclasses
 import random
-import signal
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 
+from lema_jax import interrupts
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
 from lema_jax.teacher import budget, chat, heard, response
@@ -337,22 +335,8 @@ def _backoff(number: int) -> float:
 
 @contextlib.contextmanager
 def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Within it, the first Ctrl-C or SIGTERM calls `stop`, and the next one does what it does elsewhere."""
+    """Within it, the first Ctrl-C or SIGTERM calls `stop` in the running loop, and the next one ends the process."""
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-
-    def first() -> None:
-        print("\nstopping: waiting for the answers in flight (again to end at once)", file=sys.stderr)
-        stop()
-        restore()
-
-    def restore() -> None:
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-    for number in signals:
-        loop.add_signal_handler(number, first)
-    try:
+    saying = "stopping: waiting for the answers in flight (again to end at once)"
+    with interrupts.heeded(lambda _: loop.call_soon_threadsafe(stop), saying):
         yield
-    finally:
-        restore()

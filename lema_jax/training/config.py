@@ -8,6 +8,7 @@ from typing import Any
 
 import pydantic
 
+from lema_jax import ranges
 from lema_jax.data.batches import DataConfig
 from lema_jax.errors import UserError
 from lema_jax.model.attention import LANES
@@ -27,13 +28,12 @@ _FREE_PARTS = ("mesh.", "dev.")
 class GuardConfig:
     """What a run does about a step whose loss or gradient is NaN or infinite. Its update is never made."""
 
-    max_grad_norm: float = 0.0  # a larger norm counts as ill too; 0 for no bound
-    skip_steps: int = 0  # so many ill steps in a row are passed over before the run stops
+    max_grad_norm: float = ranges.within(0.0, 0, 1e30)  # a larger norm counts as ill too; 0 for no bound
+    skip_steps: int = ranges.within(0, 0, 10**9)  # so many ill steps in a row are passed over before the run stops
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
-        fields = ("max_grad_norm", "skip_steps")
-        return [f"{name}={getattr(self, name)} must not be negative" for name in fields if getattr(self, name) < 0]
+        return ranges.problems(self)
 
 
 @dataclasses.dataclass
@@ -41,18 +41,14 @@ class DevConfig:
     """Held-out training questions, tried at every checkpoint; the best checkpoint is kept beside the newest."""
 
     path: str = ""  # the folder `dev` of a data set made with --dev_questions; empty for none
-    questions: int = 0  # how many of them are answered greedily; 0 measures the loss alone
-    max_new_tokens: int = 512
+    questions: int = ranges.within(0, 0, 10**6)  # how many of them are answered greedily; 0 measures the loss alone
+    max_new_tokens: int = ranges.within(512, 1, 2**20)
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
-        found = []
-        if self.questions < 0:
-            found.append(f"questions={self.questions} must not be negative")
+        found = ranges.problems(self)
         if self.questions and not self.path:
             found.append(f"questions={self.questions} needs dev.path; build_data --dev_questions makes one")
-        if self.max_new_tokens < 1:
-            found.append(f"max_new_tokens={self.max_new_tokens} must be positive")
         return found
 
 
@@ -78,9 +74,9 @@ class TrainConfig:
 
     out: str
     data: DataConfig
-    steps: int = 0
-    epochs: float = 0.0
-    tokens: int = 0
+    steps: int = ranges.within(0, 0, 10**9)
+    epochs: float = ranges.within(0.0, 0, 10**4)
+    tokens: int = ranges.within(0, 0, 10**15)
     init: str = ""
     model: LlamaConfig | None = None
     lora: LoraConfig | None = None
@@ -89,13 +85,30 @@ class TrainConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     dev: DevConfig = dataclasses.field(default_factory=DevConfig)
-    accumulation: int = 1
-    seed: int = 0
-    log_every: int = 10
-    checkpoint_every: int = 100
-    keep: int = 3
+    accumulation: int = ranges.within(1, 1, 2**20)
+    seed: int = ranges.within(0, 0, 2**32 - 1)
+    log_every: int = ranges.within(10, 1, 10**9)
+    checkpoint_every: int = ranges.within(100, 1, 10**9)
+    keep: int = ranges.within(3, 0, 10**6)
     tensorboard: bool = False
     wandb: str = ""
+
+    def problems(self) -> list[str]:
+        """Every field, also of the parts, that has another type than it says or is out of range, and what the parts
+        say of themselves."""
+        found = ranges.problems(self)
+        for field in dataclasses.fields(self):
+            part = getattr(self, field.name)
+            if dataclasses.is_dataclass(part):
+                found += [f"{field.name}.{problem}" for problem in part.problems()]
+        return found
+
+
+def too_long(seq_len: int, model: LlamaConfig) -> list[str]:
+    """The rule that rows of a batch are no longer than the model's context, where it is broken."""
+    if seq_len <= model.max_positions:
+        return []
+    return [f"data.seq_len={seq_len} must be at most the model's max_positions={model.max_positions}"]
 
 
 def validate(config: TrainConfig, devices: int) -> None:
@@ -104,10 +117,17 @@ def validate(config: TrainConfig, devices: int) -> None:
     Raises:
       UserError: every broken rule at once, each with field, value, rule and remedy.
     """
+    found = config.problems()
+    read = (config, config.data, config.mesh, config.model)
+    if not any(ranges.problems(part) for part in read if dataclasses.is_dataclass(part)):
+        found += _relations(config, devices)
+    if found:
+        raise UserError("the configuration does not hold together:\n  " + "\n  ".join(found))
+
+
+def _relations(config: TrainConfig, devices: int) -> list[str]:
+    """The rules between fields that are broken."""
     found = []
-    for name in ("data", "model", "lora", "optimizer", "compute", "guard", "dev"):
-        part = getattr(config, name)
-        found += [f"{name}.{problem}" for problem in (part.problems() if part is not None else [])]
     if not config.out:
         found.append("out='' must name a folder; set --config.out")
     if bool(config.init) == (config.model is not None):
@@ -115,12 +135,11 @@ def validate(config: TrainConfig, devices: int) -> None:
     if config.model is not None and config.lora is not None:
         found.append("lora: adapters on random weights learn nothing; give init, or leave lora out")
     lengths = {name: getattr(config, name) for name in ("steps", "epochs", "tokens")}
-    if min(lengths.values()) < 0 or sum(value > 0 for value in lengths.values()) != 1:
+    if sum(value > 0 for value in lengths.values()) != 1:
         told = ", ".join(f"{name}={value}" for name, value in lengths.items())
         found.append(f"{told}: exactly one must be positive, and the others 0")
-    for name in ("accumulation", "log_every", "checkpoint_every"):
-        if getattr(config, name) < 1:
-            found.append(f"{name}={getattr(config, name)} must be at least 1")
+    if config.model is not None:
+        found += too_long(config.data.seq_len, config.model)
     if config.compute.attention == "splash" and config.data.seq_len % LANES:
         found.append(f"data.seq_len={config.data.seq_len} must divide by {LANES} for compute.attention='splash'")
     try:
@@ -139,8 +158,7 @@ def validate(config: TrainConfig, devices: int) -> None:
             found.append(f"data.seq_len={config.data.seq_len} must divide by mesh.sequence={sequence}")
         if config.model is not None and config.model.num_kv_heads % tensor:
             found.append(f"mesh.tensor={tensor} must divide model.num_kv_heads={config.model.num_kv_heads}")
-    if found:
-        raise UserError("the configuration does not hold together:\n  " + "\n  ".join(found))
+    return found
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:

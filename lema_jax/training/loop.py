@@ -1,9 +1,8 @@
 """The training loop: step, watch, try on dev, save, until the end or a notice to stop."""
 
-import contextlib
-import shutil
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grain
@@ -12,7 +11,7 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 from jax.sharding import Mesh
 
-from lema_jax import checkpoint, storage
+from lema_jax import checkpoint
 from lema_jax.checkpoint import Card
 from lema_jax.data import batches
 from lema_jax.errors import UserError
@@ -20,7 +19,7 @@ from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.parallel.processes import Preemption
 from lema_jax.training import start
-from lema_jax.training.config import TrainConfig, validate
+from lema_jax.training.config import TrainConfig, too_long, validate
 from lema_jax.training.dev import Dev, Judge
 from lema_jax.training.guard import Guard
 from lema_jax.training.metrics import Metrics, ideal_seconds
@@ -30,7 +29,11 @@ from lema_jax.training.step import State
 
 
 class Preempted(Exception):
-    """The run was told to stop (SIGTERM), and has saved what it had."""
+    """The run was told to stop by a signal, and has saved what it had. `number`: the signal's."""
+
+    def __init__(self, said: str, number: int):
+        super().__init__(said)
+        self.number = number
 
 
 def run(
@@ -48,15 +51,17 @@ def run(
 
     Raises:
       UserError: a configuration that does not hold together, or differs from the run's own; missing or foreign data,
-        weights or tokenizer; a loss or gradient that is no number; a disk that is full.
-      Preempted: SIGTERM came, and the run is saved.
+        weights or tokenizer; a loss or gradient that is no number.
+      Preempted: SIGTERM or Ctrl-C came, and the run is saved.
     """
     validate(config, jax.device_count())
     start.claim(config, allow_config_change)
     config = start.resolved(config)
     out, mesh = config.out, make_mesh(config.mesh)
-    with sharding.use(mesh), _room_on_the_disk(out):
+    with sharding.use(mesh):
         card, frozen, trained = start.weights(config, mesh)
+        if found := too_long(config.data.seq_len, card.config):
+            raise UserError("; ".join(found))
         program = Program(config, card.config, mesh)
         iterator = iter(batches.batches(config.data, program.rows))
         state = start.resume(out, program, iterator)
@@ -116,7 +121,9 @@ def _train(
                 log.keep()
             if stopping:
                 checkpointer.close()
-                raise Preempted(f"SIGTERM: saved at step {step} of {config.steps}; the same command goes on from there")
+                name, number = signal.Signals(preemption.number).name, preemption.number
+                said = f"{name}: saved at step {step} of {config.steps}; the same command goes on from there"
+                raise Preempted(said, number)
 
 
 def _checkpointer(config: TrainConfig) -> ocp.training.Checkpointer:
@@ -129,21 +136,3 @@ def _checkpointer(config: TrainConfig) -> ocp.training.Checkpointer:
     return ocp.training.Checkpointer(
         checkpoint.checkpoints(config.out), preservation_policy=keep, cleanup_tmp_directories=True
     )
-
-
-@contextlib.contextmanager
-def _room_on_the_disk(out: str) -> Iterator[None]:
-    """Says plainly that a disk is full, which libraries tell in many ways."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        full = any(sign in str(error) for sign in ("No space left", "Disk quota", "File too large"))
-        if storage.is_remote(out) or not full:
-            raise
-        free = shutil.disk_usage(out).free / 1e9
-        raise UserError(
-            f"the disk of {out} is full ({free:.1f} GB free: {str(error).splitlines()[0][:200]}); make room and run "
-            "the same command again: it goes on from the last whole checkpoint"
-        ) from error

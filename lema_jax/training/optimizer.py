@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import optax
 
+from lema_jax import ranges
+
 SCHEDULES = ("constant", "cosine")
 
 
@@ -13,24 +15,20 @@ SCHEDULES = ("constant", "cosine")
 class OptimizerConfig:
     """Defaults are the paper's QLoRA runs below 34B parameters (the released script; 1e-4 from 34B on)."""
 
-    learning_rate: float = 2e-4
+    learning_rate: float = ranges.within(2e-4, 0, 10)
     schedule: str = "constant"  # or "cosine": to zero at the last step
-    warmup_steps: int = 0  # linear, from zero
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.01  # on matrices; not on norm scales and biases
-    clip_norm: float = 0.3  # global norm of the gradient; 0 for no clipping
+    warmup_steps: int = ranges.within(0, 0, 10**9)  # linear, from zero
+    beta1: float = ranges.within(0.9, 0, 1, below=True)
+    beta2: float = ranges.within(0.999, 0, 1, below=True)
+    epsilon: float = ranges.within(1e-8, 0, 1, above=True)
+    weight_decay: float = ranges.within(0.01, 0, 10)  # on matrices; not on norm scales and biases
+    clip_norm: float = ranges.within(0.3, 0, 1e6)  # global norm of the gradient; 0 for no clipping
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
-        found = []
+        found = ranges.problems(self)
         if self.schedule not in SCHEDULES:
             found.append(f"schedule={self.schedule!r} must be one of {', '.join(SCHEDULES)}")
-        if self.learning_rate < 0:
-            found.append(f"learning_rate={self.learning_rate} must not be negative")
-        if self.clip_norm < 0:
-            found.append(f"clip_norm={self.clip_norm} must not be negative; 0 turns clipping off")
         return found
 
 

@@ -16,6 +16,7 @@ from gguf import GGMLQuantizationType as Quantization
 from lema_jax.errors import UserError
 from lema_jax.model import rope
 from lema_jax.model.config import LlamaConfig, RopeScaling
+from lema_jax.weights import gguf_header
 from lema_jax.weights.names import Index
 
 _NAMES = {
@@ -60,6 +61,7 @@ class Gguf:
 
     def __init__(self, path: str | Path):
         self.where = str(path)
+        gguf_header.check(path)
         try:
             self._reader = gguf.GGUFReader(path)
         except (OSError, ValueError, KeyError, IndexError, OverflowError) as error:
@@ -75,7 +77,12 @@ class Gguf:
                 raise UserError(f"{path}: {self._tensors[name].name} and {tensor.name} are both {name}")
             self._tensors[name] = tensor
         self._rope_factors = self._tensors.pop("rope_freqs.weight", None)
-        self.config = self._config()
+        try:
+            self.config = self._config()
+        except UserError:
+            raise
+        except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise UserError(f"{path}: its metadata has values of another kind than it should ({error})") from None
 
     def get(self, key: str, absent: Any = None) -> Any:
         """A metadata value, or `absent`; without that, a UserError names the missing key."""

@@ -6,6 +6,8 @@ things that a state dict is made of. A call of anything else is refused by name.
 """
 
 import dataclasses
+import math
+import os
 import pickletools
 import zipfile
 from pathlib import Path
@@ -57,10 +59,14 @@ class TorchFile:
             with zipfile.ZipFile(path) as opened:
                 (program,) = (name for name in opened.namelist() if name.endswith("/data.pkl"))
                 self._data = program.removesuffix(".pkl") + "/"
+                _check_sizes(opened, self.where)
                 state = _follow(opened.read(program), self.where)
         except UserError:
             raise
-        except (OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (
+            *(OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError),
+            *(LookupError, TypeError, AttributeError, OverflowError, MemoryError),
+        ) as error:
             raise UserError(f"{path} is not a file of torch.save's since 1.6, or is cut short ({error})") from None
         if not isinstance(state, dict) or not all(isinstance(value, _Tensor) for value in state.values()):
             raise UserError(f"{path} does not hold a state dict, a dict of tensors by name")
@@ -83,10 +89,22 @@ class TorchFile:
         except (KeyError, ValueError, zipfile.BadZipFile):
             raise UserError(f"{self.where}: the bytes of {name} are missing or damaged") from None
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides))
-        if min(tensor.strides, default=0) < 0 or tensor.offset < 0 or last >= stored.size:
+        least = min((*tensor.strides, *tensor.shape, tensor.offset))
+        if least < 0 or (last >= stored.size > 0) or math.prod(tensor.shape) > stored.size:
             raise UserError(f"{self.where}: {name} reaches beyond its bytes")
         strides = [stride * stored.itemsize for stride in tensor.strides]
         return np.lib.stride_tricks.as_strided(stored, tensor.shape, strides, writeable=False)[index]
+
+
+def _check_sizes(opened: zipfile.ZipFile, where: str) -> None:
+    """torch.save packs nothing, so that no part is larger than the file: what says it is, is refused unread."""
+    size = os.path.getsize(where)
+    for part in opened.infolist():
+        if part.compress_type != zipfile.ZIP_STORED or part.file_size > size:
+            raise UserError(
+                f"{where} is refused: {part.filename} in it unpacks to {part.file_size:,} bytes, where the file has "
+                f"{size:,} and torch.save packs nothing; ask for safetensors"
+            )
 
 
 def _follow(program: bytes, where: str) -> Any:

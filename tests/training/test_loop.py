@@ -152,7 +152,7 @@ def test_every_broken_rule_is_told_at_once(tmp_path, data):
         validate(broken, devices=8)
     for line in (
         "steps=0, epochs=0.0, tokens=0: exactly one must be positive",
-        "lora.rank=0 must be positive",
+        "lora.rank=0 must be at least 1",
         "optimizer.schedule='linear' must be one of constant, cosine",
         "compute.dtype='float16' must be",
         "data.batch_size=8 must divide by mesh data × fsdp × accumulation = 8 × 1 × 3 = 24; try 24",
