@@ -62,7 +62,9 @@ _TASK = flags.DEFINE_string("task", "", "whose questions; see lema_jax/tasks")
 _SPLIT = flags.DEFINE_string("split", "train", "which of them")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the publishers' files lie; else the variable LEMA_DATA")
 _PROBLEMS = flags.DEFINE_string("problems", None, "a file of problems, in place of --task")
-_LIMIT = flags.DEFINE_integer("limit", None, "only the first questions", lower_bound=1)
+_LIMIT = flags.DEFINE_integer(
+    "limit", None, "Ask only the first so many questions; of published attempts, those that have any.", lower_bound=1
+)
 _PROMPT_STYLE = flags.DEFINE_enum(
     "prompt_style", "paper", prompts.STYLES, "how questions are asked; see evaluate (chat: an endpoint's own way)"
 )
