@@ -213,8 +213,8 @@ class Appender(Generic[R]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        if kind is not None and not os.fstat(self._file.fileno()).st_size:
+    def __exit__(self, *exc: object) -> None:
+        if exc and exc[0] is not None and not os.fstat(self._file.fileno()).st_size:
             self.path.unlink(missing_ok=True)  # a start that failed leaves no file
         self._rows.file.close()
         self._file.close()

@@ -121,7 +121,7 @@ def _tidy(latex: str) -> str:
 
 def _depth(latex: str) -> float:
     """How far groups stand inside one another; infinite where one is not closed, or closed that was not opened."""
-    deepest = depth = 0
+    deepest, depth = 0.0, 0
     for sign in re.findall(r"\\left(?![A-Za-z])|\\right(?![A-Za-z])|\\begin|\\end|\\.|[{}]", latex, re.DOTALL):
         if sign in ("{", "\\left", "\\begin"):
             depth += 1
