@@ -1,22 +1,224 @@
-"""Reasoning paths as numbered steps: what a teacher reads, and what a correction starts at."""
+r"""Reasoning paths as numbered steps: what a teacher reads, and what a correction starts at.
 
+The paper's paths have a step a line, or are one paragraph of sentences. Chat models write Markdown: there a displayed
+formula, a block of code or a table belongs to the step before it, headings and bold titles to the step after them, and
+indented lines to the list item that they are indented under.
+"""
+
+import enum
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-_LABEL = re.compile(r"^\s*(?:\*\*)?(?:step\s+)?\(?\d{1,2}\)?\s*[.:)](?:\*\*)?\s+", re.IGNORECASE)
+from lema_jax.tasks.thinking import spoken
+
+_TEN = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_WORDS = {word: i for i, word in enumerate(_TEN, start=1)}
+_NUMBER = rf"(?P<number>\d{{1,3}}|{'|'.join(_WORDS)})"
+_AGAIN = r"(?:corrected|correct|revised|fixed|new|updated|correction)"
+# `Step 2:`, `**Step 2**`, `Corrected Step #2.1 — `, `Step 2 (corrected):`, `\textbf{Step 2:}`, or of a list `2.`, `(2)`;
+# not the 64 of `64.00` or the 5 of `5 apples`.
+_LABEL = re.compile(
+    r"(?:[-*•+>]\s+)?(?:\#{1,6}\s*)?(?:\*{1,3}|__|\\textbf\{)?\s*"
+    rf"(?:{_AGAIN}\s+)?step\s*(?:no\.?\s*|number\s*|\#\s*)?\(?{_NUMBER}"
+    rf"(?:\.\d{{1,2}}|[a-z](?![a-z]))?\)?(?:\s*\({_AGAIN}\))?"
+    r"(?:\s*[*_}]{1,3}\s*(?:[:.)—–-](?=\s|$)|(?=\s|$))|\s*(?:[:—–][*_}]{0,3}|[.)][*_}]{0,3}(?=\s|$))|[ ]+-[ ]"
+    r"|[ \t]*$)\s*",
+    re.IGNORECASE,
+)
+_LIST_LABEL = re.compile(r"\*{0,2}\(?\d{1,2}(?:\.\d{1,2})?(?:\)\s*[.:]?|\s*[.:])(?:\*\*)?(?=\s|$)\s*")
 # A sentence ends at . ! ? before white space and a new beginning; a decimal point or "Mrs." does not.
-_SENTENCE = re.compile(r"(?<=[.!?])(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bMrs\.)(?<!\bvs\.)\s+(?=[A-Z$\d])")
+_SENTENCE = re.compile(
+    r"(?<=[.!?])(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bMrs\.)(?<!\bvs\.)\s+(?=[A-Z\d]|\$(?!\$))"
+)
 
 
 def split_steps(text: str) -> list[str]:
-    """The steps of a reasoning path, labels such as `Step 2:` removed.
+    """The steps of a reasoning path without the model's thinking, one line each, labels such as `Step 2:` removed.
 
-    A step is a line where the text has several, otherwise a sentence (the paper's paths are one paragraph).
+    A step is a line where the text has several, otherwise a sentence (the paper's paths are one paragraph). Steps that
+    are joined by line breaks split into themselves again.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) == 1:
-        lines = [part.strip() for part in _SENTENCE.split(lines[0]) if part.strip()]
-    return [bare for line in lines if (bare := _LABEL.sub("", line, count=1).strip())]
+    steps = _split(spoken(text).text)
+    for _ in range(_PASSES):  # what a label was taken from may look like another one
+        again = _split("\n".join(steps))
+        if again == steps:
+            break
+        steps = again
+    return steps
+
+
+_PASSES = 6
+
+
+def label(line: str) -> tuple[int | None, str] | None:
+    """The number that a line is labelled with and what follows the label; None: it has no label.
+
+    The number of a list item is no step's: it is None.
+    """
+    found = _LABEL.match(line)
+    if not found and not (found := _LIST_LABEL.match(line)):
+        return None
+    named = found.groupdict().get("number")
+    number = None if named is None else _WORDS.get(named.lower()) or int(named)
+    mark = found.group()
+    opened = "\\textbf{" in mark or mark.count("**") % 2 or mark.count("__") % 2
+    rest = line[found.end() :].strip()
+    return number, _closed(rest) if opened else rest
+
+
+def unlabelled(line: str) -> str:
+    """The line without the labels it begins with: `**Step 2:** text`, `2. text`, `## Step 2`."""
+    for _ in range(_PASSES):
+        if not (found := label(line)):
+            break
+        line = found[1]
+    return line
+
+
+def _closed(text: str) -> str:
+    """Without the second half of emphasis whose first half went with a label."""
+    if text.count("**") % 2:
+        text = text.replace("**", "", 1)
+    if text.count("__") % 2:
+        text = text.replace("__", "", 1)
+    if text.count("}") > text.count("{"):
+        text = text.replace("}", "", 1)
+    return text.strip()
+
+
+def _split(text: str) -> list[str]:
+    lines = text.splitlines()
+    markup = any(one.match(line) for line in lines for one in _MARKUP)
+    steps = _blocks(lines) if markup else [line.strip() for line in lines]
+    steps = [bare for step in steps if (bare := unlabelled(step.strip()))]
+    if len(steps) == 1:
+        steps = [bare for sentence in _sentences(steps[0]) if (bare := unlabelled(sentence))]
+    return steps
+
+
+def _sentences(line: str) -> Iterator[str]:
+    """The sentences of a line; none ends inside a formula."""
+    parts: list[str] = []
+    dollars = brackets = 0  # open ones
+    for part in _SENTENCE.split(line):
+        parts.append(part.strip())
+        dollars = (dollars + part.count("$$")) % 2
+        brackets = max(0, brackets + part.count("\\[") - part.count("\\]"))
+        if not dollars and not brackets:
+            yield " ".join(parts).strip()
+            parts = []
+    yield " ".join(parts).strip()
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+_HEADING = re.compile(r"[ ]{0,3}#{1,6}\s+(?!-?[$€£]?\d[\d.,]*\s*$)(?P<title>\S.*)")  # `#### 72` is GSM8K's answer
+_TITLE = re.compile(
+    r"\s*(?:[-*•+]\s+|\(?\d{1,2}[.)]\s+)?(?:\*\*|__|\\textbf\{)(?P<title>[^*_{}]{1,120})(?:\*\*|__|\})\s*[:.]?\s*$"
+)
+_STATES = re.compile(r"[.!?]\s*$|=|\\boxed|answer\s+is", re.IGNORECASE)  # what says something is no title
+_RULE = re.compile(r"\s*(?:(?:-[ ]?){3,}|(?:\*[ ]?){3,}|(?:_[ ]?){3,}|={3,})\s*$")
+_FENCE = re.compile(r"\s*(?:```|~~~)\s*[\w+-]*\s*$")
+_WORD = re.compile(r"[A-Za-z]{2}")
+_ROW = re.compile(r"\s*\|.*\|\s*$")
+_ROW_RULE = re.compile(r"[\s|:-]*$")
+_FORMULA = re.compile(r"\s*(?:(?P<bracket>\\\[)|(?P<dollars>\$\$)|(?P<set>\\begin\{)|\\\]\s*$|\\end\{)")
+_MARKUP = (_HEADING, _TITLE, _RULE, _FENCE, _ROW, _FORMULA)
+_ITEM = re.compile(r"\s*(?:[-*•+]|\(?\d{1,2}[.)])\s+")
+_BULLET = re.compile(r"^\s*(?:[-*•+]\s+)+")
+
+
+class _Kind(enum.Enum):
+    TEXT = enum.auto()  # begins a step
+    BLOCK = enum.auto()  # a displayed formula, code, the row of a table: part of a step
+    TITLE = enum.auto()  # a label of the step that follows
+    NOTHING = enum.auto()
+
+
+def _blocks(lines: Sequence[str]) -> list[str]:
+    """The steps of a text in Markdown, each on one line."""
+    steps: list[str] = []
+    waiting: list[str] = []  # titles, and blocks before any text: parts of the step that follows
+    blocks = fresh = False  # whether a block waits; whether the last line says that a step begins
+    formula = False  # whether the step ends in a block, so that it may go on after it
+    item = _NO_ITEM  # the indent of the list item that the step is
+    for kind, line in _elements(lines):
+        text, indent = line.strip(), len(line) - len(line.lstrip())
+        if kind is _Kind.TITLE:
+            if blocks:
+                steps.append(" ".join(waiting))
+                waiting, blocks = [], False
+            waiting += [f"{title.rstrip(':. ')}:"] if (title := _TITLE.sub(r"\g<title>", unlabelled(text))) else []
+            fresh, item = True, indent if _ITEM.match(line) else _NO_ITEM
+        elif kind is _Kind.BLOCK and re.search(r"\w", text):
+            if fresh or not steps:
+                waiting.append(text if blocks else _inline(text))
+                blocks = True
+            else:
+                steps[-1] = f"{steps[-1]} {text}"
+                formula = True
+            continue
+        elif kind is _Kind.TEXT:
+            goes_on = steps and not fresh and (indent > item or (formula and (text[:1].islower() or text[0] in ",.;")))
+            bare = _BULLET.sub("", text)
+            if goes_on:
+                steps[-1] = f"{steps[-1]} {bare}"
+            else:
+                steps.append(" ".join([*waiting, unlabelled(bare)]))
+                waiting, blocks = [], False
+            if indent <= item or item is _NO_ITEM:
+                item = indent if _ITEM.match(line) else _NO_ITEM
+            fresh = False
+        else:
+            fresh, item = fresh or not steps, _NO_ITEM
+        formula = False
+    return [*steps, " ".join(waiting)]
+
+
+_NO_ITEM = 1 << 30  # no line is indented more
+
+
+def _inline(block: str) -> str:
+    """A formula or a row as it may begin a step, which no display may: read again it would be the step's before it."""
+    text = block.removeprefix("\\[").removesuffix("\\]").strip("$|").strip()
+    return f"\\( {text} \\)" if _FORMULA.match(block) else text
+
+
+def _elements(lines: Sequence[str]) -> Iterator[tuple[_Kind, str]]:
+    """What each line is; those of a block are one element."""
+    last = {end: max((i for i, line in enumerate(lines) if end in line), default=-1) for end in ("\\]", "$$", "\\end{")}
+    fences = [i for i, line in enumerate(lines) if _FENCE.match(line)]
+    closing = dict(zip(fences[::2], fences[1::2]))
+    at = 0
+    while at < len(lines):
+        line, at = lines[at], at + 1
+        if not line.strip():
+            continue
+        if end := closing.get(at - 1):
+            code = [one for one in lines[at:end] if one.strip()]
+            whole = not any(map(str.strip, lines[: at - 1])) and not any(map(str.strip, lines[end + 1 :]))
+            if not whole and not any(label(one.strip()) for one in code):
+                yield _Kind.BLOCK, " ".join(map(str.strip, code))
+                at = end + 1
+        elif found := _FORMULA.match(line):
+            ends = {"bracket": "\\]", "dollars": "$$", "set": "\\end{"}.get(found.lastgroup or "", "")
+            formula, inside = [line.strip()], line[found.end() :]
+            while ends and ends not in inside and at <= last[ends]:
+                inside, at = lines[at], at + 1
+                formula.append(inside.strip())
+            text = " ".join(one for one in formula if one)
+            behind = text[max(map(text.rfind, last)) + 2 :] if ends else ""
+            yield (_Kind.TEXT if _WORD.search(behind) and not behind.startswith("nd{") else _Kind.BLOCK), text
+        elif _ROW.match(line):
+            yield (_Kind.NOTHING if _ROW_RULE.match(line) else _Kind.BLOCK), line
+        elif _RULE.match(line) or _FENCE.match(line):
+            yield _Kind.NOTHING, line
+        elif found := _HEADING.match(line) or _TITLE.match(line):
+            said = bool(_STATES.search(unlabelled(found["title"].strip())))
+            title = found["title"] if line.lstrip().startswith("#") else line
+            yield (_Kind.TEXT, title) if said else (_Kind.TITLE, title)
+        else:
+            yield (_Kind.TITLE if not unlabelled(line.strip()) else _Kind.TEXT), line
 
 
 def number_steps(steps: Sequence[str], first: int = 1) -> str:
@@ -33,5 +235,5 @@ def original_answer(question: str, choices: Sequence[str], text: str) -> str:
     """The same for a question with choices, whose correction names no step."""
     return (
         f"Question: {question}\nCandidate Answers: {', '.join(choices)}.\n"
-        f"Original Answer:\n{{\n{text.strip()}\n}}\nMistakes:"
+        f"Original Answer:\n{{\n{spoken(text).text.strip()}\n}}\nMistakes:"
     )

@@ -1,15 +1,19 @@
 """Reads a teacher's reply: the wrong step, the explanation, the corrected steps.
 
 Replies are a model's prose, so nothing here trusts their shape: headings may be bold, numbered or missing, the
-solution may stand in braces, in a code fence or bare. `parse` always returns, and says in `flaw` what it missed.
+solution may stand in braces, in a code fence or bare, the whole may be JSON. `parse` always returns, and says in
+`flaw` what it missed.
 """
 
 import dataclasses
+import itertools
 import re
 
-from lema_jax.tasks.steps import split_steps
+from lema_jax.tasks.steps import label, split_steps, unlabelled
+from lema_jax.tasks.thinking import spoken
+from lema_jax.teacher import structured
 
-FLAWS = ("empty", "refusal", "no_step", "no_solution", "cut_off")
+FLAWS = ("empty", "refusal", "no_step", "no_solution", "no_answer", "cut_off")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,39 +34,51 @@ def parse(reply: str, *, asks_step: bool = True) -> Parts:
       reply: the text as it came; it may repeat the prompt's cue (`Incorrect Step:` or `Mistakes:`) or go on from it.
       asks_step: whether the prompt asked for a step number (commonsense prompts do not).
     """
-    text = _FENCE.sub("", _THOUGHT.sub("", reply)).strip()
+    said, finished = spoken(reply)
+    if not finished:
+        return Parts(flaw="cut_off")
+    text = _FENCE.sub("", structured.as_text(said)).strip()
     if not text:
         return Parts(flaw="empty")
     head, solution = _split_at_solution(text)
     named, explanation = _naming(head) if asks_step else ((), _EXPLANATION.sub("", head, count=1))
-    first, steps, whole = _steps(solution)
-    parts = Parts(named, " ".join(explanation.split()).strip("*_ "), first, steps)
-    return dataclasses.replace(parts, flaw=_flaw(parts, text, asks_step, whole))
+    if not solution and named:
+        explanation, solution = _in_prose(explanation)
+    first, steps, flaw = _steps(solution)
+    parts = Parts(named, _bare_explanation(explanation), first, steps)
+    return dataclasses.replace(parts, flaw=_flaw(parts, text, asks_step, flaw))
 
 
-def _flaw(parts: Parts, text: str, asks_step: bool, whole: bool) -> str:
+def _flaw(parts: Parts, text: str, asks_step: bool, of_solution: str) -> str:
     if not parts.steps and _REFUSAL.search(text[:300]):
         return "refusal"
     if asks_step and not parts.named:
         return "no_step"
-    if not parts.steps:
-        return "no_solution"
-    return "" if whole else "cut_off"
+    return of_solution if parts.steps else "no_solution"
 
+
+# --- the three parts --------------------------------------------------------------------------------------------------
 
 # Quantifiers are possessive (`*+`): a reply of 100,000 asterisks must not cost quadratic time.
-_DECOR = r"^[ \t>#*_•-]*+(?:\(?\d{1,2}[.)][ \t]*+)?[*_ \t]*+"  # bullets, bold, `### `, `2. `
-_THOUGHT = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
-_FENCE = re.compile(r"^[ \t]*```.*$", re.MULTILINE)
+_DECOR = r"^[ \t>#*_•-]*+(?:\(?\d{1,2}[.)][ \t]*+)?(?:\\textbf\{)?[*_ \t]*+"  # bullets, bold, `### `, `2. `
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 _REFUSAL = re.compile(r"\b(?:sorry|unable to|as an ai|can(?:no|['’])t (?:help|assist|provide|comply))\b", re.IGNORECASE)
 _EXPLANATION = re.compile(
-    _DECOR + r"(?:explanation|mistakes?|reason)\b(?:[^:\n]{0,40}:|[*_ \t]*$)[*_]*+", re.IGNORECASE | re.MULTILINE
-)
-_SOLUTION = re.compile(
-    _DECOR + r"(?:(?:here is|the|a)\s){0,2}correct(?:ed)?\s(?:solution|answer|steps)\b"
-    r"(?:[^:\n]{0,60}:|[*_ \t]*$)[*_]*+",
+    _DECOR
+    + r"(?:(?:the|an?|brief|short)\s){0,2}(?:explanation|mistakes?|reason(?:ing)?|error|why|what(?:'s| is) wrong)\b"
+    r"(?:[^:\n]{0,40}:|[*_} \t]*$)[*_}]*+",
     re.IGNORECASE | re.MULTILINE,
 )
+_RIGHT = r"(?:correct(?:ed)?|revised|fixed|right|proper|updated|amended|new|rectified)"
+_SOLUTION = re.compile(
+    _DECOR + rf"(?:(?:here(?:'s|\sis|\sare)|below\sis|the|a|my|full|complete|this\sis)\s){{0,3}}"
+    rf"(?:{_RIGHT}[ \t]+(?:(?:version|full|complete|final|step-by-step|math|overall)\s){{0,2}}"
+    r"(?P<what>solution|answer|steps?(?!\s*[#(]?\d)|version|calculations?|working|path|reasoning|approach)"
+    r"|(?P<alone>corrected|corrections?|solution|revision|fix(?:ed)?))\b"
+    r"(?:[^:\n{.]{0,60}:|[*_} \t]*$)[*_}]*+",
+    re.IGNORECASE | re.MULTILINE,
+)
+_VALUE = re.compile(r"[ \t*$\\(\[]*(?:\\boxed\{)?[-+$€£]?[\d.,/ ]*\d[^\n]{0,20}$", re.MULTILINE)
 _OPEN_LINE = re.compile(r"^[ \t]*\{[ \t]*$", re.MULTILINE)
 _CLOSE_LINE = re.compile(r"^[ \t]*\}[ \t.]*$", re.MULTILINE)
 _NEXT_QUESTION = re.compile(r"^[*_ \t]*+Question:", re.MULTILINE)
@@ -72,70 +88,178 @@ def _split_at_solution(text: str) -> tuple[str, str]:
     """What stands before the corrected solution, and the solution."""
     explained = _EXPLANATION.search(text)
     start = explained.end() if explained else 0
-    if found := _SOLUTION.search(text, start) or _OPEN_LINE.search(text, start):
-        # A lone brace belongs to the solution; a heading does not.
-        return text[: found.start()], text[found.start() if "{" in found.group() else found.end() :]
+    headings = list(_SOLUTION.finditer(text, start))
+    found = next((one for one in headings if not _gives_answer(text, one)), None) or (headings or [None])[0]
+    if found:
+        return text[: found.start()], text[found.end() :]
+    if found := _OPEN_LINE.search(text, start):
+        return text[: found.start()], text[found.start() :]  # a lone brace belongs to the solution
+    return _split_at_label(text, start)
+
+
+_MOST_LINES = 200  # of an explanation without a heading after it
+
+
+def _split_at_label(text: str, start: int) -> tuple[str, str]:
+    """The same without a heading: at the first labelled line behind an explanation that judges no step."""
+    answers = [found.start() for found in _ANSWER.finditer(text)]
+    places = [0, *(found.end() for found in itertools.islice(re.finditer(r"\n", text), _MOST_LINES))]
+    for at in places:
+        line = text[at : at + 1_000].partition("\n")[0].strip()
+        found = label(line) if max(start, 1) <= at < max(answers, default=0) else None
+        if found and found[0] is not None and found[1] and not _JUDGES.match(found[1]):
+            named, explanation = _naming(text[:at])
+            return (text[:at], text[at:]) if named and re.search(r"\w", explanation) else (text, "")
     return text, ""
 
 
+def _gives_answer(text: str, heading: re.Match[str]) -> bool:
+    """Whether a heading is that of the answer alone: `Correct answer: 4`."""
+    return (heading["what"] or "").lower() == "answer" and bool(_VALUE.match(text, heading.end()))
+
+
+_ANSWER = re.compile(r"answer is|\\boxed|####|\banswer\s*:", re.IGNORECASE)
+_OUGHT = re.compile(
+    rf"\b(?:{_RIGHT}|actual) (?:solution|answer|step|calculation|way|approach|method|computation|result|value|equation)"
+    r"|\b(?:should|must) (?:be|have)\b|\binstead\b|\bcorrectly\b",
+    re.IGNORECASE,
+)
+_SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[A-Z\\$\d])|\n+")
+
+
+def _in_prose(text: str) -> tuple[str, str]:
+    """Explanation and solution of a reply without headings: from where it says what should be to its answer."""
+    text = text.strip()
+    if not _ANSWER.search(text):
+        return text, ""
+    sentences = [(found.end()) for found in _SENTENCES.finditer(text)]
+    places = [0, *sentences, len(text)]
+    for start, end in zip(places, places[1:]):
+        if _OUGHT.search(text, start, end) or label(text[start:end].strip()):
+            return (text[:start] if text[:start].strip() else text[start:end]), text[start:]
+    first = places[1]
+    return text[:first], (text[first:] if _ANSWER.search(text, first) else text)
+
+
+def _bare_explanation(text: str) -> str:
+    """On one line, without a heading of the answer after it and without what decorates it."""
+    if (found := _SOLUTION.search(text)) and found.start() > 0 and _gives_answer(text, found):
+        text = text[: found.start()]
+    lines = [line for line in text.splitlines() if not _RULE.fullmatch(line.strip())]
+    bare = " ".join(" ".join(lines).split()).strip("*_ ")
+    return bare.removeprefix("## ").strip() if not bare.startswith("####") else bare
+
+
+_RULE = re.compile(r"[-*_=]{3,}|\{|\}|#+")
+
+# --- the step that is wrong -------------------------------------------------------------------------------------------
+
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_CARDINALS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X")
+_ORDINAL = re.compile(
+    rf"\b(?:({'|'.join(_ORDINALS)})|(\d{{1,2}})(?:st|nd|rd|th))\s+step\b(?!\s+(?:that|which|where|in|to|with)\b)",
+    re.IGNORECASE,
+)
+_IN_WORDS = re.compile(rf"\b(steps?\s+(?:number\s+|no\.?\s+)?)({'|'.join(_CARDINALS)})\b", re.IGNORECASE)
+_IN_ROMAN = re.compile(rf"\b([Ss]teps?\s+)({'|'.join(sorted(_ROMAN, key=len, reverse=True))})\b(?!')")
 _NUMBERS = r"(\d{1,3}(?:\s*(?:,|and|or|&|to|through|-|–|—)\s*(?:and\s)?\s*(?:steps?\s)?\s*\d{1,3})*)"
-_NAMED = re.compile(r"\bsteps?[\s:*_#([]*+(?:number\s|no\.?\s)?" + _NUMBERS, re.IGNORECASE)
+_NAMED = re.compile(r"\bsteps?[\s:*_#([{]*+(?:number\s|no\.?\s)?[\s#(]*+" + _NUMBERS, re.IGNORECASE)
 _BARE_NUMBER = re.compile(r"^\W*" + _NUMBERS + r"\b")
+_FAULT = r"(?:incorrect|wrong|erroneous|mistaken|mistakes?|faulty|flawed|errors?|problematic|false|invalid)"
+_LABELLED = re.compile(
+    rf"\b(?:{_FAULT}\s(?:step|reasoning)s?(?:\snumber)?|step\s(?:that|which)\sis\s{_FAULT}|{_FAULT})\b[^.\n]{{0,60}}$"
+    rf"|\bfirst\s{_FAULT}\b[^.\n]{{0,60}}$",
+    re.IGNORECASE,
+)
+_JUDGES = re.compile(
+    rf"[\s:*_)\]}},.—–-]*+(?:(?:is|are|was|seems?|looks?|has|have|contains?|appears?)\s+)?(?:(?:an?|the|also|to be|not|in)\s+){{0,3}}"
+    rf"(?:(?P<good>correct|right|fine|ok(?:ay)?|good|valid|accurate|true|unchanged|✓|✔|✅)|(?P<bad>{_FAULT}|❌|✗|✘))",
+    re.IGNORECASE,
+)
 
 
 def _naming(head: str) -> tuple[tuple[int, ...], str]:
-    """The numbers of the steps that are called wrong, and the explanation."""
+    """The numbers of the steps that are called wrong, and the explanation.
+
+    What follows an explicit label counts first, then what is called wrong, then any step that is not called right.
+    """
     explained = _EXPLANATION.search(head)
-    before = head[: explained.start()] if explained else head
-    found = _NAMED.search(before) or _BARE_NUMBER.search(before)
+    before = _in_digits(head[: explained.start()] if explained else head)
+    best: tuple[int, re.Match[str]] | None = None
+    line_start = 0
+    for found in _NAMED.finditer(before):
+        line_start = before.rfind("\n", max(0, found.start() - 200), found.start()) + 1
+        judged = _JUDGES.match(before, found.end())
+        negated = judged and re.search(r"\bnot\b", judged.group(), re.IGNORECASE)
+        good, bad = bool(judged and judged["good"]), bool(judged and judged["bad"])
+        good, bad = (bad, good) if negated else (good, bad)
+        labelled = bool(_LABELLED.search(before[max(line_start, found.start() - 100) : found.start()]))
+        rank = 0 if good else 3 if labelled else 2 if bad else 1
+        if rank and (best is None or rank > best[0] or rank == best[0] == 3):
+            best = rank, found
+    found = best[1] if best else _BARE_NUMBER.search(before)
     named = tuple(int(number) for number in re.findall(r"\d+", found.group(1))) if found else ()
     if explained:
         return named, head[explained.end() :]
-    return named, before[found.end() :].lstrip(" .:*_)]\n") if found else ""
+    return named, before[found.end() :].lstrip(" .:*_)]}\n—–-") if found else ""
 
 
-_STEP = re.compile(_DECOR + r"(?:corrected\s)?step\s*(\d{1,3})\s*+[*_]*+\s*+[:.)–-]\s*+[*_]*+\s*+", re.IGNORECASE)
-_ITEM = re.compile(r"^[ \t*_]*+\(?\d{1,2}[.)][*_]*+\s++")
-_INLINE_STEP = re.compile(r"(?<=[.!?…})$])[ \t]+(?=\**Step \d{1,3}:)")
+def _in_digits(text: str) -> str:
+    """Steps named in words, by ordinals or Roman numerals, as `step 2`."""
+    text = _ORDINAL.sub(lambda f: f"step {_ORDINALS.index(f[1].lower()) + 1 if f[1] else f[2]}", text)
+    text = _IN_WORDS.sub(lambda f: f"{f[1]}{_CARDINALS.index(f[2].lower()) + 1}", text)
+    return _IN_ROMAN.sub(lambda f: f"{f[1]}{_ROMAN.index(f[2]) + 1}", text)
+
+
+# --- the corrected steps ----------------------------------------------------------------------------------------------
+
+_INLINE_STEP = re.compile(
+    r"(?<!\bfrom)(?<!\bin)(?<!\bof)(?<!\bto)(?<!\bsee)(?<!\bat)(?<!\bby)(?<!\band)(?<!\bor)(?<!\bwith)(?<!\()"
+    r"(?<![ \t])[ \t]++(?=(?:\*\*|\\textbf\{)?Step \d{1,3}(?:\.\d{1,2})?(?:\*\*)?\s?:)"
+)
 _CONCLUSION = re.compile(r"^\W*(?:(?:so|thus|therefore|hence),?\s)?the (?:final )?answer is\b", re.IGNORECASE)
-_ANSWER = re.compile(r"answer is|\\boxed|####", re.IGNORECASE)
 _MATHEMATICS = re.compile(r"[\d=$\\]")
 _STEP_NUMBER = re.compile(r"\bsteps?\s*\d+", re.IGNORECASE)
+_TABLE_ROW = re.compile(
+    r"^\s*\|\s*(?:\*\*)?(?:step\s*)?(\d{1,3}|[:\s-]+|step|#|no\.?)(?:\*\*)?\s*\|(.*?)\|?\s*$", re.IGNORECASE
+)
 _UNCHANGED = re.compile(
     r"^[\W_]*(?:(?:is |are |remains? |stays? )?(?:the )?(?:same|unchanged|no changes?|correct)"
     r"(?:\s(?:as|in|from)\s(?:above|before|(?:in\s)?(?:the )?(?:original|previous).{0,30}))?[\W_]*)?$",
     re.IGNORECASE,
 )
+Labelled = list[tuple[int | None, str]]
 
 
-def _steps(solution: str) -> tuple[int | None, tuple[str, ...], bool]:
-    """The number of the first corrected step, the steps, and whether the solution came to its end."""
-    body, whole = _body(solution)
+def _steps(solution: str) -> tuple[int | None, tuple[str, ...], str]:
+    """The number of the first corrected step, the steps, and the flaw of a solution that did not come to its end."""
+    body, flaw = _body(solution)
     numbered = _labelled(body)
     while numbered and _UNCHANGED.match(numbered[0][1]):  # `...` or `Step 1: (same as before)`: the kept prefix
         numbered.pop(0)
     steps = [(number, text) for number, text in numbered if text]
-    return (steps[0][0] if steps else None), tuple(text for _, text in steps), whole
+    return (steps[0][0] if steps else None), tuple(text for _, text in steps), flaw
 
 
-def _labelled(body: str) -> list[tuple[int | None, str]]:
+def _labelled(body: str) -> Labelled:
     """The steps with the numbers they carry. A line without a label goes on with the step before it."""
-    lines = [line.strip() for line in _INLINE_STEP.sub("\n", body).splitlines() if line.strip()]
-    if any(_STEP.match(line) for line in lines):
-        label = _STEP
-    elif sum(bool(_ITEM.match(line)) for line in lines) > 1:
-        label = _ITEM
-    else:
+    lines = [line for one in _INLINE_STEP.sub("\n", body).splitlines() if (line := _row(one).strip())]
+    lines = [line for line in lines if not _RULE.fullmatch(line)]
+    labels = [label(line) for line in lines]
+    if any(found and found[0] is not None for found in labels):
+        labels = [found if found and found[0] is not None else None for found in labels]
+    elif sum(bool(found) for found in labels) <= 1:
         return [(None, step) for step in split_steps(body)]
-    steps: list[tuple[int | None, str]] = []
+    steps: Labelled = []
     before = ""  # the first label: `...`, chatter, or what the steps stand on
-    for line in lines:
-        if found := label.match(line):
-            text = _bare(line[found.end() :])
+    for line, found in zip(lines, labels):
+        if found:
+            number, text = found[0], _bare(unlabelled(found[1]))
             if before and not _UNCHANGED.match(text):
                 text, before = f"{before} {text}", ""
-            steps.append((int(found.group(1)) if label is _STEP else None, text))
-        elif steps and _CONCLUSION.match(line):
+            steps.append((number, text))
+        elif steps and _CONCLUSION.match(line) and steps[-1][1]:
             steps.append((None, _bare(line)))
         elif steps:
             steps[-1] = (steps[-1][0], f"{steps[-1][1]} {_bare(line)}".strip())
@@ -144,28 +268,36 @@ def _labelled(body: str) -> list[tuple[int | None, str]]:
     return steps
 
 
+def _row(line: str) -> str:
+    """The row of a table of steps as a labelled line."""
+    if not (found := _TABLE_ROW.match(line)):
+        return line
+    return f"Step {found[1]}: {' '.join(found[2].replace('|', ' ').split())}" if found[1].isdigit() else ""
+
+
 def _bare(text: str) -> str:
     """Without a heading's mark, and without the second half of a bold label or line."""
-    text = text.strip().lstrip("#").strip()
+    text = text.strip()
+    text = text if text.startswith("####") else text.lstrip("#").strip()
     return text.removesuffix("**").rstrip() if text.count("**") % 2 else text
 
 
-def _body(solution: str) -> tuple[str, bool]:
-    """The inside of a solution's braces, or what stands for it, and whether it ended."""
+def _body(solution: str) -> tuple[str, str]:
+    """The inside of a solution's braces, or what stands for it, and its flaw where it did not end."""
     solution = _cut(solution, _NEXT_QUESTION).strip()
     if opened := _OPEN_LINE.search(solution):
         solution = solution[opened.start() :].strip()
     if not solution.startswith("{"):
-        return _up_to_the_answer(solution), bool(_ANSWER.search(solution))
+        return _up_to_the_answer(solution), "" if _ANSWER.search(solution) else "no_answer"
     end = _closing_brace(solution)
     if end is None:  # a stray brace inside, or no end at all
         inside = _cut(solution, _CLOSE_LINE)
-        return inside[1:], len(inside) < len(solution) or bool(_ANSWER.search(inside))
+        return inside[1:], "" if len(inside) < len(solution) or _ANSWER.search(inside) else "cut_off"
     inside, after = solution[1:end], solution[end + 1 :]
     if not _ANSWER.search(inside) and (found := _ANSWER.search(after[:300])):
         line_end = after.find("\n", found.end())
         inside += "\n" + after[: line_end if line_end >= 0 else len(after)].strip()
-    return inside, True
+    return inside, ""
 
 
 def _cut(text: str, at: re.Pattern[str]) -> str:

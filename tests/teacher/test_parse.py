@@ -87,7 +87,7 @@ def test_named_steps(naming, named):
     [
         ("", "empty"),
         (" \n```\n```\n", "empty"),
-        ("<think>I never stopped thinking", "empty"),
+        ("<think>I never stopped thinking", "cut_off"),
         ("I'm sorry, but I can't help with that.", "refusal"),
         ("As an AI language model I cannot assist with this request.", "refusal"),
         ("All the steps are correct." + CANONICAL.removeprefix(" Step 2."), "no_step"),
