@@ -79,6 +79,10 @@ def test_equal_tokens_come_within_one_example(sizes: list[int], budget: int) -> 
         with pytest.raises(UserError, match=f"equal_tokens={budget}, but this mix ends after {sum(sizes)}"):
             curate.first_tokens(sizes, budget, int)
         return
+    if budget < sizes[0]:
+        with pytest.raises(UserError, match=f"equal_tokens={budget}, but the first example alone has {sizes[0]}"):
+            curate.first_tokens(sizes, budget, int)
+        return
     taken = curate.first_tokens(sizes, budget, int)
     assert taken == sizes[: len(taken)]
     assert sum(taken) <= budget
