@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem, Verdict
+from lema_jax.tasks import thinking
 
 NAMES = ("arithmetic", "asdiv", "csqa", "gsm8k", "math", "svamp")
 
@@ -57,10 +58,13 @@ def grade(problem: Problem, text: str, *, truncated: bool) -> tuple[str | None, 
     """The extracted answer of `text` and its verdict. `truncated`: the token limit cut the text off.
 
     A cut text that states a right answer is right; any other cut text is TRUNCATED, never WRONG: it is no mistake to
-    learn from.
+    learn from. A text that ends within a thought is cut, and states nothing.
     """
     task = get(problem.task)
-    answer = task.extract(_whole(text) if truncated else text, problem)
+    said = thinking.spoken(text)
+    if not said.whole:
+        return None, Verdict.TRUNCATED
+    answer = task.extract(_whole(said.text) if truncated else said.text, problem)
     if answer is not None and task.same(answer, problem.gold):
         return answer, Verdict.RIGHT
     if truncated:

@@ -1,70 +1,38 @@
-"""Reading the final answer of a reasoning path, and numbers as people and models write them.
+"""The number that a reasoning path states as its answer, and numbers as people and models write them.
 
 Exact: a number is a `Fraction`. Nothing here raises or runs long, whatever the text; what cannot be read is None.
 """
 
+import functools
 import re
-import unicodedata
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import NamedTuple
 
-from lema_jax.tasks import expressions
+from lema_jax.tasks import cues, expressions, presentation, thinking, units
 
-# Bounds that no honest answer meets: characters of a number, characters of any answer, cues that are looked at.
-_LONGEST = 400
-_LONGEST_STATED = 2_000
-_MOST_CUES = 50
+_LONGEST = 400  # characters that a number and the words around it may have
 _MOST_DIGITS = 300
-
-# It begins where white space begins, and takes it whole: a model may write nothing but line breaks.
-_NEXT_QUESTION = re.compile(r"(?<!\s)(?=[^\S\n]*+\n[^\S\n]*+\n)\s*+(?:Q|Question|#+\s*+Instruction)\s*+:")
-_CUE = re.compile(
-    r"(?P<box>\\f?boxed\b|\\fbox\b)|(?i:\banswer\s*(?:is|was|equals|[:=])\s*:?)|^[^\S\n]*+(?:A:|\#{4})", re.MULTILINE
-)
-
-
-def stated(text: str) -> Iterator[tuple[str, bool]]:
-    """What follows each cue of a final answer, the last cue first, and whether it is the content of a box.
-
-    Cues: `the answer is`, `answer:`, `#### `, a line `A: `, and a box, whose content alone is given. What stands after
-    the beginning of another question (`Q:`, `Question:` or `### Instruction:` in a paragraph of its own) is not looked
-    at, nor what is further than 2,000 characters from its cue.
-    """
-    if next_question := _NEXT_QUESTION.search(text):
-        text = text[: next_question.start()]
-    for cue in reversed(list(_CUE.finditer(text))[-_MOST_CUES:]):
-        what = text[cue.end() : cue.end() + _LONGEST_STATED]
-        yield (braced(what), True) if cue["box"] else (what, False)
-
-
-def braced(text: str) -> str:
-    """The content of the braces that `text` opens with, white space before them allowed.
-
-    Without an opening brace the first word; without a closing one, the rest of the text.
-    """
-    text = text.lstrip()
-    if not text.startswith("{"):
-        return re.split(r"[\s$]", text, maxsplit=1)[0]
-    depth = 0
-    for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
-        if depth == 0:
-            return text[1 : match.start()]
-    return text[1:]
 
 
 def final_number(text: str) -> str | None:
     """The one number that a reasoning path states as its answer, as `number` reads it, in canonical form.
 
-    A cue that no number follows gives way to the one before; a cue that several numbers follow (`5 or 6`) states no
+    The last statement that mentions a number counts (`cues.statements`); one of several numbers (`5 or 6`) states no
     answer. Without any cue the answer is a last line that is a number and nothing else.
     """
-    for after, _ in stated(text):
-        line = _first_line(after)
-        if _mentions_number(line):
-            return canonical(line)
-    last = text.rstrip().rpartition("\n")[2]
-    return canonical(last) if len(last) < _LONGEST and _BARE.fullmatch(_plain(last)) else None
+    said = thinking.spoken(text).text
+    for statement in cues.statements(said):
+        if statement.remark:
+            continue
+        if len({canonical(content) for content in statement.boxes}) == 1:
+            statement = cues.Statement(statement.boxes[0])
+        plain = _arithmetic_text(_first_line(statement.text))
+        if re.search(r"\d", plain) or _in_words(_sentence(plain)) is not None:
+            found = _read_plain(plain)
+            return found and found.text
+    last = _arithmetic_text(presentation.document(said[-_LONGEST:]).rstrip().rpartition("\n")[2])
+    return canonical(last) if len(last) < _LONGEST and _BARE.fullmatch(last) else None
 
 
 def last_number(text: str) -> str | None:
@@ -78,82 +46,119 @@ def last_number(text: str) -> str | None:
 
 
 def canonical(text: str) -> str | None:
-    """The one number that `text` states: `17`, `-2.5`, `1/3`, `40%`; a time `4:30` or a ratio `3:2` as it stands."""
-    plain = _sentence(_plain(text[:_LONGEST]))
-    if pair := _PAIR.search(plain):
-        return f"{int(pair[1])}:{pair[2]}" + (f" {pair[3].lower()}m" if pair[3] else "")
-    value = _number(plain)
-    return None if value is None else written(value) + "%" * ("%" in plain)
+    """The one number that `text` states: `17`, `-2.5`, `1/3`, `40%`; a time `4:30`, a ratio `3:2`, `2 hours 30 minutes`
+    and `3 dozen` as they stand."""
+    found = _read(text[:_LONGEST])
+    return found and found.text
 
 
 def number(text: str) -> Fraction | None:
     """The value of the one number that `text` states, or None when it states none or several.
 
     Reads signs, thousands separators, decimals, fractions and mixed numbers (`2 1/2`, `\\frac{5}{2}`, `½`), scientific
-    notation, `million`, numbers in words, arithmetic (`3 * 4`; what follows `=`), with currency, units, percent signs,
-    Markdown and LaTeX around them. A percentage is its number: `40%` is 40.
+    notation, `million`, `k`, numbers in words, arithmetic (`3 * 4`; what follows `=`), two units of one quantity
+    (`2 hours 30 minutes` is 2.5), with currency, units, percent signs, Markdown and LaTeX around them. A percentage is
+    its number: `40%` is 40.
     """
-    return _number(_sentence(_plain(text[:_LONGEST])))
+    found = _read(text[:_LONGEST])
+    return found.values[0] if found and found.values else None
 
 
 def same_number(answer: str, gold: str) -> bool:
-    """Whether both state the same number, exactly; `50%` also equals 0.5. Two times or ratios are compared as pairs."""
-    pairs = _PAIR.search(_plain(answer[:_LONGEST])), _PAIR.search(_plain(gold[:_LONGEST]))
-    if pairs[0] and pairs[1]:
-        return _same_pair(pairs[0], pairs[1])
-    if pairs[0] or pairs[1]:
+    """Whether both state the same number, exactly; `50%` also equals 0.5, and `2 hours 30 minutes` 2.5 and 150.
+
+    Two times or ratios are compared as pairs.
+    """
+    one, other = _read(answer[:_LONGEST]), _read(gold[:_LONGEST])
+    if one is None or other is None:
         return False
-    left, right = number(answer), number(gold)
-    if left is None or right is None:
-        return False
-    percents = "%" in answer, "%" in gold
-    return left == right or (percents == (True, False) and left == right * 100)
+    if one.pair or other.pair:
+        return bool(one.pair and other.pair and _same_pair(one.pair, other.pair))
+    hundredfold = 100 if one.percent and not other.percent else 1
+    return any(value in (wanted, wanted * hundredfold) for value in one.values for wanted in other.values)
 
 
-# --- text to plain text -----------------------------------------------------------------------------------------------
+class _Reading(NamedTuple):
+    """A number as it was read."""
 
-_VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-_CHARACTERS = str.maketrans(
-    {char: " " + unicodedata.normalize("NFKC", char).replace("⁄", "/") for char in _VULGAR}
-    | dict.fromkeys("−–‐‑﹣－", "-")
-    | dict.fromkeys("  \u2009", " ")
-    | {"×": "*", "·": "*", "÷": "/", "⁄": "/", "≈": "=", "％": "%", "，": ",", "\u202f": ""}
-    | dict.fromkeys("$€£¥₹¢`", "")
+    text: str  # canonical
+    values: tuple[Fraction, ...] = ()  # several where a unit leaves open which is meant (hours or minutes)
+    percent: bool = False
+    pair: re.Match[str] | None = None
+
+
+# --- a statement as arithmetic ----------------------------------------------------------------------------------------
+
+
+def _patterns(*rewrites: tuple[str, str]) -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(pattern), new) for pattern, new in rewrites]
+
+
+_LATEX = _patterns(
+    (r"\\text\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "),
+    (r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r" (\1)/(\2)"),
+    (r"\\frac\s*(\d)\s*(\d)", r" \1/\2"),
+    (r"\(\s*(\d+)\s*\)/\(\s*(\d+)\s*\)", r"\1/\2"),
+    (r"\\(?:times|cdot|ast)(?![a-zA-Z])", "*"),
+    (r"\\div(?![a-zA-Z])", "/"),
+    (r"\\approx(?![a-zA-Z])", "="),
+    (r"\^\\circ|\\[()\[\]]|\\sim(?![a-zA-Z])", " "),
+    (r"\\%", "%"),
 )
-_REWRITES = [
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"<<[^<>]*>>", ""),
-        (r"\\(?:text|mbox|mathrm|mathbf|textbf)\s*\{([^{}]*)\}", r" \1 "),
-        (r"\\(?:[dt]?frac|cfrac)\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r" (\1)/(\2)"),
-        (r"\\[dt]?frac\s*(\d)\s*(\d)", r" \1/\2"),
-        (r"\(\s*(\d+)\s*\)/\(\s*(\d+)\s*\)", r"\1/\2"),
-        (r"\{,\}|\\[,;:! ]", ""),
-        (r"\\(?:times|cdot)\b", "*"),
-        (r"\\(?:left|right|displaystyle)\b|\^\s*\{?\\circ\}?|\\[()\[\]]", ""),
-        (r"\\(.)", r"\1"),
-        (r"(?<![\d)*])\*++(?=\S)|\*++(?!\s*[\d(.-])", ""),  # emphasis, not a product
-        (r"(?<=\d)\s*[xX]\s*(?=\d)", " * "),
-        (r"(?i)\bper\s?cent\b", "%"),
-        (r"\^\s*\{([^{}]*)\}", r"^(\1)"),
-    )
-]
+_SIGNS = _patterns(
+    (r"<<[^<>]*>>", ""),
+    (r"(?<![\w.])~|\\?[$€£¥₹¢₽₩]", " "),
+    (r"(?<=[A-Za-z])_(?:\{[^{}]*\}|\w)", ""),
+    (r"(?<=\d)_(?=\d{3}(?!\d))", ","),
+    (r"\*\*", "^"),
+    (r"(?<=[A-Za-z])\s*\^\s*(?:\{[^{}]*\}|-?\w)", ""),  # of a unit
+    (r"\^\s*\{([^{}]*)\}", r"^(\1)"),
+)
+_WORDS_OF_SIGNS = _patterns(
+    (r"(?i:\bper\s?cent(?:age points?)?\b)", "%"),
+    (r"(?i:(?<=\d)\s+squared\b)", "^2"),
+    (r"(?i:\bminus\s+)", "- "),
+    (r"(?i:\bnegative\s+)(?=[\d.(])", "-"),
+    (r"(?<=\d)\s*(?i:\bplus\b)\s*(?=\d)", " + "),
+    (r"(?<=\d)\s*[xX]\s*(?=\d)", " * "),
+    (r"(?<=\d)\s+(?i:and\s+(?:a|one)[\s-]+half)\b", " 1/2"),
+    (r"(?<=\d)\s+(?i:and\s+(?:a|one)[\s-]+quarter)\b", " 1/4"),
+)
+_SIGN = re.compile(r"[<~$€£¥₹¢₽₩_*^]")
+_WORD_OF_SIGN = re.compile(r"per\s?cent|squared|minus|negative|plus|\d\s*x|\band\s", re.IGNORECASE)
+_LABEL = re.compile(
+    r"\W*(?:(?:step|part|question|problem|exercise|option|choice|case)\s*\d{1,3}\s*[:.)]|\(?[A-Ha-h][).:])\s+(?=.*\d)",
+    re.IGNORECASE,
+)
 
 
-def _plain(text: str) -> str:
-    text = text.translate(_CHARACTERS)
-    for pattern, new in _REWRITES:
+def _arithmetic_text(text: str) -> str:
+    """Numbers, signs of arithmetic and words; a command of LaTeX that is left is nothing that is read here."""
+    text = presentation.plain(text[:_LONGEST])
+    wanted = ("\\" in text, _LATEX), (_SIGN.search(text), _SIGNS), (_WORD_OF_SIGN.search(text), _WORDS_OF_SIGNS)
+    for pattern, new in (rewrite for found, rewrites in wanted if found for rewrite in rewrites):
         text = pattern.sub(new, text)
-    return text
+    return _LABEL.sub("", text, count=1) if _LABEL.match(text) else text
+
+
+_BULLET = re.compile(r"\A[-*+•]\s+")
 
 
 def _first_line(text: str) -> str:
-    return text.lstrip()[:_LONGEST].partition("\n")[0]
+    """The first line that has anything in it, with the next where it only announces that (`as follows:`)."""
+    stripped = text.lstrip()[:_LONGEST]
+    if "\n" in text[: len(text) - len(text.lstrip())]:
+        stripped = _BULLET.sub("", stripped, count=1)
+    line, _, rest = stripped.partition("\n")
+    announces = line.rstrip().endswith(":") and not re.search(r"\d", line)
+    return line + " " + rest.lstrip().partition("\n")[0] if announces else line
 
 
 def _sentence(plain: str) -> str:
     """The first sentence that mentions a number, without its reasons, and there what follows the last `=`."""
     start = found.start() if (found := re.search(r"\d", plain)) else 0
+    if (word := _WORDS.match(plain, _start_of_words(plain))) and word.start() < start:
+        plain, start = plain[:start], word.start()  # `twelve (3 times 4)`
     end = _END.search(plain, start)
     sentence = plain[: end.start()] if end else plain
     before, equals, after = sentence.rpartition("=")
@@ -161,78 +166,155 @@ def _sentence(plain: str) -> str:
         return sentence
     if _TWO_EQUATIONS.search(before):
         return ""
-    return after if _mentions_number(after) else before
+    return after if re.search(r"\d", after) or _in_words(after) is not None else before
 
 
-_END = re.compile(r"[.!?;](?=\s|$)|(?<=\S)\s(?:\(|(?:because|since|as)\b)", re.IGNORECASE)
+_END = re.compile(r"[.!?](?=\s|$)|;(?=\s+\D|$)|(?<=\S)\s(?:\(|(?:because|since|as)\b)", re.IGNORECASE)
 _TWO_EQUATIONS = re.compile(r"=.*(?:\b(?:and|or)\b|[,;]\s)")
 
 
-# --- plain text to numbers --------------------------------------------------------------------------------------------
+# --- arithmetic to numbers --------------------------------------------------------------------------------------------
 
-_DECIMAL = r"(?:(?:\d{1,3}(?:[, ]\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)(?!\d|\.\d|[xyz]\b)"
+_DECIMAL = r"(?:\d{1,3}(?:\ \d{3})+(?:[.,]\d+)?|\d+(?:[.,']\d+)*|\.\d+)(?!\d|[.,']\d|[abnxyz](?![A-Za-z])|\\)"
 _QUANTITY = re.compile(
-    rf"""(?<![\w.])(?:(?<![\w)%]\s)(?P<sign>[-+])\s?)?
+    rf"""(?<![A-Za-z0-9_.])(?:(?<![\w)%])(?<![\d)%]\s)(?P<sign>[-+])(?=[\d.])|(?<!\S)(?<![\w)%]\s)(?P<apart>[-+])\s)?
     (?:(?P<whole>\d+)\s+(?:and\s+)?(?P<part>\d+)\s?/\s?(?P<of>\d+)(?![\d.])
       |(?P<top>{_DECIMAL})\s?/\s?(?P<bottom>{_DECIMAL})
-      |(?P<value>{_DECIMAL})(?:[eE](?P<e>[-+]?\d+)\b|\s?\*\s?10\s?\^\s?\(?\s?(?P<ten>[-+]?\d+)\s?\)?)?
+      |(?P<value>{_DECIMAL})(?:[eE](?P<e>[-+]?\d+)(?![\dA-Za-z])|\s?\*\s?10\s?\^\s?\(?\s?(?P<ten>[-+]?\d+)\s?\)?)?
     )
-    (?:\s?(?P<scale>hundred|thousand|million|billion|trillion)\b)?""",
+    (?:\s?(?P<scale>(?i:hundred|thousand|million|billion|trillion|dozen|mil|mn|bn))(?![A-Za-z])|(?P<letter>[kKMB]|tn)(?![A-Za-z]))?
+    \s*(?P<percent>%)?""",
     re.VERBOSE,
 )
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_ONES = (
-    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
-    "|eighteen|nineteen"
-)
-_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
-SMALL = {word: value for value, word in enumerate(_ONES.split("|"))}
-SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split("|"), start=2)}
-_WORD = "|".join([*SMALL, *_SCALES])
-_WORDS = re.compile(
-    rf"\W*(?:(?:the|a|an|about|only|exactly|approximately|minus)\W+)*"
-    rf"(?P<words>(?:{_WORD})(?:[\s-]+(?:and\s+)?(?:{_WORD}))*)\b",
+_GROUPED = re.compile(r"\d{1,3}([, '])\d{3}(?:\1\d{3})*(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
+_COMMA = re.compile(r"(?:\d{1,3}(?:([. ])\d{3})(?:\1\d{3})*|\d+),\d+|\d{1,3}(?:\.\d{3}){2,}")
+_NAMED = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_SCALES = _NAMED | {"k": 10**3, "m": 10**6, "mil": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "tn": 10**12}
+_SEVERAL = re.compile(
+    r"(?:\b(?:or|and|to|through|versus|vs|and/or)|[,;/&+*^-]|^)[\s({]*$"
+    r"|\b(?:and|or|but|while|whereas|plus)\b|[,;&]"
+    r"(?!\s*(?:which|that is|i\.e|so|not|where|with|for|in|after|when|if|giv|at|by)\b)",
     re.IGNORECASE,
 )
-_SEVERAL = re.compile(r"(?:\b(?:or|and|to|through|versus|vs)|[,;/&+*^-]|^)[\s({]*$", re.IGNORECASE)
-_CENTS = re.compile(r"(\d+)\s*(?:dollars?)?\s+and\s+(\d{1,2})\s+cents?\b")
-_PAIR = re.compile(r"(?<![\d:.])(\d{1,6})\s?:\s?(\d{1,6})(?![\d:.]\d)(?:\s*([ap])\.?\s?m\b)?", re.IGNORECASE)
-_BARE = re.compile(rf"\s*[-+]?\s?(?:{_DECIMAL})\s*[.%]?\s*")
+_NOT = re.compile(r"\W*(?:and\s)?(?:not|rather than|instead of)\b", re.IGNORECASE)
+_REMAINDER = re.compile(r"[^.\d]{0,30}\b(?:remainder|remaining|rem)\b|\s*[rR]\.?\s*\d")
+_ANOTHER_LABEL = re.compile(r"(?<=\s)\(?[b-hB-H2-9]\)\s*[-+]?\d")
+_PAIR = re.compile(r"(\d{1,6})\s?:\s?(\d{1,6})(?![\d:.]\d)(?:\s*([ap])\.?\s?m\b)?", re.IGNORECASE)
+_BARE = re.compile(rf"\s*[-+]?\s?(?:{_DECIMAL})\s*[.%]?\s*", re.VERBOSE)
+_UNREAD = re.compile(r"\\[a-zA-Z]")
 
 
-def _mentions_number(text: str) -> bool:
-    return bool(re.search(rf"\d|[{_VULGAR}]", text)) or bool(_WORDS.match(_plain(text)))
+@functools.lru_cache(maxsize=4096)  # a gold answer is read once for all attempts at its question
+def _read(text: str) -> _Reading | None:
+    if _CANONICAL.fullmatch(text):
+        value = Fraction(text)
+        return _Reading(written(value), (value,))
+    return _read_plain(_arithmetic_text(text))
 
 
-def _number(plain: str) -> Fraction | None:
-    if cents := _CENTS.search(plain):
-        return int(cents[1]) + Fraction(int(cents[2]), 100)
-    first = _QUANTITY.search(plain)
-    if first is None:
-        return _in_words(plain)
-    second = _QUANTITY.search(plain, first.end())
-    if second and _SEVERAL.search(plain[first.end() : second.start()]):
-        return _arithmetic(plain[first.start() :])
-    return _quantity(first)
+_CANONICAL = re.compile(r"-?\d{1,300}(?:\.\d{1,300})?", re.ASCII)
+
+
+def _read_plain(plain: str) -> _Reading | None:
+    plain = _sentence(plain)
+    if _UNREAD.search(plain):
+        return None
+    found = next(_quantities(plain), None)
+    if found is None:
+        value = _in_words(plain)
+        return None if value is None else _Reading(written(value), (value,))
+    if pair := _PAIR.match(plain, found.start()):
+        half = f" {pair[3].lower()}m" if pair[3] else ""
+        return _Reading(f"{int(pair[1])}:{pair[2]}{half}", pair=pair)
+    if _REMAINDER.match(plain, found.end()) or _ANOTHER_LABEL.search(plain, found.end()):
+        return None
+    values, end = _measured(plain, found)
+    second = next(_quantities(plain, end), None)
+    between = plain[end : second.start()] if second else ""
+    if second and _SEVERAL.search(between) and not _NOT.match(between):
+        value = _arithmetic(plain[found.start() :])
+        return None if value is None else _Reading(written(value), (value,))
+    if len(values) > 1:
+        return _Reading(" ".join(plain[found.start() : end].split()), values)
+    percent = "%" * bool(found["percent"])
+    return _Reading(written(values[0]) + percent, values, bool(percent)) if values else None
+
+
+def _measured(plain: str, found: re.Match[str]) -> tuple[tuple[Fraction, ...], int]:
+    """The values that a quantity may have, and where it ends: of `3 dozen` 36 and 3, of `2 hours and 30 minutes` 2.5
+    and 150, as of `2.5 hours or 150 minutes`."""
+    value, end = _quantity(found), found.end()
+    if value is None:
+        return (), end
+    if (found["scale"] or "").lower() == "dozen":
+        return (value, value / 12), end
+    if not _QUANTITY.search(plain, end):
+        return (value,), end
+    unit, unit_end = _unit(plain, end)
+    small, contained = value, Fraction(1)  # the value in the smallest unit so far; how many of it the first contains
+    for more in _quantities(plain, end):
+        smaller, smaller_end = _unit(plain, more.end())
+        joined, added = plain[unit_end : more.start()].strip(" ,"), _quantity(more)
+        if added is None or smaller is None or joined not in ("", "and", "or"):
+            break
+        ratio = (unit or _DOLLAR).size / smaller.size
+        if (
+            (unit or _DOLLAR).dimension != smaller.dimension
+            or (joined == "or" and small * ratio != added)
+            or ratio <= 1
+        ):
+            break
+        small, contained = small * ratio + (added if joined != "or" else 0), contained * ratio
+        unit, unit_end, end = smaller, smaller_end, smaller_end
+    return ((value,) if contained == 1 else (small / contained, small)), end
+
+
+_DOLLAR = units.Unit("money^1", Fraction(1))  # of which the sign is no word
+_UNIT = re.compile(r"\s*([A-Za-z]+)\b")
+
+
+def _unit(plain: str, start: int) -> tuple[units.Unit | None, int]:
+    """The unit of known size behind a number, and where it ends."""
+    word = _UNIT.match(plain, start)
+    unit = units.known(word[1]) if word else None
+    return unit, word.end() if word and unit else start
+
+
+def _quantities(plain: str, start: int = 0) -> Iterator[re.Match[str]]:
+    return _QUANTITY.finditer(plain, start)
+
+
+def _decimal(digits: str) -> Fraction | None:
+    """The value of `1,234.5`, `1 234`, `1'234`, `1,00,000`, and of a decimal comma where it can be nothing else."""
+    if digits.isdigit():
+        return Fraction(int(digits))
+    if _GROUPED.fullmatch(digits):
+        return Fraction(re.sub("[, ']", "", digits))
+    if _COMMA.fullmatch(digits):
+        return Fraction(re.sub("[. ]", "", digits).replace(",", "."))
+    return Fraction(digits) if re.fullmatch(r"\d*\.?\d+", digits) else None
 
 
 def _quantity(match: re.Match[str]) -> Fraction | None:
     if len(match.group()) > _MOST_DIGITS:
         return None
-    parts = {name: re.sub("[, ]", "", text) for name, text in match.groupdict().items() if text}
-    if "whole" in parts:
-        top, bottom = Fraction(parts["part"]), Fraction(parts["of"])
-        value = int(parts["whole"]) + top / bottom if bottom else None
-    elif "top" in parts:
-        bottom = Fraction(parts["bottom"])
-        value = Fraction(parts["top"]) / bottom if bottom else None
-    else:
-        exponent = int(parts.get("e") or parts.get("ten") or 0)
-        value = Fraction(parts["value"]) * Fraction(10) ** exponent if abs(exponent) <= _MOST_DIGITS else None
-    if value is None:
+    names = ("part", "of", "whole") if match["whole"] else ("top", "bottom") if match["top"] else ("value",)
+    parts = [_decimal(match[name]) for name in names]
+    if None in parts:
         return None
-    value *= _SCALES[parts["scale"]] if "scale" in parts else 1
-    return -value if parts.get("sign") == "-" else value
+    value, *others = (part for part in parts if part is not None)
+    if others and not others[0]:
+        return None
+    value = value / others[0] if others else value
+    value += others[1] if len(others) > 1 else 0
+    exponent = int(match["e"] or match["ten"] or 0)
+    if abs(exponent) > _MOST_DIGITS:
+        return None
+    if exponent:
+        value *= Fraction(10) ** exponent
+    if scale := match["scale"] or match["letter"]:
+        value *= _SCALES[scale.lower()]
+    return -value if "-" in (match["sign"], match["apart"]) else value
 
 
 def _arithmetic(plain: str) -> Fraction | None:
@@ -243,19 +325,60 @@ def _arithmetic(plain: str) -> Fraction | None:
     return expressions.exact(re.sub(r"(?<=\d),(?=\d{3})", "", sum_.group()).replace("^", "**"))
 
 
+# --- words ------------------------------------------------------------------------------------------------------------
+
+_ONES = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
+    "|eighteen|nineteen"
+)
+_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+SMALL = {word: value for value, word in enumerate(_ONES.split("|"))}
+SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split("|"), start=2)}
+_WORD = "|".join([*SMALL, *_NAMED])
+_NUMBER_WORDS = rf"(?:{'|'.join(SMALL)})(?:[\s-]+(?:and\s+)?(?:{_WORD}))*"
+_WORDS = re.compile(
+    rf"(?P<minus>-\s*|\bnegative\s+)?\b(?P<words>{_NUMBER_WORDS})\b"
+    rf"(?:(?:\s+and\s+a)?[\s-]+(?P<part>half|halves|thirds?|quarters?|fourths?)\b)?",
+    re.IGNORECASE,
+)
+_AT_ONCE = re.compile(
+    r"\W*(?:(?:the|a|an|about|only|exactly|approximately|negative|therefore|thus|simply|just|indeed|that)\W+)*",
+    re.IGNORECASE,
+)
+
+
+def _start_of_words(plain: str) -> int:
+    """Where a number would begin that the text begins with."""
+    begins = _AT_ONCE.match(plain)
+    return begins.end() if begins else 0
+
+
+_HALF = re.compile(r"half\b(?!\s+(?:a|an|the)\b)", re.IGNORECASE)
+_FRACTIONS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
+
+
 def _in_words(plain: str) -> Fraction | None:
-    match = _WORDS.match(plain)
-    if match is None:
+    """The one number in words of a text without digits; a mere `one` counts where the text begins with it."""
+    found = list(_WORDS.finditer(plain))
+    begins = _start_of_words(plain)
+    if not found and _HALF.match(plain, begins):
+        return Fraction(1, 2)
+    found = [one for one in found if one.group().lower() != "one" or one.start() <= begins]
+    if len(found) != 1:
         return None
     whole = group = 0
-    for word in re.split(r"[\s-]+(?:and\s+)?", match["words"].lower()):
+    for word in re.split(r"[\s-]+(?:and\s+)?", found[0]["words"].lower()):
         if word in SMALL:
             group += SMALL[word]
         elif word == "hundred":
             group = (group or 1) * 100
         else:
             whole, group = whole + (group or 1) * _SCALES[word], 0
-    return Fraction(-(whole + group) if re.match(r"\W*minus\b", plain, re.IGNORECASE) else whole + group)
+    value = Fraction(whole + group)
+    if part := (found[0]["part"] or "").lower():
+        several = Fraction(1, _FRACTIONS[part])
+        value = value + several if " and a" in found[0].group().lower() else value * several
+    return -value if found[0]["minus"] else value
 
 
 def written(value: Fraction) -> str:

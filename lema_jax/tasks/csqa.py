@@ -10,7 +10,7 @@ from typing import Any
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, sources
+from lema_jax.tasks import cues, presentation, sources
 from lema_jax.tasks import paper as authors
 
 _URL = "https://s3.amazonaws.com/commonsenseqa/"
@@ -53,10 +53,11 @@ def completion(problem: Problem) -> str:
 def extract(text: str, problem: Problem) -> str | None:
     """The choice that `text` states as its answer, by letter (`B`, `(B)`, `B.`) or by text; None for none or several.
 
-    The line after the last cue (see `answers.stated`) counts; where it names several, what stands before a reason.
+    The line after the last cue (see `cues.statements`) counts; where it names several, what stands before a reason.
     """
-    for after, _ in answers.stated(text):
-        if line := after.strip().partition("\n")[0]:
+    for statement in cues.statements(text):
+        line = _TEXT.sub(r" \1 ", statement.text).strip().partition("\n")[0]
+        if line and (not statement.remark or _fold(line).startswith(tuple(map(_fold, problem.choices)))):
             return _choice(line, problem.choices)
     return None
 
@@ -71,6 +72,7 @@ def paper(text: str, problem: Problem) -> bool:
     return authors.choice(text, problem.choices) == problem.gold
 
 
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}|\$")
 _REASON = re.compile(r"[.;](?=\s)|\b(?:because|since|as|not|instead of|rather than)\b", re.IGNORECASE)
 _NOISE = re.compile(r"\b(?:option|choice|answer|both|either|or|and)\b|[\W_]", re.IGNORECASE)
 
@@ -90,7 +92,7 @@ def _named(line: str, choices: tuple[str, ...]) -> set[str]:
     if len(bare) == 1 or bare.isupper():
         labels = set(bare.upper()) if set(bare.upper()) <= set(letters) else set()
     else:
-        labels = set(re.findall(rf"(?<![\w'’])([{letters}])[).:](?!\w)", line))
+        labels = set(re.findall(rf"(?<![\w'’])([{letters}])(?:[).:,;]|\s*$)(?!\w)", line))
     texts = {_fold(choice) for choice in choices}
     named = {text for text in texts if re.search(rf"(?<!\w){re.escape(text)}(?!\w)", _fold(line))}
     named = {text for text in named if not any(text != other and text in other for other in named)}
@@ -98,7 +100,7 @@ def _named(line: str, choices: tuple[str, ...]) -> set[str]:
 
 
 def _fold(text: str) -> str:
-    return " ".join(text.casefold().replace("’", "'").split())
+    return " ".join(presentation.characters(text).casefold().split())
 
 
 def _problem(split: str, number: int, row: dict[str, Any], where: str) -> Problem:

@@ -1,294 +1,254 @@
-r"""What an answer of mathematics is: an expression, a collection, a tuple, a matrix, a text; and when two are equal.
-
-`read` turns the LaTeX of an answer into a `Form`, apart from all that is presentation (`\left`, `\text{ units}`, `$`,
-`x =`); `same` compares two forms part by part. None means "cannot tell": then a computer algebra system may know.
-"""
+r"""What an answer of mathematics is: an expression, a list, a tuple, a matrix, an equation, a set, a text."""
 
 import dataclasses
+import functools
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from lema_jax.tasks import answers, latex
+from lema_jax.tasks import curves, latex, matrices, reals, tokens, units, words
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
     """An answer, taken apart. `kind` says what the parts are and how they compare."""
 
-    kind: str  # expression, text, pair, numeral, equation, relation, any (order-free), tuple (ordered), matrix
-    text: str  # as compared letter by letter: no presentation, no white space
+    kind: str  # choice, equation, expression, list, matrix, numeral, ratio, relation, residue, sequence, set, …
+    tokens: tuple[str, ...]
     parts: tuple["Form", ...] = ()
-    brackets: str = ""  # of a tuple or interval, such as "[)"
+    text: str = ""  # of a text, a time, a choice, a numeral; the brackets of a tuple; the shape of a matrix
+    unit: units.Unit | None = None
 
 
-def same(one: Form, other: Form) -> bool | None:
-    """Whether two answers are equal; None when neither equality nor difference can be told here.
+# --- reading ----------------------------------------------------------------------------------------------------------
 
-    Numbers too large to be worked out are compared letter by letter: nobody else could tell either.
-    """
-    try:
-        return _same(one, other)
-    except latex.TooLarge:
-        return False
+_MOST_PARTS = 50  # of a list
+_DEEPEST = 40  # brackets in brackets
+_MOST_SIGNS = 3  # ± in one answer
+_AROUND = frozenset((".", ",", ";", ":", "?", "\\sim", "\\approx"))
 
 
-def _same(one: Form, other: Form) -> bool | None:
-    if one.kind == other.kind and one.text == other.text:
-        return True
-    if "text" in (one.kind, other.kind):
-        return one.text.casefold() == other.text.casefold()
-    if "relation" in (one.kind, other.kind):  # `x > 3` may be an interval, or another relation turned round
-        return None if {one.kind, other.kind} <= {"relation", "tuple", "any"} else False
-    if one.kind != other.kind:
-        return None if {one.kind, other.kind} == {"expression", "equation"} and _unread(one, other) else False
-    if one.kind == "any":
-        return _same_collections(one.parts, other.parts)
-    if one.kind in ("tuple", "matrix"):
-        alike = one.brackets == other.brackets and len(one.parts) == len(other.parts)
-        return _all([same(*pair) for pair in zip(one.parts, other.parts)]) if alike else False
-    if one.kind == "pair":
-        return answers.same_number(one.text, other.text)
-    if one.kind == "numeral":
-        return False
-    return _same_equations(one, other) if one.kind == "equation" else _same_expressions(one.text, other.text)
-
-
+@functools.lru_cache(maxsize=1_024)
 def read(text: str) -> Form:
-    """The form of an answer, given as LaTeX or plain text, without the words around it.
-
-    What is too long or too deep to be an answer is compared letter by letter.
-    """
-    try:
-        return _read(_tidy(text)) if len(text) <= _LONGEST else Form("text", text)
-    except RecursionError:
-        return Form("text", text)
+    """The form of an answer. What is too long or too deep to be an answer is compared letter by letter."""
+    if len(text) <= tokens.LONGEST and tokens.depth(expression := tokens.read(text)) <= _DEEPEST:
+        return _read(expression)
+    return Form("text", (text,), text=text)
 
 
-_LONGEST = 1_000  # characters
-_MOST_PARTS = 50  # of a collection
-
-# --- presentation -----------------------------------------------------------------------------------------------------
-
-_TEXT = "text|mbox|textbf|textrm|textit|texttt|textnormal|hbox"
-_UNWRAPPED = r"mathbf|mathrm|mathit|mathcal|mathbb|boldsymbol|operatorname|ensuremath|boxed|fbox"
-_REWRITES = [
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"(?<=\d)\s*\{,\}\s*(?=\d{3})|(?<=\d),\s?\\!\s*(?=\d{3})", ","),
-        (r"\\!\s*|\\[,;:>]|\\q?quad\b|(?<!\\)\\ |~", " "),
-        (r"\\(?:left|right|[bB]ig+[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])\s?\.?(?<!\.\d)", ""),
-        (r"\\[dtc]frac\b|\\[dtc]frac(?=\d)", r"\\frac"),
-        (rf"\\(?:{_TEXT})\s*\{{([0-9A-Z]+)\}}(?=\s*_)", r"\1"),  # digits of a numeral
-        (rf"\\(?:{_TEXT})\s*\{{\s*(?:,\s*)?(?:and|or)\s*\}}", ","),
-        (rf"\\(?:{_TEXT})\s*\{{([^{{}}]*)\}}", r' "\1" '),
-        (rf"\\(?:{_UNWRAPPED})\s*\{{([^{{}}]*)\}}", r"\1"),
-        (r"\^\s*\{?\s*\\circ\s*\}?|°|\\degrees?\b", ""),
-        (r"\\\$|\$|£|€|\\[()]|\\\[|\\\]", " "),
-        (r"\\%|%", r"\\%"),
-        (r"\\l?dots\b|…", r"\\cdots"),
-        (r"\\leq(?:slant)?\b|≤|\\le\b", r"\\le "),
-        (r"\\geq(?:slant)?\b|≥|\\ge\b", r"\\ge "),
-        (r"\\langle\b", "("),
-        (r"\\rangle\b", ")"),
-        (r"∞", r"\\infty "),
-        (r"π", r"\\pi "),
-        (r"√", r"\\sqrt "),
-        (r"∪", r"\\cup "),
-        (r"−|–", "-"),
-        (r"×|·", "*"),
-        (r"(?<!\\);", ","),
-        (r"^\s*\\approx\b|(?<=[\w)}])\s*\\approx.*", " "),
-        (r"(\\[a-zA-Z]+)_(\w)", r"\1_{\2}"),
-        (r"(?<![\d/.])(\d+) +(\d+)/(\d+)(?![\d/.])", r"\1\\frac{\2}{\3}"),
-        (r"\s+", " "),
-    )
-]
-_CHARACTERS_AROUND = " .,;:"
-_TRAILING_UNIT = re.compile(r"^(-?(?:\d[\d,]*(?:\.\d+)?|\.\d+|\\frac\{\d+\}\{\d+\}))\s+[a-z][a-z ]+(?:\^\{?[23]\}?)?$")
-_NAMED = re.compile(
-    r"^(?:(?:[A-Z]{1,3}|[a-zA-Z])(?:_\{?\w+\}?)?(?:\([a-z,\s]+\))?|\([a-z](?:\s?,\s?[a-z])+\))\s*(?:=|\\in\b)(?!.*(?:=|\\in\b))"
-)
-_RELATION = re.compile(r"\\(?:le|ge|lt|gt|ne|neq|in|equiv|approx|sim|subset|cong|to|rightarrow)\b|[<>]")
+def _read(expression: Sequence[str]) -> Form:
+    start, end = 0, len(expression)
+    while start < end and expression[start] in _AROUND:
+        start += 1
+    while start < end and expression[end - 1] in _AROUND:
+        end -= 1
+    expression = tuple(expression[start:end])
+    if not expression:
+        return Form("text", ())
+    if tokens.within(expression, "{", "}") and len(expression) > 2:
+        return _read(expression[1:-1])
+    return next(filter(None, (reader(expression) for reader in _READERS)), None) or Form("expression", expression)
 
 
-def _tidy(text: str) -> str:
-    for pattern, new in _REWRITES:
-        text = pattern.sub(new, text)
-    return text.strip(_CHARACTERS_AROUND) if not text.strip().startswith(".") else text.strip()
+def _choice(expression: tuple[str, ...]) -> Form | None:
+    if (found := words.choice(expression)) is None:
+        return None
+    return Form("choice", expression, (_read(found[1]),) if found[1] else (), found[0])
 
 
-def _bare(text: str) -> str:
-    """Without white space, but for that between a command and a letter, and without quotation marks."""
-    text = re.sub(r'["\s]+', " ", text)
-    return re.sub(r"(\\[a-zA-Z]+ (?=[a-zA-Z]))| ", lambda found: found[1] or "", text).rstrip(".")
+def _time(expression: tuple[str, ...]) -> Form | None:
+    if ":" not in expression and not tokens.has_words(expression):
+        return None
+    return Form("time", expression, text=found) if (found := words.time(expression)) else None
 
 
-# --- structure --------------------------------------------------------------------------------------------------------
-
-_MATRIX = re.compile(r"\\begin\s*\{([bpBvV]?matrix|array)\}(?:\{[lcr|\s]*\})?(.*)\\end\s*\{\1\}", re.DOTALL)
-_NUMERAL = re.compile(r"(-?[0-9A-Z.]+)_(?:\{\s*)?(\d{1,2})\s*\}?")
-_TIME = re.compile(r"(\d{1,2}) ?: ?(\d{2})( ?: ?\d{2})? *(?:([ap])\.? ?m\b.*)?", re.IGNORECASE)
-_QUOTED = re.compile(r'"([^"]*)"')
-_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
-_CLOSING = {"(": ")]", "[": ")]"}
-
-
-def _read(text: str) -> Form:
-    quoted = _QUOTED.findall(text)
-    if time := _TIME.fullmatch(text.replace('"', " ").strip()):
-        clock = f"{time[1]}:{time[2]}{_bare(time[3] or '')}" + (f" {time[4].lower()}m" if time[4] else "")
-        return Form("text" if time[3] else "pair", clock)
-    outside = _QUOTED.sub(" ", text).strip(_CHARACTERS_AROUND)
-    if quoted and not re.search(r"[\w\\]", outside):
-        return _words(" ".join(quoted))
-    if quoted:
-        text = outside  # what is left out is a unit
-    if unit := _TRAILING_UNIT.match(text):
-        text = unit[1]
-    return _read_mathematics(text)
+def _words(expression: tuple[str, ...]) -> Form | None:
+    if not tokens.has_words(expression):
+        return None
+    if (number := words.number(expression)) is not None:
+        return Form("expression", number)
+    if expression[0].lstrip(tokens.WORD).lower() in units.BEFORE:
+        return None
+    if words.is_date(expression) or (words.is_text(expression) and len(_items(expression)) == 1):
+        inner = expression[1:] if expression[0] == '"' else expression
+        return None if reals.read(inner) is not None else Form("text", expression, text=words.plain(expression))
+    return None
 
 
-def _words(text: str) -> Form:
-    """A text in words; the letter of a choice, a number or a formula in it is read as such."""
-    inner = text.strip(_CHARACTERS_AROUND)
-    if label := re.fullmatch(r"\(?([A-Za-z])\)?", inner):
-        return Form("text", label[1])
-    if re.search(r"[a-zA-Z]{2,}", inner):
-        return Form("text", _bare(inner))
-    return _read_mathematics(inner)
-
-
-def _read_mathematics(text: str) -> Form:
-    text = text.strip(_CHARACTERS_AROUND) if not re.match(r"\s*\.\d", text) else text.strip()
-    while text.startswith("{") and _end_of_group(text) == len(text):
-        text = text[1:-1].strip()
-    if matrix := _MATRIX.fullmatch(text):
-        rows = [_split(row, "&") for row in _split(matrix[2], "\\\\") if row.strip()]
-        return Form(
-            "matrix", _bare(text), tuple(_read(cell) for row in rows for cell in row), str([len(row) for row in rows])
-        )
-    if named := _NAMED.match(text):
-        text = text[named.end() :].strip()
-    if len(parts := _split(text, "\\cup")) > 1:
-        return _collection(text, parts)
-    if (text.startswith("\\{") and text.endswith("\\}")) or (text.startswith("\\lbrace") and text.endswith("\\rbrace")):
-        return _collection(text, _split(re.sub(r"^\\(?:\{|lbrace)|\\(?:\}|rbrace)$", "", text), ","))
-    if text[:1] in _CLOSING and _end_of_group(text) == len(text) and len(parts := _split(text[1:-1], ",")) > 1:
-        return Form("tuple", _bare(text), tuple(map(_read, parts)), text[0] + text[-1])
-    text = _THOUSANDS.sub(lambda number: number.group().replace(",", ""), text) if text[:1] not in "([" else text
+def _remainder(expression: tuple[str, ...]) -> Form | None:
+    """`5 R 2`, `5 remainder 2`."""
     if (
-        len(parts := [part for comma in _split(text, ",") for part in re.split(r" (?:and|or) ", comma) if part.strip()])
-        > 1
+        len(expression) != 3
+        or expression[1].lower() not in ("r", '"r', '"remainder')
+        or not (expression[0] + expression[2]).isdigit()
     ):
-        return _collection(text, parts)
-    if "\\pm" in text or "\\mp" in text:
-        signs = (("\\pm", "+"), ("\\mp", "-")), (("\\pm", "-"), ("\\mp", "+"))
-        return _collection(text, [text.replace(a, x).replace(b, y) for (a, x), (b, y) in signs])
-    return _simple(text)
+        return None
+    return Form("text", expression, text=f"{int(expression[0])} remainder {int(expression[2])}")
 
 
-def _simple(text: str) -> Form:
-    bare = _bare(text)
-    if _RELATION.search(text):
-        return Form("relation", bare)
-    if numeral := _NUMERAL.fullmatch(bare):
-        return Form("numeral", f"{numeral[1].lstrip('0') or '0'}_{numeral[2]}")
-    if re.fullmatch(r"\d+:\d+", bare):
-        return Form("pair", bare)
-    if len(sides := bare.split("=")) == 2 and all(sides):
-        return Form("equation", bare)
-    if label := re.fullmatch(r"\(([A-Z])\)", bare):
-        bare = label[1]
-    if re.fullmatch(r"[A-Z]", bare) or re.search(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", text):
-        return Form("text", bare)
-    return Form("expression", bare)
+def _matrix(expression: tuple[str, ...]) -> Form | None:
+    if (written := matrices.determinant(expression)) is not None:
+        return Form("expression", written)
+    if (rows := matrices.read(expression)) is not None:
+        cells = tuple(_read(cell) for row in rows for cell in row)
+        return Form("matrix", expression, cells, " ".join(str(len(row)) for row in rows))
+    if expression[0] == "\\begin{cases}" and expression[-1] == "\\end{cases}":
+        rows = matrices.rows_of(expression[1:-1])
+        if all(len(row) == 1 for row in rows):
+            return _list(expression, [row[0] for row in rows])
+        return Form("list", expression, tuple(Form("tuple", (), tuple(map(_read, row))) for row in rows))
+    return None
 
 
-def _collection(text: str, parts: Sequence[str]) -> Form:
-    """Order-free and without repetition; one inside another is opened, and one of a single part is that part."""
+def _quantity(expression: tuple[str, ...]) -> Form | None:
+    if not tokens.has_words(expression):
+        return None
+    if total := units.compound(expression):
+        return dataclasses.replace(_read(total[0]), unit=total[1])
+    if len(_items(expression)) > 1 or (found := units.read(expression)) is None or not found[0]:
+        return None
+    form = _read(found[0])
+    return dataclasses.replace(form, unit=found[1] or form.unit)
+
+
+def _set(expression: tuple[str, ...]) -> Form | None:
+    signs = reals.SIGNS.intersection(expression)
+    if not signs and not tokens.has_words(expression) and expression[0] != "]" and expression[-1] != "[":
+        return None
+    if reals.read(expression) is not None:
+        return Form("set", expression)
+    if "\\in" in expression and len(parts := tokens.split(expression, "\\in")) == 2:
+        return (
+            _read(parts[1])
+            if parts[0] and all(token in "(),{}" or tokens.is_letter(token) for token in parts[0])
+            else None
+        )
+    return Form("relation", expression) if signs & reals.OPERATORS and len(_items(expression)) == 1 else None
+
+
+def _items(expression: tuple[str, ...]) -> list[Sequence[str]]:
+    return [part for part in tokens.split(expression, ",", ";", '"and', '"or', "&", "\\&") if part]
+
+
+def _several(expression: tuple[str, ...]) -> Form | None:
+    """A list; `x = 1, y = 2; x = 3, y = 4` is a list of lists."""
+    parts = _items(expression)
+    if len(parts) < 2:
+        return None
+    for separator in (";", '"or'):
+        groups = [part for part in tokens.split(expression, separator) if part]
+        if len(groups) > 1 and all("," in part and "=" in part for part in groups):
+            return Form("list", expression, tuple(map(_read, groups)))
+    if ("\\cdots",) in map(tuple, parts):
+        return Form("sequence", expression, tuple(map(_read, parts)))
+    return _list(expression, parts)
+
+
+def _braces(expression: tuple[str, ...]) -> Form | None:
+    if not tokens.within(expression, "\\{", "\\}"):
+        parts = tokens.split(expression, "\\cup")
+        return _list(expression, parts) if len(parts) > 1 and all(parts) else None
+    inner = expression[1:-1]
+    if not inner:
+        return Form("set", expression)
+    form = _several(inner) or _list(expression, _items(inner))
+    return dataclasses.replace(form, tokens=expression) if form.kind == "list" else form
+
+
+def _list(expression: tuple[str, ...], parts: Sequence[Sequence[str]]) -> Form:
+    """Order-free; one inside another is opened, and one of a single part is that part."""
     if len(parts) > _MOST_PARTS:
-        return Form("text", _bare(text))
-    forms: list[Form] = []
-    for form in map(_read, parts):
-        for one in form.parts if form.kind == "any" else (form,):
-            if not any(same(one, other) for other in forms):
-                forms.append(one)
-    return forms[0] if len(forms) == 1 else Form("any", _bare(text), tuple(forms))
+        return Form("text", expression, text=" ".join(expression))
+    forms = [one for form in map(_read, parts) for one in (form.parts if form.kind == "list" else (form,))]
+    return forms[0] if len(forms) == 1 else Form("list", expression, tuple(forms))
 
 
-def _end_of_group(text: str) -> int:
-    """Where the bracket closes that `text` opens with; -1 when it does not."""
-    depth = 0
-    for bracket in re.finditer(r"\\.|[(){}\[\]]", text, re.DOTALL):
-        depth += {"(": 1, "{": 1, "[": 1, ")": -1, "}": -1, "]": -1}.get(bracket.group(), 0)
-        if depth == 0 and len(bracket.group()) == 1:
-            return bracket.end()
-    return -1
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """The parts between separators that stand outside all brackets."""
-    parts, start, depth = [], 0, 0
-    for token in re.finditer(r"\\(?:[a-zA-Z]+|.)|[(){}\[\],&]", text, re.DOTALL):
-        found = token.group()
-        if found == separator and depth == 0:
-            parts.append(text[start : token.start()])
-            start = token.end()
-        depth += {"(": 1, "{": 1, "[": 1, "\\{": 1, ")": -1, "}": -1, "]": -1, "\\}": -1}.get(found, 0)
-    return [part.strip() for part in [*parts, text[start:]]]
-
-
-# --- equality ---------------------------------------------------------------------------------------------------------
-
-
-def _all(verdicts: list[bool | None]) -> bool | None:
-    return False if False in verdicts else None if None in verdicts else True
-
-
-def _same_collections(these: Sequence[Form], those: Sequence[Form]) -> bool | None:
-    """Each of these is one of those, and no two the same one."""
-    if len(these) != len(those):
-        return False
-    left, unsure = list(those), False
-    for one in these:
-        verdicts = [same(one, other) for other in left]
-        if True in verdicts:
-            left.pop(verdicts.index(True))
-        elif None in verdicts:
-            unsure = True
-        else:
-            return False
-    return None if unsure else True
-
-
-def _same_expressions(one: str, other: str) -> bool | None:
-    these, those = latex.values(one), latex.values(other)
-    if these is None or those is None:
+def _signs(expression: tuple[str, ...]) -> Form | None:
+    r"""`\pm 1 \pm \sqrt{2}` is four numbers; where a `\mp` stands too, the signs go together."""
+    count = expression.count("\\pm") + expression.count("\\mp")
+    if not count or count > _MOST_SIGNS:
         return None
-    these, those = _at_all_points(these, those)
-    percents = one.endswith("\\%"), other.endswith("\\%")
-    return all(map(latex.equal, these, those)) or (
-        percents == (True, False) and all(latex.equal(value, wanted * 100) for value, wanted in zip(these, those))
+    together = "\\mp" in expression
+    variants = []
+    for signs in itertools.product("+-", repeat=1 if together else count):
+        chosen = itertools.cycle(signs) if together else iter(signs)
+        turned = {"+": "-", "-": "+"}
+        variants.append(
+            tuple(
+                next(chosen) if token == "\\pm" else turned[next(chosen)] if token == "\\mp" else token
+                for token in expression
+            )
+        )
+    return _list(expression, variants)
+
+
+def _equation(expression: tuple[str, ...]) -> Form | None:
+    r"""`left = right`, of a chain its ends; what an approximation follows is itself (`\sqrt{2} \approx 1.41`)."""
+    exact, *approximations = tokens.split(expression, "\\approx")
+    if approximations and not curves.is_name(exact):
+        return _read(exact)
+    sides = [side for side in tokens.split(expression, "=", "\\approx", "\\to") if side]
+    if len(sides) < 2:
+        return None
+    left, right = sides[0], sides[-1]
+    if curves.is_name(right) and not curves.is_name(left):
+        left, right = right, left
+    return Form("equation", expression, (Form("expression", tuple(left)), _read(right)))
+
+
+def _residue(expression: tuple[str, ...]) -> Form | None:
+    r"""`3 \pmod 7`, `x \equiv 3 \pmod{7}`."""
+    if "\\pmod" not in expression and "\\equiv" not in expression:
+        return None
+    expression = tuple("\\pmod" if token == "\\mod" and "\\equiv" in expression else token for token in expression)
+    value, *modulus = tokens.split(
+        tuple(t for t in expression if t not in "()" or "\\pmod" not in expression), "\\pmod"
     )
-
-
-def _same_equations(one: Form, other: Form) -> bool | None:
-    """Equations are the same when their sides' differences are a constant multiple of each other."""
-    these, those = (latex.values("{}-({})".format(*form.text.split("="))) for form in (one, other))
-    if these is None or those is None:
+    if len(modulus) != 1 or not modulus[0] or not value:
         return None
-    these, those = _at_all_points(these, those)
-    if any(latex.equal(value, 0j) for value in (*these, *those)):
-        return False
-    ratios = [complex(a) / complex(b) for a, b in zip(these, those)]
-    return all(latex.equal(ratio, ratios[0]) for ratio in ratios)
+    return Form("residue", expression, (_read(tokens.split(value, "\\equiv")[-1]), _read(modulus[0])))
 
 
-def _at_all_points(*values: tuple[latex.Value, ...]) -> list[tuple[latex.Value, ...]]:
-    """A value without variables is the same at every point."""
-    points = max(map(len, values))
-    return [one * points if len(one) == 1 else one for one in values]
+def _numeral(expression: tuple[str, ...]) -> Form | None:
+    if '"base' not in expression and not any("_" in token for token in expression):
+        return None
+    found = _NUMERAL.fullmatch("".join(expression).replace('"base', "_").replace("__", "_").replace("_{_", "_{"))
+    if found is None:
+        return None
+    base = int(found["base"]) if found["base"].isdigit() else int((words.number((found["base"],)) or ("0",))[0])
+    digits = found["digits"].replace('"', "").upper().lstrip("0") or "0"
+    if not 2 <= base <= 36 or not all(char == "." or int(char, 36) < base for char in digits):
+        return None
+    if base == 10:
+        return Form("expression", (*found["sign"], digits))
+    return Form("numeral", expression, text=f"{found['sign']}{digits}_{base}")
 
 
-def _unread(*forms: Form) -> bool:
-    return any(form.kind == "expression" and latex.values(form.text) is None for form in forms)
+_NUMERAL = re.compile(
+    r'(?P<sign>-?)\(?(?P<digits>["0-9A-Z.]*(?:\d|["A-Z]{2})["0-9A-Z.]*)\)?_\{?\(?"?(?P<base>\d\d?|[a-z]+)\)?\}?'
+)
+
+
+def _ratio(expression: tuple[str, ...]) -> Form | None:
+    parts = tokens.split(expression, ":", '"to')
+    return Form("ratio", expression, tuple(map(_read, parts))) if len(parts) > 1 and all(parts) else None
+
+
+def _tuple(expression: tuple[str, ...]) -> Form | None:
+    if expression[-2:] == ("^", "T"):  # a column
+        expression = expression[:-2]
+    if not tokens.within(expression, "( [", ") ]"):
+        return None
+    inner = expression[1:-1]
+    parts = tokens.split(inner, ";")
+    parts = parts if len(parts) > 1 else tokens.split(inner, ",")
+    if len(parts) < 2:
+        simple = expression[0] == "(" and expression[-1] == ")" and inner
+        return _read(inner) if simple and latex.read(inner) is None else None
+    return Form("tuple", expression, tuple(map(_read, parts)), expression[0] + expression[-1])
+
+
+_READERS: tuple[Callable[[tuple[str, ...]], Form | None], ...] = (
+    _choice, _time, _remainder, _words, _matrix, _set, _quantity, _residue, _several, _equation, _braces, _signs,
+    _numeral, _ratio, _tuple,
+)  # fmt: skip

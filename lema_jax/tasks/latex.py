@@ -1,148 +1,84 @@
-r"""The value of a mathematical expression in LaTeX: exact where it is rational, else a complex number.
+r"""The tree of a mathematical expression in LaTeX, as `values` works it out.
 
-A variable gets a number of its own, so two expressions that agree at several points are equal for all we can tell, and
-two that differ at one are not. What is not read (text, relations, functions we do not know) has no value: None.
+A node is a tuple: its operation, then its operands, which are nodes, numbers or names:
+`("number", Fraction)`, `("variable", name)`, `("constant", "pi")`, `("+", a, b)`, `("^", base, exponent)`, …
+What is not read (words, relations, functions not known here) has no tree.
 """
 
-import cmath
-import math
-import random
-import re
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-Value: TypeAlias = Fraction | complex
+from lema_jax.tasks import tokens
 
-POINTS = 3  # at which expressions with variables are compared
-_LONGEST = 1_000  # characters
-_MOST_BITS = 20_000  # of an exact power
-_HOPELESS_BITS = 1_000_000  # computer algebra, which writes out every digit, would have to be killed from here on
-_MOST_FACTORIAL = 3_000
+Node: TypeAlias = tuple[Any, ...]
+
+_MOST_DIGITS = 5_000  # of the exponent of ten in `6.5e3`
+_CONSTANTS = {"e": "e", "i": "i", "\\pi": "pi", "\\infty": "infinity"}
+_ENDS = frozenset((")", "}", "]", "\\}", ",", "\\rfloor", "\\rceil", "=", "+", "-", "\\choose"))
+_ROUNDED = {"\\lfloor": "floor", "\\lceil": "ceiling"}
+_NAMED = {"\\abs": "absolute", "\\floor": "floor", "\\ceil": "ceiling"}
+_INVERSE = {f"\\{name}": f"\\arc{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")}
+_OF_SEVERAL = frozenset(("\\gcd", "\\lcm", "\\max", "\\min"))
+_UNKNOWN_FUNCTIONS = frozenset("fghFGH")
 
 
-def values(text: str) -> tuple[Value, ...] | None:
-    """The values of an expression at `POINTS` points (once, when it has no variable), or None when it has none.
-
-    Raises:
-      TooLarge: a power or a factorial in it is a number that no machine holds.
-    """
-    if len(text) > _LONGEST:
-        return None
+@functools.lru_cache(maxsize=4_096)
+def read(expression: tuple[str, ...]) -> Node | None:
+    """The tree of the expression that the tokens are; None when they are none."""
     try:
-        tokens = _tokens(text)
-        points = range(POINTS if any(_VARIABLE.fullmatch(token) for token in tokens) else 1)
-        found = tuple(_Reader(tokens, point).whole() for point in points)
+        return _Reader(expression).whole()
     except (_Unread, ArithmeticError, ValueError, RecursionError):
         return None
-    return found if all(isinstance(value, Fraction) or cmath.isfinite(value) for value in found) else None
 
 
-def equal(one: Value, other: Value) -> bool:
-    """Exactly, where both are exact; otherwise to nine digits."""
-    if isinstance(one, Fraction) and isinstance(other, Fraction):
-        return one == other
-    try:
-        return cmath.isclose(complex(one), complex(other), rel_tol=1e-9, abs_tol=1e-12)
-    except OverflowError:  # a fraction beyond floating point, which no floating-point value equals
-        return False
+@functools.lru_cache(maxsize=4_096)
+def variables(node: Node) -> frozenset[str]:
+    """The names of the variables of a tree, without those that a sum or a product binds."""
+    if node[0] == "variable":
+        return frozenset((node[1],))
+    if node[0] in ("sum", "product"):
+        return variables(node[2]) | variables(node[3]) | (variables(node[4]) - {node[1]})
+    return frozenset().union(*(variables(part) for part in node[1:] if isinstance(part, tuple)))
 
 
-class TooLarge(Exception):
-    """A number such as 9^{9^{9}}, which nothing is gained by trying to work out."""
+@functools.lru_cache(maxsize=4_096)
+def bounds(node: Node) -> frozenset[str]:
+    """The names of the variables in the bounds of sums and products."""
+    of_parts = frozenset().union(*(bounds(part) for part in node[1:] if isinstance(part, tuple)))
+    return of_parts | (variables(node[2]) | variables(node[3]) if node[0] in ("sum", "product") else frozenset())
+
+
+def holds(node: Node, wanted: Node) -> bool:
+    """Whether `wanted` is a part of the tree; or, where it is an operation alone, any node of that operation."""
+    return (
+        node == wanted
+        or (len(wanted) == 1 and node[0] == wanted[0])
+        or any(holds(part, wanted) for part in node[1:] if isinstance(part, tuple))
+    )
 
 
 class _Unread(Exception):
     """Something that is no expression, or none that is read here."""
 
 
-_VARIABLE = re.compile(
-    r"(?:(?![ei])[a-zA-Z]|\\(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|rho|sigma|tau|omega|infty))(?:_\w+)?"
-)
-_TOKEN = re.compile(
-    r"\s*(?:(?P<repeating>\d*\.\d*\\overline\{\d+\})|(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<command>\\(?:[a-zA-Z]+|.))"
-    r"|(?P<letter>[a-zA-Z])|(?P<sign>[-+*/^!()\[\]{}|,=_%]))\s*"
-)
-_ALIASES = {
-    "\\cdot": "*",
-    "\\times": "*",
-    "\\div": "/",
-    "\\%": "%",
-    "\\lbrace": "(",
-    "\\rbrace": ")",
-    "\\lvert": "|",
-    "\\rvert": "|",
-    "\\vert": "|",
-    "\\varphi": "\\phi",
-    "\\arcsin": "\\asin",
-    "\\arccos": "\\acos",
-    "\\arctan": "\\atan",
-}
-_FUNCTIONS: dict[str, Callable[[complex], complex]] = {
-    "\\sin": cmath.sin,
-    "\\cos": cmath.cos,
-    "\\tan": cmath.tan,
-    "\\cot": lambda x: 1 / cmath.tan(x),
-    "\\sec": lambda x: 1 / cmath.cos(x),
-    "\\csc": lambda x: 1 / cmath.sin(x),
-    "\\asin": cmath.asin,
-    "\\acos": cmath.acos,
-    "\\atan": cmath.atan,
-    "\\ln": cmath.log,
-    "\\log": cmath.log10,
-    "\\exp": cmath.exp,
-}
-_ENDS = {")", "}", "]", ",", "\\rfloor", "\\rceil"}
-
-
-def _tokens(text: str) -> list[str]:
-    tokens: list[str] = []
-    at = 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None or match.end() == at:
-            raise _Unread(text[at:])
-        token = match.group().strip()
-        tokens.append(_ALIASES.get(token, token))
-        at = match.end()
-    return _join_subscripts(tokens)
-
-
-def _join_subscripts(tokens: list[str]) -> list[str]:
-    """`x`, `_`, `1` become one variable `x_1`; `\\log_2` keeps its base apart."""
-    joined: list[str] = []
-    at = 0
-    while at < len(tokens):
-        if tokens[at] == "_" and joined and _VARIABLE.fullmatch(joined[-1]) and at + 1 < len(tokens):
-            braced = tokens[at + 1] == "{" and at + 3 < len(tokens) and tokens[at + 3] == "}"
-            name = tokens[at + 2] if braced else tokens[at + 1]
-            if not re.fullmatch(r"\w+", name):
-                raise _Unread(name)
-            joined[-1] += "_" + name
-            at += 4 if braced else 2
-        else:
-            joined.append(tokens[at])
-            at += 1
-    return joined
-
-
 class _Reader:
-    """Recursive descent over tokens; every method returns the value of what it consumed."""
+    """Recursive descent. `bars` counts the absolute values that are open."""
 
-    def __init__(self, tokens: list[str], point: int):
-        self.tokens = tokens
-        self.point = point
+    def __init__(self, expression: Sequence[str]):
+        self.tokens = list(expression)
         self.at = 0
-        self.bars = 0  # absolute values that are open
+        self.bars = 0
 
-    def whole(self) -> Value:
-        value = self.sum()
-        if self.peek():
+    def whole(self) -> Node:
+        node = self.chosen()
+        if self.at < len(self.tokens):
             raise _Unread(self.peek())
-        return value
+        return node
 
-    def peek(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+    def peek(self, ahead: int = 0) -> str:
+        return self.tokens[self.at + ahead] if self.at + ahead < len(self.tokens) else ""
 
     def take(self, *wanted: str) -> str:
         token = self.peek()
@@ -151,191 +87,223 @@ class _Reader:
         self.at += 1
         return token
 
-    def sum(self) -> Value:
-        value = self.product()
+    def chosen(self) -> Node:
+        r"""A sum, or `n \choose k`."""
+        node = self.sum()
+        return ("binomial", node, self.sum()) if self.peek() == "\\choose" and self.take() else node
+
+    def sum(self) -> Node:
+        node = self.product()
         while self.peek() in ("+", "-"):
-            sign = self.take()
-            value = value + self.product() if sign == "+" else value - self.product()
-        return value
+            node = (self.take(), node, self.product())
+        return node
 
-    def product(self) -> Value:
-        value = self.factor()
-        while (token := self.peek()) and token not in ("+", "-", "="):
-            if token == "*":
+    def product(self) -> Node:
+        node = self.factor()
+        while (token := self.peek()) and token not in _ENDS:
+            if token in ("*", "/"):
+                node = (self.take(), node, self.factor())
+            elif token == "\\mod":
                 self.take()
-                value = value * self.factor()
-            elif token == "/":
-                self.take()
-                value = value / self.factor()
-            elif token in _ENDS or (token == "|" and self.bars):
+                node = ("mod", node, self.factor())
+            elif token == "|" and self.bars:
                 break
-            elif token == "%":
-                self.take()
+            elif _is_number(token) and _is_number(self.tokens[self.at - 1]) and self.tokens[self.at - 2] != "^":
+                raise _Unread("two numbers side by side")
             else:
-                value = value * self.power()
-        return value
+                node = ("*", node, self.power())
+        return node
 
-    def factor(self) -> Value:
+    def factor(self) -> Node:
         if self.peek() in ("+", "-"):
-            return self.factor() if self.take() == "+" else -self.factor()
+            return self.factor() if self.take() == "+" else ("negative", self.factor())
         return self.power()
 
-    def power(self) -> Value:
-        value = self.atom()
-        while self.peek() in ("^", "!"):
-            value = _power(value, self.argument()) if self.take() == "^" else _factorial(value)
-        return value
+    def power(self) -> Node:
+        node = self.atom()
+        while (token := self.peek()) in ("^", "!", "!!", "\\degree", "%"):
+            self.take()
+            node = ("^", node, self.exponent()) if token == "^" else (token, node)
+        return node
 
-    def argument(self) -> Value:
+    def exponent(self) -> Node:
+        node = self.argument()
+        return ("^", node, self.exponent()) if self.peek() == "^" and self.take() else node
+
+    def argument(self) -> Node:
         """What `^` or a command applies to: a group, or one token with its sign."""
         if self.peek() == "{":
-            return self.group("{", "}")
-        return -self.argument() if self.peek() == "-" and self.take() else self.atom()
+            return self.group("{")
+        return ("negative", self.argument()) if self.peek() == "-" and self.take() else self.atom()
 
-    def digit_or_group(self) -> Value:
-        """As TeX reads it: of a bare number the first digit alone, so that `\\frac12` is a half."""
+    def digit_or_group(self) -> Node:
+        r"""As TeX reads it: of a bare number the first digit alone, so that `\frac12` is a half."""
         token = self.peek()
-        if token[:1].isdigit() and len(token) > 1:
-            self.tokens = [*self.tokens[: self.at], token[0], token[1:], *self.tokens[self.at + 1 :]]
+        if token.isdigit() and len(token) > 1:
+            self.tokens[self.at : self.at + 1] = [token[0], token[1:]]
         return self.argument()
 
-    def group(self, opening: str, closing: str) -> Value:
+    def group(self, opening: str) -> Node:
         bars, self.bars = self.bars, 0
         self.take(opening)
-        value = self.sum()
-        self.take(closing)
+        node = self.chosen()
+        self.take(tokens.OPENING[opening])
         self.bars = bars
-        return value
+        return node
 
-    def atom(self) -> Value:
-        token = self.peek()
-        if token in ("(", "{", "["):
-            return self.group(token, {"(": ")", "{": "}", "[": "]"}[token])
-        self.take()
-        if token[0].isdigit() or token[0] == ".":
-            return self.number(token)
-        if _VARIABLE.fullmatch(token):
-            return complex(random.Random(f"{token} {self.point}").uniform(-2, 2))
-        match token:
-            case "e":
-                return complex(math.e)
-            case "i":
-                return 1j
-            case "\\pi":
-                return complex(math.pi)
-            case "\\frac":
-                return self.digit_or_group() / self.digit_or_group()
-            case "\\binom":
-                return _binomial(self.digit_or_group(), self.digit_or_group())
-            case "\\sqrt":
-                degree = self.group("[", "]") if self.peek() == "[" else Fraction(2)
-                return _root(self.digit_or_group(), degree)
-            case "\\lfloor":
-                return Fraction(math.floor(self.rounded("\\rfloor")))
-            case "\\lceil":
-                return Fraction(math.ceil(self.rounded("\\rceil")))
-            case "|":
-                return self.absolute()
-        if token in _FUNCTIONS:
-            return self.function(token)
-        raise _Unread(token)
-
-    def number(self, token: str) -> Value:
-        if "overline" in token:
-            digits, repeating = token.removesuffix("}").split("\\overline{")
-            decimals = len(digits.partition(".")[2])
-            return Fraction(digits + "0") + Fraction(int(repeating), (10 ** len(repeating) - 1) * 10**decimals)
-        if self.peek() == "\\frac" and "." not in token:  # a mixed number
-            return Fraction(token) + self.atom()
-        return Fraction(token)
-
-    def rounded(self, closing: str) -> Fraction | float:
-        value = self.sum()
+    def list(self) -> Iterator[Node]:
+        """What stands between brackets and commas."""
+        closing = tokens.OPENING[self.take("(", "{", "\\{")]
+        yield self.sum()
+        while self.peek() == ",":
+            self.take()
+            yield self.sum()
         self.take(closing)
-        if isinstance(value, Fraction):
-            return value
-        if abs(value.imag) > 1e-12:
-            raise _Unread(closing)
-        return value.real
 
-    def absolute(self) -> Value:
+    def atom(self) -> Node:
+        token = self.peek()
+        if token in ("(", "{", "[", "\\{"):
+            return self.group(token)
+        self.take()
+        if _is_number(token):
+            return self.number(token)
+        if token in _CONSTANTS:
+            return ("constant", _CONSTANTS[token])
+        if token in tokens.FUNCTIONS:
+            return self.several(token) if token in _OF_SEVERAL else self.function(token)
+        if token in ("C", "P") and self.peek() == "(":
+            return ("binomial" if token == "C" else "permutations", *self.pair())
+        if (token in _UNKNOWN_FUNCTIONS or token.endswith("'")) and self.peek() == "(":
+            return ("unknown", token, *self.list())
+        if tokens.is_letter(token):
+            return ("variable", token)
+        if token in _ROUNDED:
+            node = (_ROUNDED[token], self.sum())
+            self.take(tokens.OPENING[token])
+            return node
+        if token in _NAMED:
+            return (_NAMED[token], self.argument())
+        reader: Callable[[], Node] | None = {
+            "\\frac": self.fraction,
+            "\\binom": lambda: ("binomial", self.digit_or_group(), self.digit_or_group()),
+            "\\permutations": lambda: ("permutations", self.group("{"), self.group("{")),
+            "\\sqrt": self.root,
+            "|": self.absolute,
+            "\\sum": lambda: self.series("sum"),
+            "\\prod": lambda: self.series("product"),
+        }.get(token)
+        if reader is None:
+            raise _Unread(token)
+        return reader()
+
+    def number(self, token: str) -> Node:
+        whole = _number(token)
+        part = self.proper_fraction() if token.isdigit() else None
+        return ("number", whole if part is None else whole + part)
+
+    def proper_fraction(self) -> Fraction | None:
+        r"""The rest of a mixed number, `\frac{1}{2}` or `1/2`, when it stands here; `2\frac{3}{2}` is a product."""
+        start = self.at
+        if self.peek() == "\\frac":
+            top, bottom = self.atom()[1:]
+        elif self.peek().isdigit() and self.peek(1) == "/" and self.peek(2).isdigit():
+            top, bottom = self.atom(), (self.take("/"), self.atom())[1]
+        else:
+            return None
+        if top[0] == bottom[0] == "number" and 0 < top[1] < bottom[1] and (top[1] * bottom[1]).denominator == 1:
+            return top[1] / bottom[1]
+        self.at = start
+        return None
+
+    def fraction(self) -> Node:
+        node = ("/", self.digit_or_group(), self.digit_or_group())
+        if node[1] == ("variable", "d") and node[2][:2] == ("*", ("variable", "d")):
+            raise _Unread("a derivative")
+        return node
+
+    def root(self) -> Node:
+        degree = self.group("[") if self.peek() == "[" else ("number", Fraction(2))
+        return ("root", self.argument(), degree)
+
+    def absolute(self) -> Node:
         self.bars += 1
-        value = self.sum()
+        node = self.sum()
         self.take("|")
         self.bars -= 1
-        return abs(value) if isinstance(value, Fraction) else complex(abs(value))
+        return ("absolute", node)
 
-    def function(self, name: str) -> Value:
-        base: Value | None = None
-        exponent: Value | None = None
+    def pair(self) -> tuple[Node, Node]:
+        nodes = tuple(self.list())
+        if len(nodes) != 2:
+            raise _Unread("no pair")
+        return nodes
+
+    def several(self, name: str) -> Node:
+        return (name, *self.list())
+
+    def series(self, kind: str) -> Node:
+        """A sum or a product with its bounds, in either order."""
+        stop = self.argument() if self.peek() == "^" and self.take() else None
+        self.take("_")
+        self.take("{")
+        index = self.take()
+        if not tokens.is_letter(index) and index != "i":
+            raise _Unread("no index")
+        self.take("=")
+        start = self.sum()
+        self.take("}")
+        if stop is None:
+            self.take("^")
+            stop = self.argument()
+        # An index i is no imaginary unit.
+        body = _Reader(["j_" if token == index == "i" else token for token in self.tokens[self.at :]])
+        node = body.product()
+        self.at += body.at
+        return (kind, "j_" if index == "i" else index, start, stop, node)
+
+    def function(self, name: str) -> Node:
+        base: Node | None = None
+        exponent: Node | None = None
         while self.peek() in ("^", "_"):
             if self.take() == "^":
                 exponent = self.argument()
             else:
-                base = self.argument()
-        if self.peek() in ("(", "{"):
-            value: Value = self.argument()
+                base = self.base()
+        if self.peek() in ("(", "{", "["):
+            value = self.power() if self.brackets_are_raised() else self.argument()
         else:  # `\sin 2x` reaches to the next sign
-            value = self.power()
+            value = self.factor() if self.peek() == "-" else self.power()
             while (token := self.peek()) and (
-                token[0].isalnum() or token in ("\\pi", "\\frac") or _VARIABLE.fullmatch(token)
+                _is_number(token) or tokens.is_letter(token) or token in ("\\pi", "\\frac", "e", "i")
             ):
-                value = value * self.power()
-        if exponent is not None and equal(exponent, Fraction(-1)):
-            name, exponent = {"\\sin": "\\asin", "\\cos": "\\acos", "\\tan": "\\atan"}.get(name, ""), None
-            if not name:
+                value = ("*", value, self.power())
+        if exponent == ("negative", ("number", 1)):
+            if name not in _INVERSE:
                 raise _Unread("an inverse")
-        result = _FUNCTIONS[name](complex(value))
-        if base is not None:
-            result = cmath.log(complex(value)) / cmath.log(complex(base))
-        return result if exponent is None else _power(result, exponent)
+            name, exponent = _INVERSE[name], None
+        node: Node = (name, value) if base is None else (name, value, base)
+        return node if exponent is None else ("^", node, exponent)
+
+    def base(self) -> Node:
+        r"""`\log_28` is that of 8, `\log_12 144` that of 144."""
+        return self.digit_or_group() if self.at + 1 == len(self.tokens) else self.argument()
+
+    def brackets_are_raised(self) -> bool:
+        r"""`\sin (x)^\circ` is the sine of degrees; `\sin(x)^2` the square of a sine."""
+        end = tokens.end_of_group(self.tokens, self.at)
+        return self.tokens[end : end + 1] == ["\\degree"]
 
 
-def _power(base: Value, exponent: Value) -> Value:
-    if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
-        bits = abs(exponent) * (max(base.numerator.bit_length(), base.denominator.bit_length()) - 1)
-        if bits > _HOPELESS_BITS:
-            raise TooLarge
-        if bits > _MOST_BITS:
-            raise _Unread("a power beyond bounds")
-        return base ** int(exponent)
-    if isinstance(exponent, Fraction) and exponent.numerator == 1:
-        return _root(base, Fraction(exponent.denominator))
-    return complex(base) ** complex(exponent)
+def _is_number(token: str) -> bool:
+    return token[0].isdigit() or (token[0] == "." and len(token) > 1)
 
 
-def _root(value: Value, degree: Value) -> Value:
-    """The principal root; the real one of a negative number for an odd degree."""
-    if not isinstance(degree, Fraction) or degree.denominator != 1 or not 1 <= degree <= 100:
-        return complex(value) ** (1 / complex(degree))
-    if isinstance(value, Fraction):
-        if value < 0 and degree % 2:
-            return -_root(-value, degree)
-        if value >= 0:
-            parts = [_exact_root(part, int(degree)) for part in (value.numerator, value.denominator)]
-            if parts[0] is not None and parts[1] is not None:
-                return Fraction(parts[0], parts[1])
-    return complex(value) ** (1 / int(degree)) if degree != 2 else cmath.sqrt(complex(value))
-
-
-def _exact_root(value: int, degree: int) -> int | None:
-    if value.bit_length() > 1_000:
-        return None
-    near = round(value ** (1 / degree))
-    return next((root for root in (near - 1, near, near + 1) if root >= 0 and root**degree == value), None)
-
-
-def _natural(value: Value) -> int:
-    if not isinstance(value, Fraction) or value.denominator != 1 or not 0 <= value <= _MOST_FACTORIAL:
-        raise _Unread("no small natural number")
-    return int(value)
-
-
-def _factorial(value: Value) -> Value:
-    if isinstance(value, Fraction) and value > _HOPELESS_BITS:  # n! has more than n bits
-        raise TooLarge
-    return Fraction(math.factorial(_natural(value)))
-
-
-def _binomial(n: Value, k: Value) -> Value:
-    return Fraction(math.comb(_natural(n), _natural(k)))
+def _number(token: str) -> Fraction:
+    if token.endswith(")"):
+        start, _, period = token[:-1].partition("(")
+        places = len(start.partition(".")[2])
+        return Fraction(start + "0") + Fraction(int(period), (10 ** len(period) - 1) * 10**places)
+    _, _, exponent = token.lower().partition("e")
+    if exponent and abs(int(exponent)) > _MOST_DIGITS:
+        raise _Unread("a number beyond bounds")
+    return Fraction(token)

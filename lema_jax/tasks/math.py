@@ -5,6 +5,7 @@ same objects with their path as `unique_id`): `{"problem": …, "level": "Level 
 The gold answer is the content of the solution's last box.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, forms, presentation, sources, symbolic
+from lema_jax.tasks import answers, cues, equality, presentation, sources, symbolic, thinking
 from lema_jax.tasks import paper as authors
 from lema_jax.tasks.word_problems import prompt
 
@@ -23,11 +24,12 @@ __all__ = ["SPLITS", "completion", "extract", "load", "paper", "prompt", "same"]
 _TAR = "https://people.eecs.berkeley.edu/~hendrycks/MATH.tar"
 _PRM800K = "https://github.com/openai/prm800k/raw/main/prm800k/math_splits/test.jsonl"
 _SOURCES = {
-    "train": sources.Source("math/train.jsonl", 7_500, "1de0dc8dceed6755", _TAR),
-    "test": sources.Source("math/test.jsonl", 5_000, "e32be996ffb58004", _TAR),
+    "train": sources.Source("math/train.jsonl", 7_500, "93a2d86420ed48a8", _TAR),
+    "test": sources.Source("math/test.jsonl", 5_000, "4fdc12dfafcfd78c", _TAR),
     "500": sources.Source("math/math500_prm800k_split.jsonl", 500, "2969309e2b1ef190", _PRM800K),
 }
 SPLITS = tuple(_SOURCES)
+_LONGEST = 10_000  # characters that are looked at; an answer is far shorter
 _KEYS = ("problem", "level", "solution")
 
 
@@ -59,43 +61,83 @@ def completion(problem: Problem) -> str:
 def extract(text: str, problem: Problem) -> str | None:
     r"""What `text` states as its answer, as LaTeX; None when it states nothing.
 
-    The content of the last box that has any. Without a box, what follows the last other cue (`answers.stated`): the
+    The content of the last box that has any. Without a box, what follows the last other cue (`cues.statements`): the
     formulas between dollar signs (or `\(`, `\[`) in the rest of the sentence, or that rest itself where it has none.
     """
-    statements = list(answers.stated(text))
-    boxes = (content.strip() for content, boxed in statements if boxed)
-    others = (_statement(after) for after, boxed in statements if not boxed)
-    return next(filter(None, (*boxes, *others)), None)
+    without = None  # of what follows a cue in words alone
+    for statement in cues.statements(text):
+        answer = statement.text.strip() if statement.boxes else _statement(statement.text)
+        if answer and not statement.boxes and not _MATTER.search(answer):
+            without = without or answer
+        elif answer and not statement.remark:
+            return answer
+    return without or _alone(text)
 
 
 def same(answer: str, gold: str) -> bool:
     """Whether both are the same mathematically: by their forms, and where these do not tell, by computer algebra."""
-    answer, gold = presentation.plain(answer), presentation.plain(gold)
+    answer, gold = _plain(answer), _plain(gold)
     if not answer.strip() or not gold.strip():
         return False
-    verdict = forms.same(forms.read(answer), forms.read(gold))
+    verdict = equality.same(answer, gold)
     return bool(symbolic.same(answer, gold) if verdict is None else verdict)
 
 
+@functools.lru_cache(maxsize=1_024)
+def _plain(answer: str) -> str:
+    return presentation.plain(answer[:_LONGEST])
+
+
 def paper(text: str, problem: Problem) -> bool:
-    """The authors' verdict: MATH's string normal forms are equal."""
+    """The authors' verdict: MATH's string normal forms are equal; their gold answer is the last box alone."""
     answer = authors.latex(text)
-    return answer is not None and answer == authors.normal_gold(problem.gold)
+    gold = next(reversed(cues.last_boxes(problem.rationale)), problem.gold)
+    return answer is not None and answer == authors.normal_gold(gold)
 
 
-_DISPLAYED = re.compile(r"\s*:?\s*(?:\\\[|\$\$)(.*?)(?:\\\]|\$\$)", re.DOTALL)
+_DISPLAYED = re.compile(r"[\s:\w]{0,40}\\\[(.*?)\\\]", re.DOTALL)
 _FORMULAS = re.compile(r"\$.*\$|\\\(.*\\\)")
-_END = re.compile(r"\.(?=\s|$)|\n|,?\s(?:because|since|which|where)\b")
+_END = re.compile(r"\.(?=\s|$)|(?<=[a-z])[!?](?=\s|$)|\n|,?\s(?:because|since|which|where|(?:and\s)?not|rather than)\b")
+_MATTER = re.compile(r"[\d$\\]")  # a statement in words alone yields to any other
+_VALUE = re.compile(r"[^\d\n]*?\b(?:is|are|equals)\s+(?=[-+$\\(\[\d])")
+_PROSE = re.compile(
+    rf"(?:{'|'.join(answers.SMALL)})\b"
+    r"|[a-zA-Z]{2,}(?:'s)?\s+[a-zA-Z]{2,}\s[^\\$=]*\d|\D*\d+ [a-z]{3,} [a-z]{2,} [^\\$=]*",
+    re.IGNORECASE,
+)
 
 
 def _statement(after: str) -> str:
+    """What stands after a cue: a displayed formula; else the formulas of the sentence, or all of it if it has none.
+
+    Of `the largest $n$ is 34` the 34, and of a sentence in words its number.
+    """
     if displayed := _DISPLAYED.match(after):
         return displayed[1].strip()
     line = after.lstrip(" :\n*")
-    end = next((end for end in _END.finditer(line) if line.count("$", 0, end.start()) % 2 == 0), None)
+    if named := _VALUE.match(line):
+        line = line[named.end() :]
+    end = next((end for end in _END.finditer(line) if _outside(line[: end.start()])), None)
     sentence = line[: end.start()] if end else line
-    formulas = _FORMULAS.search(sentence)
-    return (formulas.group() if formulas else sentence).strip(" *")
+    if formulas := _FORMULAS.search(sentence):
+        return formulas.group()
+    sentence = sentence.strip(" *")
+    return (answers.canonical(sentence) if _PROSE.match(sentence) else None) or sentence
+
+
+def _outside(before: str) -> bool:
+    """Whether no formula and no brace is open after this text."""
+    return before.count("$") % 2 == 0 and before.count("{") <= before.count("}")
+
+
+_LONE = re.compile(r"\s*(?:\$[^$\n]+\$|\\\([^\n]+\\\)|\\\[[^\n]+\\\]|[^\n]{0,200}?\d[^\n]{0,200})\s*\.?\s*")
+_SENTENCE = re.compile(r"(?<![\\{a-zA-Z])[a-zA-Z]{3,}\b[^{]")
+
+
+def _alone(text: str) -> str | None:
+    """The text itself where it is one formula or number without a word around it."""
+    text = presentation.document(thinking.spoken(text).text).strip()
+    return text.rstrip(".") if _LONE.fullmatch(text) and not _SENTENCE.search(text) else None
 
 
 def _rows(
@@ -118,11 +160,7 @@ def _of_file(split: str, file: Path) -> dict[str, Any]:
 
 def _problem(split: str, number: int, row: dict[str, Any], where: str) -> Problem:
     solution = str(row["solution"])
-    gold = (
-        str(row["answer"])
-        if "answer" in row
-        else next((text for text, boxed in answers.stated(solution) if boxed), None)
-    )
+    gold = str(row["answer"]) if "answer" in row else ", ".join(boxes) if (boxes := cues.last_boxes(solution)) else None
     if gold is None:
         raise UserError(f"{where}: solution: has no \\boxed{{…}}")
     level = re.fullmatch(r"Level (\d)", str(row["level"])) if not isinstance(row["level"], int) else [0, row["level"]]

@@ -49,8 +49,11 @@ def latex(text: str) -> str | None:
 
 
 def normal_gold(gold: str) -> str | None:
-    """The normal form of a MATH gold, given as the content of its box."""
-    return _normal(gold)
+    r"""The normal form of a MATH gold, given as the content of its box.
+
+    Their script deletes `$` before it reads commands, so that of `\$6` the backslash is left: the label is `\6`.
+    """
+    return _normal(gold.replace("$", ""))
 
 
 def choice(text: str, choices: Sequence[str]) -> str:

@@ -1,21 +1,22 @@
 r"""Presentation: what a text looks like and not what it says, taken away once, before anything reads it.
 
 `document` is for whole reasoning paths, `plain` for answers, golds and whatever else is short; for every task, for
-models' texts and golds alike. Afterwards a sign has one form: minus is `-`, times `\times`, a superscript `^{2}`, a vulgar
-fraction `\frac{1}{2}`, words within mathematics `\text{…}`, a displayed formula `\[…\]` on one line. Markdown, HTML and
-LaTeX that only say how a thing is set are gone. Linear in the length of the text.
+models' texts and golds alike. Afterwards a sign has one form: minus is `-`, times `\times`, a superscript `^{2}`, a
+vulgar fraction `\frac{1}{2}`, words within mathematics `\text{…}`, a displayed formula `\[…\]` on one line. Markdown,
+HTML and LaTeX that only say how a thing is set are gone. Linear in the length of the text.
 """
 
 import html
 import re
 import unicodedata
 
-from lema_jax.tasks import thinking
-
 
 def document(text: str) -> str:
-    """A whole reasoning path: `plain`, without the model's thinking and its end marks, headings, fences and HTML."""
-    text = _SPECIAL_TOKEN.sub("\n", thinking.spoken(text).text)
+    """A whole reasoning path: `plain`, without a model's end marks, headings, fences and HTML.
+
+    Of a text longer than 20,000 characters, its end.
+    """
+    text = _SPECIAL_TOKEN.sub("\n", characters(text[-_LONGEST:])[-_LONGEST:])
     if "<" in text:
         text = _LINE_TAG.sub("\n", text)
         text = _TAG.sub("", text)
@@ -29,11 +30,14 @@ def plain(text: str) -> str:
     if "&" in text:
         text = _ENTITY.sub(lambda found: html.unescape(found.group()), text)
     text = characters(text)
+    if "!=" in text:
+        text = _UNEQUAL.sub("\\\\ne ", text)
     return _latex(text) if "\\" in text or "$$" in text or _BARE_COMMAND.search(text) else text
 
 
 # --- documents --------------------------------------------------------------------------------------------------------
 
+_LONGEST = 20_000  # characters
 _SPECIAL_TOKEN = re.compile(r"<\|[a-zA-Z_]{1,40}\|>|</?s>|<end_of_turn>|<eos>")
 _LINE_TAG = re.compile(r"</?(?:br|p|div|li|h[1-6])\b[^<>]{0,200}>", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:a|b|big|center|code|em|font|i|mark|small|span|strong|tt|u)\b[^<>]{0,200}>", re.IGNORECASE)
@@ -47,7 +51,8 @@ _PAIRED = [
     re.compile(r"(?<![\w)\]}*\\])(\*{1,3})(?=[^\s*])([^*\n]*[^\s*])\1(?![\w(*])"),
     re.compile(r"(?<![^\s(*\"'])(_{1,2})(?=[^\s_])([^_\n]*[^\s_])\1(?![^\s.,;:!?)*\"'])"),
 ]
-_LEFT_OVER = re.compile(r"(?P<before>[\w)\]}]?)(?P<gap>[^\S\n]*)\*+(?P<behind>[^\S\n]*)(?=(?P<after>[\w(\\.$-]?))")
+_LEFT_OVER = re.compile(r"(?P<before>[\w)\]}]?)(?P<gap>[^\S\n]{0,9})\*+(?P<behind>[^\S\n]*)(?=(?P<after>[\w(\\.$-]?))")
+_UNEQUAL = re.compile(r"(?<=[a-zA-Z\s}])!=")  # but 5!=120
 _STRUCK = re.compile(r"~~[^~\n]+~~")
 
 
@@ -78,7 +83,7 @@ _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "01
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₒₓₕₖₗₘₙₚₛₜ", "0123456789+-=()aeoxhklmnpst"))
 _RAISED = re.compile("[{}]+".format("".join(map(re.escape, _SUPERSCRIPTS))))
 _LOWERED = re.compile("[{}]+".format("".join(map(re.escape, _SUBSCRIPTS))))
-_BUILT_FRACTION = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄/]([₀₁₂₃₄₅₆₇₈₉]+)")
+_BUILT_FRACTION = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9})[⁄/]([₀₁₂₃₄₅₆₇₈₉]{1,9})")
 _ROOT = re.compile(r"√\s*(?:(\d+(?:\.\d+)?|\w)|(?=[({\\]))")
 _SIGNS = {
     **dict.fromkeys("−‐‑‒–﹣－➖", "-"),
@@ -137,13 +142,23 @@ _GREEK = (
 )
 
 
+_LETTERS = {chr(ord("α") + at): f"\\{name} " for at, name in enumerate(_GREEK.split()) if name != "."}
+_GREEK_WORD = re.compile("[\u0370-\u03ff\u1f00-\u1fff]+")
+
+
+def _greek(found: re.Match[str]) -> str:
+    """Commands of one or two Greek letters, which are variables; more are a word."""
+    letters = found.group()
+    if len(letters) > 2 or not all(map(_LETTERS.__contains__, letters)):
+        return letters
+    return "".join(map(_LETTERS.__getitem__, letters))
+
+
 def _sign(char: str) -> str:
     """What one character that is not ASCII becomes."""
     if char in _SIGNS:
         return _SIGNS[char]
-    if "α" <= char <= "ω" and (name := _GREEK.split()[ord(char) - ord("α")]) != ".":
-        return f"\\{name} "
-    if unicodedata.category(char) in ("Cf", "Mn", "Me") and unicodedata.combining(char) in (0, 220, 230):
+    if unicodedata.category(char) in ("Cf", "Me") or "\u0300" <= char <= "\u036f" or "\ufe00" <= char <= "\ufe0f":
         return ""  # nothing is seen of it, or it is a line or a frame around another
     if (digit := unicodedata.digit(char, None)) is not None:
         return str(digit)
@@ -179,6 +194,7 @@ def characters(text: str) -> str:
     )
     text = _RAISED.sub(lambda found: "^{" + "".join(map(_SUPERSCRIPTS.__getitem__, found.group())) + "}", text)
     text = _LOWERED.sub(lambda found: "_{" + "".join(map(_SUBSCRIPTS.__getitem__, found.group())) + "}", text)
+    text = _GREEK_WORD.sub(_greek, text)
     text = _ROOT.sub(lambda found: f"\\sqrt{{{found[1]}}}" if found[1] else "\\sqrt ", text)
     return text.translate(_TABLE)
 
@@ -187,7 +203,10 @@ def characters(text: str) -> str:
 
 # What JSON, or Python, makes of a backslash that was not doubled.
 _ESCAPED = str.maketrans({"\b": "\\b", "\f": "\\f", "\a": "\\a", "\v": "\\v"})
-_TWICE = re.compile(r"(?<!\\)\\\\(?=(?:f?boxed|[dt]?frac|sqrt|text|times|cdot|left|begin|pi|infty)(?![a-zA-Z]))")
+_TWICE = re.compile(
+    r"(?<!\\)\\\\(?=(?:f?boxed|[dt]?frac|sqrt|text|times|cdot|left|right|begin|pi|infty|theta|mathbb|circ|leq?|geq?|neq?|cup|cap|pm)"
+    r"(?![a-zA-Z]))"
+)
 _BARE_COMMAND = re.compile(r"[\b\f\v\a]|(?<![\\a-zA-Z])(?:d?frac|sqrt|boxed)\{")
 _UNESCAPED = re.compile(r"(?<![\\a-zA-Z])(d?frac|sqrt|boxed)(?=\{)")
 _TABBED = re.compile(r"[\t](?=(?:ext(?:bf|rm|it)?|imes|frac|heta|au|an|o)(?![a-zA-Z]))")
@@ -197,11 +216,14 @@ _REWRITES = [
     (re.compile(pattern), new)
     for pattern, new in (
         (r"\$\$((?:[^$\\]|\\.)*+)\$\$", r"\\[\1\\]"),
+        (r"(?<=\d)(?:\{,\}|,\s?\\!\s*)(?=\d{3}(?!\d))", ""),  # of thousands, whereas `(1,000)` may be a pair
+        (r"(?<=\d)\{,\}(?=\d)", "."),
         (r"\{,\}|(?<=\d),\s?\\!\s*(?=\d)", ","),
         (r"(?<=\d)\\!(?=\d)", ""),
         (r"\\(?:operatorname\*?|mathop)\s*\{\s*([a-zA-Z]+)\s*\}", r"\\\1 "),
         (rf"\\math(?:rm|sf|it)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\math(?:rm|sf)\s*\{([^{}]*[a-zA-Z]{2}[^{}]*)\}", r"\\text{\1}"),
+        (r"(?<=[\d})])((?:\\[,;: ]|[~\s])*)\\math(?:rm|sf)\s*\{[~\s]*([a-df-hj-zA-Z])\s*\}", r"\1\\text{\2}"),
         (r"\\([dtc])frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\\f(?:rame)?box(?![a-zA-Z])", r"\\boxed"),
@@ -214,30 +236,36 @@ _REWRITES = [
         (r"\\minus(?![a-zA-Z])\s*", "-"),
         (r"\\(?:colon)(?![a-zA-Z])", ":"),
         (r"\\(?:R|reals|Reals)(?![a-zA-Z])", r"\\mathbb{R}"),
-        (r"\\(?:mathbf|boldsymbol|bm|bold)\s*\{\s*([ijk])\s*\}", r"\\hat{\1}"),
+        (r"\\(?:mathbf|boldsymbol|bm|bold)\s*(?:\{\s*([ijk])\s*\}|([ijk])(?![a-zA-Z]))", r"\\hat{\1\2}"),
         (r"\\left\s*<", r"\\langle "),
         (r"\\right\s*>", r"\\rangle "),
         (r"\\(?:left|right)\s*\.", ""),
     )
 ]
-_TEXTS = frozenset("text mbox hbox textbf textrm textit texttt textnormal textsf textsc textmd textup emph".split())
-_WRAPPERS = frozenset(
-    "mathbf mathrm mathit mathsf mathtt mathcal mathnormal mathscr boldsymbol bm bold pmb underline ensuremath mathord"
-    " mathrel mathbin smash textcolor colorbox".split()
+
+
+def _names(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_TEXTS = _names("text mbox hbox textbf textrm textit texttt textnormal textsf textsc textmd textup emph")
+_WRAPPERS = _names(
+    """mathbf mathrm mathit mathsf mathtt mathcal mathnormal mathscr boldsymbol bm bold pmb underline ensuremath
+    mathord mathrel mathbin smash textcolor colorbox"""
 )
-_DECLARATIONS = frozenset(
-    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle scriptstyle"
-    " scriptscriptstyle tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge bf rm it sf tt"
-    " bfseries itshape mdseries rmfamily sffamily centering noindent limits nolimits nonumber notag hfill null protect"
-    " boldmath strut mathstrut relax allowbreak".split()
+_DECLARATIONS = _names(
+    """left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle
+    scriptstyle scriptscriptstyle tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge bf rm
+    it sf tt bfseries itshape mdseries rmfamily sffamily centering noindent limits nolimits nonumber notag hfill
+    null protect boldmath strut mathstrut relax allowbreak"""
 )
-_DROPPED = frozenset("color hspace vspace phantom hphantom vphantom label tag pagecolor".split())
+_DROPPED = _names("color hspace vspace phantom hphantom vphantom label tag pagecolor")
 _SPACES = {
     **dict.fromkeys(("\\,", "\\;", "\\:", "\\>", "\\ ", "\\\n"), " "),
     **dict.fromkeys(("\\!", "\\/"), ""),
     **{f"\\{name}": " " for name in ("quad", "qquad", "enspace", "thinspace", "medspace", "thickspace", "enskip")},
 }
-_LINED_UP = frozenset("aligned align alignat alignedat gather gathered equation split multline eqnarray center".split())
+_LINED_UP = _names("aligned align alignat alignedat gather gathered equation split multline eqnarray center")
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|[{}&]|\\", re.DOTALL)
 _OPENED = re.compile(r"\*?\s*\{")
 _GROUP = re.compile(r"\*?\s*(?:\[[^\[\]{}]*\]\s*)?\{[^{}]*\}")
@@ -273,7 +301,7 @@ def _without_type(text: str) -> str:
         found, name, at = token.group(), token.group()[1:], token.end()
         if found == "{":
             declared = _DECLARED.match(text, at)
-            sets_type = bool(declared) and declared[1] in _DECLARATIONS | {"color"} and not _wants_argument(out)
+            sets_type = declared is not None and declared[1] in _DECLARATIONS | {"color"} and not _wants_argument(out)
             braces.append("" if sets_type else "}")
             out.append("" if sets_type else "{")
         elif found == "}":

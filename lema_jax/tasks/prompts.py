@@ -41,7 +41,7 @@ def stop(style: str) -> tuple[str, ...]:
     """Texts at which an answer in a style has ended: after worked examples a model goes on with its own question.
 
     `wizardmath` has none, as the authors asked it (WizardMath's own script stops at `Instruction` and `Response`); what
-    a model asks itself after its answer is not read as one (`answers.stated`).
+    a model asks itself after its answer is not read as one (`cues.statements`).
     """
     return ("\n\nQuestion:",) if style == "few_shot" else ()
 

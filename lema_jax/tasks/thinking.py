@@ -12,15 +12,17 @@ class Spoken(NamedTuple):
 
 
 # A tag that a model's template opens, and the one that closes it. Some templates write the opening tag into the prompt,
-# so a text may have the closing tag alone.
+# so a text may have the closing tag alone; some tags are special tokens that a decoder leaves out, and only their names
+# are left (`analysis…assistantfinal…`).
 _NAMES = "think(?:ing)?|thoughts?|reasoning|reflection|scratchpad"
 _OPENING = re.compile(
-    rf"<(?:seed:)?(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|channel\|>analysis<\|message\|>",
+    rf"<(?:seed:)?(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<\|inner_prefix\|>"
+    r"|<\|channel\|>analysis<\|message\|>|<\|im_start\|>think\b|\Aanalysis(?-i:(?=[A-Z]))",
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    rf"</(?:seed:)?(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>"
-    r"|<\|channel\|>final<\|message\|>",
+    rf"</(?:seed:)?(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<\|inner_suffix\|>"
+    r"|<\|channel\|>final<\|message\|>|<\|im_start\|>answer\b|assistantfinal",
     re.IGNORECASE,
 )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lema_jax import tasks
 from lema_jax.errors import UserError
 from lema_jax.records import Problem, Verdict
-from lema_jax.tasks import answers, grade, math, sources
+from lema_jax.tasks import cues, grade, math, sources
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,14 @@ def test_every_problem_loads_and_those_without_gold_are_reported(data_dir, caplo
     assert {problem.meta["level"] for problem in math.load("test", data_dir)} == {1, 2, 3, 4, 5}
 
 
+# "Therefore, $6$ is our answer. Please note that we have not boxed the correct answer": the publisher's gold is 12.
+MISBOXED = "test/prealgebra/177.json"
+
+
 def test_every_gold_equals_itself_and_is_read_from_its_solution(problems):
     for problem in problems:
+        if problem.meta["path"] == MISBOXED:
+            continue
         assert math.same(problem.gold, problem.gold), problem.gold
         for text in (problem.rationale, math.completion(problem), f"so $\\boxed{{{problem.gold}}}$."):
             assert grade(problem, text, truncated=False)[1] is Verdict.RIGHT, (problem.meta["path"], text[-200:])
@@ -91,7 +97,7 @@ def test_what_counts_as_the_answer(text, answer):
 
 HALF = Problem(id="p", task="math", split="test", question="", gold="\\frac{1}{2}")
 PROSE = st.text(st.characters(exclude_characters="\\$:#*", codec="utf-8"), max_size=200).filter(
-    lambda text: not any(stated for stated in answers.stated(text))
+    lambda text: not list(cues.statements(text))
 )
 
 

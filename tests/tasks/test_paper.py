@@ -102,6 +102,18 @@ def test_verdicts_compare_as_the_authors_do():
     assert not math.paper("no box", problem("\\text{ a}\\text{ b}"))
 
 
+def test_dollar_signs_go_from_a_label_before_its_backslashes_are_read():
+    assert math.paper("The answer is $\\$6$.", problem("\\$6"))  # both are `\\6`
+    assert not math.paper("so \\boxed{\\$6}", problem("\\$6"))  # without the phrase `\\$` goes whole
+    assert not math.paper("The answer is 6.", problem("\\$6"))
+
+
+def test_the_label_is_the_last_box_alone():
+    two = problem("3, 5").model_copy(update={"rationale": "It is $\\boxed{3}$ or $\\boxed{5}$."})
+    assert math.paper("The answer is 5.", two)
+    assert not math.paper("The answer is 3, 5.", two)
+
+
 def test_the_papers_own_gold_texts_are_right(data_dir):
     """The released file of GSM8K's test questions ends each gold text in the phrase that the grader reads."""
     from lema_jax.tasks import sources

@@ -41,7 +41,9 @@ LOOKS = [
     ("\\begin{aligned} x &= 1 \\\\ y &= 2\\end{aligned}", "x = 1 , y = 2"),
     ("\\begin{align*} 2+3 &= 4+1 \\\\[2mm] &= 5\\end{align*}", "2+3 = 4+1 = 5"),
     ("\\begin{pmatrix} 1 & 2 \\\\ 3 & 4\\end{pmatrix}",) * 2,
-    ("1{,}000 1,\\!000", "1,000 1,000"),
+    ("1{,}000 1,\\!000 2{,}5", "1000 1000 2.5"),
+    ("5\\,\\mathrm{m}", "5 \\text{m}"),
+    ("-2 \\\\le x \\\\cup y", "-2 \\le x \\cup y"),
     ("\\dfrac12 \\tfrac12", "\\frac12 \\frac12"),
     ("30^{\\circ} 30\\degree 30°", "30^\\circ 30^\\circ 30^\\circ"),
     # backslashes that were lost or doubled on the way
@@ -58,8 +60,8 @@ def test_every_look_becomes_one(text, plain):
     assert presentation.plain(seen) == seen
 
 
-def test_a_document_loses_its_thinking_headings_fences_and_tags():
-    text = "<think>5?</think>\n## Answer\n12 <b>apples</b><br>so\n```python\nx\n```\n#### 12<|im_end|>"
+def test_a_document_loses_its_headings_fences_and_tags():
+    text = "## Answer\n12 <b>apples</b><br>so\n```python\nx\n```\n#### 12<|im_end|>"
     assert presentation.document(text).split() == ["Answer", "12", "apples", "so", "x", "####", "12"]
 
 

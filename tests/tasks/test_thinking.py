@@ -12,6 +12,9 @@ TAGS = [
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|im_start|>think\n", "<|im_start|>answer\n"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
 ]
 
@@ -22,6 +25,11 @@ def test_only_what_follows_the_thought_is_spoken(opening: str, closing: str) -> 
     assert spoken(f"{opening}Is it 5?{closing}\n\n{said}") == (said, True)
     assert spoken(f"Is it 5?{closing}\n\n{said}") == (said, True)
     assert spoken(f"{opening}Is it 5? The answer is 5.") == ("", False)
+
+
+def test_names_of_tags_that_a_decoder_left_out_are_read_at_the_beginning() -> None:
+    assert spoken("analysisIs it 5?assistantfinalThe answer is 4.") == ("The answer is 4.", True)
+    assert spoken("analysis of the story: 5") == ("analysis of the story: 5", True)
 
 
 @given(st.text(alphabet="ab 5.\n", max_size=40), st.text(alphabet="ab 4.\n", max_size=40), st.sampled_from(TAGS))

@@ -1,0 +1,190 @@
+"""Where a text states its answer: whichever cue, dress and prose, the number that a person would read is read."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lema_jax.records import Problem, Verdict
+from lema_jax.tasks import answers, cues, grade, presentation
+
+CUES = [
+    "The answer is {}",
+    "the final answer is: {}",
+    "The answer, therefore, is {}",
+    "The answer would be {}",
+    "The answers are {}",
+    "So the answer to the question of how many there are is {}",
+    "Answer: {}",
+    "**Answer**: {}",
+    "**Final Answer:** {}",
+    "## Answer\n{}",
+    "**Final Answer**\n\n{}",
+    "ANSWER: {}",
+    "Answer - {}",
+    "Answer (in all): {}",
+    "Ans: {}",
+    "A: {}",
+    "#### {}",
+    "and so we are done. #### {}",
+    "#### The answer is {}",
+    "The answer is:\n\n{}",
+    "The answer is as follows:\n{}",
+    "\\boxed{{{}}}",
+    "The answer is $\\boxed{{{}}}$",
+    "Die Antwort lautet {}",
+    "La respuesta final es {}",
+    "La réponse est {}",
+    "A resposta é {}",
+    "La risposta è {}",
+    "Het antwoord is {}",
+    "Ответ: {}",
+    "Odpowiedź: {}",
+    "Đáp án là {}",
+    "Jibu ni {}",
+    "所以答案是{}",
+    "最终答案：{}",
+    "答えは{}",
+    "정답은 {}",
+    "คำตอบคือ {}",
+    "సమాధానం: {}",
+    "উত্তর: {}",
+    "उत्तर: {}",
+]
+DRESSES = [
+    "{}",
+    "**{}**",
+    "*{}*",
+    "`{}`",
+    "${}$",
+    "\\({}\\)",
+    "$$\n{}\n$$",
+    "$\\mathbf{{{}}}$",
+    "\\textcolor{{red}}{{{}}}",
+]
+NUMBERS = {
+    "12": "12",
+    "-12": "-12",
+    "−7": "-7",
+    "1,234": "1234",
+    "1,234,567.50": "1234567.5",
+    "3.50": "3.5",
+    "3/4": "0.75",
+    "½": "0.5",
+    "2 1/2": "2.5",
+    "50%": "50%",
+    "１２": "12",
+    "£12": "12",
+    "x = 12": "12",
+    "3 \\times 4 = 12": "12",
+    "12 apples": "12",
+    "12 cm²": "12",
+}
+PROSE_AFTER = [
+    "",
+    ".",
+    ".\n\nI hope it is correct.",
+    ".\nLet me know if step 3 is not clear!",
+    " (that is 3 more than 9).",
+    ", because 3 + 9 = 12.",
+    ". The answer is correct to 2 decimal places.",
+    ".</s>",
+    ".\n\nQuestion: What is 5 + 6?\nThe answer is 11.",
+]
+
+
+@given(*map(st.sampled_from, (CUES, DRESSES, sorted(NUMBERS), PROSE_AFTER)))
+@settings(max_examples=1_500)
+def test_the_number_is_read_whatever_stands_around_it(cue, dress, number, prose):
+    text = f"She has 3 bags of 4.\n{cue.format(dress.format(number))}{prose}"
+    assert answers.final_number(text) == NUMBERS[number]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 7. No: the answer is 8.", "8"),
+        ("\\boxed{7}. Wait, the answer is 8.", "8"),
+        ("The answer is 7, so \\boxed{8}.", "8"),
+        ("The answer is 8.\n\nWait, is that so? 5 + 3 = 8, yes.", "8"),
+        ("The answer is 8. Let me check the answer: 3 + 5 = 8, and 2 + 6 = 8.", "8"),
+        ("Answer: 8\n\nIn the answer: 3 bags.", "8"),
+        ("The answer is 8. The answer is not 9.", "8"),
+        ("The answer is not 9 but 8.", "8"),
+        ("12 is the answer.", "12"),
+        ("\\boxed{Answer: 5}", "5"),
+        ("\\boxed{5}, that is \\boxed{5}", "5"),
+        ("<answer>5</answer> It took 3 steps.", "5"),
+        ('{"answer": "5", "steps": 3}', "5"),
+        ("So the answer is:\n- 12", "12"),
+        ("The answer is $12 for Tom", "12"),
+        ("<think>The answer is 6.</think>The answer is 5.", "5"),
+        ("#### 1. Add\n3 + 5 = 8\n#### 2. Halve\n8 / 2 = 4\n#### 4", "4"),
+        ("#### Step 2: Halve 8\nThe answer is 4.", "4"),
+        ("If the answer is 5, Tom is right.", None),
+        ("Is the answer 5? The answer is 5?", None),
+        ("The answer is 5 and the other answer is 6. \\boxed{5} and \\boxed{6}", None),
+        ("The answer is 1) 10 2) 5", None),
+        ("#### Step 2: add 4", None),
+    ],
+)
+def test_which_statement_counts(text, answer):
+    assert answers.final_number(text) == answer
+
+
+def test_boxes_of_one_sentence_are_one_statement():
+    assert cues.last_boxes("so $\\boxed{3}$ and $\\boxed{5}$.") == ["3", "5"]
+    assert cues.last_boxes("$x=\\boxed{3}$ or, with $y < 0$, $x = \\boxed{5}$") == ["3", "5"]
+    assert cues.last_boxes("$\\boxed{3}$. Also, $\\boxed{5}$.") == ["5"]
+    assert cues.last_boxes("$\\boxed{3}$, so $\\boxed{5}$.") == ["5"]
+    assert cues.last_boxes("$\\boxed{\\frac{6}{2}} = \\boxed{3}$") == ["3"]
+    assert cues.last_boxes("nothing") == []
+
+
+def test_a_thought_that_does_not_end_is_cut_and_never_right():
+    problem = Problem(id="p", task="gsm8k", split="test", question="q", gold="5")
+    assert grade(problem, "<think>The answer is 5.", truncated=False) == (None, Verdict.TRUNCATED)
+    assert grade(problem, "The answer is 5.\n<think>But", truncated=True) == (None, Verdict.TRUNCATED)
+    assert grade(problem, "<think>Is it 6?</think>\n\\boxed{5}", truncated=False) == ("5", Verdict.RIGHT)
+
+
+REPEATED = [
+    *"\\{}[]()<>$*_`~#&^=|.,:;-+/0 9aAé½²答\n\t",
+    "**",
+    "$$",
+    "\\[",
+    "\\(",
+    "{}",
+    "a ",
+    " *",
+    "*a",
+    "_a",
+    "1,",
+    "1 ",
+    "<|",
+]
+REPEATED += ["A:", "0.", "- ", "\\\\", "\\ ", "&;", "~~", "##", "-1", "a.", "答案", ". ", "\n ", "= ", "^{", "1:", "α1"]
+
+
+@pytest.mark.parametrize("unit", REPEATED)
+def test_a_text_of_one_thing_repeated_is_read_at_once(unit):
+    problem = Problem(id="p", task="gsm8k", split="test", question="q", gold="5")
+    text = unit * (100_000 // len(unit))
+    for statement in (text, f"The answer is {text}", f"\\boxed{{{text}"):
+        times = []
+        for _ in range(3):  # the machine may be busy
+            start = time.process_time()
+            grade(problem, statement, truncated=False)
+            times.append(time.process_time() - start)
+            if times[-1] < 0.2:
+                break
+        assert min(times) < 0.2, (unit, times)
+
+
+@given(st.text(alphabet="The answer is box{}\\#$*_1234567890.,:/%-\n ", max_size=300))
+def test_a_document_that_was_read_once_reads_the_same_again(text):
+    once = presentation.document(text)
+    assert [one.text for one in cues.statements(once)] == [
+        one.text for one in cues.statements(presentation.plain(once))
+    ]
