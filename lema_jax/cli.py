@@ -170,7 +170,8 @@ class _PathsParser(flags.ListParser):
 
 def _exists(path: str) -> bool:
     path = path.removeprefix("jsonl:").strip()
-    return any(map(os.path.exists, (path, path.rpartition("@")[0]))) if "\0" not in path else False
+    folder, _, step = path.rpartition("@")
+    return os.path.exists(path) or ((step.isdecimal() or step == "best") and os.path.exists(folder))
 
 
 def _check_numbers_and_lists() -> None:

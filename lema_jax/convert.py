@@ -33,6 +33,7 @@ from absl import flags
 from lema_jax import checkpoint, cli, storage
 from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer as tokenizers
+from lema_jax.data.encode import adds_bos
 from lema_jax.errors import UserError
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import job, mesh, sharding
@@ -86,6 +87,11 @@ def main(argv: Sequence[str]) -> None:
     opened = _open()
     if _TO.value in ("adapter", "peft") and opened.adapters is None:
         raise UserError(f"--to={_TO.value} writes adapters, but {opened.source.where} has none; --peft_dir adds some")
+    if _TO.value in ("adapter", "peft") and opened.whole:
+        raise UserError(
+            f"--to={_TO.value} writes low-rank adapters alone, but {_PEFT_DIR.value} replaces whole weights "
+            f"({', '.join(opened.whole)}); merge it with --to=model or --to=hf"
+        )
     if _MERGE_INTO.present and (opened.adapters is None or _TO.value not in ("model", "hf")):
         raise UserError(f"--merge_into={_MERGE_INTO.value} has nothing to merge; it is for adapters, --to=model or hf")
     shaping: dict[str, Any] = {"dtype": _DTYPE.value, "to": _TO.value, "merge_into": _MERGE_INTO.value}
@@ -102,7 +108,11 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = Path(scratch) / "tokenizer"
         opened.save_tokenizer(tokenizer)
-        tokens, rows = len(tokenizers.load(tokenizer)), opened.config.vocab_size
+        read = tokenizers.load(tokenizer)
+        if opened.bos_rule:
+            begin = read.bos_token if adds_bos(read) else "no BOS"
+            _say(f"tokenizer: a text begins with {begin}, {opened.bos_rule}")
+        tokens, rows = len(read), opened.config.vocab_size
         if tokens > rows:
             raise UserError(
                 f"{opened.source.where}: a tokenizer of {tokens} tokens, but only {rows} rows for them; take out the "
@@ -111,6 +121,12 @@ def main(argv: Sequence[str]) -> None:
         writers = {"model": _write_model, "adapter": _write_adapter, "hf": _write_hf, "peft": _write_peft}
         writers[_TO.value](out, opened, tokenizer, lineage)
     _say(f"{out}: {_TO.value} of {_told(opened)}")
+    if opened.config.context != opened.config.max_positions:
+        scaling, trained = opened.config.rope_scaling, opened.config.max_positions
+        _say(
+            f"texts of up to {opened.config.context:,} tokens: {trained:,} of max_position_embeddings, stretched by "
+            f"rope_type {scaling.kind} with factor {scaling.factor:g}"
+        )
 
 
 def _say(text: str) -> None:
@@ -125,7 +141,8 @@ def _told(opened: Opened) -> str:
         return told
     tree, lora = opened.adapters
     shape = f"rank {lora.rank}, alpha {lora.alpha:g} in {opened.config.num_layers} layers"
-    return f"{told}, with adapters of {shape} on {', '.join(peft.adapted(tree))}"
+    whole = f", and {', '.join(opened.whole)} replaced whole" if opened.whole else ""
+    return f"{told}, with adapters of {shape} on {', '.join(peft.adapted(tree))}{whole}"
 
 
 def _open() -> Opened:
@@ -134,7 +151,11 @@ def _open() -> Opened:
         return opened
     if opened.adapters is not None:
         raise UserError(f"{opened.source.where} holds adapters already; merge them first (--to=model)")
-    return formats.with_peft(opened, _PEFT_DIR.value)
+    opened = formats.with_peft(opened, _PEFT_DIR.value)
+    assert opened.adapters is not None
+    if why := peft.idle(*opened.adapters):
+        _say(f"warning: the adapter of {_PEFT_DIR.value} changes nothing: {why}; was it trained, and saved afterwards?")
+    return opened
 
 
 def _open_model() -> Opened:

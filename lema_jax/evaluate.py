@@ -157,6 +157,7 @@ def _read(one: _Checkpoint) -> Student:
 
 def _engine(loaded: Student, rows: int, **how: Any) -> Engine:
     shared = {"max_new_tokens": _MAX_NEW_TOKENS.value, "cache": _CACHE.value}
+    how |= {"rendered": _PROMPT_STYLE.value == "chat"}
     return student.engine(loaded, rows=rows, sampling=Sampling(), **shared, **how)
 
 
@@ -194,6 +195,8 @@ def _distinct(flag: str, names: Sequence[str]) -> None:
 def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student]) -> None:
     """Answers what is missing, then writes predictions in the questions' order, and their summary."""
     shaping = {"model": one.model, "max_new_tokens": _MAX_NEW_TOKENS.value, **_precision()}
+    if _PROMPT_STYLE.value == "chat":
+        shaping["rendered"] = True  # how the prompt's text becomes ids
     asked = [
         Asked(row_id(problem=problem.id, prompt=prompt, **shaping), problem, prompt)
         for problem, prompt in ((problem, one.prompt(problem)) for problem in test.problems)
@@ -263,7 +266,7 @@ def _score(one: _Checkpoint, attempts: Sequence[Attempt], out: Path) -> None:
         missing = [name for name in ids if name not in file.rows]
         if missing:
             loaded = _read(one)
-            pairs = [(ids[name].prompt, ids[name].text) for name in missing]
+            pairs = [score.Pair(ids[name].prompt, ids[name].text, _rendered(ids[name])) for name in missing]
             for done in score.score(loaded, pairs, rows=_BATCH_SIZE.value):
                 name = missing[done.index]
                 if done.nll is not None:
@@ -273,6 +276,10 @@ def _score(one: _Checkpoint, attempts: Sequence[Attempt], out: Path) -> None:
     if unread := len(ids) - len(scores):
         print(f"{one.name}: {unread} attempts are empty or longer than the model's context; left out")
     print(perplexity.sentence(perplexity.delta_ppl(scores), one.name))
+
+
+def _rendered(attempt: Attempt) -> bool:
+    return bool(attempt.sampling.get("rendered"))
 
 
 def _path_score(name: str, attempt: Attempt, model: str, nll: float, tokens: int) -> PathScore:

@@ -298,16 +298,14 @@ def _read(path: Path, row: type[R], growing: bool = False) -> Iterator[tuple[int
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with open(path, "rb") as file:
-            yield from enumerate(file, start=1)
+            yield from storage.lines(file, path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _parse(path: Path, number: int, line: bytes, row: type[R]) -> R:
     try:
-        return row.model_validate_json(line.decode())
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error}); was it cut or compressed?") from None
+        return row.model_validate_json(storage.decoded(line, path, number))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "the line"

@@ -282,6 +282,8 @@ def _sample_checkpoint(asked: Sequence[tuple[Problem, str]]) -> None:
         settings["weights"] = _WEIGHTS.value
     if _CACHE.value != "dense":
         settings["cache"] = _CACHE.value
+    if _PROMPT_STYLE.value == "chat":
+        settings["rendered"] = True  # prompts are a template's, which writes all special tokens: see encode.prompt_ids
     with job.one_voice(), job.written_by_the_first(_OUT.value) as path, Appender(path, Attempt) as file:
 
         def answer(wanted: Sequence[_Wanted]) -> object:
@@ -305,6 +307,7 @@ def _engine(step: int, answers: int) -> "Engine":
         stop=prompts.stop(_PROMPT_STYLE.value),
         max_new_tokens=_MAX_NEW_TOKENS.value,
         cache=_CACHE.value,
+        rendered=_PROMPT_STYLE.value == "chat",
     )
 
 

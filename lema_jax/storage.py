@@ -5,9 +5,11 @@ this disk first, and what is written there is written whole, since a file in the
 """
 
 import atexit
+import codecs
 import contextlib
 import functools
 import importlib.util
+import itertools
 import json
 import os
 import posixpath
@@ -72,8 +74,35 @@ def _brought(folder: str) -> Path:
     return copy
 
 
+_READ = (".json", ".jinja", ".model", ".safetensors", ".bin")  # what is read of a model folder
+
+
+def require_own_files(folder: str | Path) -> None:
+    """That no file which is read of a model folder is a link to a place outside of it: what lies there could be
+    anything, and would be copied along.
+
+    A link may lead to another file of the folder, or, in Hugging Face's cache, from `snapshots/…` to `blobs`. The
+    folder itself may be reached by links.
+
+    Raises:
+      UserError: there is such a link; it is named, and what it leads to.
+    """
+    if is_remote(folder) or not os.path.isdir(folder):
+        return
+    home = Path(folder).resolve()
+    allowed = [home, *([home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [])]
+    for file in sorted(home.iterdir()):
+        if file.is_symlink() and file.suffix in _READ:
+            target = file.resolve()
+            if not any(target.is_relative_to(place) for place in allowed):
+                raise UserError(
+                    f"{Path(folder) / file.name} is a link to {target}, outside of it; copy the file itself"
+                )
+
+
 def copy_files(source: str | Path, target: str | Path) -> None:
     """Copies a folder's own files into another, made where it is absent, wherever the two lie."""
+    require_own_files(source)
     for file in place(source).iterdir():
         if not file.is_dir():
             write(place(target) / file.name, file.read_bytes())
@@ -99,15 +128,12 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file = file.resolve()  # a link stays one
     beside = file.with_name(file.name + ".tmp")
-    try:
+    with interrupts.cleaning(lambda: beside.unlink(missing_ok=True)):
         with open(beside, "wb") as opened:
             yield opened
             opened.flush()
             os.fsync(opened.fileno())
         os.replace(beside, file)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
     _sync(file.parent)
 
 
@@ -203,3 +229,56 @@ def relative(folder: str | Path, start: str | Path) -> str:
     if is_remote(folder) != is_remote(start):
         raise UserError(f"{folder} and {start} must lie together, both on this disk or both on gs://")
     return os.path.relpath(str(folder).removeprefix(_STORE), str(start).removeprefix(_STORE))
+
+
+LONGEST_LINE = 1 << 24  # bytes
+_MARKS = {codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+
+
+def decoded(content: bytes, path: str | Path, line: int = 1) -> str:
+    """Text from outside, which is UTF-8.
+
+    Args:
+      path: the file that it is of, `line` where in it, for the message.
+
+    Raises:
+      UserError: it begins with a byte-order mark, or is no UTF-8; names file and line.
+    """
+    for mark, name in _MARKS.items():
+        if content.startswith(mark):
+            raise UserError(
+                f"{path}:{line}: begins with a byte-order mark (BOM) of {name}; save it as UTF-8 without one"
+            )
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        at, byte = line + content.count(b"\n", 0, error.start), content[error.start]
+        raise UserError(
+            f"{path}:{at}: not UTF-8 text (byte {byte:#04x}); was it cut, compressed or saved otherwise?"
+        ) from None
+
+
+def lines(file: BinaryIO, path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of an open file with their numbers, of a length that a row can have.
+
+    Raises:
+      UserError: a line is longer; names it.
+    """
+    for number in itertools.count(1):
+        if not (line := file.readline(LONGEST_LINE + 1)):
+            return
+        if len(line) > LONGEST_LINE:
+            raise UserError(f"{path}:{number}: a line of more than {LONGEST_LINE:,} bytes is no row; remove it")
+        yield number, line
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file from outside.
+
+    Raises:
+      UserError: as `decoded`; or it cannot be read.
+    """
+    try:
+        return decoded(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None

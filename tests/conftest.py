@@ -16,7 +16,7 @@ from hypothesis import settings
 _CACHE = tempfile.mkdtemp(prefix="lema_jax_tests_")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-os.environ["NPROC"] = "32"  # XLA's threads; `job.join` says why a device needs several
+os.environ["NPROC"] = "32"  # XLA's threads; `cli.threads_for_virtual_devices` says why a device needs several
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

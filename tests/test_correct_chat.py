@@ -250,7 +250,7 @@ def test_an_interrupted_run_lands_what_is_in_flight_and_says_how_to_go_on(files,
             time.sleep(0.01)
         process.send_signal(number)
         _, said = process.communicate()
-        assert process.returncode == 1
+        assert process.returncode == 128 + number
         assert "waiting for the answers in flight" in said
         assert "requests are answered and kept (interrupted); the same command goes on" in said.splitlines()[-1]
         assert len(server.asked) == len(corrections(tmp_path / "corrections.jsonl")) < 12

@@ -283,6 +283,10 @@ def test_another_way_to_ask_is_recorded_and_never_mixed_with_the_papers(models, 
     assert {row.prompt_style for row in rows} == {"chat"}
     assert all(row.prompt.startswith("[user]Please solve ") and row.prompt.endswith("[assistant]") for row in rows)
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["prompt_style"] == "chat"
+    read_by = tokenizer.load(tmp_path / "a")  # begins a text with BOS, which this template does not write
+    for row in rows:
+        chat = [{"role": "user", "content": row.prompt.removeprefix("[user]").removesuffix("[assistant]")}]
+        assert row.prompt_tokens == len(read_by.apply_chat_template(chat, add_generation_prompt=True).input_ids)
     for style in ("paper", "wizardmath", "few_shot"):
         code, _, complained = run(*given, f"--prompt_style={style}")
         assert code == 1

@@ -117,7 +117,14 @@ def test_questions_whose_answers_differ_are_left_out(files, tmp_path, answers):
 
 def test_what_is_left_out_before_it_is_answered(files, tmp_path):
     test = split("test")[0].question
-    questions = {0: "I am sorry.", 1: "A hen has 2 legs. How many?", 2: "a hen  has 2 legs. How many?", 3: test}
+    thought = "Hm.</think>New Question: A fox has 7 tails. How many?"  # of a model whose template opens the thought
+    questions = {
+        0: "I am sorry.",
+        1: "A hen has 2 legs. How many?",
+        2: "a hen  has 2 legs. How many?",
+        3: test,
+        4: thought,
+    }
     with Server(Model(questions=questions)) as server:
         said = succeeds(*files, *chat_flags(server, "--concurrency=1"))
         assert len(server.asked) == 12 + 3 * 9
@@ -130,7 +137,9 @@ def test_what_is_left_out_before_it_is_answered(files, tmp_path):
     }
     for why in listed.values():
         assert f"1 left out: {why}" in said
-    assert test not in {row.question for row in problems(tmp_path)}
+    made = {row.question for row in problems(tmp_path)}
+    assert test not in made
+    assert "A fox has 7 tails. How many?" in made
 
 
 def test_random_seeds_come_from_the_training_split(tmp_path):

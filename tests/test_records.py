@@ -73,7 +73,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*absent.jsonl: No such file"):
         list(records.read(tmp_path / "absent.jsonl", Example))
     (tmp_path / "packed.jsonl").write_bytes(b"\x1f\x8b\xff\xfe")
-    with pytest.raises(UserError, match=r"packed.jsonl: not UTF-8"):
+    with pytest.raises(UserError, match=r"packed.jsonl:1: not UTF-8"):
         list(records.read(tmp_path / "packed.jsonl", Example))
 
 

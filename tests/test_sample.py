@@ -3,6 +3,7 @@
 import collections
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lema_jax import records, tasks
+from lema_jax.data import encode, tokenizer
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks import prompts
 from tests import tiny
@@ -93,6 +95,23 @@ def test_a_run_that_was_killed_ends_in_the_same_file(folder, out, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_chat_prompt_has_the_special_tokens_that_the_template_writes(folder, out, tmp_path):
+    """And is scored with the same: the ids of an attempt's prompt are known from its row."""
+    chatty = shutil.copytree(folder, tmp_path / "chatty")
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"  # without BOS
+    (chatty / "tokenizer" / "chat_template.jinja").write_text(template)
+    questions = folder.parent / "problems.jsonl"
+    flags = (f"--checkpoint={chatty}", f"--problems={questions}", f"--out={out}", "--max_new_tokens=8")
+    succeeds(*flags, "--prompt_style=chat", "--limit=1")
+    (row,) = attempts(out)
+    read_by = tokenizer.load(chatty)
+    chat = [{"role": "user", "content": row.prompt.removeprefix("[user]").removesuffix("[assistant]")}]
+    assert encode.adds_bos(read_by)
+    assert row.prompt_tokens == len(read_by.apply_chat_template(chat, add_generation_prompt=True).input_ids)
+    assert row.sampling["rendered"] is True
+
+
+@pytest.mark.slow
 def test_more_samples_leave_the_first_as_they_are(folder, out):
     succeeds(*checkpoint_flags(folder, out, "--limit=1"))
     (first,) = attempts(out)
@@ -163,6 +182,20 @@ def test_every_verdict_of_an_endpoint(out):
         assert row.sampling == {"temperature": 0.5, "top_p": 1.0, "max_new_tokens": 512, "sample": 0}
         assert (row.prompt_tokens, row.completion_tokens) == (100, 20)
     assert KEY not in out.read_text()
+
+
+def test_what_an_endpoint_does_not_call_an_answer_is_not_graded(out):
+    said = {
+        0: (Act(completion(right(0))), Verdict.RIGHT),
+        1: (Act(completion(None, refusal="I won't. The answer is 123456789.")), Verdict.UNPARSED),
+        2: (error("exceeds the available context size", 400), Verdict.PROMPT_TOO_LONG),
+        3: (Act(completion("<think>So far\nThe answer is 1234567")), Verdict.TRUNCATED),
+        4: (Act(completion(None, "length", reasoning_content="The answer is 1234567.")), Verdict.TRUNCATED),
+        5: (Act(completion("The answer is 1234567.", "tool_calls")), Verdict.UNPARSED),
+    }
+    with Server(lambda body, times: said[number(body)][0]) as server:
+        succeeds(*chat_flags(server, out))
+    assert [row.verdict for row in attempts(out)] == [verdict for _, verdict in said.values()]
 
 
 def test_an_endpoint_is_told_how_to_sample(out):

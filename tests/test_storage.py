@@ -110,3 +110,27 @@ def test_without_its_package_the_store_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'lema_jax\[gcs\]'"):
         checkpoint.read_card("gs://bucket/run")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\xef\xbb\xbf{}\n", r"f:1: begins with a byte-order mark \(BOM\) of UTF-8"),
+        ("{}\n".encode("utf-16"), r"f:1: begins with a byte-order mark \(BOM\) of UTF-16"),
+        (b"one\ntwo\nth\xffree\n", r"f:3: not UTF-8 text \(byte 0xff\)"),
+    ],
+)
+def test_text_from_outside_names_what_is_wrong_with_it_and_its_line(tmp_path, content, expected):
+    (tmp_path / "f").write_bytes(content)
+    with pytest.raises(UserError, match=expected):
+        storage.read_text(tmp_path / "f")
+    with pytest.raises(UserError, match=expected), open(tmp_path / "f", "rb") as file:
+        [storage.decoded(line, tmp_path / "f", number) for number, line in storage.lines(file, tmp_path / "f")]
+
+
+def test_a_line_that_is_no_row_is_not_read_whole(tmp_path):
+    with open(tmp_path / "f", "wb") as file:
+        file.write(b"{}\n")
+        file.truncate(3 * storage.LONGEST_LINE)
+    with pytest.raises(UserError, match=r"f:2: a line of more than"), open(tmp_path / "f", "rb") as file:
+        list(storage.lines(file, tmp_path / "f"))

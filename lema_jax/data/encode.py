@@ -33,18 +33,31 @@ class Encoded:
     weights: np.ndarray  # [T] uint8: 0 on the prompt, 1 on the completion and EOS
 
 
-def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """The ids a model is asked with: BOS where this tokenizer puts one (LLaMA's does, SmolLM2's does not), the prompt.
+def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast, *, rendered: bool = False) -> list[int]:
+    """The ids a model is asked with: what this tokenizer begins a text with (`beginning`), then the prompt.
 
     What else a tokenizer would add at the end (an EOS) is not wanted before a completion.
+
+    Args:
+      rendered: the prompt is a chat template's, which writes every special token itself; nothing is put before it.
     """
     bare = tokenizer(prompt, add_special_tokens=False).input_ids
-    return [tokenizer.bos_token_id, *bare] if adds_bos(tokenizer) else bare
+    return bare if rendered else beginning(tokenizer) + bare
+
+
+def beginning(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The ids that the tokenizer puts before a text: BOS for LLaMA's, none for SmolLM2's.
+
+    They are asked of it, as not every config says so (LLaMA 3's does not).
+    """
+    bare, whole = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
+    starts = range(len(whole) - len(bare) + 1)
+    return whole[: next(start for start in starts if whole[start : start + len(bare)] == bare)]
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the tokenizer begins a text with BOS: asked of it, as not every config says so (LLaMA 3's does not)."""
-    return tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+    """Whether the tokenizer begins a text with BOS."""
+    return tokenizer.bos_token_id is not None and tokenizer.bos_token_id in beginning(tokenizer)
 
 
 def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limits: Limits) -> list[Encoded | None]:
@@ -53,8 +66,7 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limi
     Prompt and completion are tokenised apart and joined (the authors' way), so the prompt has at test time the very ids
     it was trained with. Nothing is ever cut: a cut prompt loses its cue, a cut completion its answer and EOS.
     """
-    bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
-    eos = [tokenizer.eos_token_id]
+    begin, eos = beginning(tokenizer), [tokenizer.eos_token_id]
 
     def ids(texts: Iterable[str]) -> list[list[int]]:
         return tokenizer(list(texts), add_special_tokens=False).input_ids
@@ -63,7 +75,7 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limi
     for start in range(0, len(examples), _AT_A_TIME):
         some = examples[start : start + _AT_A_TIME]
         prompts, completions = ids(one.prompt for one in some), ids(one.completion for one in some)
-        encoded += [_join(bos + prompt, completion + eos, limits) for prompt, completion in zip(prompts, completions)]
+        encoded += [_join(begin + prompt, completion + eos, limits) for prompt, completion in zip(prompts, completions)]
     return encoded
 
 

@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 from lema_jax import storage
-from lema_jax.data.encode import adds_bos
+from lema_jax.data import template, tokenizer_folder
 from lema_jax.errors import UserError
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
@@ -25,29 +25,33 @@ def load(folder: str | Path) -> PreTrainedTokenizerFast:
     """The tokenizer in `folder`, or in its `tokenizer/` (as a checkpoint or a data set keeps it).
 
     Raises:
-      UserError: no `tokenizer.json` there, one that cannot be read, or one without an end-of-sequence token.
+      UserError: no tokenizer there, one without an end-of-sequence token, or see `tokenizer_folder.load`.
     """
-    places = (str(folder), f"{folder}/tokenizer")
-    found = next((place for place in places if (storage.place(place) / "tokenizer.json").is_file()), None)
-    if found is None:
-        raise UserError(
-            f"no tokenizer in {folder}: neither tokenizer.json nor tokenizer/tokenizer.json is there; name a folder in "
-            "Hugging Face's layout, a checkpoint of convert's or train's, or a data set of build_data's"
-        )
-    try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(storage.here(found))
-    except Exception as error:  # the tokenizers library raises bare Exception for a malformed file
-        raise UserError(f"cannot read the tokenizer in {found}: {error}") from None
+    found = place(folder)
+    tokenizer = tokenizer_folder.load(found)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{found}/tokenizer_config.json: eos_token is missing; a completion could never end")
     return tokenizer
 
 
+def place(folder: str | Path) -> Path:
+    """Where on this disk the tokenizer's own files are; raises a UserError where there are none."""
+    for found in (storage.here(folder), storage.here(f"{folder}/tokenizer")):
+        if tokenizer_folder.holds_one(found):
+            storage.require_own_files(found)
+            return found
+    raise UserError(
+        f"no tokenizer in {folder}: neither there nor in its tokenizer/ is a tokenizer.json or a tokenizer.model; name "
+        "a folder in Hugging Face's layout, a checkpoint of convert's or train's, or a data set of build_data's"
+    )
+
+
 def as_chat(message: str, tokenizer: PreTrainedTokenizerFast) -> str:
     """The prompt of a user's message by the tokenizer's chat template, up to where the assistant's answer begins.
 
-    transformers runs templates in Jinja's sandbox. A BOS that the template writes out is left away where `prompt_ids`
-    puts one itself.
+    A template runs in Jinja's sandbox, in a process of its own (see `template`). What comes out has all special tokens
+    that the model is to see, BOS among them or not as the template writes it: it is encoded with none added
+    (`prompt_ids` with `rendered`).
 
     Raises:
       UserError: there is no template, or it fails.
@@ -57,18 +61,19 @@ def as_chat(message: str, tokenizer: PreTrainedTokenizerFast) -> str:
         raise UserError(f"{where}: the tokenizer has no chat template (chat_template.jinja); ask in another style")
     messages = [{"role": "user", "content": message}]
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # a template is a program of its maker's, which can fail in any way
-        raise UserError(f"{where}: the chat template cannot be used: {error}") from None
-    return text.removeprefix(tokenizer.bos_token) if adds_bos(tokenizer) else text
+        return template.render(tokenizer.get_chat_template(), messages, tokenizer.special_tokens_map)
+    except (template.TemplateError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{where}: the chat template cannot be used: {said:.300}") from None
 
 
 def save(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
-    """Writes `tokenizer.json` and `tokenizer_config.json` into `folder`, made where it is absent.
+    """Writes `tokenizer.json`, `tokenizer_config.json` and a chat template into `folder`, made where it is absent.
 
-    That a text begins with BOS is in `tokenizer.json`, as its post-processor.
+    What `load` made of a folder is all in `tokenizer.json` then, BOS before a text as its post-processor.
     """
-    tokenizer.save_pretrained(folder)
+    several = isinstance(tokenizer.chat_template, dict)  # as files they would need a folder of their own
+    tokenizer.save_pretrained(folder, save_jinja_files=not several)
     config = Path(folder) / "tokenizer_config.json"
     # The class by its name of old, which transformers before 5 (and servers that stay there) know too.
     settings = json.loads(config.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}

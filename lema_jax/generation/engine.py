@@ -97,6 +97,7 @@ class Engine:
       eos_ids: tokens that end an answer, beside the tokenizer's own.
       block: tokens made between two looks of the host.
       cache: one of `config.CACHES`.
+      rendered: prompts are a chat template's; see `encode.prompt_ids`.
 
     Raises:
       UserError: a tokenizer without an end-of-sequence token, or heads that the mesh cannot cut.
@@ -116,6 +117,7 @@ class Engine:
         eos_ids: Sequence[int] = (),
         block: int = BLOCK,
         cache: str = "dense",
+        rendered: bool = False,
     ):
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -129,7 +131,7 @@ class Engine:
         self.tally = Tally()
         self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
         self._max_new_tokens, self._stop, self._block = max_new_tokens, tuple(stop), block
-        self._cache = cache
+        self._cache, self._rendered = cache, rendered
         self._ways = mesh.shape["data"] * mesh.shape["fsdp"]
         self._rows, self._group = (-(-count // self._ways) * self._ways for count in (rows, min(rows, GROUP)))
         self._variables = variables
@@ -154,22 +156,22 @@ class Engine:
         """
         readable, requests = [], []
         for index, prompt in enumerate(prompts):
-            ids, asked = prompt_ids(prompt, self._tokenizer), wanted is None or index in wanted
+            ids, asked = self._ids(prompt), wanted is None or index in wanted
             if not ids:
-                raise UserError(f"prompt {index} is empty, and this tokenizer begins a text with nothing; give it text")
-            if len(ids) < self._model.config.max_positions:
+                raise UserError(f"prompt {index} is empty, and nothing is put before it; give it text")
+            if len(ids) < self._model.config.context:
                 readable.append(ids)
                 if asked:
                     requests.append(_Request(index, ids, seeds[index] if seeds is not None else 0))
             elif asked:
                 yield Completion(index, "", False, len(ids), 0, too_long=True)
-        for request in self._run(requests, shared_beginning(readable)):
+        for request in self._run(requests, self._shared(readable)):
             if request.ended:
                 yield self._completion(request)
 
     def stream(self, prompt: str, seed: int = 0) -> Iterator[str]:
         """Yields the completion of one prompt in pieces, as it is made."""
-        ids, room = prompt_ids(prompt, self._tokenizer), self._model.config.max_positions - 1
+        ids, room = self._ids(prompt), self._model.config.context - 1
         if not 0 < len(ids) <= room:
             raise UserError(f"the prompt has {len(ids):,} tokens; this model takes 1 to {room:,}")
         said = ""
@@ -177,6 +179,15 @@ class Engine:
             text = self._completion(request).text if request.ended else self._settled(request)
             yield text[len(said) :]
             said = text
+
+    def _ids(self, prompt: str) -> list[int]:
+        return prompt_ids(prompt, self._tokenizer, rendered=self._rendered)
+
+    def _shared(self, prompts: list[list[int]]) -> int:
+        """How many tokens of a beginning are read once; none where the whole prompt's length turns its every key."""
+        config = self._model.config
+        stretched = any(len(ids) > config.max_positions for ids in prompts)
+        return 0 if config.rope_scaling.kind == "dynamic" and stretched else shared_beginning(prompts)
 
     def _run(self, requests: list[_Request], start: int) -> Iterator[_Request]:
         """Yields every request after each block in which it got tokens; `ended` at last. All begin with the same
@@ -262,7 +273,7 @@ class Engine:
         return self._call(_BEGIN, self._model, self._variables, reading, length, limit, seed, **self._choice)
 
     def _limit(self, request: _Request) -> int:
-        return min(self._max_new_tokens, self._model.config.max_positions - len(request.ids))
+        return min(self._max_new_tokens, self._model.config.context - len(request.ids))
 
     def _slots(self, requests: Iterable[_Request]) -> int:
         """How many a row needs that holds the longest of the requests and another block."""

@@ -24,6 +24,15 @@ CHUNK = 128  # positions of a row whose logits exist at a time
 
 
 @dataclasses.dataclass(frozen=True)
+class Pair:
+    """What is scored; `rendered`: the prompt is a chat template's (see `encode.prompt_ids`)."""
+
+    prompt: str
+    completion: str
+    rendered: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Scored:
     """The score of pair number `index`: nats, summed over `tokens` tokens; None where the model cannot read the pair
     (nothing to score, or more tokens than its context)."""
@@ -33,7 +42,7 @@ class Scored:
     tokens: int
 
 
-def score(student: Student, pairs: Sequence[tuple[str, str]], *, rows: int) -> Iterator[Scored]:
+def score(student: Student, pairs: Sequence[Pair], *, rows: int) -> Iterator[Scored]:
     """Yields the score of every (prompt, completion), shortest first, `rows` at a time.
 
     Prompt and completion are tokenised apart, as in training. The completion is scored as it stands: no end-of-sequence
@@ -41,12 +50,12 @@ def score(student: Student, pairs: Sequence[tuple[str, str]], *, rows: int) -> I
     """
     ways = student.mesh.shape["data"] * student.mesh.shape["fsdp"]
     rows = -(-rows // ways) * ways
-    prompts = [prompt_ids(prompt, student.tokenizer) for prompt, _ in pairs]
-    completions = [student.tokenizer(text, add_special_tokens=False).input_ids for _, text in pairs]
+    prompts = [prompt_ids(one.prompt, student.tokenizer, rendered=one.rendered) for one in pairs]
+    completions = [student.tokenizer(one.completion, add_special_tokens=False).input_ids for one in pairs]
     sizes = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions)]
     readable = []
     for index, (prompt, completion, size) in enumerate(zip(prompts, completions, sizes)):
-        if prompt and completion and size <= student.model.config.max_positions:
+        if prompt and completion and size <= student.model.config.context:
             readable.append(index)
         else:
             yield Scored(index, None, len(completion))
@@ -55,20 +64,23 @@ def score(student: Student, pairs: Sequence[tuple[str, str]], *, rows: int) -> I
         for start in range(0, len(readable), rows):
             batch = readable[start : start + rows]
             tokens_BT = np.zeros((rows, ladder(sizes[batch[-1]])), np.int32)
-            weights_BT = np.zeros(tokens_BT.shape, np.float32)
+            segments_BT, weights_BT = np.zeros_like(tokens_BT), np.zeros(tokens_BT.shape, np.float32)
             for row, index in enumerate(batch):
                 tokens_BT[row, : sizes[index]] = prompts[index] + completions[index]
+                segments_BT[row, : sizes[index]] = 1
                 weights_BT[row, len(prompts[index]) : sizes[index]] = 1
-            nll_B = jax.device_get(_NLL(student.model, student.variables, tokens_BT, weights_BT))
+            nll_B = jax.device_get(_NLL(student.model, student.variables, tokens_BT, segments_BT, weights_BT))
             yield from (Scored(index, float(nll), len(completions[index])) for index, nll in zip(batch, nll_B))
 
 
-def completion_nll(model: Llama, variables: Any, tokens_BT: jax.Array, weights_BT: jax.Array) -> jax.Array:
+def completion_nll(
+    model: Llama, variables: Any, tokens_BT: jax.Array, segments_BT: jax.Array, weights_BT: jax.Array
+) -> jax.Array:
     """Σ_t weight · -log p(token_t | tokens before it) of each row, [B] float32; never more than [B, CHUNK, V] logits.
 
-    A row may be padded on the right; T is a length of the engine's ladder.
+    A row may be padded on the right, where `segments_BT` is 0 and not 1; T is a length of the engine's ladder.
     """
-    x_BTD = model.apply(variables, tokens_BT, method="trunk")
+    x_BTD = model.apply(variables, tokens_BT, None, segments_BT, method="trunk")
     # position t predicts token t + 1; the last predicts nothing, so its weight is that of no token
     targets_BT = jnp.roll(tokens_BT, -1, axis=1)
     weights_BT = jnp.roll(weights_BT.at[:, 0].set(0), -1, axis=1)

@@ -18,6 +18,7 @@ from lema_jax.model import layout
 from lema_jax.model.config import Compute
 from lema_jax.model.llama import Llama
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
+from lema_jax.parallel.watchdog import Watchdog
 from lema_jax.records import Appender, Attempt, Prediction, Problem, Verdict
 
 Answer = TypeVar("Answer", Attempt, Prediction)
@@ -91,15 +92,17 @@ def answer(
         kept = [file.rows[one.id].verdict for one in asked if one.id in file.rows]
         progress = _Progress(len(asked), len(kept), kept.count(Verdict.RIGHT))
         made = engine(len(asked))
-        for done in made.complete([one.prompt for one in asked], seeds, missing):
-            one = asked[done.index]
-            said, verdict = None, Verdict.PROMPT_TOO_LONG
-            if not done.too_long:
-                said, verdict = tasks.grade(one.problem, done.text, truncated=done.truncated)
-            counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
-            shared: dict[str, Any] = {"id": one.id, "problem": one.problem, "prompt": one.prompt}
-            file.append(row(**shared, text=done.text, answer=said, verdict=verdict, **counts))
-            progress.add(verdict, done.completion_tokens)
+        with Watchdog("answer") as watchdog:
+            for done in made.complete([one.prompt for one in asked], seeds, missing):
+                one = asked[done.index]
+                said, verdict = None, Verdict.PROMPT_TOO_LONG
+                if not done.too_long:
+                    said, verdict = tasks.grade(one.problem, done.text, truncated=done.truncated)
+                counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
+                shared: dict[str, Any] = {"id": one.id, "problem": one.problem, "prompt": one.prompt}
+                file.append(row(**shared, text=done.text, answer=said, verdict=verdict, **counts))
+                progress.add(verdict, done.completion_tokens)
+                watchdog.alive(f"question {one.problem.id}")
         print(f"decoding: {made.tally}")
     return [file.rows[one.id] for one in asked]
 

@@ -62,13 +62,14 @@ class Cache:
         """Rows over the batch axes, key/value heads over the tensor axis."""
         return self._each(lambda array, axes: shard(array, "layers", *axes), (KEYS, VALUES, _SCALES, _SCALES))
 
-    def grown(self, slots: int) -> "Cache":
-        """The same with room for `slots` tokens a row."""
+    def sized(self, slots: int) -> "Cache":
+        """The same with room for `slots` tokens a row; what lies beyond is dropped."""
 
-        def pad(array: jax.Array, axis: int) -> jax.Array:
-            return jnp.pad(array, [(0, (slots - self.slots) * (at == axis)) for at in range(array.ndim)])
+        def fit(array: jax.Array, axis: int) -> jax.Array:
+            kept = jax.lax.slice_in_dim(array, 0, min(slots, self.slots), axis=axis)
+            return jnp.pad(kept, [(0, (slots - kept.shape[at]) * (at == axis)) for at in range(array.ndim)])
 
-        return self._each(pad, (4, 3, 3, 3))
+        return self._each(fit, (4, 3, 3, 3))
 
     def _each(self, change: Callable[[jax.Array, Any], jax.Array], by: Sequence[Any]) -> "Cache":
         """Each array changed, by what stands in its place in `by`."""

@@ -61,7 +61,7 @@ class LlamaConfig:
     num_heads: int = ranges.within(32, 1, 2**14)  # N
     num_kv_heads: int = ranges.within(32, 1, 2**14)  # K; divides N
     head_dim: int = ranges.within(128, 1, 2**14)  # H
-    max_positions: int = ranges.within(4096, 1, 2**27)  # trained context length, in tokens
+    max_positions: int = ranges.within(4096, 1, 2**27)  # trained context, in tokens; `context` may be longer
     rope_theta: float = ranges.within(10000.0, 0, 1e15, above=True)
     rope_scaling: RopeScaling = dataclasses.field(default_factory=RopeScaling)
     norm_eps: float = ranges.within(1e-5, 0, 1, above=True)
@@ -69,6 +69,16 @@ class LlamaConfig:
     mlp_bias: bool = False  # on gate, up and down
     tie_embeddings: bool = False
     vocab_padding: int = ranges.within(0, 0, 2**20)  # rows beyond V of embedding and head, never chosen
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model can be used to: the stretched length, as vLLM has it too."""
+        scaling = self.rope_scaling
+        if scaling.kind in ("linear", "dynamic"):
+            return max(self.max_positions, int(self.max_positions * scaling.factor))
+        if scaling.kind == "yarn":
+            return max(self.max_positions, int(scaling.original_positions * scaling.factor))
+        return self.max_positions
 
     @property
     def vocab_rows(self) -> int:

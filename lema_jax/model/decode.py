@@ -87,9 +87,12 @@ def unread(model: Llama, rows: int, slots: int, kind: str = "dense") -> Reading:
 
 
 def share(prefix: Reading, rows: int, slots: int) -> Reading:
-    """`rows` readings that all begin with what the first row of `prefix` has read."""
+    """`rows` readings, with room for `slots` tokens each, that all begin with what the first row of `prefix` has read.
+
+    `prefix` may have more room: what it has beyond the tokens that it read is padding.
+    """
     alike = lambda x: jnp.broadcast_to(x[:, :1], (x.shape[0], rows, *x.shape[2:]))
-    cache = _each(lambda one: jax.tree.map(alike, one).grown(slots), prefix.cache)
+    cache = _each(lambda one: jax.tree.map(alike, one).sized(slots), prefix.cache)
     return Reading(cache, jnp.broadcast_to(prefix.last_RD[:1], (rows, prefix.last_RD.shape[1]))).pinned()
 
 
@@ -98,7 +101,7 @@ def read(
 ) -> Reading:
     """Reads tokens start … start + C - 1 of right-padded prompts of `length_R` tokens (at least 1)."""
     start_R = jnp.broadcast_to(start, length_R.shape)
-    x_RCD, cache = model.apply(variables, tokens_RC, start_R, reading.cache, method="extend")
+    x_RCD, cache = model.apply(variables, tokens_RC, start_R, reading.cache, length_R, method="extend")
     at_R = length_R - 1 - start_R
     x_RD = jnp.take_along_axis(x_RCD, jnp.clip(at_R, 0, tokens_RC.shape[1] - 1)[:, None, None], axis=1)[:, 0]
     here_R1 = ((at_R >= 0) & (at_R < tokens_RC.shape[1]))[:, None]
@@ -136,7 +139,7 @@ def insert(rows: Rows, fresh: Rows, where_R: jax.Array) -> Rows:
 
 def grow(rows: Rows, slots: int) -> Rows:
     """The same rows, each with room for `slots` tokens."""
-    return dataclasses.replace(rows, cache=_each(lambda one: one.grown(slots), rows.cache)).pinned()
+    return dataclasses.replace(rows, cache=_each(lambda one: one.sized(slots), rows.cache)).pinned()
 
 
 def decode(

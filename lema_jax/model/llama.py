@@ -191,14 +191,25 @@ class Llama(nn.Module):
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         if segment_ids_BT is None:
             segment_ids_BT = jnp.zeros_like(tokens_BT)
-        x_BTD, _ = self._run(tokens_BT, positions_BT, segment_ids_BT, None, None)
+        # Only dynamic rope asks how long a text is.
+        dynamic = self.config.rope_scaling.kind == "dynamic"
+        length_BT = rope.text_lengths(positions_BT, segment_ids_BT) if dynamic else jnp.zeros((1, 1), jnp.int32)
+        sin_cos = rope.sin_cos(self.config, positions_BT, length_BT)
+        x_BTD, _ = self._run(tokens_BT, sin_cos, segment_ids_BT, None, None)
         return enter(self.norm(x_BTD))[0]
 
-    def extend(self, tokens_BT: jax.Array, start_B: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
-        """Continues rows whose first `start_B` tokens are in the cache: (trunk output [B, T, D], cache with T more)."""
+    def extend(
+        self, tokens_BT: jax.Array, start_B: jax.Array, cache: Any, length_B: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        """Continues rows whose first `start_B` tokens are in the cache: (trunk output [B, T, D], cache with T more).
+
+        `length_B`: of the texts, where these are padded or continued in several calls; left out, start + T.
+        """
         positions_BT = start_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
         slots = cache.slots if self.compute.scan_layers else cache[0].slots
-        x_BTD, cache = self._run(tokens_BT, positions_BT, attention.cache_mask(positions_BT, slots), cache, start_B)
+        length_B1 = (start_B + tokens_BT.shape[1] if length_B is None else length_B)[:, None]
+        sin_cos = rope.sin_cos(self.config, positions_BT, length_B1)
+        x_BTD, cache = self._run(tokens_BT, sin_cos, attention.cache_mask(positions_BT, slots), cache, start_B)
         return enter(self.norm(x_BTD))[0], cache
 
     def logits(self, x: jax.Array) -> jax.Array:
@@ -213,8 +224,7 @@ class Llama(nn.Module):
         """The embeddings [V, D] in the dtype of activations."""
         return whole(self.embed.embedding.astype(self.compute.dtype), ("vocab", "embed"))
 
-    def _run(self, tokens_BT, positions_BT, seen, cache, start_B):
-        sin_cos = rope.sin_cos(self.config, positions_BT)
+    def _run(self, tokens_BT, sin_cos, seen, cache, start_B):
         # A lookup in a cut table would cost more than gathering it.
         x_BTD = between(jnp.take(self._table(), tokens_BT, axis=0))
         if self.compute.scan_layers:

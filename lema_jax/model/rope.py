@@ -53,26 +53,36 @@ def _pair(config: LlamaConfig, turns: float) -> float:
     return config.head_dim * math.log(ratio) / (2 * math.log(config.rope_theta))
 
 
-def sin_cos(config: LlamaConfig, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Sine and cosine of every pair at every position, each [B, T, P] float32."""
+def sin_cos(config: LlamaConfig, positions_BT: jax.Array, length_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sine and cosine of every pair at every position, each [B, T, P] float32.
+
+    `length_BT` ([B, T] or [B, 1]): the tokens of the text that a token is in, without padding; `dynamic` reads it.
+    """
     turns_P, factor = frequencies(config)
     turns_BTP = jnp.asarray(turns_P)[None, None]
     if config.rope_scaling.kind == "dynamic":
-        turns_BTP = turns_BTP * _dynamic(config, jnp.max(positions_BT, axis=1) + 1)[:, None]
+        turns_BTP = turns_BTP * _dynamic(config, length_BT)
     angles_BTP = positions_BT[..., None].astype(jnp.float32) * turns_BTP
     return jnp.sin(angles_BTP) * factor, jnp.cos(angles_BTP) * factor
 
 
-def _dynamic(config: LlamaConfig, length_B: jax.Array) -> jax.Array:
-    """What the frequencies are multiplied by in a row of that length, [B, P] ("dynamic NTK").
+def text_lengths(positions_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:
+    """How long the segment of each token is, [B, T]; segments are numbered from 0, at most T of a row."""
+    slots = positions_BT.shape[1] + 1
+    last = lambda positions_T, ids_T: jax.ops.segment_max(positions_T, ids_T, slots)[ids_T]
+    return jax.vmap(last)(positions_BT, segment_ids_BT) + 1
+
+
+def _dynamic(config: LlamaConfig, length_BT: jax.Array) -> jax.Array:
+    """What the frequencies are multiplied by in a text of that length, [B, T, P] ("dynamic NTK").
 
     Beyond the trained context theta grows by (factor · length / trained - (factor - 1))^(H / (H - 2)). Keys stay in a
     cache as they were turned when the row was shorter, as in transformers.
     """
     h, factor = config.head_dim, config.rope_scaling.factor
-    beyond_B = factor * jnp.maximum(length_B / config.max_positions, 1.0) - (factor - 1)
+    beyond_BT = factor * jnp.maximum(length_BT / config.max_positions, 1.0) - (factor - 1)
     exponents_P = -np.arange(0, h, 2, dtype=np.float32) / (h - 2)
-    return beyond_B[:, None] ** exponents_P[None]
+    return beyond_BT[..., None] ** exponents_P[None, None]
 
 
 def rotate(x_BTNH: jax.Array, sin_cos: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
-from lema_jax import tasks
+from lema_jax import storage, tasks
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
 
@@ -94,6 +94,6 @@ def worked_examples(family: str) -> str:
 
 def _read(file: str | Path) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--examples: cannot read {file}: {error}") from None
+        return storage.read_text(file).strip()
+    except UserError as error:
+        raise UserError(f"--examples: {error}") from None

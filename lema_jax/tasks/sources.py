@@ -7,6 +7,7 @@ import json
 import os
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,10 @@ def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str,
     opened = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                yield number, _object(f"{path}:{number}", line, keys)
-    except (UnicodeDecodeError, EOFError, OSError) as error:
+        with opened(path, "rb") as file:
+            for number, line in storage.lines(file, path):
+                yield number, _object(f"{path}:{number}", storage.decoded(line, path, number), keys)
+    except (EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path}:{number + 1}: cannot be read ({error}); get the file anew") from None
 
 
@@ -82,7 +83,9 @@ def read_json(path: Path) -> Any:
       UserError: the file is not JSON; with the line.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(storage.read_text(path))
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); get the file anew") from None
 

@@ -24,6 +24,7 @@ _SECONDS = 3.0  # of a processor, for one question
 _PATIENCE = 20  # seconds of the clock that are waited for each of them: many processes may share a processor
 _SECONDS_TO_START = 120.0
 _MOST_MEMORY = 4 << 30  # bytes
+_LONGEST_ALONE = 60  # seconds after which a worker ends itself in the middle of a question
 _LONGEST = 1_000  # characters
 _DIGITS = 13  # to which two numbers agree that are equal: what floating point can tell
 
@@ -74,6 +75,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the caller, which may have answers to grade before it ends
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
         )
         try:
@@ -125,12 +127,14 @@ def _serve(questions: IO[str], verdicts: IO[str], seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     _verify(math_verify, "x > 3", "(3, \\infty)")  # loads what is loaded at need
     for line in questions:
+        signal.alarm(_LONGEST_ALONE)  # a caller that was killed ends nothing any more
         answer, gold = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, seconds)  # the signal ends the process
         verdict = _verify(math_verify, answer, gold)
         signal.setitimer(signal.ITIMER_PROF, 0)
         verdicts.write(json.dumps(verdict) + "\n")
         verdicts.flush()
+        signal.alarm(0)
 
 
 def _verify(math_verify: Any, answer: str, gold: str) -> bool | None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lema_jax import records
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Row
 from lema_jax.teacher import budget, response
@@ -46,6 +47,18 @@ class Note(Row):
     worst: tuple[int, int] = (0, 0)  # the most tokens that it can cost, of prompts and completions
 
 
+def pending(replies: Path) -> list[str]:
+    """The batches of earlier runs whose answers are not taken in yet."""
+    path = _beside(replies)
+    ids = [note.id for note in records.read(path, Note, growing=True)] if path.exists() else []
+    submitted = (id.removeprefix(_SUBMITTED) for id in ids if id.startswith(_SUBMITTED))
+    return [batch for batch in submitted if _TAKEN_IN + batch not in ids]
+
+
+def _beside(replies: Path) -> Path:
+    return replies.with_suffix(".batches.jsonl")
+
+
 class Batches:
     """One run over a list of requests; see the module.
 
@@ -55,7 +68,7 @@ class Batches:
 
     def __init__(self, wire: Wire, known: Known, books: Books, poll_s: float):
         self._wire, self._known, self._books, self._poll_s = wire, known, books, poll_s
-        self._client = wire.client.with_options(max_retries=5)
+        self._client = wire.client.with_options(max_retries=3)
         self._replies, self._budget = books.replies, books.budget
         self._interrupted = asyncio.Event()
         self._held: list[Tokens] = []
@@ -73,7 +86,7 @@ class Batches:
         self._rows = Rows(self._wire, self._known, self._books, self._worst)
         stopped = ""
         with (
-            Appender(self._replies.path.with_suffix(".batches.jsonl"), Note) as self._notes,
+            Appender(_beside(self._replies.path), Note) as self._notes,
             on_interrupt(self._interrupted.set),
         ):
             await self._take_in()  # what an earlier run submitted
@@ -152,7 +165,8 @@ class Batches:
             with self._clear_errors(), open(path, "rb") as file:
                 uploaded = await self._client.files.create(file=file, purpose="batch")
                 file_id = _named(uploaded, "id")
-                batch = await self._client.batches.create(
+                # Tried once: a batch whose answer is lost is there all the same, and the next run finds it.
+                batch = await self._client.with_options(max_retries=0).batches.create(
                     input_file_id=file_id,
                     endpoint="/v1/chat/completions",
                     completion_window="24h",
@@ -202,7 +216,7 @@ class Batches:
     async def _take_in_files(self, batch: "Batch") -> int:
         new = 0
         for file_id, succeeded in ((batch.output_file_id, True), (batch.error_file_id, False)):
-            if file_id:
+            if isinstance(file_id, str) and file_id:
                 new += self._rows.take(await self._bring(file_id), succeeded)
         if not (batch.output_file_id or batch.error_file_id or batch.status == "failed"):
             self._rows.failures[f"batch {batch.id} is {batch.status} and gave no file"] += 1
@@ -233,8 +247,8 @@ class Batches:
             with self._clear_errors(gone=f"the endpoint has no such batch any more ({self._wire.url} answers 404)"):
                 batch = await self._client.batches.retrieve(batch_id)
                 status = _named(batch, "status")
-            counts = batch.request_counts
-            state = f"{status}, {counts.completed or 0:,} of {counts.total or 0:,} answered" if counts else status
+                counts = batch.request_counts
+                state = f"{status}, {counts.completed or 0:,} of {counts.total or 0:,} answered" if counts else status
             if state != told:
                 print(f"{batch_id}: {self._wire.clean(state)}", file=sys.stderr)
                 told = state
@@ -320,7 +334,7 @@ def _named(value: Any, field: str) -> str:
       _NoBatchAPI: it is none, or has no such field.
     """
     found = getattr(value, field, None)
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not found or not found.isprintable():
         raise _NoBatchAPI(f"its answer has no {field}")
     return found
 

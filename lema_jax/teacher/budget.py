@@ -30,6 +30,7 @@ _PRICES = {  # USD per million prompt and completion tokens; a dated snapshot ma
     "o3-mini": (1.1, 4.4),
     "o4-mini": (1.1, 4.4),
 }
+_DEAREST = 1e9  # USD per million tokens; a higher price is a slip
 BATCH_DISCOUNT = 0.5  # the Batch API's price beside the list price
 _HIDDEN_TOKENS = 256  # what a chat template and a server's own system prompt may add to a prompt
 _BYTES_A_TOKEN = 3.5  # of English with mathematics, on average
@@ -61,7 +62,7 @@ def price(model: str, usd_per_million: Sequence[str] = ()) -> Price | None:
         return Price(*_PRICES[model]) if model in _PRICES else None
     try:
         prompt, completion = (float(usd) for usd in usd_per_million)
-        if not (0 <= prompt < math.inf and 0 <= completion < math.inf):
+        if not (0 <= prompt <= _DEAREST and 0 <= completion <= _DEAREST):
             raise ValueError
     except ValueError:
         given = ",".join(usd_per_million)

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import math
 from typing import Any
 
 from lema_jax import records
@@ -11,6 +12,8 @@ from lema_jax.tasks import thinking
 from lema_jax.teacher import response
 from lema_jax.teacher.budget import Price, Tokens
 from lema_jax.teacher.response import Answer, Failure, Usage
+
+_MOST_TOKENS = 10**9  # of a reply; no model writes more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,18 @@ def request(
     sample: int = 0,
     about: Any = None,
 ) -> Request:
-    """A request of one user message. What is None is left out: the endpoint's own default holds."""
+    """A request of one user message. What is None is left out: the endpoint's own default holds.
+
+    Raises:
+      UserError: a number that no endpoint takes, or a model's name that cannot be written.
+    """
+    for name, value in {"temperature": temperature, "top_p": top_p}.items():
+        if value is not None and not 0 <= value < math.inf:
+            raise UserError(f"--{name}={value}: give a finite number that is not below 0")
+    if not 0 < max_tokens <= _MOST_TOKENS:
+        raise UserError(f"{max_tokens} tokens of a reply are not possible; give 1 to {_MOST_TOKENS:,}")
+    if any("\ud800" <= char <= "\udfff" for char in model):
+        raise UserError("--model holds bytes that are no text; give the name that the endpoint knows it by")
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
@@ -69,7 +83,7 @@ class Reply(Paid):
     """An answer as it came; `id` is the request's. One that says nothing is an answer too: it was paid for."""
 
     text: str  # with the thinking that a model writes into it
-    finish: str  # as `response.Answer` names it; or "too_long", "content_filter", "rejected" where it got no answer
+    finish: str  # as `response.Answer` names it; or "too_long", "content_filter", "bad_request" where none came
     model: str  # who answered, in the endpoint's words
 
     @property
@@ -108,7 +122,7 @@ def counted(usage: Usage, worst: Tokens) -> Tokens:
 def unanswered(id: str, failure: Failure, price: Price | None) -> Reply:
     """The reply that stands for a request which will never get one."""
     tokens = counted(failure.usage, Tokens(0, 0))
-    finish = failure.finish or "rejected"
+    finish = failure.finish or "bad_request"
     used = {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion}
     return Reply(id=id, text="", finish=finish, model="", **used, cost_usd=price.of(tokens) if price else 0)
 

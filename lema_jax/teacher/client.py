@@ -217,7 +217,7 @@ class Asking:
             self._progress.in_flight -= 1
             self._landed.set()
             if failure and failure.crowded:
-                self._pace.refuse(started, (failure.after or _backoff(0)) if failure.paid is None else 0.0)
+                self._pace.refuse(started, failure.after or (0.0 if failure.paid else _backoff(0)))
             else:
                 self._pace.leave(expected, used, answered=failure is None)
 
@@ -259,7 +259,9 @@ class Asking:
             self._known.answered = True
             await self._settle_doubts()
             if judged.model and judged.model != request.body["model"]:
-                self._progress.say_once(f"{request.body['model']} was asked for; {judged.model} answers")
+                self._progress.say_once(
+                    f"{request.body['model']} was asked for; {self._wire.clean(judged.model)} answers"
+                )
             self._progress.new += 1
             self._progress.tokens += sum(reply.tokens)
             return sum(reply.tokens)
@@ -270,21 +272,24 @@ class Asking:
             if len(self._doubtful) >= _FRUITLESS:
                 raise self._wire.refusal(judged, f"{len(self._doubtful)} requests in a row")
         elif judged.kind in (Kind.PASSING, Kind.CROWDED) or (judged.kind is Kind.NO_API and self._known.answered):
-            raise self._again(request, judged)
+            raise _TryAgain(
+                self._wire.clean(judged.said), after=judged.after, paid=self._cost(request, judged),
+                crowded=judged.kind is Kind.CROWDED,
+            )  # fmt: skip
         else:
+            if paid := self._cost(request, judged):
+                self._book(paid, judged.said)
             raise self._wire.refusal(judged)
         return 0
 
-    def _again(self, request: Request, failure: Failure) -> _TryAgain:
-        """What a passing failure costs: what it reports, or what may be billed at most."""
-        paid = None
-        if failure.usage != (None, None):
-            lost = budget.lost(request.body, self._budget.price) if failure.billed else Tokens(0, 0)
-            self._book(chat.counted(failure.usage, lost), failure.said, bound=None in failure.usage and failure.billed)
-        elif failure.billed:
-            paid = budget.lost(request.body, self._budget.price)
-        crowded = failure.kind is Kind.CROWDED
-        return _TryAgain(self._wire.clean(failure.said), after=failure.after, paid=paid, crowded=crowded)
+    def _cost(self, request: Request, failure: Failure) -> Tokens | None:
+        """Counts the tokens that a failure reports; returns what may be billed where it reports none."""
+        lost = budget.lost(request.body, self._budget.price) if failure.billed else None
+        if failure.usage == (None, None):
+            return lost
+        tokens = chat.counted(failure.usage, lost or Tokens(0, 0))
+        self._book(tokens, failure.said, bound=lost is not None and tokens != failure.usage)
+        return None
 
     async def _keep(self, request: Request, reply: Reply) -> None:
         self._budget.spend(reply.tokens, reply.cost_usd, booked=reply.bound)

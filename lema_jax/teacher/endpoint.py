@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -81,10 +82,15 @@ class Endpoint:
             total, model = total + 1, request.body["model"]
             if request.id not in replies.rows:
                 missing.append(budget.lost(request.body, self.price(model)))
-            elif replies.rows[request.id].completion_tokens:
-                self._known.answered = True
+            elif not self._known.answered:
+                self._known.answered = replies.rows[request.id].completion_tokens > 0
         if not missing and not self.batch:
             return Outcome(total, total, sum(right(request, replies.rows[request.id]) for request in requests()))
+        if not self.batch and (open_ := batch.pending(replies.path)):
+            raise UserError(
+                f"{len(open_)} batches of an earlier run ({', '.join(open_[:3])}) are paid for and not taken in yet;"
+                f" give --batch, or remove {replies.path.with_suffix('.batches.jsonl')} to ask again"
+            )
         price, wire = self._budget(model).price, self.connect()  # what the user must mend comes before any file
         in_flight = budget.most(missing, 0 if self.batch else self.concurrency)
         with (
@@ -92,7 +98,7 @@ class Endpoint:
             Appender(heard.beside(replies.path), Heard) as came,
         ):
             if self.release_bookings and replies.path not in self._released:  # those of earlier runs, not of this one
-                lost.release()
+                print(f"{lost.release():,} tokens that were only booked count no more", file=sys.stderr)
                 self._released.add(replies.path)
             spending = self._budget(model, replies.rows.values(), lost.counting())
             books = Books(replies, came, lost, spending)

@@ -68,10 +68,12 @@ class Losses:
         except OSError as error:
             raise UserError(f"cannot write {self._file.path}: {error.strerror}; make room and run it again") from None
 
-    def release(self) -> None:
-        """Takes back what is booked so far: those tries were not billed."""
-        if any(row.bound for row in self.counting()):
+    def release(self) -> int:
+        """Takes back what is booked so far, since those tries were not billed; returns the tokens."""
+        booked = sum(sum(row.tokens) for row in self.counting() if row.bound)
+        if booked:
             self._note(f"{_RELEASED}{len(self._file.rows)}", Tokens(0, 0))
+        return booked
 
     def counting(self) -> list[Loss]:
         """The losses that count."""

@@ -10,6 +10,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Problem, row_id
 from lema_jax.tasks.prompts import family
@@ -78,9 +79,9 @@ def evolution(problem: Problem) -> str:
 
 def _read(file: str | Path) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompt_file: cannot read {file}: {error}") from None
+        return storage.read_text(file).strip()
+    except UserError as error:
+        raise UserError(f"--prompt_file: {error}") from None
 
 
 def _cue(problem: Problem) -> str:

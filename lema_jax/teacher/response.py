@@ -100,7 +100,7 @@ def read(status: int, headers: Mapping[str, str], body: bytes) -> Answer | Failu
         return _error_status(status, headers, body, value)
     if flaw:
         return _no_json(body, headers, flaw)
-    return read_completion(value)
+    return read_completion(value, retry_after(headers))
 
 
 def decode(body: bytes) -> Any:
@@ -115,7 +115,7 @@ def decode(body: bytes) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON: {error}") from None
+        raise ValueError(f"no JSON: wrong from character {error.pos:,} on") from None
 
 
 def _integer(digits: str) -> int | float:
@@ -131,11 +131,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def read_completion(value: Any) -> Answer | Failure:
-    """What a chat completion object of the wire protocol (decoded JSON) with status 200 means."""
+def read_completion(value: Any, after: float | None = None) -> Answer | Failure:
+    """What a chat completion object of the wire protocol (decoded JSON) with status 200 means.
+
+    Args:
+      after: the seconds to wait that came with it, where it is an error.
+    """
     usage = _usage(value)
     if (error := wording.error_in(value)) is not None:
-        return dataclasses.replace(judge(wording.status_in(error), error), usage=usage)
+        return dataclasses.replace(judge(wording.status_in(error), error, after), usage=usage)
     not_whole = lambda said: Failure(Kind.PASSING, said, 200, billed=True, usage=usage)
     if not isinstance(value, dict):
         return not_whole("no chat completion: no JSON object")
@@ -147,7 +151,7 @@ def read_completion(value: Any) -> Answer | Failure:
             return Failure(Kind.OWN, "no choices: the prompt is filtered", 200, usage=usage, finish="content_filter")
         return not_whole(f"no choices in the answer: {said[:200]}")
     if (error := wording.error_in(choice)) is not None:
-        return dataclasses.replace(judge(wording.status_in(error), error), usage=usage, billed=True)
+        return dataclasses.replace(judge(wording.status_in(error), error, after), usage=usage, billed=True)
     message, reason = choice.get("message"), choice.get("finish_reason")
     text = _text(message.get("content")) if isinstance(message, dict) else None
     if not isinstance(message, dict) or text is None:
@@ -200,8 +204,8 @@ def _no_json(body: bytes, headers: Mapping[str, str], flaw: str) -> Failure:
     if start == b"<" or "html" in headers.get("content-type", ""):
         return Failure(Kind.NO_API, f"a web page, which is no answer of an API: {plain(_read_text(body))[:100]}", 200)
     if start and start not in b"{[":
-        said = f"text, which is no answer of an API: {plain(_read_text(body))[:100]}"
-        return Failure(Kind.NO_API, said, 200, billed=True)
+        said = f"text, which is no answer of an API (see --base_url): {plain(_read_text(body))[:100]}"
+        return Failure(Kind.PASSING, said, 200, billed=True)
     return Failure(Kind.PASSING, f"a malformed answer ({flaw if start else 'empty'})", 200, billed=True)
 
 
@@ -221,7 +225,7 @@ def judge(status: int, error: Any, after: float | None = None) -> Failure:
     after = wording.hinted_wait(said) if after is None else after
     failure = Failure(Kind.PASSING, f"status {status}{f': {shown}' if shown else ''}", status, after)
     as_ = lambda kind, **more: dataclasses.replace(failure, kind=kind, **more)
-    if wording.is_quota(status, said, after):
+    if wording.is_quota(status, said, after) or wording.is_account(status, said):
         return as_(Kind.SETUP)
     if finish := wording.own_failure(status, said):
         return as_(Kind.OWN, finish=finish)
@@ -261,7 +265,7 @@ def _seconds(text: str | None) -> float | None:
 
 def plain(text: str) -> str:
     """Text from outside on one line: no markup, no control characters, at most 500 characters."""
-    text = re.sub(r"<(script|style)\b.*?</\1>|<!--.*?-->|</?[a-zA-Z!][^>]*>", " ", text[:20_000], flags=re.DOTALL)
+    text = re.sub(r"<(script|style)\b.*?</\1>|<!--.*?-->|</?[a-zA-Z!][^<>]*>", " ", text[:5000], flags=re.DOTALL)
     text = "".join(char if char.isprintable() else " " for char in _clean(html.unescape(text)))
     return " ".join(text.split())[:500]
 
@@ -278,4 +282,4 @@ def _clean(text: str) -> str:
 
 
 def _read_text(body: bytes) -> str:
-    return body[:20_000].decode("utf-8", errors="replace")
+    return body[:5000].decode("utf-8", errors="replace")

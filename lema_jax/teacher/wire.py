@@ -139,13 +139,17 @@ class Wire:
         if not self._key and urllib.parse.urlsplit(self.url).hostname == "api.openai.com":
             raise UserError("no key: set OPENAI_API_KEY, or give --base_url of an endpoint that needs none")
         connect = min(_LONGEST_CONNECT, timeout_s)
+        try:  # a redirect may lead anywhere: it is shown, not followed
+            http = openai.DefaultAsyncHttpxClient(follow_redirects=False)
+        except (ValueError, ImportError):  # whose text may hold a password
+            names = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
+            raise UserError(f"{names} in the environment is no proxy that can be used; set it again") from None
         self.client: AsyncOpenAI = openai.AsyncOpenAI(
             api_key=self._key or "none",
             base_url=self.url,
             max_retries=0,
             timeout=openai.Timeout(timeout_s, connect=connect),
-            # A redirect may lead anywhere: it is shown, not followed.
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=http,
         )
         self._timeout = openai.Timeout(None, connect=connect, pool=None)  # the whole is timed in `post`
 

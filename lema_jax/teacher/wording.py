@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _QUOTA_CODES = re.compile(
-    r"insufficient[_ ](?:quota|balance|credits?|funds)|insufficient account balance|billing_(?:hard_limit|not_active)"
+    r"insufficient[_ ](?:quota|balance|credits?|funds)|insufficient account balance|billing_hard_limit"
     r"|credit[_ ]balance[_ ](?:exhausted|is too low|too low)|out of credits|no credits|payment required|余额不足"
     r"|budget has been exceeded|exceeded ?budget|access_terminated",
     re.IGNORECASE,
@@ -19,18 +19,23 @@ _QUOTA_WORDS = re.compile(
     r"|(?:monthly|daily|spend(?:ing)?) (?:\w+ )?limit",
     re.IGNORECASE,
 )
+_ACCOUNT = re.compile(
+    r"invalid api[ _]key|api[ _]key (?:is )?(?:not valid|invalid)|api_key_invalid|authentication|unauthori[sz]ed"
+    r"|(?:account|organi[sz]ation) (?:is not active|has been|is deactivated)|billing_not_active",
+    re.IGNORECASE,
+)
 _TOO_LONG = re.compile(
     r"context[ _-]?(?:length|window|size|limit)|exceed_context|max_(?:model_len|seq_len|total_tokens|input_length)"
     r"|max(?:imum)? (?:model|sequence|input|prompt) (?:length|tokens)|string_above_max_length|range of input length"
     r"|(?:prompt|input|messages?)\b.{0,40}?(?:too (?:long|large)|longer than)|input token count"
-    r"|inputs[`'\"]? tokens \+|must have less than \d+ tokens|reduce the (?:length|prompt|input|size)"
-    r"|tokens?\b.{0,30}exceeds? (?:the )?(?:max|limit|model)",
+    r"|inputs[`'\"]? tokens \+|must have less than \d+ tokens|reduce (?:the|your) (?:length|prompt|input|size)"
+    r"|tokens?\b.{0,30}exceeds? (?:the )?(?:\w+ )?(?:max|limit|model)",
     re.IGNORECASE | re.DOTALL,
 )
 _LARGER_THAN_ITS_LIMIT = re.compile(r"request (?:is )?too large", re.IGNORECASE)  # than all tokens of a minute
 _FILTERED = re.compile(
     r"content[_ -]?(?:filter|policy|management|moderation)|contentfilter|contentpolicy|responsible ?ai"
-    r"|content exists risk|data_?inspection|inappropriate|\bmoderat|\bflagged|prohibited_content|usage polic"
+    r"|content exists risk|data_?inspection|inappropriate content|\bmoderation|\bflagged|prohibited_content|usage polic"
     r"|sensitive (?:content|information|words?)|safety (?:system|filters?|polic|reasons?|settings)|敏感|违规",
     re.IGNORECASE,
 )
@@ -129,6 +134,11 @@ def hinted_wait(said: str) -> float | None:
 def is_quota(status: int, said: str, after: float | None) -> bool:
     """Whether the account has nothing left to ask with; a limit a minute, which names a wait, is none."""
     return status == 402 or bool(_QUOTA_CODES.search(said)) or (after is None and bool(_QUOTA_WORDS.search(said)))
+
+
+def is_account(status: int, said: str) -> bool:
+    """Whether the account or its key is not let in, whatever the status of it."""
+    return status < 500 and bool(_ACCOUNT.search(said))
 
 
 def own_failure(status: int, said: str) -> str:

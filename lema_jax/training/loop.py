@@ -19,6 +19,7 @@ from lema_jax.errors import UserError
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.parallel.processes import Preemption
+from lema_jax.parallel.watchdog import Watchdog
 from lema_jax.training import start
 from lema_jax.training.config import TrainConfig, as_dict, too_long, validate
 from lema_jax.training.dev import Dev, Judge
@@ -97,7 +98,7 @@ def _train(
     guard = Guard(config.guard, config.data.path)
     under_way: tuple[int, dict[str, jax.Array], np.ndarray] | None = None
     log = Metrics(config, first, ideal_seconds(program.work, list(program.mesh.devices.flat)))
-    with log, Preemption() as preemption, Profile(profile, first) as profiler:
+    with log, Preemption() as preemption, Profile(profile, first) as profiler, Watchdog("step") as watchdog:
 
         def settle() -> None:
             nonlocal under_way
@@ -106,6 +107,7 @@ def _train(
                 found = jax.device_get(metrics)
                 under_way = None
                 log.write(step, found)
+                watchdog.alive(f"step {step}")
                 guard.check(step, found, records)
 
         for step in range(first + 1, config.steps + 1):

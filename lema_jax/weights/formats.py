@@ -5,13 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lema_jax import digests
+from lema_jax import digests, storage
 from lema_jax.data import tokenizer as tokenizers
+from lema_jax.data import tokenizer_folder
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.weights import hf_config, hf_folder, peft, record, safetensors, vocabulary
 from lema_jax.weights.gguf import Gguf
-from lema_jax.weights.names import Source
+from lema_jax.weights.merge import Replaced
+from lema_jax.weights.names import EMBEDDING, HEAD, Source
 
 _SHAPING = (".json", ".safetensors", ".model", ".jinja", ".bin")  # of the files that say what a model is
 
@@ -28,6 +30,8 @@ class Opened:
       eos_ids: tokens that end an answer, beside the tokenizer's own.
       adapters: a `lora` collection and its shape, to be added to the weights, where there is one.
       base: `lineage@step` of the model folder that the whole weights are of; empty where they are of none.
+      whole: weights of the source that an adapter brought whole, in place of the model's own.
+      bos_rule: by which rule its tokenizer puts BOS before a text or does not, where a reader may wonder.
     """
 
     source: Source
@@ -37,6 +41,8 @@ class Opened:
     eos_ids: tuple[int, ...]
     adapters: tuple[dict[str, Any], LoraConfig] | None = None
     base: str = ""
+    bos_rule: str = ""
+    whole: tuple[str, ...] = ()
 
 
 def open_gguf(path: str | Path) -> Opened:
@@ -44,20 +50,21 @@ def open_gguf(path: str | Path) -> Opened:
     file = Gguf(path)
     tokenizer = vocabulary.from_gguf(file)
     save_tokenizer = lambda out: tokenizers.save(tokenizer, out)
-    return Opened(
-        file, file.config, save_tokenizer, digests.fingerprint([Path(path)], names=False), vocabulary.eos_ids(file)
-    )
+    ends, rule = vocabulary.eos_ids(file), vocabulary.bos_rule(file)
+    made_from = digests.fingerprint([Path(path)], names=False)
+    return Opened(file, file.config, save_tokenizer, made_from, ends, bos_rule=rule)
 
 
 def open_hf(folder: str | Path) -> Opened:
     """A Hugging Face folder. Raises a UserError as `hf_config.read` and `safetensors.open_folder` do."""
+    storage.require_own_files(folder)
     made = record.read(folder)
     config = hf_config.read(folder)
     source = safetensors.open_folder(folder)
     save_tokenizer = lambda out: hf_folder.copy_tokenizer(folder, out)
-    return Opened(
-        source, config, save_tokenizer, _fingerprint(folder), hf_folder.eos_ids(folder), base=made.base if made else ""
-    )
+    ends, rule = hf_folder.eos_ids(folder), tokenizer_folder.bos_rule(tokenizers.place(folder))
+    base = made.base if made else ""
+    return Opened(source, config, save_tokenizer, _fingerprint(folder), ends, base=base, bos_rule=rule)
 
 
 def with_peft(opened: Opened, folder: str | Path) -> Opened:
@@ -66,15 +73,22 @@ def with_peft(opened: Opened, folder: str | Path) -> Opened:
     Raises:
       UserError: as `peft.load` does, or an adapter that we exported, and that began on other weights.
     """
+    storage.require_own_files(folder)
     made = record.read(folder)
     if made and made.base and opened.base and made.base != opened.base:
         raise UserError(
             f"{folder} holds adapters of the base weights {made.base}, but {opened.source.where} holds {opened.base}; "
             "name the base that they began on"
         )
-    adapters = peft.load(folder, opened.config)
+    adapter = peft.load(folder, opened.config)
+    source, config, whole = opened.source, opened.config, tuple(adapter.whole.names())
+    if whole:
+        untied = config.tie_embeddings and not adapter.tied and bool({EMBEDDING, HEAD} & set(whole))
+        config = dataclasses.replace(config, tie_embeddings=config.tie_embeddings and not untied)
+        source = Replaced(source, adapter.whole, untied)
     both = f"{opened.fingerprint}+{_fingerprint(folder)}"
-    return dataclasses.replace(opened, adapters=adapters, fingerprint=both)
+    adapters = adapter.tree, adapter.lora
+    return dataclasses.replace(opened, source=source, config=config, fingerprint=both, adapters=adapters, whole=whole)
 
 
 def _fingerprint(folder: str | Path) -> str:

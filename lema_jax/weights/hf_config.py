@@ -5,6 +5,7 @@ A key that would change the numbers and is not supported is an error that names 
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,51 +15,38 @@ import pydantic
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, RopeScaling
 
-# Keys that leave the network's function alone: book-keeping, initialisation, generation, splitting for speed.
-_HARMLESS = frozenset(
-    {
-        "_attn_implementation_autoset",
-        "_commit_hash",
-        "_flash_attn_2_enabled",
-        "_model_name_or_path",
-        "_name_or_path",
-        "attn_implementation",
-        "auto_map",
-        "bos_token_id",
-        "chunk_size_feed_forward",
-        "do_sample",
-        "dtype",
-        "eos_token_id",
-        "finetuning_task",
-        "id2label",
-        "initializer_range",
-        "is_llama_config",
-        "label2id",
-        "max_length",
-        "max_new_tokens",
-        "max_sequence_length",
-        "model_max_length",
-        "output_attentions",
-        "output_hidden_states",
-        "pad_token_id",
-        "pretraining_tp",
-        "problem_type",
-        "return_dict",
-        "sep_token_id",
-        "task_specific_params",
-        "temperature",
-        "tokenizer_class",
-        "top_k",
-        "top_p",
-        "torch_dtype",
-        "torchscript",
-        "transformers.js_config",
-        "transformers_version",
-        "unk_token_id",
-        "unsloth_fixed",
-        "unsloth_version",
-        "use_cache",
-    }
+
+def _keys(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+# Keys that leave the network's function alone: book-keeping, initialisation, generation, splitting for speed; and
+# dropout, which acts in training alone (here it is `--config.lora.dropout`).
+_HARMLESS = _keys(
+    """
+    _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash _flash_attn_2_enabled
+    _model_name_or_path _name_or_path attn_implementation auto_map base_model_tp_plan base_model_pp_plan
+    cache_implementation chunk_size_feed_forward dtype finetuning_task gradient_checkpointing id2label
+    initializer_range is_llama_config label2id max_sequence_length max_window_layers model_max_length
+    pretraining_tp problem_type return_dict task_specific_params tf_legacy_loss tokenizer_class torch_dtype torchscript
+    transformers.js_config transformers_version unsloth_fixed unsloth_version use_bfloat16 use_cache
+    bos_token_id decoder_start_token_id eos_token_id forced_bos_token_id forced_eos_token_id pad_token_id sep_token_id
+    unk_token_id
+    bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
+    exponential_decay_length_penalty length_penalty max_length max_new_tokens min_length min_new_tokens
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions output_hidden_states
+    output_scores prefix remove_invalid_values repetition_penalty return_dict_in_generate suppress_tokens temperature
+    top_k top_p typical_p
+    attention_dropout attention_probs_dropout_prob attn_dropout attn_pdrop classifier_dropout dropout embd_pdrop
+    embedding_dropout hidden_dropout hidden_dropout_prob resid_pdrop residual_dropout summary_first_dropout
+    """
+)
+# Switches that change nothing where they are off.
+_OFF = _keys(
+    """
+    add_cross_attention is_decoder is_encoder_decoder qk_layernorm qk_norm qkv_bias tie_encoder_decoder use_bias
+    use_mrope use_qk_norm use_sliding_window
+    """
 )
 
 # What a rope type reads besides theta: keys that it must have, and keys that it may.
@@ -68,8 +56,9 @@ _ROPE_KEYS: dict[str, tuple[set[str], set[str]]] = {
     "dynamic": ({"factor"}, set()),
     "llama3": ({"factor", "low_freq_factor", "high_freq_factor"}, {"original_max_position_embeddings"}),
     "yarn": (
-        {"factor"},
+        set(),
         {
+            "factor",
             "original_max_position_embeddings",
             "attention_factor",
             "beta_fast",
@@ -81,29 +70,35 @@ _ROPE_KEYS: dict[str, tuple[set[str], set[str]]] = {
     ),
 }
 
-One = Annotated[float, pydantic.Field(ge=1.0, le=1.0)]
-Zero = Annotated[float, pydantic.Field(ge=0.0, le=0.0)]
+_One = Annotated[float, pydantic.Field(ge=1.0, le=1.0)]
+_Count = Annotated[int, pydantic.Field(gt=0, lt=1 << 31)]
+_Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+_STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
 
 
-class _Rope(pydantic.BaseModel, extra="forbid"):
+class _Rope(pydantic.BaseModel):
+    model_config = _STRICT
     rope_type: str = "default"
-    rope_theta: float | None = None
-    partial_rotary_factor: One = 1.0
-    factor: float = 1.0
-    original_max_position_embeddings: int | None = None
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    attention_factor: float | None = None
-    beta_fast: float | None = None
-    beta_slow: float | None = None
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
+    rope_theta: _Positive | None = None
+    partial_rotary_factor: _One = 1.0
+    factor: _Positive | None = None
+    original_max_position_embeddings: _Count | None = None
+    low_freq_factor: pydantic.FiniteFloat = 1.0
+    high_freq_factor: pydantic.FiniteFloat = 4.0
+    attention_factor: _Positive | None = None
+    beta_fast: _Positive | None = None
+    beta_slow: _Positive | None = None
+    mscale: pydantic.FiniteFloat | None = None
+    mscale_all_dim: pydantic.FiniteFloat | None = None
     truncate: bool = True
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _old_name(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or "type" not in data:
+        if not isinstance(data, dict):
+            return data
+        data = {key: value for key, value in data.items() if value is not None}
+        if "type" not in data:
             return data
         rest = {key: value for key, value in data.items() if key != "type"}
         if rest.setdefault("rope_type", data["type"]) != data["type"]:
@@ -117,6 +112,8 @@ class _Rope(pydantic.BaseModel, extra="forbid"):
         must, may = _ROPE_KEYS[self.rope_type]
         given = {key for key in self.model_fields_set if getattr(self, key) is not None}
         given -= {"rope_type", "rope_theta", "partial_rotary_factor"}
+        if self.rope_type == "default" and self.factor == 1.0:
+            given -= {"factor"}
         if must - given:
             raise ValueError(f"rope_type {self.rope_type!r} needs {', '.join(sorted(must - given))}")
         if given - must - may:
@@ -124,30 +121,43 @@ class _Rope(pydantic.BaseModel, extra="forbid"):
         return self
 
 
-class _HfConfig(pydantic.BaseModel, extra="forbid"):
+class _HfConfig(pydantic.BaseModel):
     """The keys that shape the numbers, with transformers' defaults for absent ones."""
 
-    architectures: tuple[Literal["LlamaForCausalLM"], ...] | None = None
-    model_type: Literal["llama"]
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
-    hidden_act: Literal["silu"] = "silu"
-    max_position_embeddings: int = 2048
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
+    model_config = _STRICT
+    architectures: list[str] | None = None
+    model_type: str
+    vocab_size: _Count
+    hidden_size: _Count
+    intermediate_size: _Count
+    num_hidden_layers: _Count
+    num_attention_heads: _Count
+    num_key_value_heads: _Count | None = None
+    head_dim: _Count | None = None
+    hidden_act: Literal["silu", "swish"] = "silu"
+    max_position_embeddings: _Count = 2048
+    original_max_position_embeddings: _Count | None = None
+    rms_norm_eps: _Positive = 1e-6
+    rope_theta: _Positive = 10000.0
     rope_scaling: _Rope | None = None
     rope_parameters: _Rope | None = None
     rope_interleaved: Literal[False] = False
-    partial_rotary_factor: One = 1.0
+    partial_rotary_factor: _One = 1.0
     attention_bias: bool = False
-    attention_dropout: Zero = 0.0
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
+    layer_types: list[Literal["full_attention"]] = []
+
+
+# What config.json calls our fields.
+_THEIRS = {
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "max_positions": "max_position_embeddings",
+    "original_positions": "original_max_position_embeddings",
+    "norm_eps": "rms_norm_eps",
+}
 
 
 def read(folder: str | Path) -> LlamaConfig:
@@ -161,51 +171,88 @@ def read(folder: str | Path) -> LlamaConfig:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; is {folder} a Hugging Face model folder?") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from None
     return parse(raw, str(path))
 
 
-def parse(raw: dict[str, Any], where: str) -> LlamaConfig:
+def parse(raw: Any, where: str) -> LlamaConfig:
     """A LlamaConfig from the content of a `config.json`; `where` is for error messages.
 
     Raises:
-      UserError: naming every key that is missing, malformed, or would change the result and is not supported.
+      UserError: a model of another family, or every key that is missing, malformed, or would change the result and is
+        not supported, in one line.
     """
-    shaping = {key: value for key, value in raw.items() if key not in _HARMLESS and value is not None}
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: it holds {json.dumps(raw):.80}, not an object of settings")
+    _require_llama(raw, where)
+    shaping = {key: value for key, value in raw.items() if not _says_nothing(key, value)}
+    if raw.get("use_sliding_window") is False:
+        shaping.pop("sliding_window", None)
     try:
         hf = _HfConfig.model_validate(shaping)
+        scaling = _scaling(hf)
     except pydantic.ValidationError as error:
-        problems = "\n  ".join(_problem(found) for found in error.errors(include_url=False))
-        raise UserError(f"{where} is not a LLaMA that can be converted faithfully:\n  {problems}") from None
+        problems = "; ".join(dict.fromkeys(_problem(found) for found in error.errors(include_url=False)))
+        raise UserError(f"{where} is not a LLaMA that can be converted faithfully: {problems}") from None
+    if hf.head_dim is None and hf.hidden_size % hf.num_attention_heads:
+        raise UserError(
+            f"{where}: num_attention_heads={hf.num_attention_heads} must divide hidden_size={hf.hidden_size} where "
+            "head_dim is not given"
+        )
+    if isinstance(scaling, str):
+        raise UserError(f"{where}: {scaling}")
     config = LlamaConfig(
         vocab_size=hf.vocab_size,
         hidden_size=hf.hidden_size,
         intermediate_size=hf.intermediate_size,
         num_layers=hf.num_hidden_layers,
         num_heads=hf.num_attention_heads,
-        num_kv_heads=hf.num_attention_heads if hf.num_key_value_heads is None else hf.num_key_value_heads,
-        head_dim=hf.hidden_size // hf.num_attention_heads if hf.head_dim is None else hf.head_dim,
+        num_kv_heads=hf.num_key_value_heads or hf.num_attention_heads,
+        head_dim=hf.head_dim or hf.hidden_size // hf.num_attention_heads,
         max_positions=hf.max_position_embeddings,
         rope_theta=_theta(hf),
-        rope_scaling=_scaling(hf.rope_scaling or hf.rope_parameters or _Rope(), hf.max_position_embeddings),
+        rope_scaling=scaling,
         norm_eps=hf.rms_norm_eps,
         attention_bias=hf.attention_bias,
         mlp_bias=hf.mlp_bias,
         tie_embeddings=hf.tie_word_embeddings,
     )
     if found := config.problems():
-        raise UserError(f"{where}: " + "; ".join(found))
+        told = re.sub(r"\w+", lambda word: _THEIRS.get(word[0], word[0]), "; ".join(found))
+        raise UserError(f"{where}: {told}")
     return config
 
 
+def _require_llama(raw: dict[str, Any], where: str) -> None:
+    """One sentence for a model of another family, whose every key would be a problem."""
+    kind, classes = raw.get("model_type"), raw.get("architectures") or ["LlamaForCausalLM"]
+    if not isinstance(classes, list):
+        raise UserError(f"{where}: architectures={json.dumps(classes):.80} must be a list of names")
+    if kind == "llama" and all(one in ("LlamaForCausalLM", "LLaMAForCausalLM") for one in classes):
+        return
+    told = "no model_type" if kind is None else f"model_type {json.dumps(kind):.80}"
+    named = f" and architectures {json.dumps(classes):.120}" if "architectures" in raw else ""
+    raise UserError(
+        f"{where} describes a model with {told}{named}; what can be read is a LLaMA for text, model_type "
+        '"llama" and architectures ["LlamaForCausalLM"]'
+    )
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    if value is None or key in _HARMLESS or (key in _OFF and value is False):
+        return True
+    return key in ("rope_scaling", "rope_parameters", "pruned_heads", "quantization_config") and value == {}
+
+
 def _problem(found: Any) -> str:
-    key = ".".join(map(str, found["loc"]))
+    inner = str(found["loc"][0]).startswith("rope_")  # of a list or a union the key itself says enough
+    key = ".".join(map(str, found["loc"][: 2 if inner else 1]))
     if found["type"] == "extra_forbidden":
-        return f"{key}={found['input']!r} is not supported, and might change the result"
+        return f"{key}={found['input']!r:.80} is not supported, and might change the result"
     if found["type"] == "missing":
         return f"{key} is missing"
-    return f"{key}={found['input']!r}: {found['msg']}"
+    return f"{key}={found['input']!r:.80}: {found['msg']}"
 
 
 def _theta(hf: _HfConfig) -> float:
@@ -215,34 +262,45 @@ def _theta(hf: _HfConfig) -> float:
     return hf.rope_theta
 
 
-def _scaling(rope: _Rope, max_positions: int) -> RopeScaling:
-    original = rope.original_max_position_embeddings
+def _scaling(hf: _HfConfig) -> RopeScaling | str:
+    """Of whichever key has it; or the problem where two keys have two."""
+    found = [_scaling_of(rope, hf) for rope in (hf.rope_scaling, hf.rope_parameters) if rope is not None]
+    if len(found) == 2 and found[0] != found[1]:
+        return "rope_scaling and rope_parameters stretch positions in two ways; take the wrong one out"
+    return found[0] if found else RopeScaling()
+
+
+def _scaling_of(rope: _Rope, hf: _HfConfig) -> RopeScaling:
+    max_positions = hf.max_position_embeddings
+    # Beside the rope's own keys it wins, as in transformers.
+    original = hf.original_max_position_embeddings or rope.original_max_position_embeddings or max_positions
     if rope.rope_type == "llama3":
         return RopeScaling(
             kind="llama3",
-            factor=rope.factor,
-            original_positions=original or max_positions,
+            factor=rope.factor or 1.0,
+            original_positions=original,
             low_freq_factor=rope.low_freq_factor,
             high_freq_factor=rope.high_freq_factor,
         )
     if rope.rope_type == "yarn":
+        factor = rope.factor or max_positions / original
         return RopeScaling(
             kind="yarn",
-            factor=rope.factor,
-            original_positions=original or max_positions,
+            factor=factor,
+            original_positions=original,
             beta_fast=rope.beta_fast or 32.0,
             beta_slow=rope.beta_slow or 1.0,
             truncate=rope.truncate,
-            attention_factor=_attention_factor(rope),
+            attention_factor=_attention_factor(rope, factor),
         )
-    return RopeScaling(kind=rope.rope_type, factor=rope.factor)
+    return RopeScaling() if rope.rope_type == "default" else RopeScaling(kind=rope.rope_type, factor=rope.factor or 1.0)
 
 
-def _attention_factor(rope: _Rope) -> float | None:
+def _attention_factor(rope: _Rope, factor: float) -> float | None:
     """As given, or from the two scales of DeepSeek's form of it, or None for the usual."""
     if rope.attention_factor is not None or not (rope.mscale and rope.mscale_all_dim):
         return rope.attention_factor
-    log = math.log(max(1.0, rope.factor))
+    log = math.log(max(1.0, factor))
     return (0.1 * rope.mscale * log + 1.0) / (0.1 * rope.mscale_all_dim * log + 1.0)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from lema_jax.model import nf4
 from lema_jax.model.config import LoraConfig
-from lema_jax.weights.names import LINEARS, Index, Source, find, whole
+from lema_jax.weights.names import EMBEDDING, HEAD, LINEARS, Index, Source, find, whole
 
 
 class _Over:
@@ -28,6 +28,38 @@ class _Over:
 
     def dtype(self, name: str) -> np.dtype:
         return self._base.dtype(name)
+
+
+class Replaced(_Over):
+    """A Source of which some weights are another's.
+
+    Args:
+      by: the other.
+      untied: the embedding stood for the head too; the head is a weight of its own now.
+    """
+
+    def __init__(self, base: Source, by: Source, untied: bool):
+        super().__init__(base)
+        own = list(base.names())
+        self._from: dict[str, tuple[Source, str]] = {name: (base, name) for name in own}
+        if untied and HEAD not in own:
+            self._from[HEAD] = (base, EMBEDDING)
+        self._base_name = {name: of for name, (_, of) in self._from.items()}
+        self._from |= {name: (by, name) for name in by.names()}
+
+    def names(self) -> list[str]:
+        return list(self._from)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        source, own = self._from[name]
+        return source.shape(own)
+
+    def dtype(self, name: str) -> np.dtype:
+        return self._base.dtype(self._base_name[name])
+
+    def read(self, name: str, index: Index) -> np.ndarray:
+        source, own = self._from[name]
+        return source.read(own, index)
 
 
 class Merged(_Over):

@@ -147,10 +147,11 @@ def check(source: Source, entries: tuple[Entry, ...], beside: Collection[str] = 
     """
     found = {name: source.shape(name) for name in source.names() if name not in beside}
     expected = {name: entry.hf_shape for entry in entries for name in entry.names}
-    _refuse_differences(found, expected, f"the tensors of {source.where}")
+    refuse_differences(found, expected, f"the tensors of {source.where}")
 
 
-def _refuse_differences(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], what: str) -> None:
+def refuse_differences(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], what: str) -> None:
+    """Raises a UserError that names every tensor missing, unexpected or of another shape; `what` they are of."""
     problems = [f"missing: {name} {list(expected[name])}" for name in sorted(expected.keys() - found.keys())]
     problems += [f"unexpected: {name} {list(found[name])}" for name in sorted(found.keys() - expected.keys())]
     problems += [
@@ -227,7 +228,7 @@ class Tree:
         found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
         expected = {entry.path: entry.full_shape for entry in entries}
         shapes = {path: tuple(leaf.shape) for path, leaf in found.items()}
-        _refuse_differences(shapes, expected, f"the arrays of {where}")
+        refuse_differences(shapes, expected, f"the arrays of {where}")
         self._at = {
             name: (entry, found[entry.path], layer) for entry in entries for layer, name in enumerate(entry.names)
         }

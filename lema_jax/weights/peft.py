@@ -1,12 +1,15 @@
 """PEFT's LoRA adapters in and out: `adapter_config.json` and `adapter_model.safetensors`, or `.bin`.
 
-A module that an adapter leaves out gets A = B = 0: it changes nothing, and as the gradient of each is a multiple of the
-other, training leaves it so.
+A module that an adapter leaves out, in all layers or in some, gets A = B = 0: it changes nothing, and as the gradient
+of each is a multiple of the other, training leaves it so. Likewise the columns that a module of lower rank lacks.
 """
 
 import json
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pydantic
@@ -15,46 +18,134 @@ from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.weights import names, safetensors
-from lema_jax.weights.names import LINEARS, Entry, Source
+from lema_jax.weights.names import LINEARS, Entry, Index, Source
 from lema_jax.weights.safetensors import Safetensors
 from lema_jax.weights.torch_file import TorchFile
 
 CONFIG, SAFETENSORS, BIN = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-_PREFIX = "base_model.model.model.layers.{layer}."
+WAY_OUT = (
+    "merge it with peft instead, PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder), "
+    "and read that with --hf_dir"
+)
+_ROOT = "base_model.model."
+_PREFIX = _ROOT + "model.layers.{layer}."
+# What compiling, sharding and checkpointing put into names.
+_WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_FACTOR = re.compile(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight")  # the adapter's name may stand before `weight`
+_SAVED = re.compile(r"\.modules_to_save(\.\w+)?(?=\.weight$)")
 
 # Keys that leave the function alone: where it comes from, how it was begun, how it is run.
 _HARMLESS = frozenset(
     {
         "auto_mapping",
         "base_model_name_or_path",
-        "ensure_weight_tying",
+        "eva_config",
+        "fan_in_fan_out",  # peft takes it back for linear layers, which LLaMA's are
         "inference_mode",
-        "exclude_modules",  # the tensors say which are adapted
         "megatron_core",
         "merge_weights",
         "peft_version",
         "qalora_group_size",
         "revision",
-        "target_modules",
+        "runtime_config",
         "task_type",
     }
 )
 
 
-class _Config(pydantic.BaseModel, extra="forbid"):
+class _Config(pydantic.BaseModel, extra="forbid", strict=True):
     peft_type: Literal["LORA"]
     r: int = pydantic.Field(gt=0)
-    lora_alpha: float
-    lora_dropout: float = 0.0
+    lora_alpha: float = pydantic.Field(allow_inf_nan=False)
+    lora_dropout: float = pydantic.Field(0.0, ge=0, lt=1)
     use_rslora: bool = False
     bias: Literal["none"] = "none"
+    rank_pattern: dict[str, pydantic.PositiveInt] = {}
+    alpha_pattern: dict[str, pydantic.FiniteFloat] = {}
+    target_modules: str | list[str] | None = None
+    exclude_modules: str | list[str] = []
+    layers_to_transform: int | list[int] | None = None
+    layers_pattern: str | list[str] = []
+    modules_to_save: list[str] = []
+    ensure_weight_tying: bool = False
     # How A and B began. Ways not named here (pissa, olora, corda, loftq) change the base weights, which the adapter
     # then fits no more as they were published.
     init_lora_weights: Literal[True, "true", "gaussian", "orthogonal", "eva"] = True
 
+    def adapts(self, module: str) -> bool:
+        """Whether the adapter is said to be on a module of the model, by peft's rules."""
+        saved = (re.match(rf"(?:.*\.)?{name}(?:$|\.)", module) for name in self.modules_to_save)
+        if _among(self.exclude_modules, module) or any(saved):
+            return False
+        if self.target_modules == "all-linear":
+            return True
+        if not _among(self.target_modules or [], module):
+            return False
+        if isinstance(self.target_modules, str) or self.layers_to_transform in (None, []):
+            return True
+        patterns = [self.layers_pattern] if isinstance(self.layers_pattern, str) else self.layers_pattern
+        layers = [self.layers_to_transform] if isinstance(self.layers_to_transform, int) else self.layers_to_transform
+        found = (re.match(rf"(?:.*?\.)?{pattern}\.(\d+)\.", module) for pattern in patterns or [r"[^.]*"])
+        return any(match is not None and int(match[1]) in (layers or []) for match in found)
 
-def load(folder: str | Path, config: LlamaConfig) -> tuple[dict[str, Any], LoraConfig]:
-    """An adapter folder as our `lora` collection (numpy float32, stacked over layers), and its shape.
+    def shape(self, module: str) -> tuple[int, float]:
+        """The rank and the scale of a module's adapter."""
+        rank = next((rank for key, rank in self.rank_pattern.items() if _at_end(key, module)), self.r)
+        alpha = next((alpha for key, alpha in self.alpha_pattern.items() if _at_end(key, module)), self.lora_alpha)
+        return rank, alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def _among(said: str | list[str], module: str) -> bool:
+    """A text is a pattern of whole names, a list has their ends."""
+    if isinstance(said, str):
+        return bool(said) and re.fullmatch(said, module) is not None
+    return any(module == end or module.endswith(f".{end}") for end in said)
+
+
+def _at_end(pattern: str, module: str) -> bool:
+    return re.match(rf"(?:.*\.)?(?:{pattern})$", module) is not None
+
+
+class Adapter(NamedTuple):
+    """What an adapter does to a model.
+
+    Attributes:
+      tree: our `lora` collection (numpy float32, stacked over layers).
+      lora: its shape.
+      whole: weights that take the place of the model's own, by Hugging Face's names (peft's `modules_to_save`).
+      tied: embedding and head stay one where they are one in the model.
+    """
+
+    tree: dict[str, Any]
+    lora: LoraConfig
+    whole: Source
+    tied: bool
+
+
+class _Renamed:
+    """Some tensors of a source under other names, as a `names.Source`."""
+
+    def __init__(self, source: Source, by_name: Mapping[str, str]):
+        self.where = source.where
+        self._source, self._by_name = source, by_name
+
+    def names(self) -> list[str]:
+        return list(self._by_name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._source.shape(self._by_name[name])
+
+    def dtype(self, name: str) -> np.dtype:
+        return self._source.dtype(self._by_name[name])
+
+    def read(self, name: str, index: Index) -> np.ndarray:
+        return self._source.read(self._by_name[name], index)
+
+
+def load(folder: str | Path, config: LlamaConfig) -> Adapter:
+    """An adapter folder.
+
+    Ranks and scales that differ between modules become one: B takes up the ratio of the scales.
 
     Args:
       config: of the model that it adapts.
@@ -64,17 +155,110 @@ def load(folder: str | Path, config: LlamaConfig) -> tuple[dict[str, Any], LoraC
         supported; tensors are missing, unexpected or of another width. All are named.
     """
     folder = Path(folder)
-    lora = read_config(folder)
+    described = _described(folder)
     source = _open(folder)
-    found = source.names()
-    modules = [hf for hf, _, _ in LINEARS if any(f".{hf}.lora_A." in name for name in found)]
-    if not modules:
+    found = _by_plain_name(source)
+    stem = "model." if any(name.startswith("model.") for name in found) else ""  # none where LlamaModel was adapted
+    factors = {name for name in found if _FACTOR.fullmatch(name)}
+    modules: dict[str, tuple[int, float]] = {}
+    for layer in range(config.num_layers):
+        for hf, _, _ in LINEARS:
+            module = f"{stem}layers.{layer}.{hf}"
+            told = described.adapts(module) if described.target_modules else f"{module}.lora_A.weight" in factors
+            if told:
+                modules[module] = described.shape(module)
+    if not modules and not factors:
         raise UserError(f"{source.where} adapts none of {', '.join(hf for hf, _, _ in LINEARS)}")
-    tree = names.load(source, table(config, lora, modules), np.dtype(np.float32))
+    _check(source, found, config, described, modules, stem)
+    lora = _common(described, modules)
+    whole = {name if name == names.HEAD or stem else f"model.{name}": found[name] for name in found.keys() - factors}
+    read = _Renamed(source, {name: found[name] for name in factors})
+    return Adapter(
+        _tree(read, config, lora, modules, stem), lora, _Renamed(source, whole), described.ensure_weight_tying
+    )
+
+
+def _by_plain_name(source: Source) -> dict[str, str]:
+    """The stored name of each tensor by its plain one: `model.layers.0.self_attn.q_proj.lora_A.weight`, say."""
+    found: dict[str, str] = {}
+    for stored in source.names():
+        name = ".".join(part for part in stored.split(".") if part not in _WRAPPERS)
+        while name.startswith(_ROOT):
+            name = name.removeprefix(_ROOT)
+        if match := _FACTOR.fullmatch(name):
+            name = f"{match[1]}.lora_{match[2]}.weight"
+        name = _SAVED.sub("", name)
+        if name in found:
+            raise UserError(f"{source.where}: {found[name]} and {stored} are the same weight, of two adapters perhaps")
+        found[name] = stored
+    return found
+
+
+def _check(
+    source: Source,
+    found: dict[str, str],
+    config: LlamaConfig,
+    described: _Config,
+    modules: dict[str, tuple[int, float]],
+    stem: str,
+) -> None:
+    """Compares the tensors with what the settings say and the model has; whole weights may be any of the model's."""
+    size = names.sizes(config)
+    expected: dict[str, tuple[int, ...]] = {}
+    for module, (rank, _) in modules.items():
+        _, (inputs, outputs) = next((path, width) for hf, path, width in LINEARS if module.endswith(hf))
+        expected[f"{module}.lora_A.weight"] = (rank, size[inputs])
+        expected[f"{module}.lora_B.weight"] = (size[outputs], rank)
+    own = {name: entry.hf_shape for entry in names.table(config) for name in entry.names}
+    own.setdefault(names.HEAD, own[names.EMBEDDING])
+    own = {name if name == names.HEAD or stem else name.removeprefix("model."): shape for name, shape in own.items()}
+    expected |= {name: own[name] for name in found.keys() & own.keys()}
+    for saved in described.modules_to_save:
+        if not any(_at_end(saved, name.removesuffix(".weight")) or name.endswith(f"{saved}.weight") for name in found):
+            raise UserError(f"{source.where} lacks {saved}, which {CONFIG} has among modules_to_save")
+    shown = lambda name: found.get(name, _ROOT + name)
+    names.refuse_differences(
+        {shown(name): source.shape(stored) for name, stored in found.items()},
+        {shown(name): shape for name, shape in expected.items()},
+        f"the tensors of {source.where}",
+    )
+
+
+def _common(described: _Config, modules: dict[str, tuple[int, float]]) -> LoraConfig:
+    """One shape for all modules: the largest rank, and the largest scale where they differ."""
+    plain = described.r, described.lora_alpha / (math.sqrt(described.r) if described.use_rslora else described.r)
+    alpha, rank = described.lora_alpha, described.r
+    if set(modules.values()) != {plain}:
+        rank = max(rank for rank, _ in modules.values())
+        scale = max((scale for _, scale in modules.values()), key=abs)
+        alpha = scale * (math.sqrt(rank) if described.use_rslora else rank)
+    return LoraConfig(rank, alpha, described.lora_dropout, described.use_rslora)
+
+
+def _tree(
+    source: Source, config: LlamaConfig, lora: LoraConfig, modules: dict[str, tuple[int, float]], stem: str
+) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
     for entry in table(config, lora, [hf for hf, _, _ in LINEARS]):
-        if names.find(tree, entry.path) is None:
-            names.put(tree, entry.path, np.zeros(entry.full_shape, np.float32))
-    return tree, lora
+        names.put(tree, entry.path, np.zeros(entry.full_shape, np.float32))
+    for hf, path, _ in LINEARS:
+        for layer in range(config.num_layers):
+            if (module := f"{stem}layers.{layer}.{hf}") in modules:
+                rank, scale = modules[module]
+                a, b = (names.whole(source, f"{module}.lora_{part}.weight").astype(np.float32).T for part in "AB")
+                names.get(tree, f"layers/{path}/a")[layer, :, :rank] = a
+                names.get(tree, f"layers/{path}/b")[layer, :rank] = (
+                    b if scale == lora.scale else b * (scale / lora.scale)
+                )
+    return tree
+
+
+def idle(adapters: dict[str, Any], lora: LoraConfig) -> str:
+    """Why an adapter changes nothing, where it does not: its alpha is 0, or every B."""
+    if lora.alpha == 0:
+        return "its lora_alpha is 0"
+    zero = not any(np.any(np.asarray(names.get(adapters, f"layers/{path}/b"))) for _, path, _ in LINEARS)
+    return "every lora_B of it is 0" if zero else ""
 
 
 def table(config: LlamaConfig, lora: LoraConfig, modules: list[str]) -> tuple[Entry, ...]:
@@ -89,24 +273,34 @@ def table(config: LlamaConfig, lora: LoraConfig, modules: list[str]) -> tuple[En
     return tuple(entries)
 
 
-def read_config(folder: Path) -> LoraConfig:
-    """The shape that `adapter_config.json` tells; raises a UserError as `load` does."""
+def _described(folder: Path) -> _Config:
     path = folder / CONFIG
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; is {folder} an adapter folder of PEFT's?") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: it holds {json.dumps(raw):.80}, not an object of settings")
     shaping = {key: value for key, value in raw.items() if key not in _HARMLESS and not _says_nothing(value)}
     try:
-        parsed = _Config.model_validate(shaping)
+        described = _Config.model_validate(shaping)
+        for pattern in (*described.rank_pattern, *described.alpha_pattern, *described.modules_to_save):
+            re.compile(pattern)
+        described.adapts("model.layers.0.self_attn.q_proj")
     except pydantic.ValidationError as error:
-        problems = "\n  ".join(
-            f"{'.'.join(map(str, found['loc']))}={found['input']!r}: {found['msg']}" for found in error.errors()
-        )
-        raise UserError(f"{path} is not an adapter that can be read faithfully:\n  {problems}") from None
-    return LoraConfig(parsed.r, parsed.lora_alpha, parsed.lora_dropout, parsed.use_rslora)
+        problems: dict[str, str] = {}
+        for one in error.errors(include_url=False):  # of a union, what each member lacks
+            key = str(one["loc"][0])
+            unread = one["type"] in ("extra_forbidden", "literal_error")
+            why = f"is not supported; {WAY_OUT}" if unread else one["msg"]
+            problems.setdefault(key, f"{key}={shaping[key]!r:.80}: {why}" if key in shaping else f"{key} is missing")
+        told = "; ".join(problems.values())
+        raise UserError(f"{path} is not an adapter that can be read faithfully: {told}") from None
+    except re.error as error:
+        raise UserError(f"{path}: {error.pattern!r:.80} is no pattern of module names ({error})") from None
+    return described
 
 
 def _says_nothing(value: Any) -> bool:

@@ -25,6 +25,7 @@ _SPLITS = {
     "llama-v3": (_LLAMA3_SPLIT,),
     "llama3": (_LLAMA3_SPLIT,),
 }
+_UNSAID = object()
 _WHOLE_TOKENS_FIRST = ("llama-bpe", "llama-v3", "llama3")  # a piece that is a token is not merged up from its bytes
 
 
@@ -63,11 +64,9 @@ def from_gguf(file: Gguf) -> PreTrainedTokenizerFast:
         pre = file.get("tokenizer.ggml.pre")
         merges = [_pair(merge) for merge in file.get("tokenizer.ggml.merges")]
         tokenizer = byte_level(tokens, merges, pre, file.where)
-        adds_bos = pre in _WHOLE_TOKENS_FIRST
     elif model == "llama":
         prefix = file.get("tokenizer.ggml.add_space_prefix", True)
         tokenizer = sentencepiece(tokens, file.get("tokenizer.ggml.scores"), kinds, prefix)
-        adds_bos = True
     else:
         raise UserError(f"{file.where}: tokenizer.ggml.model={model!r} is not supported ('gpt2' and 'llama' are)")
     special = Special(
@@ -75,7 +74,7 @@ def from_gguf(file: Gguf) -> PreTrainedTokenizerFast:
         eos=_id(file, "eos"),
         unk=_id(file, "unknown"),
         pad=_id(file, "padding"),
-        add_bos=file.get("tokenizer.ggml.add_bos_token", adds_bos),
+        add_bos=file.get("tokenizer.ggml.add_bos_token", _adds_bos(file)),
     )
     return finish(tokenizer, tokens, kinds, special, file.get("tokenizer.chat_template", ""))
 
@@ -84,6 +83,18 @@ def eos_ids(file: Gguf) -> tuple[int, ...]:
     """Tokens that end an answer: those that end a text, a turn or a message, where the metadata names them."""
     ids = (_id(file, role) for role in ("eos", "eot", "eom"))
     return tuple(id for id in ids if id is not None)
+
+
+def bos_rule(file: Gguf) -> str:
+    """The rule by which BOS stands before a text, or does not: for a reader who wonders."""
+    if file.get("tokenizer.ggml.add_bos_token", _UNSAID) is _UNSAID:
+        return "as llama.cpp does where the file has no tokenizer.ggml.add_bos_token"
+    return "by its tokenizer.ggml.add_bos_token"
+
+
+def _adds_bos(file: Gguf) -> bool:
+    """llama.cpp's rule for a file that says nothing."""
+    return file.get("tokenizer.ggml.model") == "llama" or file.get("tokenizer.ggml.pre") in _WHOLE_TOKENS_FIRST
 
 
 def _pair(merge: str) -> tuple[str, str]:

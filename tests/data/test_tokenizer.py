@@ -1,5 +1,6 @@
 """Tokenizers: whole numbers are single tokens, any text comes back, the same texts give the same ids."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lema_jax.data import encode, tokenizer
 from lema_jax.errors import UserError
+from tests.tokenizer_files import TEMPLATES
 
 TEXTS = ["Ann has 12 apples and buys 345 more for $20.", "Ann eats 3 apples: 12 + 345 - 3 = 354.", "Übung 99 naïve"] * 5
 
@@ -107,21 +109,49 @@ def test_a_tokenizer_without_an_end_is_refused(words: PreTrainedTokenizerFast, t
         tokenizer.load(tmp_path)
 
 
-def test_a_message_is_rendered_by_the_chat_template(words: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "template", [*TEMPLATES.values(), " {{ bos_token }}{{ messages[0].content }}"], ids=[*TEMPLATES, "space"]
+)
+@pytest.mark.parametrize("post", [True, False], ids=["BOS", "no BOS"])
+def test_a_rendered_message_has_the_ids_of_apply_chat_template(
+    words, tmp_path: Path, template: str, post: bool
+) -> None:
+    """Whether the tokenizer begins a text with BOS or not, and whether the template writes it or not."""
     tokenizer.save(words, tmp_path)
-    (tmp_path / "chat_template.jinja").write_text(
-        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-        "{% if add_generation_prompt %}[assistant]{% endif %}"
-    )
+    if not post:
+        raw = json.loads((tmp_path / "tokenizer.json").read_text())
+        (tmp_path / "tokenizer.json").write_text(json.dumps(raw | {"post_processor": None}))
+    (tmp_path / "chat_template.jinja").write_text(template)
     loaded = tokenizer.load(tmp_path)
-    rendered = tokenizer.as_chat("How many?", loaded)
-    assert rendered == "[user]How many?[assistant]"
-    ids = encode.prompt_ids(rendered, loaded)
-    assert (
-        ids
-        == loaded.apply_chat_template([{"role": "user", "content": "How many?"}], add_generation_prompt=True).input_ids
-    )
-    assert ids.count(loaded.bos_token_id) == 1
+    assert encode.adds_bos(loaded) == post
+    for message in ("How many?", "", " <s>12 </s>", "two\n\nlines  ", "{{ 7 }}"):
+        chat = [{"role": "user", "content": message}]
+        expected = loaded.apply_chat_template(chat, add_generation_prompt=True).input_ids
+        assert encode.prompt_ids(tokenizer.as_chat(message, loaded), loaded, rendered=True) == expected
+
+
+def test_of_several_templates_the_default_is_taken(words, tmp_path: Path) -> None:
+    tokenizer.save(words, tmp_path / "a")
+    path = tmp_path / "a" / "tokenizer_config.json"
+    named = [{"name": "rag", "template": "r"}, {"name": "default", "template": "<{{ messages[0].content }}>"}]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": named}))
+    tokenizer.save(tokenizer.load(tmp_path / "a"), tmp_path / "b")  # no folder of templates, which copies would miss
+    assert all(file.is_file() for file in (tmp_path / "b").iterdir())
+    assert tokenizer.as_chat("hi", tokenizer.load(tmp_path / "b")) == "<hi>"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": named[:1]}))
+    with pytest.raises(UserError, match="no default specified"):
+        tokenizer.as_chat("hi", tokenizer.load(tmp_path / "a"))
+
+
+def test_what_a_tokenizer_puts_before_a_text_is_not_what_it_puts_behind(words) -> None:
+    """With one token for both ends, as in GPT-2."""
+    backend = Tokenizer.from_str(words.backend_tokenizer.to_str())
+    ends = [("</s>", 1)]
+    for single, before in (("$A </s>", []), ("</s> $A", [1]), ("</s> $A </s>", [1]), ("$A", [])):
+        backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=ends)
+        one = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="</s>", eos_token="</s>")
+        assert encode.beginning(one) == before
+        assert encode.prompt_ids("Ann has 12.", one) == before + ids(words, "Ann has 12.")
 
 
 @pytest.mark.parametrize(
@@ -132,6 +162,9 @@ def test_a_message_is_rendered_by_the_chat_template(words: PreTrainedTokenizerFa
         ("{{ raise_exception('system first') }}", "cannot be used: system first"),
         ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "cannot be used: access to attribute '__class__'"),
         ("{{ 1 / 0 }}", "cannot be used: division by zero"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "cannot be used: maximum recursion"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "cannot be used: Range too big"),
+        ("{{ messages[0].content.x.y }}", "cannot be used: "),
     ],
 )
 def test_a_chat_template_that_cannot_be_used_is_told_of(words, tmp_path: Path, template: str, complaint: str) -> None:

@@ -50,13 +50,19 @@ def test_dynamic_changes_nothing_within_the_trained_context_and_each_row_by_its_
     config = LlamaConfig(head_dim=8, max_positions=16, rope_scaling=RopeScaling("dynamic", 2.0))
     plain = LlamaConfig(head_dim=8, max_positions=16)
     short, long = np.arange(16)[None], np.arange(16)[None] + 16
-    for ours, theirs in zip(rope.sin_cos(config, short), rope.sin_cos(plain, short)):
+
+    def turns(config, positions):
+        return rope.sin_cos(config, positions, jnp.max(positions, axis=1, keepdims=True) + 1)
+
+    for ours, theirs in zip(turns(config, short), turns(plain, short)):
         np.testing.assert_array_equal(ours, theirs)
-    both = rope.sin_cos(config, jnp.concatenate([short, long]))
+    both = turns(config, jnp.concatenate([short, long]))
     for row, alone in enumerate([short, long]):
-        for together, single in zip(both, rope.sin_cos(config, alone)):
+        for together, single in zip(both, turns(config, alone)):
             np.testing.assert_allclose(together[row], single[0], rtol=1e-6)
-    assert not np.allclose(rope.sin_cos(config, long)[0], rope.sin_cos(plain, long)[0])
+    assert not np.allclose(turns(config, long)[0], turns(plain, long)[0])
+    padded = rope.sin_cos(config, long, jnp.array([[16]]))  # padding is no length
+    np.testing.assert_array_equal(padded[0], turns(plain, long)[0])
 
 
 def test_rotation_keeps_lengths_and_makes_scores_depend_on_distance_alone():
@@ -64,7 +70,7 @@ def test_rotation_keeps_lengths_and_makes_scores_depend_on_distance_alone():
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 16))
 
     def turned(x, position):
-        return rope.rotate(x, rope.sin_cos(config, jnp.array([[position]])))[0, 0, 0]
+        return rope.rotate(x, rope.sin_cos(config, jnp.array([[position]]), jnp.array([[position + 1]])))[0, 0, 0]
 
     assert jnp.linalg.norm(turned(q, 99)) == pytest.approx(float(jnp.linalg.norm(q)), rel=1e-5)
     scores = [float(turned(q, p + 5) @ turned(k, p)) for p in (0, 7, 300)]

@@ -8,7 +8,9 @@ import pytest
 THREADS = """
 import os
 from absl import flags
+from lema_jax import cli
 from lema_jax.parallel import job
+cli.threads_for_virtual_devices()
 flags.FLAGS(["door"])
 job.join(heeds_notice=False)
 import jax

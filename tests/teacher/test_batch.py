@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from wire_server import Act, Server, completion, error
+from wire_server import Act, Server, completion, error, raw
 
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
@@ -387,7 +387,7 @@ def test_rows_are_judged_as_responses_are(tmp_path):
     rows = [Reply(**json.loads(line)) for line in (tmp_path / "replies.jsonl").read_bytes().splitlines()]
     found = {row.id: (row.text, row.failed) for row in rows}
     assert [found.get(request.id) for request in questions(7)] == [
-        ("re q0", ""), None, None, ("", "content_filter"), ("re q4", ""), ("4 \ufffd", ""), ("", "rejected")
+        ("re q0", ""), None, None, ("", "content_filter"), ("re q4", ""), ("4 \ufffd", ""), ("", "bad_request")
     ]  # fmt: skip
     assert sum(sum(loss.tokens) for loss in losses.read(tmp_path / "replies.jsonl") if not loss.bound) == 120 * 2
 
@@ -435,3 +435,34 @@ def test_an_id_of_a_file_is_no_path(tmp_path, monkeypatch):
             ask(server, folder, questions(1))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_a_batch_whose_answer_is_lost_is_not_submitted_again(tmp_path):
+    with Server(echo) as server:
+        handle, lost = server.handle, iter([True])
+
+        def behave(method, path, *rest):
+            act = handle(method, path, *rest)
+            return raw(b"") if (method, path) == ("POST", "/v1/batches") and next(lost, False) else act
+
+        server.handle = behave
+        with pytest.raises(UserError, match="The same command goes on from here"):
+            ask(server, tmp_path, questions(3))
+        assert len(server.batches) == 1
+        assert ask(server, tmp_path, questions(3)).answered == 3
+        assert len(server.batches) == 1
+
+
+def test_what_a_batch_was_asked_is_not_asked_again_without_one(tmp_path, monkeypatch):
+    with Server(echo) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(batch.Batches, "_end_of", killed)
+            with pytest.raises(Killed):
+                ask(server, tmp_path, questions(3))
+        alone = Endpoint(base_url=server.url)
+        with Appender(tmp_path / "replies.jsonl", Reply) as replies, pytest.raises(UserError, match="give --batch"):
+            alone.ask(lambda: iter(questions(3)), replies, lambda *said: True)
+        assert ask(server, tmp_path, questions(3)).answered == 3
+        with Appender(tmp_path / "replies.jsonl", Reply) as replies:
+            assert alone.ask(lambda: iter(questions(4)), replies, lambda *said: True).answered == 4
+        assert len(server.asked) == 4

@@ -18,7 +18,9 @@ def test_prices_from_the_table_and_from_the_user():
     assert Price(2.5, 10.0).of(Tokens(1_000_000, 100_000)) == pytest.approx(3.5)
 
 
-@pytest.mark.parametrize("given", [["1"], ["1", "2", "3"], ["one", "2"], ["-1", "2"], ["nan", "2"], ["inf", "2"]])
+@pytest.mark.parametrize(
+    "given", [["1"], ["1", "2", "3"], ["one", "2"], ["-1", "2"], ["nan", "2"], ["inf", "2"], ["1e308", "2"]]
+)
 def test_what_is_no_pair_of_prices(given):
     with pytest.raises(UserError, match=r"--usd_per_million=.*2\.5,10"):
         budget.price("gpt-4o", given)

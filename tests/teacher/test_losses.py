@@ -44,12 +44,12 @@ def test_what_was_in_flight_counts_unless_the_run_ended_by_itself(tmp_path):
 def test_bookings_are_released_and_what_was_paid_is_not(tmp_path):
     replies = tmp_path / "replies.jsonl"
     with Losses(replies, PRICE) as noted:
-        noted.release()  # nothing to release is nothing to note
+        assert noted.release() == 0  # nothing to release is nothing to note
         noted.add(Tokens(3, 1), "no answer")
         noted.add(Tokens(4, 0), "half an answer, and its count", bound=False)
         with pytest.raises(KeyboardInterrupt), noted.in_flight(Tokens(6, 6)):
             raise KeyboardInterrupt
-        noted.release()
+        assert noted.release() == 16
         noted.add(Tokens(2, 2))
         noted.release()
         noted.release()

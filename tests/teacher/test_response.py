@@ -178,7 +178,6 @@ def test_an_error_inside_a_200_is_judged_by_its_code_and_words(body, kind, said)
     assert isinstance(failure, Failure)
     assert failure.kind is kind
     assert said in failure.said
-    assert "billed" not in failure.said
     failure.said.encode()
 
 
@@ -226,14 +225,15 @@ def test_no_choices_because_the_prompt_is_filtered(why):
     [
         (b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>", Kind.NO_API, False),
         (b"  \n<html>", Kind.NO_API, False),
-        (b"Ollama is running", Kind.NO_API, True),
-        (b'data: {"choices": []}\n\ndata: [DONE]\n\n', Kind.NO_API, True),
+        (b"Ollama is running", Kind.PASSING, True),
+        (b" \n\n.", Kind.PASSING, True),
+        (b'data: {"choices": []}\n\ndata: [DONE]\n\n', Kind.PASSING, True),
         (b"", Kind.PASSING, True),
         (b"\n\n\n", Kind.PASSING, True),
         (b'{"choices": [{"mess', Kind.PASSING, True),
         (b"[" * 200_000, Kind.PASSING, True),
         (b'{"a":' * 100_000, Kind.PASSING, True),
-        (b"\x1f\x8b nonsense", Kind.NO_API, True),
+        (b"\x1f\x8b nonsense", Kind.PASSING, True),
         (b'{"choices": [], "choices": [1]}', Kind.PASSING, True),
         (b'{"error": {"code": 500}, "error": null}', Kind.PASSING, True),
     ],
@@ -311,6 +311,9 @@ TOO_LONG = [
     "Range of input length should be [1, 30720]",
     "Please reduce the length of the messages or completion.",
     "Input is too long for requested model.",
+    "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 300000 tokens.",
+    "Please reduce your prompt; or completion length.",
+    "The prompt has 9000 tokens which is longer than n_ctx 4096",
 ]
 
 
@@ -380,6 +383,20 @@ def test_a_set_up_is_never_the_requests_own_failure(status):
 def test_an_account_that_has_nothing_left_ends_at_once(status, error):
     body = error if isinstance(error, list) else {"error": error}
     assert read(body, status).kind is Kind.SETUP
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, "Invalid API Key"),
+        (400, "API key not valid. Please pass a valid API key."),
+        (429, "Account is not active, please check your billing details on our website."),
+        (400, "This organization has been disabled."),
+    ],
+)
+def test_an_account_that_is_not_let_in_ends_the_run_whatever_the_status(status, said):
+    assert read({"error": {"message": said}}, status).kind is Kind.SETUP
+    assert read({"error": {"message": said}}, 503).kind is Kind.CROWDED
 
 
 @pytest.mark.parametrize(
@@ -490,11 +507,13 @@ def test_any_words_are_read(said):
 
 
 def test_long_words_take_no_long_time():
-    started = time.monotonic()
+    started = time.process_time()
     for said in (
         "a" * 200_000,
         "<" * 200_000,
         "<a " * 60_000,
+        "<script " * 20_000,
+        "<!--" * 40_000,
         "prompt " * 30_000,
         "wait " * 40_000,
         "tokens " * 30_000,
@@ -502,7 +521,7 @@ def test_long_words_take_no_long_time():
         read({"error": {"message": said}}, 400)
         read(said.encode(), 400)
         read({"error": [said] * 50}, 400)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 # --- Retry-After ------------------------------------------------------------------------------------------------------

@@ -126,6 +126,14 @@ def test_what_cannot_be_a_key_is_refused_without_showing_it(monkeypatch, key):
     assert key not in str(raised.value)
 
 
+def test_a_proxy_that_is_none_is_a_clear_error_without_its_password(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "nonsense://user:secret@host")
+    monkeypatch.delenv("NO_PROXY")
+    with pytest.raises(UserError, match="ALL_PROXY") as raised:
+        Wire("http://127.0.0.1:1/v1", 1.0)
+    assert "secret" not in str(raised.value)
+
+
 def test_the_key_does_not_follow_a_redirect(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-of-the-test")
     with Server(lambda body, times: Act(completion("4"))) as other:

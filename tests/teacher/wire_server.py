@@ -78,8 +78,8 @@ class Server:
         self.batch_api, self.write = batch_api, write
         self.gone: set[str] = set()  # ids of batches and files that it does not know any more
         self.asked: list[str] = []  # the last message of each request, as they came in
-        self.bodies: list[dict[str, Any]] = []  # likewise
-        self.headers: list[dict[str, str]] = []  # of every request
+        self.bodies: collections.deque[dict[str, Any]] = collections.deque(maxlen=1000)  # likewise, the last ones
+        self.headers: collections.deque[dict[str, str]] = collections.deque(maxlen=1000)  # of the last requests
         self.answered: list[str] = []  # those whose whole answer was handed to the socket
         self.in_flight = self.most_in_flight = 0
         self.connections = 0

@@ -73,18 +73,21 @@ def test_rope_under_its_old_and_its_new_name():
     [
         ({"sliding_window": 4096}, "sliding_window=4096"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
-        ({"model_type": "mistral"}, "model_type='mistral'"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
-        ({"attention_dropout": 0.1}, "attention_dropout=0.1"),
+        ({"use_sliding_window": True}, "use_sliding_window=True"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types="),
+        ({"use_unheard_of": False}, "use_unheard_of=False"),
+        ({"rope_scaling": {"type": "linear", "factor": None}}, "needs factor"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": LLAMA31_ROPE}, "in two ways"),
+        ({"head_dim": None, "num_attention_heads": 63}, "must divide hidden_size=8192"),
         ({"rope_interleaved": True}, "rope_interleaved=True"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
-        ({"architectures": ["LlamaForSequenceClassification"]}, "architectures"),
         ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "longrope"),
         ({"rope_scaling": {"type": "linear"}}, "factor"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "beta_fast": 3}}, "beta_fast"),
         ({"rope_scaling": LLAMA31_ROPE | {"type": "linear"}}, "contradicts"),
         ({"rope_scaling": LLAMA31_ROPE | {"short_factor": [1.0]}}, "short_factor"),
-        ({"num_key_value_heads": 7}, "num_kv_heads=7"),
+        ({"num_key_value_heads": 7}, "num_key_value_heads=7"),
         ({"hidden_size": "wide"}, "hidden_size='wide'"),
         ({"hidden_size": None}, "hidden_size is missing"),
     ],
@@ -96,9 +99,154 @@ def test_what_would_change_the_result_is_named(change, named):
     assert "folder/config.json" in str(error.value)
 
 
+NOTHING = [
+    {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28},
+    {"sliding_window": None},
+    {"layer_types": ["full_attention"] * 80},
+    {"embd_pdrop": 0, "resid_pdrop": 0.0, "attn_pdrop": 0.1, "attention_dropout": 0.1, "hidden_dropout": 0.1},
+    {"hidden_act": "swish"},
+    {"architectures": ["LLaMAForCausalLM"]},
+    {"architectures": None},
+    {"rope_scaling": {}},
+    {"rope_scaling": {"rope_type": "default", "factor": 1.0}},
+    {"rope_scaling": None, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+    {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_type": "default", "type": None}},
+    {"pretraining_tp": 4, "dtype": "bfloat16", "torch_dtype": None},
+    {"head_dim": 128},
+    {"head_dim": None, "attention_bias": False, "mlp_bias": None},
+    {"num_beams": 1, "repetition_penalty": 1.0, "is_decoder": False, "pruned_heads": {}, "qk_layernorm": False},
+    {"rms_norm_eps": 1e-05, "rope_theta": 10000, "partial_rotary_factor": 1},
+]
+
+
+@pytest.mark.parametrize("keys", NOTHING, ids=lambda keys: next(iter(keys)))
+def test_keys_that_change_nothing_are_read(keys):
+    assert hf_config.parse(LLAMA2 | keys, "x") == hf_config.parse(LLAMA2, "x")
+
+
+def test_a_yarn_without_a_factor_has_the_ratio_of_the_lengths():
+    rope = {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 1024}
+    found = hf_config.parse(LLAMA2 | {"rope_scaling": rope}, "x")
+    assert found.rope_scaling == RopeScaling("yarn", 4.0, 1024)
+    del rope["original_max_position_embeddings"]
+    beside = LLAMA2 | {"rope_scaling": rope, "original_max_position_embeddings": 1024}
+    assert hf_config.parse(beside, "x") == found
+
+
+@pytest.mark.parametrize(
+    ("rope", "context"),
+    [
+        (None, 4096),
+        ({"type": "linear", "factor": 4.0}, 16384),
+        ({"type": "dynamic", "factor": 2.0}, 8192),
+        ({"type": "yarn", "factor": 16.0}, 65536),
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096),
+        (LLAMA31_ROPE, 4096),
+    ],
+)
+def test_a_model_is_used_to_its_stretched_length(rope, context):
+    assert hf_config.parse(LLAMA2 | {"rope_scaling": rope}, "x").context == context
+
+
+FAMILIES = {
+    "qwen2": "Qwen2ForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "mllama": "MllamaForConditionalGeneration",
+    "llama": "LlamaForSequenceClassification",
+    "t5": "T5ForConditionalGeneration",
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), FAMILIES.items())
+def test_another_family_is_one_sentence(kind, name):
+    raw = {"model_type": kind, "architectures": [name], "logit_softcapping": 3, "n_embd": 4, "query_scale": 2.0}
+    with pytest.raises(UserError) as error:
+        hf_config.parse(raw, "folder/config.json")
+    assert str(error.value).startswith(
+        f'folder/config.json describes a model with model_type "{kind}" and architectures'
+    )
+    assert f'["{name}"]; what can be read is a LLaMA for text' in str(error.value)
+    assert "n_embd" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+WRONG = [
+    None,
+    "",
+    "x",
+    -1,
+    0,
+    1.5,
+    10**30,
+    1e400,
+    float("nan"),
+    float("-inf"),
+    True,
+    [],
+    ["x", 3],
+    {},
+    {"a": "b"},
+    [[]],
+]
+
+
+def test_values_of_any_type_are_taken_or_named_in_one_line():
+    keys = [*LLAMA2, "head_dim", "rope_theta", "rope_parameters", "attention_bias", "mlp_bias", "layer_types"]
+    keys += ["partial_rotary_factor", "rope_interleaved", "original_max_position_embeddings", "use_sliding_window"]
+    for key in keys:
+        for value in WRONG:
+            try:
+                found = hf_config.parse(LLAMA2 | {key: value}, "folder/config.json")
+            except UserError as error:
+                said = str(error)
+                assert key in said or "num_attention_heads" in said, (key, value, said)
+                assert said.startswith("folder/config.json"), (key, value, said)
+                assert "\n" not in said, (key, value, said)
+            else:
+                assert not found.problems(), (key, value)
+
+
+@pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn", "llama3", "longrope", "su", "mrope", 3, "", None])
+def test_rope_values_of_any_type_are_taken_or_named_in_one_line(kind):
+    for key in [
+        *LLAMA31_ROPE,
+        "type",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "truncate",
+        "rope_theta",
+        "attention_factor",
+    ]:
+        for value in WRONG:
+            try:
+                rope = (
+                    {**LLAMA31_ROPE, "rope_type": kind, key: value}
+                    if kind == "llama3"
+                    else {"rope_type": kind, "factor": 2.0, key: value}
+                )
+                found = hf_config.parse(LLAMA2 | {"rope_scaling": rope}, "folder/config.json")
+            except UserError as error:
+                said = str(error)
+                assert "rope_scaling" in said or key in said, (key, value)
+                assert "\n" not in said, (key, value)
+            else:
+                assert not found.problems(), (key, value)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"null", b"3", b'"x"', b"{", b"", b"\xff\xfe{}", b"[" * 100_000])
+def test_what_is_no_object_is_told_of(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.json: ") as error:
+        hf_config.read(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_all_problems_come_at_once():
     with pytest.raises(UserError) as error:
         hf_config.parse(LLAMA2 | {"logit_scale": 2.0, "hidden_act": "relu"}, "x")
+    assert "\n" not in str(error.value)
     assert "logit_scale" in str(error.value)
     assert "hidden_act" in str(error.value)
 

@@ -11,6 +11,7 @@ from lema_jax.data import tokenizer as tokenizers
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig
 from lema_jax.weights import hf_config, hf_folder, names, safetensors
+from tests.tokenizer_files import LLAMA, sentencepiece_folder
 
 TEXTS = ["Ann has 3 apples and buys 12 more.", "The answer is 15.", "naïve café 😀 1,234"]
 CONFIG = LlamaConfig(720, 32, 48, 2, 4, 2, 8, 128)
@@ -27,46 +28,31 @@ def fast(tmp_path):
 @pytest.fixture
 def slow(tmp_path):
     """A folder as LLaMA-2's early fine-tunes are: a sentencepiece file, and files that name what was added."""
-    from test_spm import train
-
-    folder = tmp_path / "slow"
-    folder.mkdir()
-    (folder / "tokenizer.model").write_bytes(train(TEXTS * 50, vocab_size=320))
-    (folder / "added_tokens.json").write_text(json.dumps({"[PAD]": 320, "<s>": 1}))
     special = {"pad_token": "[PAD]", "eos_token": {"content": "</s>", "lstrip": False}, "unk_token": None}
-    (folder / "special_tokens_map.json").write_text(json.dumps(special))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True, "model_max_length": 4096}))
-    return folder
+    files = {"added_tokens": {"[PAD]": 420, "<s>": 1}, "special_tokens_map": special}
+    return sentencepiece_folder(tmp_path / "slow", LLAMA | {"model_max_length": 4096}, **files)
 
 
-def test_a_tokenizer_json_is_copied_as_it_is(fast, tmp_path):
-    hf_folder.copy_tokenizer(fast, tmp_path / "out")
+def test_a_tokenizer_json_stays_what_it_is(fast, tmp_path):
+    hf_folder.copy_tokenizer(fast, tmp_path / "once")
+    hf_folder.copy_tokenizer(tmp_path / "once", tmp_path / "twice")
+    assert (tmp_path / "once" / "tokenizer.json").read_bytes() == (fast / "tokenizer.json").read_bytes()
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        assert (tmp_path / "out" / name).read_bytes() == (fast / name).read_bytes()
+        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
 
 
 def test_a_sentencepiece_file_with_added_tokens(slow, tmp_path):
-    pytest.importorskip("sentencepiece")
     hf_folder.copy_tokenizer(slow, tmp_path / "out")
     tokenizer = tokenizers.load(tmp_path / "out")
-    assert len(tokenizer) == 321
-    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (320, 2, 1)
+    assert len(tokenizer) == 421
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (420, 2, 1)
     assert encode.adds_bos(tokenizer)
-    assert tokenizer("x[PAD]").input_ids[-1] == 320
-
-
-def test_added_tokens_that_leave_a_gap_are_refused(slow, tmp_path):
-    pytest.importorskip("sentencepiece")
-    (slow / "added_tokens.json").write_text(json.dumps({"[PAD]": 325}))
-    with pytest.raises(UserError, match=r"'\[PAD\]' has id 325, but 320 comes next"):
-        hf_folder.copy_tokenizer(slow, tmp_path / "out")
+    assert tokenizer("x[PAD]").input_ids[-1] == 420
 
 
 @pytest.mark.parametrize("kind", ["fast", "slow"])
 @pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
 def test_a_chat_template_comes_along(request, kind, place, tmp_path):
-    if kind == "slow":
-        pytest.importorskip("sentencepiece")
     folder = request.getfixturevalue(kind)
     template, path = "{{ messages[0].content }}!", folder / place
     text = json.dumps(json.loads(path.read_text()) | {"chat_template": template}) if path.exists() else template
@@ -77,7 +63,7 @@ def test_a_chat_template_comes_along(request, kind, place, tmp_path):
 
 
 def test_a_folder_without_a_tokenizer(tmp_path):
-    with pytest.raises(UserError, match=r"neither tokenizer\.json nor tokenizer\.model"):
+    with pytest.raises(UserError, match=r"is a tokenizer\.json or a tokenizer\.model"):
         hf_folder.copy_tokenizer(tmp_path, tmp_path / "out")
 
 
@@ -90,6 +76,14 @@ def test_the_tokens_that_end_an_answer(tmp_path):
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": ["</s>"]}')
     with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id=\['</s>'\] must be the id"):
         hf_folder.eos_ids(tmp_path)
+    for wrong in ("true", "-1", "1.5", "NaN", "[[2]]", "{}", '"2"', "1e30", str(10**30), "[2, null]"):
+        (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {wrong}}}')
+        with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id="):
+            hf_folder.eos_ids(tmp_path)
+    for content in ("[]", "null", "[" * 100_000, "{"):
+        (tmp_path / "generation_config.json").write_text(content)
+        with pytest.raises(UserError, match=r"generation_config\.json: "):
+            hf_folder.eos_ids(tmp_path)
 
 
 @pytest.mark.parametrize(("given", "written"), [((), 1), ((1,), 1), ((5, 1, 7), [5, 1, 7]), ((5,), [1, 5])])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from gguf_files import write
 from memory import tensors
+from sentencepiece import SentencePieceProcessor
 
 from lema_jax.data import encode
 from lema_jax.data import tokenizer as tokenizers_on_disk
@@ -16,6 +17,7 @@ from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig
 from lema_jax.weights import vocabulary
 from lema_jax.weights.gguf import Gguf
+from tests.tokenizer_files import SENTENCES, sentencepiece_model
 
 UNICODE = [
     "",
@@ -177,6 +179,7 @@ def test_bos_is_added_where_the_model_wants_it(tmp_path):
     adding = {"tokenizer.ggml.add_bos_token": True}
     told = vocabulary.from_gguf(byte_level_gguf(tmp_path / "b.gguf", "smollm", **adding))
     assert encode.adds_bos(told)
+    assert vocabulary.bos_rule(Gguf(tmp_path / "b.gguf")) == "by its tokenizer.ggml.add_bos_token"
     assert not encode.adds_bos(vocabulary.from_gguf(byte_level_gguf(tmp_path / "c.gguf", "smollm")))
     assert told.pad_token is None
 
@@ -194,3 +197,28 @@ def test_tokens_that_end_a_text_a_turn_or_a_message_end_an_answer(tmp_path):
     assert vocabulary.eos_ids(plain) == (end,)
     turns = {"tokenizer.ggml.eot_token_id": 7, "tokenizer.ggml.eom_token_id": 9}
     assert vocabulary.eos_ids(byte_level_gguf(tmp_path / "b.gguf", "llama-bpe", **turns)) == (end, 7, 9)
+
+
+def test_a_sentencepiece_vocabulary_gives_the_ids_of_sentencepiece(tmp_path):
+    theirs = SentencePieceProcessor(model_proto=sentencepiece_model())
+    size = theirs.vocab_size()
+    kinds = [2 * theirs.is_unknown(i) or 3 * theirs.is_control(i) or 6 * theirs.is_byte(i) or 1 for i in range(size)]
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [theirs.id_to_piece(i) for i in range(size)],
+        "tokenizer.ggml.scores": [theirs.get_score(i) for i in range(size)],
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+    config = LlamaConfig(size, 32, 32, 1, 2, 2, 16)
+    file = Gguf(write(tmp_path / "m.gguf", config, tensors(config), more=metadata))
+    tokenizer = vocabulary.from_gguf(file)
+    for text in [*SENTENCES, *UNICODE, "   x  y ", "▁ already"]:
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert ids == theirs.encode(text), text
+        assert tokenizer.decode(ids) == theirs.decode(ids) == text.replace("▁", " ")
+        assert tokenizer(text).input_ids == [1, *ids]
+    assert "as llama.cpp does" in vocabulary.bos_rule(file)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, None)

@@ -1,0 +1,240 @@
+"""How commands start and end: the lock, the signals, the disks, the threads, the pipes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lema_jax import cli, disk, lock
+from lema_jax.errors import UserError
+from lema_jax.parallel.watchdog import Watchdog
+
+BUILD = ("build_data", "--task=arithmetic", "--limit=60", "--overlap=keep", "--train_tokenizer=800")
+PRELUDE = "import os, sys, time\nfrom lema_jax import cli, interrupts\nfrom absl import flags\n"
+
+
+def start(code: str, *argv: object, **how) -> subprocess.Popen:
+    command = [sys.executable, "-c", PRELUDE + code, *map(str, argv)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+
+
+def ended(process: subprocess.Popen, seconds: float = 60) -> tuple[int, str, str]:
+    said = process.communicate(timeout=seconds)
+    return process.returncode, *said
+
+
+HOLDS = """
+def main(argv):
+    print("in", flush=True)
+    time.sleep(60)
+cli.run(main, out=lambda: sys.argv[1])
+"""
+
+
+def test_the_second_command_is_told_who_writes_and_a_dead_one_locks_nothing(tmp_path):
+    out = tmp_path / "new" / "out"
+    holder = start(HOLDS, out)
+    assert holder.stdout.readline() == "in\n"
+    code, _, said = ended(start(HOLDS, out))
+    assert code == 1
+    assert len(said.splitlines()) == 1
+    assert f"{out} is being written by" in said
+    assert f"process {holder.pid} on " in said
+    assert " since " in said
+    holder.kill()
+    ended(holder)
+    assert (tmp_path / "new" / "out.lock").exists()  # which is not the lock
+    third = start(HOLDS, out)
+    assert third.stdout.readline() == "in\n"
+    third.send_signal(signal.SIGINT)
+    assert ended(third)[0] == 130
+    assert not (tmp_path / "new" / "out.lock").exists()
+
+
+def test_a_lock_leaves_nothing_behind(tmp_path):
+    with lock.held(tmp_path / "a" / "b" / "c", "this"):
+        assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["c.lock"]
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "link").symlink_to("real")
+    with lock.held(tmp_path / "link", "this"), pytest.raises(UserError), lock.held(tmp_path / "real", "that"):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "work",
+    [
+        "time.sleep(60)",
+        "while True: pass",
+        "import threading; threading.Lock().acquire(); l = threading.Lock(); l.acquire(); l.acquire()",
+    ],
+)
+def test_a_signal_ends_a_command_at_once_in_one_line(tmp_path, number, work):
+    process = start(f"def main(argv):\n    print('in', flush=True)\n    {work}\ncli.run(main)")
+    process.stdout.readline()
+    began = time.monotonic()
+    process.send_signal(number)
+    code, _, said = ended(process)
+    assert time.monotonic() - began < 5
+    assert code == 128 + number
+    assert said.split("\n") == [
+        "",
+        f"interrupted ({number.name}): what was finished is kept, and the same command goes on from there",
+        "",
+    ]
+
+
+HEEDS = """
+noticed = []
+def main(argv):
+    with interrupts.heeded(noticed.append, "saving"):
+        print("in", flush=True)
+        while not noticed: time.sleep(0.01)
+    print("saved", flush=True)
+    time.sleep(float(sys.argv[1]))
+cli.run(main)
+"""
+
+
+def test_a_heeded_signal_lets_the_work_end_and_the_second_ends_it():
+    process = start(HEEDS, 0)
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    code, out, said = ended(process)
+    assert (code, out) == (130, "saved\n")
+    assert "saving" in said
+    process = start(HEEDS, 60)
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "saved\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert ended(process, 10)[0] == 130
+
+
+def test_what_a_shell_ignores_stays_ignored():
+    process = start(
+        "def main(argv):\n    print('in', flush=True)\n    time.sleep(1)\n    print('out')\ncli.run(main)",
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    assert ended(process)[:2] == (0, "out\n")
+
+
+def test_a_closed_pipe_and_a_full_output():
+    code = "def main(argv):\n    for n in range(100000): print(n)\ncli.run(main)"
+    process = start(code)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", PRELUDE + code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        ("OSError(28, 'No space left on device')", "OUT: No space left on device ("),
+        ("OSError(122, 'Disk quota exceeded', '/x/y')", "/x/y: Disk quota exceeded; the quota"),
+        ("RuntimeError('INTERNAL: \"/x/y\": No space left on device [os error 28]')", "/x/y: No space left on device"),
+        ("PermissionError(13, 'Permission denied', '/x/y')", "/x/y: Permission denied; choose another place"),
+        ("OSError(30, 'Read-only file system', '/x/y')", "/x/y: Read-only file system; choose"),
+        ("OSError(36, 'File name too long', '/x/y')", "/x/y: File name too long; choose a shorter name"),
+        ("IsADirectoryError(21, 'Is a directory', '/x/y')", "/x/y: Is a directory; name a file"),
+        ("NotADirectoryError(20, 'Not a directory', '/x/y')", "/x/y: Not a directory; a part"),
+        ("OSError(24, 'Too many open files', '/x/y')", "/x/y: Too many open files; let"),
+        ("OSError(22, 'Invalid argument')", "Invalid argument (in "),
+    ],
+)
+def test_a_disks_errors_are_one_line(tmp_path, raised, expected):
+    process = start(f"def main(argv):\n    raise {raised}\ncli.run(main, out=lambda: sys.argv[1])", tmp_path / "OUT")
+    code, _, said = ended(process)
+    assert code == 1
+    assert len(said.splitlines()) == 1
+    assert expected in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cause_counts_and_a_fault_of_ours_keeps_its_traceback():
+    error = ValueError("cannot save")
+    error.__cause__ = OSError(28, "No space left on device", "/a/b")
+    assert disk.told(error, None).startswith("/a/b: No space left on device")
+    code, _, said = ended(start("def main(argv):\n    raise KeyError('ours')\ncli.run(main)"))
+    assert code == 1
+    assert "Traceback" in said
+    environment = os.environ | {"LEMA_TRACEBACK": "1"}
+    code, _, said = ended(start("def main(argv):\n    open('/nowhere/x')\ncli.run(main)", env=environment))
+    assert "Traceback" in said
+    assert "error: /nowhere/x: No such file or directory" in said
+
+
+def test_a_limit_of_a_files_size_and_that_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", f"lema_jax.{BUILD[0]}", *BUILD[1:], f"--out={tmp_path / 'out'}"]
+    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "_", *command]
+    done = subprocess.run(limited, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert subprocess.run(command, capture_output=True).returncode == 0
+
+
+def test_paths_may_have_commas(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b", "c", "d,e,f"):
+        Path(name).mkdir()
+    parse = cli._PathsParser().parse
+    assert parse("a,b") == ["a,b"]
+    assert parse("a,b@200,c,d,e,f@best") == ["a,b@200", "c", "d,e,f@best"]
+    assert parse("x,y") == ["x", "y"]
+    assert parse('"x,y",z') == ["x,y", "z"]
+    assert parse("") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [
+        ({"JAX_NUM_CPU_DEVICES": "8"}, "32"),
+        ({"XLA_FLAGS": "--a --xla_force_host_platform_device_count=4"}, "16"),
+        ({"JAX_NUM_CPU_DEVICES": "8", "NPROC": "2"}, "32"),
+        ({"JAX_NUM_CPU_DEVICES": "8", "NPROC": "64"}, "64"),
+        ({"JAX_NUM_CPU_DEVICES": "1"}, "None"),
+    ],
+)
+def test_virtual_devices_get_their_threads_in_every_command(given, threads):
+    environment = {k: v for k, v in os.environ.items() if k not in ("NPROC", "JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+    process = start("cli.run(lambda argv: print(os.environ.get('NPROC')))", env=environment | given)
+    assert ended(process)[:2] == (0, f"{threads}\n")
+
+
+def test_silence_is_told_until_something_comes(capsys):
+    with Watchdog("step", minutes=0.005) as watchdog:
+        watchdog.alive("step 3")
+        time.sleep(1)
+    assert "no step after step 3 for 0.005 minutes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("x = 1", "has no get_config()"),
+        ("def get_config(:", "invalid syntax"),
+        ("def get_config():\n    raise KeyError('gone')", "config.py:2: KeyError: 'gone'"),
+        ("def get_config():\n    return {}", "must return a TrainConfig, but returned a dict"),
+        (None, "config.py is not there"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path, content, expected):
+    if content is not None:
+        (tmp_path / "config.py").write_text(content)
+    command = [sys.executable, "-m", "lema_jax.train", f"--config={tmp_path / 'config.py'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert expected in done.stderr
