@@ -2,7 +2,7 @@
 
 Reads   attempts that `sample` made; of these, the wrong ones.
 Writes  corrections.jsonl: each names the wrong step, explains it and solves from there on; those that a keep rule
-        rejects are written too, with the rule's name. A chat teacher's replies are kept beside it
+        rejects are written too, with the fault's name. A chat teacher's replies are kept beside it
         (corrections.replies.jsonl), so the same command run again asks only for what is missing.
 
   python -m lema_jax.correct --attempts=attempts.jsonl --out=corrections.jsonl --teacher=reference
@@ -189,7 +189,16 @@ class _Counts:
             f" for {len(self.corrected):,} of {len(self.mistakes):,} mistakes"
         ]
         reasons = (*sorted(self.rejected.keys() - keep.RULES.keys()), *keep.RULES)
-        return "\n".join([*lines, *(f"  {self.rejected[why]:7,} rejected: {why}" for why in reasons)])
+        return "\n".join(
+            [
+                *lines,
+                *(f"  {self.rejected[why]:7,} rejected: {why}{_meaning(self.rejected[why], why)}" for why in reasons),
+            ]
+        )
+
+
+def _meaning(count: int, fault: str) -> str:
+    return f" ({records.FAULTS[fault].rstrip('.')})" if count and fault in records.FAULTS else ""
 
 
 # --- the reference teacher --------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def test_wrong_attempts_alone_are_corrected_in_their_order(tmp_path):
     said = succeeds(f"--attempts={attempts}", f"--out={tmp_path / 'c.jsonl'}", "--teacher=reference")
     assert "1 right, 12 wrong, 1 unparsed, 1 truncated" in said
     assert "12 of 12 corrections kept, for 12 of 12 mistakes" in said
-    assert "0 rejected: answer_is_gold" in said
+    assert "0 rejected: wrong_answer" in said
     rows = corrections(tmp_path / "c.jsonl")
     assert [row.attempt.id for row in rows] == [f"a{number}" for number in range(12)]
     for row in rows:

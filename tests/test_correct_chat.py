@@ -85,11 +85,11 @@ def test_each_bad_reply_is_written_with_its_reason(files, tmp_path):
     by_question = {attempt(n).problem.question: n for n in range(12)}
     bad = {
         0: (completion("I'm sorry, but I can't help with that."), "refusal"),
-        1: (completion(good[1].replace("answer is ", "answer is 1")), "answer_is_gold"),
-        2: (completion("Step 99." + good[2].partition(".")[2]), "step_exists"),
+        1: (completion(good[1].replace("answer is ", "answer is 1")), "wrong_answer"),
+        2: (completion("Step 99." + good[2].partition(".")[2]), "no_such_step"),
         3: (completion(good[3][:60], "length"), "length"),
         4: (completion("", "content_filter"), "content_filter"),
-        5: (completion(good[5].replace("Explanation: ", "Explanation: The given answer differs. ")), "no_leak"),
+        5: (completion(good[5].replace("Explanation: ", "Explanation: The given answer differs. ")), "tells_answer"),
         6: (completion("Looks fine to me!"), "no_step"),
     }  # fmt: skip
 

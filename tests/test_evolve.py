@@ -51,7 +51,7 @@ def correction(number: int, *, rejected: str = "", copy: int = 0) -> Correction:
 
 @pytest.fixture
 def files(tmp_path):
-    rows = [*(correction(n, copy=copy) for n in range(4) for copy in range(n)), correction(9, rejected="no_leak")]
+    rows = [*(correction(n, copy=copy) for n in range(4) for copy in range(n)), correction(9, rejected="tells_answer")]
     records.write(tmp_path / "corrections.jsonl", rows)
     return f"--corrections={tmp_path / 'corrections.jsonl'}", f"--out={tmp_path / 'evolved.jsonl'}", "--count=12"
 
@@ -177,7 +177,7 @@ def test_a_start_that_failed_leaves_no_files(files, tmp_path):
 
 
 def test_user_mistakes_get_one_clear_line(files, tmp_path):
-    records.write(tmp_path / "rejected.jsonl", [correction(9, rejected="no_leak")])
+    records.write(tmp_path / "rejected.jsonl", [correction(9, rejected="tells_answer")])
     out = f"--out={tmp_path / 'e.jsonl'}"
     assert "was kept" in fails(f"--corrections={tmp_path / 'rejected.jsonl'}", out, "--model=m")
     assert "needs --corrections" in fails(out, "--model=m")

@@ -185,12 +185,14 @@ def test_corrections_are_audited(tmp_path):
         id="a", problem=problem, student="small", sampling={}, prompt="", text="It is 3.", answer="3",
         verdict=Verdict.WRONG, prompt_tokens=1, completion_tokens=1,
     )  # fmt: skip
-    rows = [Correction(id=str(i), attempt=attempt, teacher="t", text="", rejected="explained" * i) for i in range(2)]
+    rows = [
+        Correction(id=str(i), attempt=attempt, teacher="t", text="", rejected="no_explanation" * i) for i in range(2)
+    ]
     records.write(tmp_path / "corrections.jsonl", rows)
     done = report(f"--corrections={tmp_path / 'corrections.jsonl'}", f"--out={tmp_path / 'c.html'}")
     assert done.returncode == 0, done.stderr
     assert "1 of 2 corrections are kept (50.0 %" in done.stdout
-    assert "explained" in (tmp_path / "c.html").read_text()
+    assert "no_explanation" in (tmp_path / "c.html").read_text()
 
 
 def test_scores_say_how_well_each_checkpoint_tells_right_paths_from_wrong_ones(tmp_path):

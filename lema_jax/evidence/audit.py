@@ -17,7 +17,7 @@ from markupsafe import Markup
 from lema_jax import records
 from lema_jax.errors import UserError
 from lema_jax.evidence import charts, groups, page, stats, table
-from lema_jax.records import Correction, Problem
+from lema_jax.records import FAULTS, Correction, Problem
 from lema_jax.tasks.steps import split_steps
 
 READ = 30  # rows drawn to be read
@@ -201,6 +201,9 @@ def html(found: Audit, corrections: Iterable[Correction], name: str, *, seed: in
         lead=f"{overall.n:,} corrections of {found.attempts:,} wrong attempts",
         finding=_finding(found),
         filters=charts.bars({"all": overall.n, **_most(found.rejected), "kept": overall.count}, "corrections"),
+        faults=[
+            (fault, f"{n:,}", FAULTS.get(fault, "In the endpoint's words.")) for fault, n in found.rejected.items()
+        ],
         positions=charts.bars(positions, "kept corrections") if positions else None,
         rates=[(key, _rate_plot(rates)) for key, rates in found.rates.items()],
         usage=[(name, f"{total:,.10g}") for name, total in found.usage.items()],

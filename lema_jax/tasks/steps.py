@@ -15,7 +15,7 @@ _TEN = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", 
 _WORDS = {word: i for i, word in enumerate(_TEN, start=1)}
 _NUMBER = rf"(?P<number>\d{{1,3}}|{'|'.join(_WORDS)})"
 _AGAIN = r"(?:corrected|correct|revised|fixed|new|updated|correction)"
-# `Step 2:`, `**Step 2**`, `Corrected Step #2.1 — `, `Step 2 (corrected):`, `\textbf{Step 2:}`, or of a list `2.`, `(2)`;
+# `Step 2:`, `**Step 2**`, `Corrected Step #2.1 — `, `Step 2 (corrected):`, `\textbf{Step 2:}`, of a list `2.`, `(2)`;
 # not the 64 of `64.00` or the 5 of `5 apples`.
 _LABEL = re.compile(
     r"(?:[-*•+>]\s+)?(?:\#{1,6}\s*)?(?:\*{1,3}|__|\\textbf\{)?\s*"

@@ -100,14 +100,79 @@ _TOKEN = re.compile(
 )
 _SIGNS = frozenset("+-−*×/÷^")
 _SYMBOLS = {"times": " * ", "over": " / ", "plus": " + ", "minus": " - ", "power": " ** "}
-_LINKS = frozenset("of the a an his her their its my our your these those that all".split())
+_LINKS = frozenset(
+    ["of", "the", "a", "an", "his", "her", "their", "its", "my", "our", "your", "these", "those", "that", "all"]
+)
 _GLUED_UNITS = frozenset(
-    "mm cm dm km kg mg ml cl lb lbs oz ft yd yds mi hr hrs min mins sec secs mph kph kw kwh am pm sq cc gb mb kb tb"
-    " hours hour minutes minute seconds second days day weeks week months month years year miles mile inches inch feet"
-    " foot yards yard meters metres cents cent dollars dollar people".split()
+    [
+        "mm",
+        "cm",
+        "dm",
+        "km",
+        "kg",
+        "mg",
+        "ml",
+        "cl",
+        "lb",
+        "lbs",
+        "oz",
+        "ft",
+        "yd",
+        "yds",
+        "mi",
+        "hr",
+        "hrs",
+        "min",
+        "mins",
+        "sec",
+        "secs",
+        "mph",
+        "kph",
+        "kw",
+        "kwh",
+        "am",
+        "pm",
+        "sq",
+        "cc",
+        "gb",
+        "mb",
+        "kb",
+        "tb",
+        "hours",
+        "hour",
+        "minutes",
+        "minute",
+        "seconds",
+        "second",
+        "days",
+        "day",
+        "weeks",
+        "week",
+        "months",
+        "month",
+        "years",
+        "year",
+        "miles",
+        "mile",
+        "inches",
+        "inch",
+        "feet",
+        "foot",
+        "yards",
+        "yard",
+        "meters",
+        "metres",
+        "cents",
+        "cent",
+        "dollars",
+        "dollar",
+        "people",
+    ]
 )
 _COMMENT = re.compile(r"\([^()=+*×^/§]{0,200}[A-Za-z]{2}[^()=+*×^/§]{0,200}\)")
-_LABELS = frozenset("day days week weeks month year step number level grade row line part".split())
+_LABELS = frozenset(
+    ["day", "days", "week", "weeks", "month", "year", "step", "number", "level", "grade", "row", "line", "part"]
+)
 _FACTOR = re.compile(r"(?<=[\d)])[(\[][\d+*×/. -]+[)\]]")  # `4(7)` is a product
 # Units that one number may be told in, by the quantity they measure: 2 hours + 30 minutes = 150 minutes.
 _UNITS = {

@@ -1,8 +1,9 @@
 """The keep rules: which corrections are good enough to learn from.
 
-A rule is a named pure function of the attempt and of the reply's parts; it says whether the correction passes. The
-paper kept a correction when its final answer equals gold (section 2.1); the other rules catch what that one lets
-through: a reply that names no step of the attempt, rewrites what it claimed to keep, or was told the answer.
+A rule is a pure function of the attempt and of the reply's parts; it says whether the correction passes. RULES names
+each by the fault that it finds; `records.FAULTS` says what every name means. The paper kept a correction when its final
+answer equals gold (section 2.1); the other rules catch what that one lets through: a reply that names no step of the
+attempt, rewrites what it claimed to keep, was told the answer, or has a label left in a step.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from typing import Any
 
 from lema_jax import tasks
 from lema_jax.records import Attempt, Correction, Verdict
-from lema_jax.tasks.steps import split_steps
+from lema_jax.tasks.steps import label, split_steps
 from lema_jax.teacher.claims import claims
 from lema_jax.teacher.parse import Parts, parse
 from lema_jax.teacher.prompting import asks_step
@@ -46,9 +47,14 @@ def correction(
         explanation=parts.explanation,
         steps=parts.steps,
         answer=tasks.grade(attempt.problem, "\n".join(parts.steps), truncated=False)[0],
-        rejected=failed or parts.flaw or first_broken(attempt, parts),
+        rejected=failed or _flaw(parts, usage or {}) or first_broken(attempt, parts),
         usage=usage or {},
     )
+
+
+def _flaw(parts: Parts, usage: dict[str, Any]) -> str:
+    """The parser's flaw; a reply that the endpoint says ended by itself was not cut off."""
+    return "no_answer" if parts.flaw == "cut_off" and usage.get("finish") == "stop" else parts.flaw
 
 
 def cut_at_step(row: Correction) -> Correction:
@@ -137,11 +143,29 @@ def no_leak(attempt: Attempt, parts: Parts) -> bool:
     return not told and not gold
 
 
+def unlabelled(attempt: Attempt, parts: Parts) -> bool:
+    """No label, heading, or half of one is left in a step or in the explanation."""
+    return not any(_LEFT.search(step) or label(step) for step in parts.steps) and not _LEFT.search(parts.explanation)
+
+
 RULES: dict[str, Callable[[Attempt, Parts], bool]] = {
-    rule.__name__: rule
-    for rule in (answer_is_gold, step_exists, keeps_prefix, starts_at_step, changes_step, explained, no_leak)
+    "wrong_answer": answer_is_gold,
+    "no_such_step": step_exists,
+    "rewrites_kept_steps": keeps_prefix,
+    "starts_elsewhere": starts_at_step,
+    "same_step": changes_step,
+    "no_explanation": explained,
+    "tells_answer": no_leak,
+    "label_left": unlabelled,
 }
 
+_LEFT = re.compile(
+    r"^\s*(?:[*_#>\s]*(?:step\s*\d+(?:\.\d+)?\s*(?:[:.)—–]|$)|(?:incorrect|wrong) steps?\b[^.:]{0,20}:|explanation\s*:"
+    r"|(?:here is |the )*(?:correct(?:ed)?|revised|fixed) (?:solution|steps?)\b[^.:]{0,40}:|corrections?\s*:)"
+    r"|#{1,3}\s|#{5,6}\s|```|[—–:}\]]|\*\*\s|\d+\.\d+\s*:)"
+    r"|(?:[.!?:*}]|\*\*)\s+\**step\s*\d+(?:\.\d+)?\**\s*:|```|</?think|\"\s*:\s*[\[{\"]|(?<!\*)\*\*$(?<!\S\*\*)",
+    re.IGNORECASE,
+)
 _GOLD = re.compile(r"\bgold", re.IGNORECASE)
 _TOLD = re.compile(
     r"\bground[- ]truth|\banswer key|\b(?:given|expected|provided|reference) (?:final |correct )?answer"

@@ -134,7 +134,7 @@ def _in_prose(text: str) -> tuple[str, str]:
         return text, ""
     sentences = [(found.end()) for found in _SENTENCES.finditer(text)]
     places = [0, *sentences, len(text)]
-    for start, end in zip(places, places[1:]):
+    for start, end in itertools.pairwise(places):
         if _OUGHT.search(text, start, end) or label(text[start:end].strip()):
             return (text[:start] if text[:start].strip() else text[start:end]), text[start:]
     first = places[1]
@@ -173,7 +173,8 @@ _LABELLED = re.compile(
     re.IGNORECASE,
 )
 _JUDGES = re.compile(
-    rf"[\s:*_)\]}},.—–-]*+(?:(?:is|are|was|seems?|looks?|has|have|contains?|appears?)\s+)?(?:(?:an?|the|also|to be|not|in)\s+){{0,3}}"
+    rf"[\s:*_)\]}},.—–-]*+(?:(?:is|are|was|seems?|looks?|has|have|contains?|appears?)\s+)?"
+    rf"(?:(?:an?|the|also|to be|not|in)\s+){{0,3}}"
     rf"(?:(?P<good>correct|right|fine|ok(?:ay)?|good|valid|accurate|true|unchanged|✓|✔|✅)|(?P<bad>{_FAULT}|❌|✗|✘))",
     re.IGNORECASE,
 )
@@ -215,7 +216,8 @@ def _in_digits(text: str) -> str:
 # --- the corrected steps ----------------------------------------------------------------------------------------------
 
 _INLINE_STEP = re.compile(
-    r"(?<!\bfrom)(?<!\bin)(?<!\bof)(?<!\bto)(?<!\bsee)(?<!\bat)(?<!\bby)(?<!\band)(?<!\bor)(?<!\bwith)(?<!\()"
+    r"(?<!\bfrom)(?<!\bin)(?<!\bof)(?<!\bto)(?<!\bsee)(?<!\bat)(?<!\bby)(?<!\band)(?<!\bor)(?<!\bwith)(?<![-*•+>#|(])"
+    r"(?<![Cc]orrect)(?<![Cc]orrected)(?<![Rr]evised)(?<![Ff]ixed)(?<![Uu]pdated)(?<![Ii]ncorrect)(?<![Ww]rong)"
     r"(?<![ \t])[ \t]++(?=(?:\*\*|\\textbf\{)?Step \d{1,3}(?:\.\d{1,2})?(?:\*\*)?\s?:)"
 )
 _CONCLUSION = re.compile(r"^\W*(?:(?:so|thus|therefore|hence),?\s)?the (?:final )?answer is\b", re.IGNORECASE)

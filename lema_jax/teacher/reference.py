@@ -1,9 +1,10 @@
 """The reference teacher: corrects offline, from the gold rationale, what a paid teacher would correct from knowledge.
 
 It stands in for a chat model on tasks whose rationale tells its arithmetic (GSM8K, our own word problems), not where
-that is LaTeX (MATH); attempts may be LaTeX. A step is wrong when a sum it claims does not hold, or when it computes a value that the gold rationale has no use for and that
-leads to none of the rationale's values either. When every value is of use, the path stopped short: then the step after
-the last useful value is wrong. The corrected steps are the gold ones that the kept steps have not reached.
+that is LaTeX (MATH); attempts may be LaTeX. A step is wrong when a sum it claims does not hold, or when it computes a
+value that the gold rationale has no use for and that leads to none of the rationale's values either. When every value
+is of use, the path stopped short: then the step after the last useful value is wrong. The corrected steps are the gold
+ones that the kept steps have not reached.
 """
 
 import collections

@@ -58,7 +58,9 @@ def _fields(value: dict[str, Any], inside: str = "", depth: int = 0) -> Iterator
     """The entries with their keys; of an object in the object its own entries, but a solution is one."""
     for name, one in value.items():
         key = _key(name)
-        solution = _SOLUTION.search(key) and isinstance(one, dict) and _lines(one)
+        inner = [_key(name) for name in one if name.isalpha() or "_" in name] if isinstance(one, dict) else []
+        whole = any(_STEP.search(name) or _EXPLANATION.search(name) for name in inner)  # the reply, by another name
+        solution = isinstance(one, dict) and not whole and _SOLUTION.search(key) and _lines(one)
         if isinstance(one, dict) and not solution and depth < _DEEPEST:
             yield from _fields(one, key, depth + 1)
         elif key in ("number", "index", "id", "value") and inside:
@@ -66,7 +68,7 @@ def _fields(value: dict[str, Any], inside: str = "", depth: int = 0) -> Iterator
         else:
             yield key, one
             if solution:
-                yield from ((_key(inner), text) for inner, text in one.items() if _ANSWER.search(_key(inner)))
+                yield from ((_key(name), text) for name, text in one.items() if _ANSWER.search(_key(name)))
 
 
 _DEEPEST = 8

@@ -283,7 +283,7 @@ def test_a_task_without_gold_says_what_to_give(tmp_path: Path, task: dict[str, l
     ("fields", "why"),
     [
         ({"limits": Limits(prompt=3)}, "chain of thought: 40 rows, 40 over-long; 0 left"),
-        ({"limit": 3, "arm": "lema", "rejected": "explained"}, "corrections: 30 rows, 30 rejected; 0 left"),
+        ({"limit": 3, "arm": "lema", "rejected": "no_explanation"}, "corrections: 30 rows, 30 rejected; 0 left"),
     ],
 )
 def test_nothing_left_names_the_filter(tmp_path: Path, corrections: Path, fields: dict[str, Any], why: str) -> None:

@@ -63,7 +63,7 @@ def test_kept_corrections_that_name_a_step(tmp_path: Path) -> None:
     file = tmp_path / "corrections.jsonl"
     made = [
         rows.correction(),
-        rows.correction(rejected="answer_is_gold"),
+        rows.correction(rejected="wrong_answer"),
         rows.correction(step=None),
         rows.correction(step=9),
     ]

@@ -25,10 +25,10 @@ def correction(number, rejected="", student="small", step=2, teacher="reference"
 
 ROWS = [
     correction(0, usage={"completion_tokens": 10, "cost_usd": 0.5, "finish": "stop"}),
-    correction(1, "answer_is_gold", student="big", level=2, usage={"completion_tokens": 5}),
+    correction(1, "wrong_answer", student="big", level=2, usage={"completion_tokens": 5}),
     correction(1, student="big", level=2, teacher="gpt", step=3),
-    correction(2, "explained", level=10),
-    correction(3, "answer_is_gold", step=None, steps=()),
+    correction(2, "no_explanation", level=10),
+    correction(3, "wrong_answer", step=None, steps=()),
 ]
 
 
@@ -36,7 +36,7 @@ def test_counts_add_up():
     found = audit.audit(ROWS)
     assert (found.overall.count, found.overall.n) == (2, 5)
     assert (found.attempts, found.attempts_corrected) == (4, 2)
-    assert found.rejected == {"answer_is_gold": 2, "explained": 1}
+    assert found.rejected == {"wrong_answer": 2, "no_explanation": 1}
     assert found.overall.count + sum(found.rejected.values()) == found.overall.n
     assert found.steps == {2: 1, 3: 1}
     assert found.usage == {"completion_tokens": 15, "cost_usd": 0.5}
@@ -54,7 +54,7 @@ def test_agreement_with_the_steps_that_people_marked():
     assert audit.audit(ROWS).agreement == {}
     rows = [
         correction(0, marks=(2, 2, 3)),
-        correction(0, "explained", marks=(2, 2, 3), teacher="gpt", step=4),
+        correction(0, "no_explanation", marks=(2, 2, 3), teacher="gpt", step=4),
         correction(1, "no_step", marks=(1,), step=None),
         correction(2, marks=()),
     ]
@@ -113,7 +113,7 @@ def test_many_reasons_of_rejection_are_gathered_none_lost():
 def test_terminal_says_the_same():
     said = audit.text(audit.audit(ROWS))
     assert "2 of 5 corrections are kept (40.0 %" in said
-    assert "answer_is_gold" in said
+    assert "wrong_answer" in said
 
 
 def test_an_empty_file_is_refused(tmp_path):

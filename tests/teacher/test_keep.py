@@ -36,16 +36,16 @@ def test_a_good_correction_breaks_no_rule():
 @pytest.mark.parametrize(
     ("rule", "change"),
     [
-        ("answer_is_gold", {"steps": (*GOOD.steps[:-1], "The answer is 8.")}),
-        ("answer_is_gold", {"steps": GOOD.steps[:-1]}),
-        ("step_exists", {"named": (2, 4)}),
-        ("keeps_prefix", {"steps": ("So 3 * 4 = 13 and 13 - 6 = 7.", "The answer is 7.")}),
-        ("changes_step", {"steps": ("he gives 5 away: 12+5 = 17", "No: 12 - 5 = 7.", "The answer is 7.")}),
-        ("explained", {"explanation": ""}),
-        ("explained", {"explanation": "..."}),
-        ("no_leak", {"explanation": "The given answer is 7, so this is wrong."}),
-        ("no_leak", {"explanation": "It misses the gold."}),
-        ("no_leak", {"steps": ("By the ground truth he keeps 12 - 5 = 7.", "The answer is 7.")}),
+        ("wrong_answer", {"steps": (*GOOD.steps[:-1], "The answer is 8.")}),
+        ("wrong_answer", {"steps": GOOD.steps[:-1]}),
+        ("no_such_step", {"named": (2, 4)}),
+        ("rewrites_kept_steps", {"steps": ("So 3 * 4 = 13 and 13 - 6 = 7.", "The answer is 7.")}),
+        ("same_step", {"steps": ("he gives 5 away: 12+5 = 17", "No: 12 - 5 = 7.", "The answer is 7.")}),
+        ("no_explanation", {"explanation": ""}),
+        ("no_explanation", {"explanation": "..."}),
+        ("tells_answer", {"explanation": "The given answer is 7, so this is wrong."}),
+        ("tells_answer", {"explanation": "It misses the gold."}),
+        ("tells_answer", {"steps": ("By the ground truth he keeps 12 - 5 = 7.", "The answer is 7.")}),
     ],
 )
 def test_each_fault_breaks_its_rule_alone(rule, change):
@@ -55,14 +55,14 @@ def test_each_fault_breaks_its_rule_alone(rule, change):
 
 
 def test_a_step_that_the_attempt_lacks():
-    assert broken(dataclasses.replace(GOOD, named=(4,), first=4)) == ["step_exists"]
-    assert "step_exists" in broken(dataclasses.replace(GOOD, named=(0,)))
+    assert broken(dataclasses.replace(GOOD, named=(4,), first=4)) == ["no_such_step"]
+    assert "no_such_step" in broken(dataclasses.replace(GOOD, named=(0,)))
 
 
 def test_a_solution_from_another_step():
-    assert broken(dataclasses.replace(GOOD, first=3)) == ["starts_at_step"]
+    assert broken(dataclasses.replace(GOOD, first=3)) == ["starts_elsewhere"]
     rewritten = dataclasses.replace(GOOD, first=1, steps=("Tom has a dozen.", *GOOD.steps))
-    assert broken(rewritten) == ["keeps_prefix", "starts_at_step"]
+    assert broken(rewritten) == ["rewrites_kept_steps", "starts_elsewhere"]
 
 
 @pytest.mark.parametrize("first", [1, None])
@@ -88,13 +88,13 @@ def test_rounding_is_no_contradiction():
 def test_gold_may_be_what_the_question_is_about():
     of = attempt(question="How many gold coins does Tom keep?")
     assert broken(dataclasses.replace(GOOD, explanation="He gives gold coins away."), of) == []
-    assert broken(dataclasses.replace(GOOD, explanation="The gold answer is 7."), of) == ["no_leak"]
+    assert broken(dataclasses.replace(GOOD, explanation="The gold answer is 7."), of) == ["tells_answer"]
 
 
 def test_without_a_named_step_only_the_rest_is_ruled():
     assert broken(dataclasses.replace(GOOD, named=(), first=None)) == []
     same = Parts((), "Nothing to mend.", None, STEPS)
-    assert broken(same, attempt(gold="17")) == ["changes_step"]
+    assert broken(same, attempt(gold="17")) == ["same_step"]
 
 
 step_texts = st.lists(st.text(max_size=40), max_size=6)

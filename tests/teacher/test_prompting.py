@@ -70,7 +70,7 @@ class TestWorkedExamplesOfMathematics:
             assert not parts.flaw
             wrong = attempt(problem(gold=answer(parts.steps)), original)
             assert {name for name, passes in keep.RULES.items() if not passes(wrong, keep.align(wrong, parts))} <= (
-                {"answer_is_gold"} if family == "math" else set()  # whose grader is another
+                {"wrong_answer"} if family == "math" else set()  # whose grader is another
             )
             assert answer(split_steps(original)) != answer(parts.steps)
 
