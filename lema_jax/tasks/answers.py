@@ -37,11 +37,10 @@ def final_number(text: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """The only number in the last sentence of a text, in canonical form; None where that has none or several."""
-    sentence = re.split(r"(?<=[.!?])\s+|\n", text.rstrip())[-1]
-    if len(sentence) > _LONGEST:
+    *before, sentence = re.split(r"(?<=[.!?])\s+|\n", presentation.document(text[-_LONGEST:]).rstrip())
+    if not before and len(text) > _LONGEST:  # its beginning is not seen
         return None
-    plain = _plain(sentence)
-    several = len(_QUANTITY.findall(plain)) > 1 or len(re.findall(r"\d+(?:[.,]\d+)*", plain)) > 1
+    several = len(re.findall(r"\d+(?:[.,]\d+)*", sentence)) > 1
     return None if several else canonical(sentence)
 
 

@@ -20,6 +20,7 @@ from tests.data import rows
         ("So 3 + 4 = 7.", None),
         ("It is 7. I hope that this helps!", None),
         ("between 3-4 hours", None),
+        ("There are 3 of them, " + "and more " * 60 + "so 7 in all.", None),
         ("", None),
         ("Well.", None),
     ],
