@@ -56,6 +56,7 @@ def run(
         return code
 
     threads_for_virtual_devices()
+    code: str | int | None
     with interrupts.guarded(codes):
         try:
             app.run(within, flags_parser=parse)
@@ -149,7 +150,7 @@ def _name() -> str:
 # --- flags ------------------------------------------------------------------------------------------------------------
 
 
-def define_paths(name: str, default: list[str] | None, help: str, **how: bool) -> flags.FlagHolder:
+def define_paths(name: str, default: list[str] | None, help: str, **how: Any) -> flags.FlagHolder:
     """A flag that lists paths, separated by commas. A comma belongs to a name where a path with it exists, or where the
     name stands in double quotes; a path may begin with `jsonl:` and end with `@step`."""
     return flags.DEFINE(_PathsParser(), name, default, help, serializer=flags.CsvListSerializer(","), **how)

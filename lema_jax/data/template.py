@@ -120,12 +120,12 @@ def _serve(questions: IO[str], answers: IO[str]) -> None:
         signal.alarm(2 * round(_SECONDS))  # a caller that was killed ends nothing any more
         question = json.loads(line)
         try:
-            texts, _ = render_jinja_template(
+            texts = render_jinja_template(
                 [question["messages"]],
                 chat_template=question["template"],
                 add_generation_prompt=True,
                 **question["special"],
-            )
+            )[0]
             if len(texts[0]) > _LONGEST:
                 break
             answer = {"text": texts[0]}

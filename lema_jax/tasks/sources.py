@@ -8,7 +8,7 @@ import os
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str,
     Raises:
       UserError: `file:line` and what is wrong: no UTF-8, no JSON object, a key missing.
     """
-    opened = gzip.open if path.suffix == ".gz" else open
+    opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
         with opened(path, "rb") as file:

@@ -89,11 +89,11 @@ def _split_at_solution(text: str) -> tuple[str, str]:
     explained = _EXPLANATION.search(text)
     start = explained.end() if explained else 0
     headings = list(_SOLUTION.finditer(text, start))
-    found = next((one for one in headings if not _gives_answer(text, one)), None) or (headings or [None])[0]
-    if found:
+    if headings:
+        found = next((one for one in headings if not _gives_answer(text, one)), headings[0])
         return text[: found.start()], text[found.end() :]
-    if found := _OPEN_LINE.search(text, start):
-        return text[: found.start()], text[found.start() :]  # a lone brace belongs to the solution
+    if brace := _OPEN_LINE.search(text, start):
+        return text[: brace.start()], text[brace.start() :]  # a lone brace belongs to the solution
     return _split_at_label(text, start)
 
 
@@ -199,11 +199,11 @@ def _naming(head: str) -> tuple[tuple[int, ...], str]:
         rank = 0 if good else 3 if labelled else 2 if bad else 1
         if rank and (best is None or rank > best[0] or rank == best[0] == 3):
             best = rank, found
-    found = best[1] if best else _BARE_NUMBER.search(before)
-    named = tuple(int(number) for number in re.findall(r"\d+", found.group(1))) if found else ()
+    naming = best[1] if best else _BARE_NUMBER.search(before)
+    named = tuple(int(number) for number in re.findall(r"\d+", naming.group(1))) if naming else ()
     if explained:
         return named, head[explained.end() :]
-    return named, before[found.end() :].lstrip(" .:*_)]}\n—–-") if found else ""
+    return named, before[naming.end() :].lstrip(" .:*_)]}\n—–-") if naming else ""
 
 
 def _in_digits(text: str) -> str:

@@ -99,7 +99,7 @@ class TrainConfig:
         found = ranges.problems(self)
         for field in dataclasses.fields(self):
             part = getattr(self, field.name)
-            if dataclasses.is_dataclass(part):
+            if hasattr(part, "problems"):
                 found += [f"{field.name}.{problem}" for problem in part.problems()]
         return found
 
