@@ -194,8 +194,8 @@ def test_other_kinds_of_adapters_are_refused_with_the_way_out(kind, tmp_path):
 @pytest.mark.parametrize(
     ("targets", "named"),
     [
-        (["q_proj", "lm_head", "embed_tokens"], "lm_head, model.embed_tokens"),
-        (["embed_tokens"], "model.embed_tokens"),
+        (["q_proj", "lm_head", "embed_tokens"], r"lm_head, model\.embed_tokens"),
+        (["embed_tokens"], r"(model\.)?embed_tokens"),
         (["lm_head"], "lm_head"),
         (r".*_proj|lm_head", "lm_head"),
     ],
