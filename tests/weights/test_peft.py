@@ -189,7 +189,7 @@ def test_the_authors_layout_loads(tmp_path):
         ({"use_dora": True}, "use_dora"),
         ({"modules_to_save": ["lm_head"]}, "lacks lm_head, which adapter_config.json has among modules_to_save"),
         ({"bias": "all"}, "bias='all'"),
-        ({"rank_pattern": {"q_proj": 2}}, "layers.0.self_attn.q_proj.lora_A.weight: [4, 32], not [2, 32]"),
+        ({"rank_pattern": {"q_proj": 2}}, "layers.0.self_attn.q_proj.lora_A.weight [4, 32], not [2, 32]"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights='pissa_niter_4'"),
         ({"peft_type": "IA3"}, "peft_type='IA3'"),
         ({"r": 0}, "r=0"),
