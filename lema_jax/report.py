@@ -112,7 +112,7 @@ def _tokens(folder: Path, rows: Sequence[Example]) -> list[list[data_set.Token]]
     words = tokenizer.load(folder)
     encoded = encode.encode(rows, words, encode.Limits(None, None, None))
     return [
-        [(words.decode([int(id)]), bool(weight)) for id, weight in zip(one.tokens, one.weights)]
+        [(str(words.decode([int(id)])), bool(weight)) for id, weight in zip(one.tokens, one.weights)]
         for one in encoded
         if one is not None
     ]
