@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
     if _STUDENT.value in published.NAMES:
         _take_published(_problems())
         return
-    prompt = prompts.style(_PROMPT_STYLE.value, _EXAMPLES.value, _as_chat)
+    prompt = prompts.style(_PROMPT_STYLE.value, _EXAMPLES.value, _as_chat())
     asked = [(problem, prompt(problem)) for problem in _problems()]
     if _STUDENT.value == "openai":
         _sample_endpoint(asked)
@@ -171,13 +171,13 @@ def _problems() -> list[Problem]:
     return problems if _STUDENT.value in published.NAMES else problems[: _LIMIT.value]
 
 
-def _as_chat(message: str) -> str:
-    """A user's message as the student reads it: an endpoint as it is, a checkpoint by its own template."""
-    if _STUDENT.value == "openai":
-        return message
+def _as_chat() -> Callable[[str], str]:
+    """What makes of a user's message what the student reads: an endpoint as it is, a checkpoint by its own template."""
+    if _STUDENT.value == "openai" or _PROMPT_STYLE.value != "chat":
+        return lambda message: message
     from lema_jax.data import tokenizer  # it loads transformers, which an endpoint's user need not wait for
 
-    return tokenizer.as_chat(message, tokenizer.load(_CHECKPOINT.value))
+    return functools.partial(tokenizer.as_chat, tokenizer=tokenizer.load(_CHECKPOINT.value))
 
 
 def _wanted(
