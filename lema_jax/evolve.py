@@ -75,7 +75,8 @@ def main(argv: Sequence[str]) -> None:
         if not outcome.stopped:
             outcome += where.ask(lambda: _answer_requests(questions), replies, _is_answered)
         problems = [problem for new in questions if (problem := _problem(new, replies, left_out))]
-    records.write(_OUT.value, problems)
+    if problems:
+        records.write(_OUT.value, problems)
     print(f"{_OUT.value}: {len(problems):,} new problems from {len(seeds):,} seeds")
     for why, count in left_out.items():
         print(f"  {count:7,} left out: {why}")

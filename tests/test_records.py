@@ -233,6 +233,15 @@ def test_a_command_that_fails_before_its_first_row_leaves_nothing(tmp_path: Path
     assert (tmp_path / "kept.jsonl").exists()
 
 
+def test_a_file_without_rows_is_not_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "rows.jsonl"
+    with Appender(path, Problem):
+        assert path.exists()
+    with Appender(path, Problem) as file:
+        records.write(file.path, [])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("before")
