@@ -37,7 +37,7 @@ def test_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, c
     assert list(records.read(path, Example)) == rows
     with Appender(path.with_name("appended.jsonl"), Example) as appender:
         appender.append(*rows)
-    assert path.with_name("appended.jsonl").read_bytes() == path.read_bytes()
+        assert path.with_name("appended.jsonl").read_bytes() == path.read_bytes()
 
 
 def test_ids_are_of_everything_and_of_nothing_else() -> None:
