@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import pydantic
 
-from lema_jax import storage
+from lema_jax import interrupts, storage
 from lema_jax.errors import UserError
 
 
@@ -190,8 +190,8 @@ class Appender(Generic[R]):
 
     Opening it finds what is there (`rows`). A torn last line (the trace of a kill while writing) is dropped, so its row
     is done again; any other malformed line is an error and the file is left as it was found. A lock keeps a second
-    process from writing the same file. A command that fails before it appends anything leaves no file behind where
-    there was none, nor folders made for it.
+    process from writing the same file. Where there was none and nothing is appended, no file is left, nor folders made
+    for it.
     """
 
     rows: Mapping[str, R]  # by id, in the order of the file; each is read when it is asked for
@@ -204,12 +204,15 @@ class Appender(Generic[R]):
             self._file = open(self.path, "ab+")  # noqa: SIM115 (held open for the life of the object)
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}; choose another place") from None
+        self._end = contextlib.ExitStack()
+        self._end.callback(self._file.close)
+        self._end.enter_context(interrupts.cleaning(self._remove_empty))
         try:
             _lock(self._file, self.path)
             _mend_last_line(self._file)
             self.rows = self._rows = _Rows(self.path, row)
         except BaseException:
-            self._close(failed=True)
+            self._end.close()
             raise
 
     def append(self, *rows: R) -> None:
@@ -250,15 +253,14 @@ class Appender(Generic[R]):
 
     def __exit__(self, *exc: object) -> None:
         self._rows.file.close()
-        self._close(failed=any(exc))
+        self._end.close()
 
-    def _close(self, failed: bool) -> None:
+    def _remove_empty(self) -> None:
         with contextlib.suppress(OSError):  # a folder that others have put something into stays
-            if failed and self.path in self._made and not self.path.stat().st_size:
+            if self.path in self._made and not self.path.stat().st_size:
                 self.path.unlink()
                 for folder in self._made[1:]:
                     folder.rmdir()
-        self._file.close()
 
 
 _ROWS_A_WRITE = 64

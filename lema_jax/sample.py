@@ -203,6 +203,7 @@ def _rounds(
     2407.13690, that are in proportion to difficulty). The draw repeats itself, so a rerun wants the same ones.
     """
     wanted = _wanted(asked, student, settings, lambda _: range(_SAMPLES.value))
+    _require_same_golds(file, wanted)
     answer(wanted)
     ids = [one.id for one in wanted]
     if _MAX_SAMPLES.value is None:
@@ -215,8 +216,21 @@ def _rounds(
         return range(_SAMPLES.value, _SAMPLES.value + -(-more * failed[problem.id] // _SAMPLES.value))
 
     wanted = _wanted(asked, student, settings, numbers)
+    _require_same_golds(file, wanted)
     answer(wanted)
     return ids + [one.id for one in wanted]
+
+
+def _require_same_golds(file: Appender[Attempt], wanted: Iterable[_Wanted | Attempt]) -> None:
+    """Refuses a file whose attempts were graded by other golds: a task's file may be changed, and keep its ids."""
+    for one in wanted:
+        if one.id in file.rows:
+            there = file.rows[one.id].problem
+            if (there.gold, there.choices) != (one.problem.gold, one.problem.choices):
+                raise UserError(
+                    f"{file.path} holds attempts at question {there.id} graded by the gold {there.gold[:60]!r}, but it "
+                    f"is {one.problem.gold[:60]!r} now; choose another --out, or remove the file"
+                )
 
 
 def _own_part(row: Attempt) -> Attempt:
@@ -259,6 +273,7 @@ def _take_published(problems: Sequence[Problem]) -> None:
     data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
     rows = published.attempts(_STUDENT.value, problems, data_dir, _LIMIT.value)
     with Appender(_OUT.value, Attempt) as file:
+        _require_same_golds(file, rows)
         file.extend(row for row in rows if row.id not in file.rows)
         _finish(file, [row.id for row in rows])
 

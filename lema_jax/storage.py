@@ -154,12 +154,15 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path, makes: bool = True) -> Iterator[Path]:
     """A fresh folder beside `out`, on this disk, that becomes it when all went well and is gone when not.
 
-    `out` must not exist, or be empty.
+    `out` must not exist, or be empty. `makes`: False in a process for which another of its job makes the folder.
     """
     beside = out.with_name(out.name + ".tmp")
+    if not makes:
+        yield beside
+        return
     remove = lambda: shutil.rmtree(beside, ignore_errors=True)
     remove()
     with interrupts.cleaning(remove):

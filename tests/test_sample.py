@@ -328,6 +328,29 @@ def test_a_start_that_failed_leaves_no_files(out):
     assert not out.with_suffix(".replies.jsonl").exists()
 
 
+def test_nothing_bought_leaves_no_empty_file_behind(out, tmp_path):
+    with Server(says("The answer is {}.")) as server:
+        fails(*chat_flags(server, out, "--max_tokens_total=1"))
+        assert not server.asked
+    assert not [path for path in tmp_path.iterdir() if not path.stat().st_size]
+    assert not out.exists()
+
+
+def test_attempts_that_another_gold_has_graded_are_left_alone(out, tmp_path):
+    """A task's file may be changed, and keep its ids."""
+    with Server(says("The answer is {}.")) as server:
+        flags = chat_flags(server, out, f"--problems={tmp_path / 'own.jsonl'}")
+        flags = [flag for flag in flags if not flag.startswith("--task")]
+        records.write(tmp_path / "own.jsonl", problems())
+        succeeds(*flags)
+        before = out.read_bytes()
+        changed = [row.model_copy(update={"gold": "77"}) for row in problems()]
+        records.write(tmp_path / "own.jsonl", changed)
+        assert "graded by the gold" in fails(*flags)
+        assert out.read_bytes() == before
+        assert len(server.asked) == 6
+
+
 def test_a_dry_run_asks_and_writes_nothing(out, tmp_path):
     with Server(says("?")) as server:
         said = succeeds(*chat_flags(server, out, "--dry_run", "--samples=3", "--usd_per_million=1,2"))
