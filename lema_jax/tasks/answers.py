@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from lema_jax.tasks import cues, expressions, presentation, thinking, units
+from lema_jax.tasks import cues, expressions, presentation, thinking, units, words
 
 _LONGEST = 400  # characters that a number and the words around it may have
 _MOST_DIGITS = 300
@@ -72,7 +72,7 @@ def same_number(answer: str, gold: str) -> bool:
     if one is None or other is None:
         return False
     if one.pair or other.pair:
-        return bool(one.pair and other.pair and _same_pair(one.pair, other.pair))
+        return bool(one.pair and other.pair and _same_pair(one, other))
     hundredfold = 100 if one.percent and not other.percent else 1
     return any(value in (wanted, wanted * hundredfold) for value in one.values for wanted in other.values)
 
@@ -103,6 +103,7 @@ _LATEX = _patterns(
     (r"\\approx(?![a-zA-Z])", "="),
     (r"\^\\circ|\\[()\[\]]|\\sim(?![a-zA-Z])", " "),
     (r"\\%", "%"),
+    (r"\A([^\w\\]*)\\[gl]e(?![a-zA-Z])", r"\1"),  # `\ge 5` is `at least 5`
 )
 _SIGNS = _patterns(
     (r"<<[^<>]*>>", ""),
@@ -126,7 +127,9 @@ _WORDS_OF_SIGNS = _patterns(
 _SIGN = re.compile(r"[<~$€£¥₹¢₽₩_*^]")
 _WORD_OF_SIGN = re.compile(r"per\s?cent|squared|minus|negative|plus|\d\s*x|\band\s", re.IGNORECASE)
 _LABEL = re.compile(
-    r"\W*(?:(?:step|part|question|problem|exercise|option|choice|case)\s*\d{1,3}\s*[:.)]|\(?[A-Ha-h][).:])\s+(?=.*\d)",
+    r"\W*(?:(?:step|part|question|problem|exercise|option|choice|case)\s*\d{1,3}\s*[:.)]|\(?[A-Ha-h][).:])\s+(?=.*\d)"
+    # `on page 3 of the book: 12`
+    r"|\W*(?:that|in|on|at|for|after|from|with|by|during|within)\b[^.:;=?!]{0,80}[a-zA-Z]:\s+(?=[^:]*$)(?=[-+$(]*\d)",
     re.IGNORECASE,
 )
 
@@ -187,6 +190,12 @@ _QUANTITY = re.compile(
 )
 _GROUPED = re.compile(r"\d{1,3}([, '])\d{3}(?:\1\d{3})*(?:\.\d+)?|\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?")
 _COMMA = re.compile(r"(?:\d{1,3}(?:([. ])\d{3})(?:\1\d{3})*|\d+),\d+|\d{1,3}(?:\.\d{3}){2,}")
+# `500 thousand` behind `1 million`; a number without a name follows at once.
+_SCALED = re.compile(
+    r"(?:,?\s*(?:and\s+)?(?=\d+\s+(?:hundred|thousand|million|billion)\b)|\s*)(\d{1,3})(?:\s+(hundred|thousand|million|billion)\b)?"
+    r"(?![\d.,]*\d)",
+    re.IGNORECASE,
+)
 _NAMED = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _SCALES = _NAMED | {"k": 10**3, "m": 10**6, "mil": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "tn": 10**12}
 _SEVERAL = re.compile(
@@ -198,7 +207,9 @@ _SEVERAL = re.compile(
 _NOT = re.compile(r"\W*(?:and\s)?(?:not|rather than|instead of)\b", re.IGNORECASE)
 _REMAINDER = re.compile(r"[^.\d]{0,30}\b(?:remainder|remaining|rem)\b|\s*[rR]\.?\s*\d")
 _ANOTHER_LABEL = re.compile(r"(?<=\s)\(?[b-hB-H2-9]\)\s*[-+]?\d")
-_PAIR = re.compile(r"(\d{1,6})\s?:\s?(\d{1,6})(?![\d:.]\d)(?:\s*([ap])\.?\s?m\b)?", re.IGNORECASE)
+_PAIR = re.compile(
+    r"(\d{1,6})\s?:\s?(\d{1,6})(?P<seconds>:[0-5]\d)?(?!\d|[:.]\d)(?:\s*(?P<half>[ap])\.?\s?m\b)?", re.IGNORECASE
+)
 _BARE = re.compile(rf"\s*[-+]?\s?(?:{_DECIMAL})\s*[.%]?\s*", re.VERBOSE)
 _UNREAD = re.compile(r"\\[a-zA-Z]")
 
@@ -223,8 +234,8 @@ def _read_plain(plain: str) -> _Reading | None:
         value = _in_words(plain)
         return None if value is None else _Reading(written(value), (value,))
     if pair := _PAIR.match(plain, found.start()):
-        half = f" {pair[3].lower()}m" if pair[3] else ""
-        return _Reading(f"{int(pair[1])}:{pair[2]}{half}", pair=pair)
+        half = f" {pair['half'].lower()}m" if pair["half"] else ""
+        return _Reading(f"{int(pair[1])}:{pair[2]}{pair['seconds'] or ''}{half}", pair=pair)
     if _REMAINDER.match(plain, found.end()) or _ANOTHER_LABEL.search(plain, found.end()):
         return None
     values, end = _measured(plain, found)
@@ -247,6 +258,16 @@ def _measured(plain: str, found: re.Match[str]) -> tuple[tuple[Fraction, ...], i
         return (), end
     if (found["scale"] or "").lower() == "dozen":
         return (value, value / 12), end
+    size = _SCALES.get((found["scale"] or "").lower(), 1)
+    while (
+        size > 1
+        and (part := _SCALED.match(plain, end))
+        and (share := _SCALES[part[2].lower()] if part[2] else 1) < size
+    ):
+        more = _decimal(part[1])
+        if more is None or more * share >= size:
+            break
+        value, size, end = value + (more * share if value > 0 else -more * share), share, part.end()
     if not _QUANTITY.search(plain, end):
         return (value,), end
     unit, unit_end = _unit(plain, end)
@@ -398,10 +419,12 @@ def written(value: Fraction) -> str:
     return f"{'-' * (value < 0)}{digits[:-places]}.{digits[-places:]}"
 
 
-def _same_pair(one: re.Match[str], other: re.Match[str]) -> bool:
-    """Times agree in both parts (and in a.m. or p.m. where both say it), ratios also when they reduce to the same."""
-    a, b, c, d = int(one[1]), int(one[2]), int(other[1]), int(other[2])
-    halves = {half.lower() for half in (one[3], other[3]) if half}
-    if halves or (len(one[2]) == len(other[2]) == 2 and max(b, d) < 60):
-        return (a, b) == (c, d) and len(halves) < 2
+def _same_pair(one: _Reading, other: _Reading) -> bool:
+    """Times agree in hours, minutes and seconds (20:34 is 8:34 pm), ratios also when they reduce to the same."""
+    assert one.pair is not None
+    assert other.pair is not None
+    marked = any(pair["half"] or pair["seconds"] for pair in (one.pair, other.pair))
+    if marked or all(len(pair[2]) == 2 and int(pair[2]) < 60 for pair in (one.pair, other.pair)):
+        return words.same_time(one.text, other.text)
+    a, b, c, d = int(one.pair[1]), int(one.pair[2]), int(other.pair[1]), int(other.pair[2])
     return a * d == b * c and (a, b) != (0, 0) != (c, d)

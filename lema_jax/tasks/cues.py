@@ -154,7 +154,7 @@ _REMARK = re.compile(
 )
 
 
-_JSON = re.compile(r"\s*(?:\"([^\"\n]*)\"|([^,}\n]*))")
+_JSON = re.compile(r"\s*(?:\"([^\"\n]*)\"|((?:[^,}\n]|,(?=\d{3}(?!\d)))*))")
 
 
 def _said(cue: re.Match[str], before: str, after: str) -> str:
@@ -261,7 +261,18 @@ def _foreign(names: dict[str, str], word: str) -> _Cue:
     linked = rf"[^.!?\n:=\d]{{0,60}}?(?:[:=—]|{start}(?:{link}){end})+:?"
     pattern = rf"{start}(?:{name}){end}(?:{linked}|[^\S\n]*-?[^\S\n]*(?=[-+$(]*\d))"
     words = re.sub(r"\(.*?\)", "", name).split("|")
-    return _Cue(words, re.compile(pattern, re.IGNORECASE), lambda cue, before, after: after)
+    return _Cue(words, re.compile(pattern, re.IGNORECASE), _said_abroad)
+
+
+def _said_abroad(cue: re.Match[str], before: str, after: str) -> str:
+    """`1250` of `1.250`, where the language of the cue separates thousands by points."""
+    if _OF_POINTS.match(cue.group()):
+        return _THOUSANDS.sub(lambda number: number.group().replace(".", ""), after)
+    return after
+
+
+_OF_POINTS = re.compile("antwort|lösung|endergebnis|respuesta|soluci|resposta|risposta|antwoord|jawaban", re.IGNORECASE)
+_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d]|\.\d)")
 
 
 _CUES = (

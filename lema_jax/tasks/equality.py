@@ -127,8 +127,8 @@ def _same_ratios(one: Form, other: Form) -> bool | None:
     if {one.kind, other.kind} == {"ratio", "time"}:
         time, ratio = (one, other) if one.kind == "time" else (other, one)
         return words.same_time(time.text, "".join(ratio.tokens))
-    if one.kind == other.kind and all(map(_may_be_time, (one, other))):
-        return one.tokens == other.tokens
+    if one.kind == other.kind and all(map(_may_be_time, (one, other))) and len(one.parts) * len(other.parts) < 9:
+        return words.same_time(*("".join(form.tokens) for form in (one, other)))
     if one.kind == other.kind and ("\\cdots",) in (part.tokens for part in (*one.parts, *other.parts)):
         return _each(one.parts, other.parts)
     parts = [
@@ -146,8 +146,10 @@ def _same_ratios(one: Form, other: Form) -> bool | None:
 
 
 def _may_be_time(ratio: Form) -> bool:
-    hours, minutes = ratio.tokens[0], ratio.tokens[-1]
-    return len(ratio.tokens) == 3 and len(hours) <= 2 and len(minutes) == 2 and minutes.isdigit() and int(minutes) < 60
+    """Whether it may be `20:34`, or `20:34:00`; of two ratios of three parts that stays open."""
+    hours, *rest = "".join(ratio.tokens).split(":")
+    sexagesimal = all(len(part) == 2 and part.isdigit() and int(part) < 60 for part in rest)
+    return hours.isdigit() and len(hours) <= 2 and len(rest) in (1, 2) and sexagesimal
 
 
 def _same_residues(one: Form, other: Form) -> bool | None:

@@ -2,7 +2,8 @@ r"""MATH (Hendrycks et al. 2021): 7,500 training and 5,000 test problems of comp
 
 Read from the publisher's folders (`MATH/train/algebra/0.json`, …) or from one line a problem (`math/train.jsonl`, the
 same objects with their path as `unique_id`): `{"problem": …, "level": "Level 5", "type": "Algebra", "solution": "…"}`.
-The gold answer is the content of the solution's last box.
+The gold answer is the content of the solution's last box, or of the last boxes that one sentence lists; where any one
+of them will do, it is `\text{either } A \text{ or } B`.
 """
 
 import functools
@@ -24,11 +25,12 @@ __all__ = ["SPLITS", "completion", "extract", "load", "paper", "prompt", "same"]
 _TAR = "https://people.eecs.berkeley.edu/~hendrycks/MATH.tar"
 _PRM800K = "https://github.com/openai/prm800k/raw/main/prm800k/math_splits/test.jsonl"
 _SOURCES = {
-    "train": sources.Source("math/train.jsonl", 7_500, "93a2d86420ed48a8", _TAR),
-    "test": sources.Source("math/test.jsonl", 5_000, "4fdc12dfafcfd78c", _TAR),
+    "train": sources.Source("math/train.jsonl", 7_500, "17a46f706325a086", _TAR),
+    "test": sources.Source("math/test.jsonl", 5_000, "b2832c6fd01fc32f", _TAR),
     "500": sources.Source("math/math500_prm800k_split.jsonl", 500, "2969309e2b1ef190", _PRM800K),
 }
 SPLITS = tuple(_SOURCES)
+_EITHER, _OR = "\\text{either }", " \\text{ or } "
 _LONGEST = 10_000  # characters that are looked at; an answer is far shorter
 _KEYS = ("problem", "level", "solution")
 
@@ -75,7 +77,13 @@ def extract(text: str, problem: Problem) -> str | None:
 
 
 def same(answer: str, gold: str) -> bool:
-    """Whether both are the same mathematically: by their forms, and where these do not tell, by computer algebra."""
+    r"""Whether both are the same mathematically: by their forms, and where these do not tell, by computer algebra.
+
+    To a gold `\text{either } A \text{ or } B` any one of them is the same, and the list of all.
+    """
+    if gold.startswith(_EITHER):
+        alternatives = gold.removeprefix(_EITHER).split(_OR)
+        return any(same(answer, one) for one in (*alternatives, ", ".join(alternatives)))
     answer, gold = _plain(answer), _plain(gold)
     if not answer.strip() or not gold.strip():
         return False
@@ -97,6 +105,7 @@ def paper(text: str, problem: Problem) -> bool:
 
 _DISPLAYED = re.compile(r"[\s:\w]{0,40}\\\[(.*?)\\\]", re.DOTALL)
 _FORMULAS = re.compile(r"\$.*\$|\\\(.*\\\)")
+_EQUAL_TO = re.compile(r"\s*=\s*[-+\d(\\][^\s]*")  # behind the formula: `$x$ = 34`
 _END = re.compile(r"\.(?=\s|$)|(?<=[a-z])[!?](?=\s|$)|\n|,?\s(?:because|since|which|where|(?:and\s)?not|rather than)\b")
 _MATTER = re.compile(r"[\d$\\]")  # a statement in words alone yields to any other
 _VALUE = re.compile(r"[^\d\n]*?\b(?:is|are|equals)\s+(?=[-+$\\(\[\d])")
@@ -120,7 +129,7 @@ def _statement(after: str) -> str:
     end = next((end for end in _END.finditer(line) if _outside(line[: end.start()])), None)
     sentence = line[: end.start()] if end else line
     if formulas := _FORMULAS.search(sentence):
-        return formulas.group()
+        return formulas.group() + (value[0] if (value := _EQUAL_TO.match(sentence, formulas.end())) else "")
     sentence = sentence.strip(" *")
     return (answers.canonical(sentence) if _PROSE.match(sentence) else None) or sentence
 
@@ -158,9 +167,22 @@ def _of_file(split: str, file: Path) -> dict[str, Any]:
     return row | {"unique_id": f"{split}/{file.parent.name}/{file.name}"}
 
 
+_ANY_WILL_DO = re.compile(r"\beither\b[^.]{0,40}\b(?:acceptable|accepted|correct)\b", re.IGNORECASE)
+
+
+def _gold(solution: str) -> str | None:
+    """The content of the last boxes, as a list, or as alternatives: points of which either will do, a numeral with its
+    base and without."""
+    boxes = cues.last_boxes(solution)
+    numerals = {box.partition("_")[0] for box in boxes}
+    if len(boxes) > 1 and (_ANY_WILL_DO.search(solution) or (len(numerals) == 1 and numerals.pop().isdigit())):
+        return _EITHER + _OR.join(boxes)
+    return ", ".join(boxes) if boxes else None
+
+
 def _problem(split: str, number: int, row: dict[str, Any], where: str) -> Problem:
     solution = str(row["solution"])
-    gold = str(row["answer"]) if "answer" in row else ", ".join(boxes) if (boxes := cues.last_boxes(solution)) else None
+    gold = str(row["answer"]) if "answer" in row else _gold(solution)
     if gold is None:
         raise UserError(f"{where}: solution: has no \\boxed{{…}}")
     level = re.fullmatch(r"Level (\d)", str(row["level"])) if not isinstance(row["level"], int) else [0, row["level"]]

@@ -274,7 +274,7 @@ _DECLARED = re.compile(r"\s*\\([a-zA-Z]+)")
 _NEXT_LINE = re.compile(
     r"\*?(?:\[-?[\d.]+\s*[a-z]{2}\])?\s*(?P<goes_on>&?\s*(?:=|\\(?:end|to|Rightarrow|implies)\b|$))?"
 )
-_DISPLAY = re.compile(r"\\\[((?:[^\\]|\\[^\[\]])*+)\\\]")
+_DISPLAY = re.compile(r"(?<!\\)\\\[((?:[^\\]|\\[^\[\]])*+)\\\]")
 
 
 def _latex(text: str) -> str:

@@ -5,6 +5,7 @@ left out. Only where both answers name units of one dimension and different size
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -111,6 +112,23 @@ def compound(expression: Sequence[str]) -> tuple[tuple[str, ...], Unit] | None:
             return None
         total += ["+", "(", *quantity, ")", "*", str(share.numerator), "/", str(share.denominator)]
     return tuple(total), first
+
+
+def scaled(expression: Sequence[str]) -> tuple[str, ...] | None:
+    """`1 million 500 thousand` as a sum; None when it is none, with ever smaller names of numbers."""
+    numbers, names = expression[::2], [token.lstrip(tokens.WORD).lower() for token in expression[1::2]]
+    powers = [_SCALES.get(name, 0) for name in names]
+    if (
+        len(expression) < 3
+        or not all(map(str.isdigit, numbers))
+        or not all(a > b for a, b in zip(powers, (*powers[1:], 0)))
+    ):
+        return None
+    return tuple(
+        t
+        for number, power in itertools.zip_longest(numbers, powers, fillvalue=0)
+        for t in ("+", number, "*", str(10**power))
+    )[1:]
 
 
 def without_letter(expression: Sequence[str]) -> Sequence[str] | None:

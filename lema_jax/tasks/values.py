@@ -19,6 +19,7 @@ from lema_jax.tasks.latex import Node
 _FEWEST_POINTS = 2  # at which both are defined, for a verdict on real numbers
 _BITS = 170  # of precision, at first
 _MOST_BITS = 20_000
+_ROUNDED_TO_ZERO = 1e-12  # floating point cannot tell from zero what `\\sin\\pi` is at any precision
 _NOUGHT: Node = ("number", Fraction(0))
 
 
@@ -140,7 +141,7 @@ def _rough(node: Node, point: int, given: tuple[tuple[str, Fraction], ...]) -> _
 def _agree(a: _At, b: _At) -> bool:
     if isinstance(a.value, Fraction) and isinstance(b.value, Fraction):
         return a.value == b.value
-    if a.near is not None and b.near is not None and abs(a.near - b.near) > 1e-6 * abs(a.near):
+    if a.near is not None and b.near is not None and abs(a.near - b.near) > 1e-6 * abs(a.near) + _ROUNDED_TO_ZERO:
         return False
     evaluator = Evaluator(_BITS)
     difference = evaluator.rounded(a.value) - evaluator.rounded(b.value)

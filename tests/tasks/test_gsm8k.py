@@ -90,7 +90,7 @@ def broken(tmp_path, data_dir) -> Path:
         (lambda lines: [*lines[:3], '{"question": "q", "answer": "4"}'], r"test\.jsonl:4: answer: does not end in"),
         (lambda lines: lines[:-1], r"1318 problems, where the publisher's has 1319"),
         (lambda lines: [lines[0].replace("16 eggs", "17 eggs"), *lines[1:]], r"the texts differ from the publisher's"),
-        (lambda lines: [lines[0].encode().decode("latin1")[:-5] + "\udcff", *lines[1:]], r":1: cannot be read"),
+        (lambda lines: [lines[0].encode().decode("latin1")[:-5] + "\udcff", *lines[1:]], r":1: not UTF-8 text"),
     ],
 )
 def test_a_broken_file_is_named_with_the_place(broken, spoil, said):
