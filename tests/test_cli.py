@@ -80,7 +80,7 @@ def test_a_signal_ends_a_command_at_once_in_one_line(tmp_path, number, work):
     began = time.monotonic()
     process.send_signal(number)
     code, _, said = ended(process)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # of the 60 s that it would work
     assert code == 128 + number
     assert said.split("\n") == [
         "",

@@ -264,10 +264,10 @@ def _measured(plain: str, found: re.Match[str]) -> tuple[tuple[Fraction, ...], i
         and (part := _SCALED.match(plain, end))
         and (share := _SCALES[part[2].lower()] if part[2] else 1) < size
     ):
-        more = _decimal(part[1])
-        if more is None or more * share >= size:
+        rest = _decimal(part[1])
+        if rest is None or rest * share >= size:
             break
-        value, size, end = value + (more * share if value > 0 else -more * share), share, part.end()
+        value, size, end = value + (rest * share if value > 0 else -rest * share), share, part.end()
     if not _QUANTITY.search(plain, end):
         return (value,), end
     unit, unit_end = _unit(plain, end)
