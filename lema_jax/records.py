@@ -236,6 +236,18 @@ class Appender(Generic[R]):
         while some := list(itertools.islice(rows, _ROWS_A_WRITE)):
             self.append(*some)
 
+    def arrange(self, ids: Iterable[str]) -> list[str]:
+        """Puts the rows of these ids, of those that there are, in that order behind all others; nothing follows it.
+
+        Returns the ids that there are, in that order.
+        """
+        last = [id for id in ids if id in self.rows]
+        known = set(last)
+        order = [*(id for id in self.rows if id not in known), *last]
+        if order != list(self.rows):
+            write(self.path, map(self.rows.__getitem__, order))
+        return last
+
     def __enter__(self) -> Self:
         return self
 
@@ -337,4 +349,31 @@ def _parse(path: Path, number: int, line: bytes, row: type[R]) -> R:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "the line"
-        raise UserError(f"{path}:{number}: {field}: {first['msg']} (expected: {row.__name__})") from None
+        told = f"{path}:{number}: {field}: {first['msg']} (expected: {row.__name__})"
+        if other := _kind(line, row):
+            told = f"{path}:{number}: this is a file of {_FILES[other]}; a file of {_name(row)} is wanted here"
+        raise UserError(told) from None
+
+
+_FILES: dict[type[Row], str] = {
+    Problem: "problems",
+    Attempt: "attempts (of sample)",
+    Correction: "corrections (of correct)",
+    Example: "training examples (of build_data)",
+    Prediction: "predictions (of evaluate)",
+    PathScore: "scores (of evaluate --score)",
+}
+
+
+def _name(row: type[Row]) -> str:
+    return _FILES.get(row, f"rows of the kind {row.__name__}")
+
+
+def _kind(line: bytes, wanted: type[Row]) -> type[Row] | None:
+    """The kind of row that a line is, where it is another one than wanted."""
+    for row in _FILES:
+        if row is not wanted:
+            with contextlib.suppress(ValueError):
+                row.model_validate_json(line)
+                return row
+    return None

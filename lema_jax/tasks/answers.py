@@ -35,6 +35,15 @@ def final_number(text: str) -> str | None:
     return canonical(last) if len(last) < _LONGEST and _BARE.fullmatch(last) else None
 
 
+def last_number(text: str) -> str | None:
+    """The only number in the last sentence of a text, in canonical form; None where that has none or several."""
+    *before, sentence = re.split(r"(?<=[.!?])\s+|\n", presentation.document(text[-_LONGEST:]).rstrip())
+    if not before and len(text) > _LONGEST:  # its beginning is not seen
+        return None
+    several = len(re.findall(r"\d+(?:[.,]\d+)*", sentence)) > 1
+    return None if several else canonical(sentence)
+
+
 def canonical(text: str) -> str | None:
     """The one number that `text` states: `17`, `-2.5`, `1/3`, `40%`; a time `4:30`, a ratio `3:2`, `2 hours 30 minutes`
     and `3 dozen` as they stand."""

@@ -10,22 +10,53 @@ from lema_jax.errors import UserError
 from tests.data import rows
 
 
-def test_gold_then_right_attempts_that_state_their_answer(tmp_path: Path) -> None:
+def test_gold_then_right_attempts_whatever_they_end_in(tmp_path: Path) -> None:
     file = tmp_path / "attempts.jsonl"
     texts = {
-        "right": ["12 - 5 = 7\nThe answer is 7. \n", "It is 7", "The answer is 7. Or so", "The answer is $7."],
+        "right": ["12 - 5 = 7\nThe answer is 7. \n", "It is \\boxed{7}", "#### 7", "The answer is $7."],
         "wrong": ["The answer is 8."],
         "unparsed": ["Well."],
         "truncated": ["12 -"],
     }
-    records.write(file, [rows.attempt(text=text, verdict=verdict) for verdict in texts for text in texts[verdict]])
-    pool = gather.chain_of_thought("gsm8k", [rows.problem()], [file])
-    assert [(row.example.source, row.example.completion) for row in pool.candidates] == [
-        ("gold", "3 * 4 = 12\nThe answer is 7."),
-        ("tiny", "12 - 5 = 7\nThe answer is 7."),
-        ("tiny", "The answer is $7."),
+    made = [
+        rows.attempt(text=text, verdict=verdict, answer="7" if verdict == "right" else None)
+        for verdict in texts
+        for text in texts[verdict]
     ]
-    assert pool.left_out == [("not right", 3), ("right, but without a last `The answer is ….`", 2)]
+    records.write(file, made)
+    pool = gather.chain_of_thought("gsm8k", [rows.problem()], [file])
+    assert [(row.example.source, row.example.completion, row.closed) for row in pool.candidates] == [
+        ("gold", "3 * 4 = 12\nThe answer is 7.", False),
+        ("tiny", "12 - 5 = 7\nThe answer is 7.", False),
+        ("tiny", "It is \\boxed{7}\nThe answer is 7.", True),
+        ("tiny", "The answer is 7.", True),
+        ("tiny", "The answer is $7.", False),
+    ]
+    assert pool.left_out == [("wrong", 1), ("unparsed (no answer could be read)", 1), ("truncated", 1)]
+
+
+def test_a_right_attempt_that_was_cut_off_in_what_follows_its_answer_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "attempts.jsonl"
+    limit = {"sampling": {"max_new_tokens": 9}, "answer": "7", "verdict": "right"}
+    texts = {"12 - 5 = 7\nThe answer is 7. Let us": 9, "12 - 5 = 7\nThe answer is 7.": 9, "So \\boxed{7} are": 8}
+    records.write(file, [rows.attempt(text=text, completion_tokens=count, **limit) for text, count in texts.items()])
+    pool = gather.chain_of_thought("gsm8k", [], [file])
+    assert [row.example.completion for row in pool.candidates] == [
+        "12 - 5 = 7\nThe answer is 7.",
+        "So \\boxed{7} are\nThe answer is 7.",
+    ]
+    assert pool.left_out == [("right, but cut off after the answer", 1)]
+
+
+def test_the_last_number_is_an_answer_only_when_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "attempts.jsonl"
+    texts = ("12 - 5 = 7.\nIn total, she has 7 left.", "She has 8 left.", "5 of 12 are gone.", "Who knows?")
+    records.write(file, [rows.attempt(text=text, verdict="unparsed", answer=None) for text in texts])
+    silent = gather.chain_of_thought("gsm8k", [], [file])
+    assert (silent.candidates, silent.left_out) == ([], [("unparsed (no answer could be read)", 4)])
+    pool = gather.chain_of_thought("gsm8k", [], [file], read_last_number=True)
+    assert [row.example.completion for row in pool.candidates] == [f"{texts[0]}\nThe answer is 7."]
+    assert pool.left_out == [("wrong", 1), ("unparsed (no answer could be read)", 2)]
 
 
 def test_kept_corrections_that_name_a_step(tmp_path: Path) -> None:
