@@ -26,6 +26,7 @@ _LARGEST = 1e15  # of any other number, likewise
 _NOBODY_READS = 128 + signal.SIGPIPE
 _THREADS_A_DEVICE = 4
 C = TypeVar("C")
+flags.disclaim_key_flags()  # what is defined here is the caller's flag, in its --help too
 _FORCED = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
 
 
