@@ -5,4 +5,4 @@ import sys
 if sys.argv[:1] == ["-m"]:  # `python -m lema_jax.…` is starting
     from lema_jax import interrupts
 
-    interrupts.quiet()
+    interrupts.quiet(resumed="lema_jax.train" in sys.orig_argv)

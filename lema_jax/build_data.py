@@ -21,6 +21,7 @@ from lema_jax.data import card, examples, exports
 from lema_jax.data.build import Recipe, build
 from lema_jax.data.encode import Limits
 from lema_jax.errors import UserError
+from lema_jax.tasks import last_number
 
 _TASK = flags.DEFINE_string("task", None, "the task that the questions are of", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "a folder with the publishers' files (or set LEMA_DATA)")
@@ -30,6 +31,7 @@ _LIMIT = flags.DEFINE_integer(
     "limit", None, "gold rationales of the first so many training questions only", lower_bound=1
 )
 _ATTEMPTS = cli.define_paths("attempts", [], "files made by sample; their right attempts are chain of thought")
+_READ_LAST_NUMBER = flags.DEFINE_bool(last_number.FLAG, False, last_number.HELP)
 _CORRECTIONS = cli.define_paths("corrections", [], "files made by correct")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "a checkpoint, a data set, or a Hugging Face folder")
 _TRAIN_TOKENIZER = flags.DEFINE_integer("train_tokenizer", None, "train a tokenizer with so many ids instead", 1, 2**20)
@@ -89,6 +91,7 @@ def _recipe() -> Recipe:
         attempts=tuple(map(Path, _ATTEMPTS.value)),
         corrections=tuple(map(Path, _corrections())),
         data_dir=Path(_DATA_DIR.value) if _DATA_DIR.value else None,
+        read_last_number=_READ_LAST_NUMBER.value,
         gold_rationales=_GOLD_RATIONALES.value,
         limit=_LIMIT.value,
         tokenizer=Path(_TOKENIZER.value) if _TOKENIZER.value else None,

@@ -11,7 +11,6 @@ mesh at hand.
 import contextlib
 import dataclasses
 import functools
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,23 +95,19 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
     folder = storage.on_disk(folder)
     if folder.exists():
         raise UserError(f"{folder} exists already; remove it or choose another")
-    beside = folder.with_name(folder.name + ".tmp")
     first = jax.process_index() == 0
-    if first:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        storage.copy_files(tokenizer, beside / "tokenizer")
-        write_card(beside, dataclasses.replace(card, tokenizer=metadata.tokenizer_digests(tokenizer)))
-    multihost_utils.sync_global_devices("the folder is there")
-    context = ocp.Context()
-    # A host may hold them once, not twice: nobody changes them meanwhile, and one array at a time is encoded.
-    context.memory.deepcopy_host_arrays = False
-    context.memory.write_concurrent_bytes = 1 + max(leaf.nbytes for leaf in jax.tree.leaves(weights))
     items = {"weights": {"lora" if card.lora else "params": weights}}
-    with context, ocp.training.Checkpointer(checkpoints(beside)) as checkpointer:
-        checkpointer.save_checkpointables(0, items, force=True, custom_metadata=seal(card, 0, items))
-    if first:
-        storage.put_in_place(beside, folder)
+    with storage.new_folder(folder, makes=first) as beside:
+        if first:
+            storage.copy_files(tokenizer, beside / "tokenizer")
+            write_card(beside, dataclasses.replace(card, tokenizer=metadata.tokenizer_digests(tokenizer)))
+        multihost_utils.sync_global_devices("the folder is there")
+        context = ocp.Context()
+        # A host may hold them once, not twice: nobody changes them meanwhile, and one array at a time is encoded.
+        context.memory.deepcopy_host_arrays = False
+        context.memory.write_concurrent_bytes = 1 + max(leaf.nbytes for leaf in jax.tree.leaves(weights))
+        with context, ocp.training.Checkpointer(checkpoints(beside)) as checkpointer:
+            checkpointer.save_checkpointables(0, items, force=True, custom_metadata=seal(card, 0, items))
 
 
 @dataclasses.dataclass(frozen=True)

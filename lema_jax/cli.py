@@ -26,6 +26,7 @@ _LARGEST = 1e15  # of any other number, likewise
 _NOBODY_READS = 128 + signal.SIGPIPE
 _THREADS_A_DEVICE = 4
 C = TypeVar("C")
+flags.disclaim_key_flags()  # what is defined here is the caller's flag, in its --help too
 _FORCED = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
 
 
@@ -150,13 +151,20 @@ def _name() -> str:
 # --- flags ------------------------------------------------------------------------------------------------------------
 
 
-def define_paths(name: str, default: list[str] | None, help: str, **how: Any) -> flags.FlagHolder:
+def define_paths(
+    name: str, default: list[str] | None, help: str, *, repeats: bool = False, **how: Any
+) -> flags.FlagHolder:
     """A flag that lists paths, separated by commas. A comma belongs to a name where a path with it exists, or where the
-    name stands in double quotes; a path may begin with `jsonl:` and end with `@step`."""
-    return flags.DEFINE(_PathsParser(), name, default, help, serializer=flags.CsvListSerializer(","), **how)
+    name stands in double quotes; a path may begin with `jsonl:` and end with `@step`. `repeats`: one may stand twice.
+    """
+    return flags.DEFINE(_PathsParser(repeats), name, default, help, serializer=flags.CsvListSerializer(","), **how)
 
 
 class _PathsParser(flags.ListParser):
+    def __init__(self, repeats: bool = False):
+        super().__init__()
+        self.repeats = repeats
+
     def parse(self, argument: str | list[str]) -> list[str]:
         if isinstance(argument, list) or '"' in argument:
             return super().parse(argument)
@@ -177,7 +185,7 @@ def _exists(path: str) -> bool:
 
 def _check_numbers_and_lists() -> None:
     """Refuses what absl lets pass: NaN within any bounds, numbers that no machine holds, lists with nothing between two
-    commas.
+    commas, and a path that stands twice in one.
 
     Raises:
       UserError: names the flag, its value and what it may be.
@@ -202,6 +210,10 @@ def _check(flag: flags.Flag) -> None:
             raise UserError(f"--{flag.name}={value} must be a whole number of at most {MOST:,}{_bounds(parser)}")
     elif isinstance(value, list) and not all(value):
         raise UserError(f"--{flag.name}={','.join(value)} has nothing between two commas; name something, or leave one")
+    elif isinstance(parser, _PathsParser) and value and not parser.repeats:
+        places = [os.path.realpath(one) if os.path.exists(one) else one.rstrip("/") for one in value]
+        if twice := [one for one, place in zip(value, places) if places.count(place) > 1]:
+            raise UserError(f"--{flag.name}={','.join(value)} names {twice[0]} twice; name it once")
 
 
 def _bounds(parser: object) -> str:

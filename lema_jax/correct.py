@@ -7,7 +7,7 @@ Writes  corrections.jsonl: each names the wrong step, explains it and solves fro
 
   python -m lema_jax.correct --attempts=attempts.jsonl --out=corrections.jsonl --teacher=reference
   python -m lema_jax.correct --attempts=attempts.jsonl --out=corrections.jsonl --teacher=openai --model=gpt-4o \\
-      --max_cost_usd=20 [--base_url=http://localhost:8000/v1] [--dry_run]
+      --max_cost_usd=20 [--base_url=http://localhost:8000/v1] [--dry_run] [--limit=100 --seed=0]
 
 The reference teacher works offline from the gold rationale. A chat teacher is any OpenAI-compatible endpoint; its key
 is read from OPENAI_API_KEY.
@@ -15,42 +15,68 @@ is read from OPENAI_API_KEY.
 
 import collections
 import functools
+import heapq
+import itertools
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from absl import flags
 
 from lema_jax import cli, records
+from lema_jax.data import curate
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Attempt, Correction, Problem, Verdict, row_id
-from lema_jax.tasks import prompts
+from lema_jax.tasks import last_number, prompts
 from lema_jax.teacher import chat, endpoint, keep, prompting, reference
 from lema_jax.teacher.chat import Outcome, Reply, Request
 from lema_jax.teacher.endpoint import Endpoint
+from lema_jax.teacher.landing import Landing
 from lema_jax.teacher.prompting import Prompt
 
-_ATTEMPTS = flags.DEFINE_string("attempts", None, "attempts.jsonl of sample", required=True)
-_OUT = flags.DEFINE_string("out", None, "the corrections file to write or to go on with", required=True)
+_ATTEMPTS = flags.DEFINE_string("attempts", None, "File of attempts that sample made.", required=True)
+_OUT = flags.DEFINE_string("out", None, "File of corrections to write, or to go on with.", required=True)
 _TEACHER = flags.DEFINE_enum(
-    "teacher", "reference", ["reference", "openai"], "who corrects: offline, or a chat endpoint"
+    "teacher",
+    "reference",
+    ["reference", "openai"],
+    "Who corrects: reference works offline from the gold rationales, openai is any OpenAI-compatible chat endpoint.",
 )
-_MODEL = flags.DEFINE_string("model", "", "the chat teacher's model")
+_MODEL = flags.DEFINE_string("model", "", "Model of --teacher=openai, by the name that the endpoint knows it by.")
 _PROMPT_FILE = flags.DEFINE_string(
     "prompt_file",
     None,
-    "the chat teacher's instruction and worked examples; the case takes the place of the file's line {case}, or follows"
-    " its end, as in the authors' released prompts; the package's own if not given",
+    "Text file with the instruction and worked examples for --teacher=openai. The case takes the place of its line"
+    " {case}, or follows its end, as in the authors' released prompts. The package's own by default.",
 )
-_SAMPLES = flags.DEFINE_integer("samples", 1, "replies to ask for each mistake", 1, 10**5)
+_LIMIT = flags.DEFINE_integer(
+    "limit", None, "Correct only so many wrong attempts: the first ones, or with --seed a random draw.", lower_bound=1
+)
+_SEED = flags.DEFINE_integer(
+    "seed",
+    None,
+    "Seed of a random draw of the wrong attempts that --limit leaves. With the same seed a larger --limit draws the"
+    " same ones and more.",
+    lower_bound=0,
+)
+_READ_LAST_NUMBER = flags.DEFINE_bool(last_number.FLAG, False, last_number.HELP)
+_SAMPLES = flags.DEFINE_integer("samples", 1, "Replies to ask of --teacher=openai for each wrong attempt.", 1, 10**5)
 _UNTIL_CORRECT = flags.DEFINE_bool(
-    "until_correct", False, "ask for another only while none was kept, at most --samples"
+    "until_correct", False, "Ask for a further reply, up to --samples, only while none for that attempt was kept."
 )
-_CUT = flags.DEFINE_bool("cut_at_first_error", False, "show the attempt only up to its wrong step in what is learnt")
-_TEMPERATURE = flags.DEFINE_float("temperature", None, "of the chat teacher; the endpoint's own if not given", 0, 100)
-_TOP_P = flags.DEFINE_float("top_p", None, "of the chat teacher; the endpoint's own if not given", 0, 1)
+_CUT = flags.DEFINE_bool(
+    "cut_at_first_error", False, "End the attempt that a correction shows after its first wrong step."
+)
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", None, "Sampling temperature of --teacher=openai; the endpoint's default if not given.", 0, 100
+)
+_TOP_P = flags.DEFINE_float(
+    "top_p", None, "Nucleus sampling (top-p) of --teacher=openai; the endpoint's default if not given.", 0, 1
+)
 _MAX_TOKENS = flags.DEFINE_integer(
-    "max_tokens", 1024, "the most tokens of a reply, those of hidden reasoning included", lower_bound=1
+    "max_tokens", 1024, "The most tokens of a reply of --teacher=openai, those of hidden reasoning included.", 1
 )
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what a chat teacher would be asked and what it would cost")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Ask nothing; print how many requests and tokens --teacher=openai would take and what they cost."
+)
 _ENDPOINT = endpoint.define_flags()
 
 
@@ -58,6 +84,8 @@ def main(argv: Sequence[str]) -> None:
     """Corrects every wrong attempt that the output has no row for, and counts what each filter left."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}")
+    if _SEED.value is not None and _LIMIT.value is None:
+        raise UserError("--seed draws the wrong attempts that --limit leaves; give --limit with it")
     (_require_no_chat_flags if _TEACHER.value == "reference" else _require_chat_flags)()
     where = _ENDPOINT() if _TEACHER.value == "openai" else None  # its flags are checked before anything is written
     kinds = _kinds_of_mistakes()
@@ -75,18 +103,18 @@ def main(argv: Sequence[str]) -> None:
     with Appender(_OUT.value, Correction) as out, Appender(endpoint.replies_of(_OUT.value), Reply) as replies:
         counts, outcome = _correct_by_chat(where, by_family, requests, out, replies)
         print(counts)
-    outcome.require_all()
+        outcome.require_all()
 
 
 def _kinds_of_mistakes() -> dict[str, Problem]:
-    """A problem of each family that has wrong attempts; tells how many attempts of each verdict there are.
+    """A problem of each family that has wrong attempts; prints how many attempts there are of each verdict.
 
     Raises:
       UserError: none is wrong.
     """
     counts: collections.Counter[str] = collections.Counter()
     kinds: dict[str, Problem] = {}
-    for attempt in records.read(_ATTEMPTS.value, Attempt):
+    for attempt in _graded():
         counts[attempt.verdict] += 1
         if attempt.verdict is Verdict.WRONG:
             kinds.setdefault(prompts.family(attempt.problem), attempt.problem)
@@ -95,12 +123,42 @@ def _kinds_of_mistakes() -> dict[str, Problem]:
     if not kinds:
         raise UserError(f"{told}: nothing to correct; sample more, at a higher temperature, or from a weaker student")
     print(told)
+    for verdict, why in _PASSED_OVER.items():
+        if counts[verdict]:
+            print(f"  {counts[verdict]:7,} passed over: {why}")
+    if _LIMIT.value is not None and _LIMIT.value < counts[Verdict.WRONG]:
+        how = "the first" if _SEED.value is None else f"drawn with --seed={_SEED.value}"
+        print(f"  {_LIMIT.value:7,} of the {counts[Verdict.WRONG]:,} wrong ones are corrected (--limit, {how})")
     return kinds
 
 
+_PASSED_OVER = {
+    Verdict.UNPARSED: "unparsed, no answer could be read; --read_last_number reads the only number of a last sentence",
+    Verdict.TRUNCATED: "truncated, so that nobody knows what they would have answered; sample with more tokens",
+    Verdict.PROMPT_TOO_LONG: "never asked, as their prompt is too long for the student",
+}
+
+
+def _graded() -> Iterator[Attempt]:
+    rows = records.read(_ATTEMPTS.value, Attempt)
+    return map(last_number.graded, rows) if _READ_LAST_NUMBER.value else rows
+
+
 def _mistakes() -> Iterator[Attempt]:
-    """The wrong attempts, read anew each time: they may be more than fit into memory."""
-    return (attempt for attempt in records.read(_ATTEMPTS.value, Attempt) if attempt.verdict is Verdict.WRONG)
+    """The wrong attempts to correct, read again each time: they may be more than fit into memory."""
+    chosen = _chosen()
+    return (row for row in _graded() if row.verdict is Verdict.WRONG and (chosen is None or row.id in chosen))
+
+
+@functools.cache
+def _chosen() -> frozenset[str] | None:
+    """The ids of the wrong attempts that --limit leaves; None: all."""
+    if _LIMIT.value is None:
+        return None
+    ids = (row.id for row in _graded() if row.verdict is Verdict.WRONG)
+    if _SEED.value is None:
+        return frozenset(itertools.islice(ids, _LIMIT.value))
+    return frozenset(heapq.nsmallest(_LIMIT.value, ids, key=functools.partial(curate.rank, _SEED.value)))
 
 
 def _finished(row: Correction) -> Correction:
@@ -155,18 +213,33 @@ def _require_no_chat_flags() -> None:
 
 
 def _correct_offline(out: Appender[Correction]) -> _Counts:
-    def id(attempt: Attempt) -> str:
-        return row_id(attempt=attempt.id, teacher=reference.TEACHER, cut=_CUT.value)
+    """Appends the rows that the file lacks; counts those of the attempts as they are, in either case."""
+    ids: list[str] = []
 
-    missing = (attempt for attempt in _mistakes() if id(attempt) not in out.rows)
-    out.extend(
-        _finished(keep.correction(id(attempt), attempt, reference.TEACHER, reference.reply(attempt)))
-        for attempt in missing
-    )
+    def missing() -> Iterator[Correction]:
+        for attempt in _mistakes():
+            said = reference.reply(attempt)
+            ids.append(_offline_id(attempt, said, out))
+            if ids[-1] not in out.rows:
+                yield _finished(keep.correction(ids[-1], attempt, reference.TEACHER, said))
+
+    out.extend(missing())
     counts = _Counts()
-    for attempt in _mistakes():
-        counts.add(out.rows[id(attempt)])
+    for id in ids:
+        counts.add(out.rows[id])
     return counts
+
+
+def _offline_id(attempt: Attempt, said: str, out: Appender[Correction]) -> str:
+    """The id of a row: the reply is part of it, so that what another version of the teacher said is another row.
+
+    Files of earlier versions name a row by its attempt's id alone; such a row stands where it says the same.
+    """
+    of_attempt = {"attempt": attempt.id, "teacher": reference.TEACHER, "cut": _CUT.value}
+    earlier = row_id(**of_attempt)
+    if (row := out.rows.get(earlier)) and row.text == said and (_CUT.value or row.attempt.text == attempt.text):
+        return earlier
+    return row_id(**of_attempt, version=reference.VERSION, text=attempt.text, reply=said)
 
 
 # --- a chat teacher ---------------------------------------------------------------------------------------------------
@@ -208,35 +281,25 @@ def _correct_by_chat(
 ) -> tuple[_Counts, Outcome]:
     """Asks for all samples at once or, with --until_correct, for one after the other of what is not yet corrected.
 
-    Rows are written in the order of the attempts when the replies are in: the file does not depend on their order.
+    Rows are written as replies come, and put in the order of the attempts in the end: the file does not depend on the
+    order of the replies.
     """
-    read = functools.partial(_chat_row, by_family, out)
     numbers = range(_SAMPLES.value)
-    counts, outcome = _Counts(), Outcome(0)
+    counts, outcome, ids = _Counts(), Outcome(0), []
     for samples in [[number] for number in numbers] if _UNTIL_CORRECT.value else [numbers]:
         corrected = frozenset(counts.corrected) if _UNTIL_CORRECT.value else frozenset()
         asked = functools.partial(requests, samples, corrected)
-        outcome += where.ask(asked, replies, lambda request, reply: not read(request, reply).rejected)
-        out.extend(_new_rows(asked(), read, out, replies, counts))
+        with Landing(out, functools.partial(_chat_row, by_family, out)) as land:
+            outcome += where.ask(asked, replies, lambda request, reply: not land(request, reply).rejected)
+            for request in asked():
+                if reply := replies.rows.get(request.id):
+                    row = land(request, reply)
+                    counts.add(row)
+                    ids.append(row.id)
         if outcome.stopped:
             break
+    out.arrange(ids)
     return counts, outcome
-
-
-def _new_rows(
-    requests: Iterable[Request],
-    read: Callable[[Request, Reply], Correction],
-    out: Appender[Correction],
-    replies: Appender[Reply],
-    counts: _Counts,
-) -> Iterator[Correction]:
-    """The corrections that the file lacks; counts these and the others."""
-    for request in requests:
-        if reply := replies.rows.get(request.id):
-            row = read(request, reply)
-            counts.add(row)
-            if row.id not in out.rows:
-                yield row
 
 
 def _chat_row(by_family: dict[str, Prompt], out: Appender[Correction], request: Request, reply: Reply) -> Correction:

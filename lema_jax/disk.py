@@ -39,6 +39,15 @@ _WORDS = {
     for number in _REMEDIES
     if number not in (errno.ENOENT, errno.EEXIST, errno.EPERM, errno.ENODEV, errno.ENXIO, errno.EBUSY)
 }
+# Of the place, the process or the machine, whatever a file there holds.
+_HINDRANCES = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE),
+    *(errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT),
+}
+_HINDRANCE_WORDS = (
+    *(os.strerror(number) for number in sorted(_HINDRANCES - {errno.EPERM, errno.EBUSY, errno.EAGAIN})),
+    *("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "bad_alloc", "Out of memory", "out of memory"),
+)
 _NO_ROOM = 1 << 20  # bytes
 _PATH = re.compile(r"""["'`](/[^"'`\n]+)["'`]""")
 
@@ -64,6 +73,17 @@ def told(error: BaseException, out: str | Path | None) -> str | None:
             free = f" ({_free(where) / 1e9:.2f} GB free)" if number == errno.ENOSPC else ""
             return f"{where}: {os.strerror(number)}{free}; {_REMEDIES[number]}"
     return None
+
+
+def hinders(error: BaseException) -> bool:
+    """Whether an error, or one among its causes, says that a disk, its permissions or memory was in the way: then
+    nothing is known of what the files hold."""
+    return any(
+        isinstance(cause, MemoryError)
+        or (isinstance(cause, OSError) and cause.errno in _HINDRANCES)
+        or any(words in str(cause) for words in _HINDRANCE_WORDS)
+        for cause in _causes(error)
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

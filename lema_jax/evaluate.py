@@ -46,7 +46,7 @@ from lema_jax.tasks import prompts
 
 _CHECKPOINT = cli.define_paths("checkpoint", None, "Model folders of convert or train; folder@step.", required=True)
 _STEP = flags.DEFINE_integer("step", None, "The step of folders that name none; the last when left out.", 0)
-_TASK = cli.define_paths("task", [], "The benchmarks; see lema_jax/tasks.")
+_TASK = cli.define_paths("task", [], "The benchmarks; see lema_jax/tasks.", repeats=True)  # each with its split
 _SPLIT = flags.DEFINE_list("split", ["test"], "Their split, or one for each task.")
 _SCORE = flags.DEFINE_string("score", None, "An attempts file to score instead of answering tasks.")
 _PROMPT = flags.DEFINE_string("prompt", None, "One text to answer on the terminal instead.")
@@ -108,6 +108,8 @@ def _evaluate() -> None:
             raise UserError(f"--{flag.name} is for --task; the attempts of --score have their prompts")
     if _PROMPT.value is not None and (_PROMPT_STYLE.value not in ("paper", "chat") or _EXAMPLES.present):
         raise UserError("--prompt is asked as it stands, or with --prompt_style=chat; the other styles are for --task")
+    if not _CHECKPOINT.value:
+        raise UserError("--checkpoint names no model folder; give one that convert or train made")
     checkpoints = [_checkpoint(given) for given in _CHECKPOINT.value]
     _distinct("--checkpoint", [one.name for one in checkpoints])
     if _PROMPT.value is not None:
@@ -197,10 +199,11 @@ def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student
     shaping = {"model": one.model, "max_new_tokens": _MAX_NEW_TOKENS.value, **_precision()}
     if _PROMPT_STYLE.value == "chat":
         shaping["rendered"] = True  # how the prompt's text becomes ids
-    asked = [
-        Asked(row_id(problem=problem.id, prompt=prompt, **shaping), problem, prompt)
-        for problem, prompt in ((problem, one.prompt(problem)) for problem in test.problems)
-    ]
+    asked = []
+    for problem in test.problems:
+        prompt = one.prompt(problem)
+        graded = {"gold": problem.gold, "choices": problem.choices}  # a task's file may be changed, and keep its ids
+        asked.append(Asked(row_id(problem=problem.id, prompt=prompt, **graded, **shaping), problem, prompt))
 
     def engine(answers: int) -> Engine:
         return _engine(read(), min(_BATCH_SIZE.value, answers), stop=prompts.stop(_PROMPT_STYLE.value))
@@ -216,7 +219,7 @@ def _answer(one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student
             other = file.rows[min(strangers)]
             raise UserError(
                 f"{file.path} holds answers to something else (model {other.checkpoint}, question {other.problem.id}): "
-                "another model, step, task, limit, prompt or setting; choose another --out, or remove the file"
+                "another model, step, task, gold, limit, prompt or setting; choose another --out, or remove the file"
             )
         rows = student.answer(asked, file, engine, row)
         records.write(path, rows)
@@ -255,7 +258,10 @@ def _attempts(path: str) -> list[Attempt]:
 
 def _score(one: _Checkpoint, attempts: Sequence[Attempt], out: Path) -> None:
     """Scores what is missing, writes scores in the attempts' order, and says ΔPPL."""
-    ids = {row_id(model=one.model, attempt=attempt.id, **_precision()): attempt for attempt in attempts}
+    ids = {}
+    for attempt in attempts:
+        scored = {"prompt": attempt.prompt, "text": attempt.text, "right": attempt.verdict is Verdict.RIGHT}
+        ids[row_id(model=one.model, attempt=attempt.id, **scored, **_precision())] = attempt
     with job.written_by_the_first(out / "scores.jsonl") as path, Appender(path, PathScore) as file:
         if strangers := file.rows.keys() - ids.keys():
             other = file.rows[min(strangers)]

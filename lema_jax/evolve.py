@@ -3,7 +3,7 @@
 Reads   corrections that `correct` made (--seeds=random, the paper's control, draws from the training split instead).
 Writes  a file of problems that `sample` takes: each a new question by a chat model, with the answer that most of three
         answers of the same model agree on. The replies are kept beside it (….replies.jsonl), so the same command run
-        again asks only for what is missing.
+        again asks only for what is missing; so are the questions that were left out, and why (….left_out.jsonl).
 
   python -m lema_jax.evolve --corrections=corrections.jsonl --count=10000 --out=evolved.jsonl --model=gpt-4o \\
       --max_cost_usd=20 [--base_url=http://localhost:8000/v1] [--dry_run]
@@ -23,7 +23,7 @@ from absl import flags
 from lema_jax import cli, records, tasks
 from lema_jax.data import curate, gather
 from lema_jax.errors import UserError
-from lema_jax.records import Appender, Correction, Problem
+from lema_jax.records import Appender, Correction, Problem, row_id
 from lema_jax.tasks import thinking
 from lema_jax.teacher import chat, endpoint, evolution, prompting
 from lema_jax.teacher.chat import Reply, Request
@@ -54,6 +54,14 @@ class _Evolved:
     seed: Problem
 
 
+class LeftOut(records.Row):
+    """A new question that did not become a problem."""
+
+    question: str  # empty where the reply has none
+    seed: str  # the id of the problem that it comes from
+    why: str
+
+
 def main(argv: Sequence[str]) -> None:
     """Asks for the questions, then for answers to those that pass, and writes the problems whose answers agree."""
     if len(argv) > 1:
@@ -68,18 +76,28 @@ def main(argv: Sequence[str]) -> None:
         print(f"answers to all of them: {where.estimate(_answer_requests(likely), kept_in)}")
         return
     overlap = _overlap(seeds[0].task)  # before anything is paid for: its data may be missing
-    left_out: collections.Counter[str] = collections.Counter()
+    left_out: list[LeftOut] = []
     with Appender(kept_in, Reply) as replies:
         outcome = where.ask(lambda: _question_requests(seeds), replies, lambda _, reply: bool(_question(reply)))
         questions = list(_new_questions(seeds, replies, overlap, left_out))
         if not outcome.stopped:
             outcome += where.ask(lambda: _answer_requests(questions), replies, _is_answered)
         problems = [problem for new in questions if (problem := _problem(new, replies, left_out))]
-    records.write(_OUT.value, problems)
-    print(f"{_OUT.value}: {len(problems):,} new problems from {len(seeds):,} seeds")
-    for why, count in left_out.items():
+        if outcome.answered:
+            _write(problems, left_out, len(seeds))
+        outcome.require_all()
+
+
+def _write(problems: Sequence[Problem], left_out: Sequence[LeftOut], seeds: int) -> None:
+    if problems:
+        records.write(_OUT.value, problems)
+    print(f"{_OUT.value}: {len(problems):,} new problems from {seeds:,} seeds")
+    for why, count in collections.Counter(row.why for row in left_out).items():
         print(f"  {count:7,} left out: {why}")
-    outcome.require_all()
+    if left_out:
+        path = Path(_OUT.value).with_suffix(".left_out.jsonl")
+        records.write(path, left_out)
+        print(f"{path} lists the questions that were left out")
 
 
 def _seed_problems() -> list[Problem]:
@@ -131,7 +149,7 @@ def _request(prompt: str, sample: int, about: Problem | _Evolved) -> Request:
 
 
 def _new_questions(
-    seeds: Sequence[Problem], replies: Appender[Reply], overlap: curate.Overlap, left_out: collections.Counter[str]
+    seeds: Sequence[Problem], replies: Appender[Reply], overlap: curate.Overlap, left_out: list[LeftOut]
 ) -> Iterator[_Evolved]:
     """The questions that pass, in the order of their seeds; counts the others by what is wrong with them."""
     seen: set[str] = set()
@@ -141,15 +159,22 @@ def _new_questions(
             continue
         question = _question(reply)
         normal = curate.normal(question)
+        why = ""
         if not question:
-            left_out["no question in the reply"] += 1
+            why = "no question in the reply"
         elif normal == curate.normal(seed.question) or normal in seen:
-            left_out["a repeated question"] += 1
+            why = "a repeated question"
         elif overlap.find(question):
-            left_out["gives a test question away"] += 1
+            why = "gives a test question away"
+        if why:
+            left_out.append(_left_out(_Evolved(request.id, question, seed), why))
         else:
             seen.add(normal)
             yield _Evolved(request.id, question, seed)
+
+
+def _left_out(new: _Evolved, why: str) -> LeftOut:
+    return LeftOut(id=row_id(reply=new.id, seed=new.seed.id), question=new.question, seed=new.seed.id, why=why)
 
 
 def _question(reply: Reply) -> str:
@@ -174,7 +199,7 @@ def _answer(new: _Evolved, reply: Reply) -> str | None:
     return None if reply.failed else tasks.get(new.seed.task).extract(said, _as_problem(new, ""))
 
 
-def _problem(new: _Evolved, replies: Appender[Reply], left_out: collections.Counter[str]) -> Problem | None:
+def _problem(new: _Evolved, replies: Appender[Reply], left_out: list[LeftOut]) -> Problem | None:
     """The problem with its pseudo-gold; None where answers are missing or all differ."""
     found = [replies.rows.get(request.id) for request in _answer_requests([new])]
     answers = [_answer(new, reply) for reply in found if reply]
@@ -182,7 +207,7 @@ def _problem(new: _Evolved, replies: Appender[Reply], left_out: collections.Coun
         return None
     agreed = evolution.majority(tasks.get(new.seed.task), answers)
     if agreed is None:
-        left_out["no two answers agree"] += 1
+        left_out.append(_left_out(new, "no two answers agree"))
         return None
     gold, votes = agreed
     origin = new.seed.meta.get("seed", new.seed.id)  # of a question evolved twice, the first one

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, MappingProxyType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PREEMPTED = 42  # exit code of a trainer that SIGTERM has stopped: launchers run it again
 _ONE_PRESS = 0.3  # seconds within which several signals are one: launchers pass on what their whole group gets
 
 
@@ -33,10 +34,16 @@ class _Command:
 _command: _Command | None = None  # while one runs
 
 
-def quiet() -> None:
-    """For a process that runs a command: Ctrl-C ends it with one line also while libraries are loaded or let go."""
+def quiet(resumed: bool = False) -> None:
+    """For a process that runs a command: Ctrl-C ends it with one line also while libraries are loaded or let go.
+
+    Args:
+      resumed: launchers run it again where SIGTERM ends it, then too.
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda number, frame: _end(number, "interrupted"))
+        signal.signal(signal.SIGINT, lambda number, frame: _end("interrupted", 128 + number))
+    if resumed and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: _end("stopped (SIGTERM)", PREEMPTED))
 
 
 @contextlib.contextmanager
@@ -154,7 +161,7 @@ def _watch(command: _Command, reader: int, numbers: set[signal.Signals]) -> None
                 first = time.monotonic()
                 _print(command.saying)
             elif first is None or (number == signal.SIGINT and time.monotonic() - first > _ONE_PRESS):
-                _end(number, line(number))
+                _end(line(number), exit_code(number))
 
 
 def _print(text: str) -> None:
@@ -162,9 +169,9 @@ def _print(text: str) -> None:
         os.write(2, f"\n{text}\n".encode())  # past sys.stderr, whose lock another thread may hold
 
 
-def _end(number: int, said: str) -> None:
+def _end(said: str, code: int) -> None:
     _print(said)
     for cleanup in reversed(_command.cleanups if _command else ()):
         with contextlib.suppress(Exception):  # whatever hinders it, the process ends
             cleanup()
-    os._exit(exit_code(number))
+    os._exit(code)

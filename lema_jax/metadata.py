@@ -11,6 +11,8 @@ from lema_jax import digests, storage
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
 
+_REMEDY = "bring it back from a copy, or make the folder again with convert or train"
+
 
 @dataclasses.dataclass(frozen=True)
 class Card:
@@ -69,22 +71,40 @@ def read_card(folder: str | Path) -> Card:
     """
     path = storage.place(folder) / "model.json"
     try:
-        told = storage.read_json(path, "bring it back from a copy, or make the folder again with convert or train")
+        told = storage.read_json(path, _REMEDY)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} is no model folder: it has no model.json; make one with convert or train") from None
+    if not isinstance(told, dict):
+        raise UserError(f"{path} is not readable: it holds no object; {_REMEDY}")
+    seal = told.pop("sha256", None)
     try:
-        seal = told.pop("sha256", None)
         card = pydantic.TypeAdapter(Card).validate_json(json.dumps(told))
-    except (pydantic.ValidationError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not readable: {error}") from None
-    if seal is None:
-        digests.warn_once(f"{path} is of an earlier version: damage to it and its checkpoints would not be noticed")
-    elif seal != digests.hashed(told):
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "its text"
+        raise UserError(f"{path} is not readable: {field}: {first['msg']}; {_REMEDY}") from None
+    if seal not in (None, digests.hashed(told)):
         raise UserError(
             f"{path} is damaged, or was changed by hand: it does not have the sha256 that it carries; bring it back "
             "from a copy, or take the line sha256 out if the change is meant"
         )
+    if found := _problems(card):
+        raise UserError(f"{path} is not readable: {'; '.join(found)}; {_REMEDY}")
+    if seal is None:
+        digests.warn_once(f"{path} is of an earlier version: damage to it and its checkpoints would not be noticed")
     return card
+
+
+def _problems(card: Card) -> list[str]:
+    """Values that no model has."""
+    parts = {"config": card.config, "lora": card.lora}
+    found = [f"{name}.{problem}" for name, part in parts.items() if part for problem in part.problems()]
+    found += [f"eos_ids: {id} must be at least 0" for id in card.eos_ids if id < 0]
+    if card.lora and not card.base:
+        found.append("base='' must be the folder that its adapters stand upon")
+    if strange := [name for name in card.tokenizer if name != Path(name).name]:
+        found.append(f"tokenizer: {strange[0]!r} must be a file's name")
+    return found
 
 
 def write_card(folder: str | Path, card: Card) -> None:

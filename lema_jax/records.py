@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import pydantic
 
-from lema_jax import storage
+from lema_jax import interrupts, storage
 from lema_jax.errors import UserError
 
 
@@ -190,8 +190,8 @@ class Appender(Generic[R]):
 
     Opening it finds what is there (`rows`). A torn last line (the trace of a kill while writing) is dropped, so its row
     is done again; any other malformed line is an error and the file is left as it was found. A lock keeps a second
-    process from writing the same file. A command that fails before it appends anything leaves no file behind where
-    there was none, nor folders made for it.
+    process from writing the same file. Where there was none and nothing is appended, no file is left, nor folders made
+    for it.
     """
 
     rows: Mapping[str, R]  # by id, in the order of the file; each is read when it is asked for
@@ -204,12 +204,15 @@ class Appender(Generic[R]):
             self._file = open(self.path, "ab+")  # noqa: SIM115 (held open for the life of the object)
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}; choose another place") from None
+        self._end = contextlib.ExitStack()
+        self._end.callback(self._file.close)
+        self._end.enter_context(interrupts.cleaning(self._remove_empty))
         try:
             _lock(self._file, self.path)
             _mend_last_line(self._file)
             self.rows = self._rows = _Rows(self.path, row)
         except BaseException:
-            self._close(failed=True)
+            self._end.close()
             raise
 
     def append(self, *rows: R) -> None:
@@ -233,20 +236,31 @@ class Appender(Generic[R]):
         while some := list(itertools.islice(rows, _ROWS_A_WRITE)):
             self.append(*some)
 
+    def arrange(self, ids: Iterable[str]) -> list[str]:
+        """Puts the rows of these ids, of those that there are, in that order behind all others; nothing follows it.
+
+        Returns the ids that there are, in that order.
+        """
+        last = [id for id in ids if id in self.rows]
+        known = set(last)
+        order = [*(id for id in self.rows if id not in known), *last]
+        if order != list(self.rows):
+            write(self.path, map(self.rows.__getitem__, order))
+        return last
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._rows.file.close()
-        self._close(failed=any(exc))
+        self._end.close()
 
-    def _close(self, failed: bool) -> None:
+    def _remove_empty(self) -> None:
         with contextlib.suppress(OSError):  # a folder that others have put something into stays
-            if failed and self.path in self._made and not self.path.stat().st_size:
+            if self.path in self._made and not self.path.stat().st_size:
                 self.path.unlink()
                 for folder in self._made[1:]:
                     folder.rmdir()
-        self._file.close()
 
 
 _ROWS_A_WRITE = 64
@@ -335,4 +349,31 @@ def _parse(path: Path, number: int, line: bytes, row: type[R]) -> R:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "the line"
-        raise UserError(f"{path}:{number}: {field}: {first['msg']} (expected: {row.__name__})") from None
+        told = f"{path}:{number}: {field}: {first['msg']} (expected: {row.__name__})"
+        if other := _kind(line, row):
+            told = f"{path}:{number}: this is a file of {_FILES[other]}; a file of {_name(row)} is wanted here"
+        raise UserError(told) from None
+
+
+_FILES: dict[type[Row], str] = {
+    Problem: "problems",
+    Attempt: "attempts (of sample)",
+    Correction: "corrections (of correct)",
+    Example: "training examples (of build_data)",
+    Prediction: "predictions (of evaluate)",
+    PathScore: "scores (of evaluate --score)",
+}
+
+
+def _name(row: type[Row]) -> str:
+    return _FILES.get(row, f"rows of the kind {row.__name__}")
+
+
+def _kind(line: bytes, wanted: type[Row]) -> type[Row] | None:
+    """The kind of row that a line is, where it is another one than wanted."""
+    for row in _FILES:
+        if row is not wanted:
+            with contextlib.suppress(ValueError):
+                row.model_validate_json(line)
+                return row
+    return None

@@ -1,18 +1,21 @@
 """Shows what was measured: runs compared on the same questions, corrections audited, paths scored.
 
-Reads   folders that `evaluate` made (`predictions.jsonl`, `summary.json`), `correct`'s corrections.jsonl, or
-        `evaluate --score`'s scores.jsonl.
+Reads   folders that `evaluate` made (`predictions.jsonl`, `summary.json`), `sample`'s attempts.jsonl, `correct`'s
+        corrections.jsonl, a data set of `build_data`, or `evaluate --score`'s scores.jsonl.
 Writes  tables, what they mean, and a few answers to read, to the terminal; with --out, one HTML page that opens from
         disk.
 
   python -m lema_jax.report --runs=runs/cot/test,runs/lema/test --names=cot,lema --out=report.html
   python -m lema_jax.report --by_task --runs=cot/gsm8k,cot/svamp,lema/gsm8k,lema/svamp --names=cot,cot,lema,lema
+  python -m lema_jax.report --attempts=runs/attempts.jsonl --out=attempts.html
+  python -m lema_jax.report --data=runs/data_lema --out=data.html
   python -m lema_jax.report --corrections=runs/corrections.jsonl --out=corrections.html
   python -m lema_jax.report --scores=runs/scores/cot/scores.jsonl,runs/scores/lema/scores.jsonl
 
 Runs that share a name are training seeds of one arm: --names=cot,cot,lema,lema.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,35 +24,51 @@ from absl import flags
 from lema_jax import cli, records, storage
 from lema_jax.data import card
 from lema_jax.errors import UserError
-from lema_jax.evidence import ablation, audit, compare, curves, page, perplexity, runs, table
-from lema_jax.records import Correction, PathScore
+from lema_jax.evidence import ablation, attempts, audit, compare, curves, data_set, page, perplexity, runs, table
+from lema_jax.records import Attempt, Correction, Example, PathScore
 
-_RUNS = cli.define_paths("runs", [], "folders made by evaluate, all on the same questions")
-_CORRECTIONS = flags.DEFINE_string("corrections", None, "a file made by correct, to audit")
-_SCORES = cli.define_paths("scores", [], "files made by evaluate --score: the perplexity of right and wrong paths")
-_NAMES = flags.DEFINE_list(
-    "names", [], "a name for each run (its folder's name if none are given); equal names are seeds of one arm"
+_RUNS = cli.define_paths("runs", [], "Folders that evaluate made, all on the same questions, to compare.")
+_ATTEMPTS = flags.DEFINE_string("attempts", None, "File of attempts that sample made, to count and to read.")
+_CORRECTIONS = flags.DEFINE_string("corrections", None, "File of corrections that correct made, to audit and to read.")
+_SCORES = cli.define_paths(
+    "scores", [], "Files that evaluate --score made: the perplexity of right and of wrong reasoning paths."
 )
-_BASELINE = flags.DEFINE_string("baseline", None, "the name to compare the others with (the first if not given)")
-_DEV = cli.define_paths("dev", [], "the same checkpoints evaluated on dev, in the order of --runs: chooses one of them")
-_BY_TASK = flags.DEFINE_bool("by_task", False, "the runs are of several tasks: arms down, tasks across")
-_TRAINING = cli.define_paths("training", [], "folders made by train, whose curves the page shall show")
-_DATA = cli.define_paths("data", [], "folders made by build_data, whose filters the page shall count")
-_OUT = flags.DEFINE_string("out", None, "where to write the HTML page")
+_NAMES = flags.DEFINE_list(
+    "names", [], "Name of each run (its folder's name if not given); runs of one name are training seeds of one arm."
+)
+_BASELINE = flags.DEFINE_string(
+    "baseline", None, "Name of the run that the others are compared with (the first if not given)."
+)
+_DEV = cli.define_paths(
+    "dev", [], "Folders of the same checkpoints evaluated on dev, in the order of --runs; the best on dev is chosen."
+)
+_BY_TASK = flags.DEFINE_bool("by_task", False, "Show runs of several tasks in one table: arms down, tasks across.")
+_TRAINING = cli.define_paths("training", [], "Folders that train made, whose curves the page of --runs shows.")
+_DATA = cli.define_paths(
+    "data", [], "With --runs, data sets of build_data whose filters the page counts; alone, one data set to read."
+)
+_OUT = flags.DEFINE_string("out", None, "File for the HTML page; without it only the terminal is written to.")
 _SHOW = flags.DEFINE_integer(
-    "show", 3, "how many questions to show with both answers, for each comparison", lower_bound=0
+    "show", 3, "Questions to print with both answers for each comparison of --runs.", lower_bound=0
 )
 
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
-    if [bool(_RUNS.value), bool(_CORRECTIONS.value), bool(_SCORES.value)].count(True) != 1:
-        raise UserError("give either --runs=folder,folder, --corrections=file or --scores=file,file")
+    given = [bool(flag.value) for flag in (_RUNS, _ATTEMPTS, _CORRECTIONS, _SCORES)].count(True)
+    if given != 1 and (given or not _DATA.value):
+        raise UserError(
+            "give either --runs=folder,folder, --attempts=file, --corrections=file, --data=folder or --scores=file,file"
+        )
     if _SCORES.value:
         _tell_apart()
+    elif _ATTEMPTS.value:
+        _read_attempts(Path(_ATTEMPTS.value))
     elif _CORRECTIONS.value:
         _audit(Path(_CORRECTIONS.value))
+    elif not _RUNS.value:
+        _read_data(_DATA.value)
     elif _BY_TASK.value:
         _compare_by_task()
     else:
@@ -61,6 +80,42 @@ def _audit(path: Path) -> None:
     print(audit.text(found))
     if _OUT.value:
         _write(Path(_OUT.value), audit.html(found, records.read(path, Correction), path.name))
+
+
+def _read_attempts(path: Path) -> None:
+    found = attempts.load(path)
+    print(attempts.text(found))
+    if _OUT.value:
+        _write(Path(_OUT.value), attempts.html(found, records.read(path, Attempt), path.name))
+
+
+def _read_data(folders: Sequence[str]) -> None:
+    if len(folders) > 1:
+        raise UserError(f"--data={','.join(folders)} without --runs: a page shows one data set; give one folder")
+    folder = Path(folders[0])
+    funnel, found = {why: count for why, count in _funnel(folder).items() if count}, data_set.load(folder)
+    made = card.read(folder)
+    assert made is not None  # the funnel is its card's
+    summary = card.summary(made)
+    print(data_set.text(found, summary))
+    if _OUT.value:
+        tokens = functools.partial(_tokens, folder) if (folder / "tokenizer" / "tokenizer.json").is_file() else None
+        rows = records.read(folder / "examples.jsonl", Example)
+        html = data_set.html(found, rows, folder.name, summary=summary, funnel=funnel, tokens=tokens)
+        _write(Path(_OUT.value), html)
+
+
+def _tokens(folder: Path, rows: Sequence[Example]) -> list[list[data_set.Token]]:
+    """Each example's tokens as the trainer reads them, by the data set's own tokenizer."""
+    from lema_jax.data import encode, tokenizer  # transformers takes seconds to load, which no other report waits for
+
+    words = tokenizer.load(folder)
+    encoded = encode.encode(rows, words, encode.Limits(None, None, None))
+    return [
+        [(str(words.decode([int(id)])), bool(weight)) for id, weight in zip(one.tokens, one.weights)]
+        for one in encoded
+        if one is not None
+    ]
 
 
 def _tell_apart() -> None:

@@ -34,6 +34,7 @@ from lema_jax.records import Appender, Attempt, Problem, Verdict, row_id
 from lema_jax.tasks import prompts, published
 from lema_jax.teacher import chat, endpoint
 from lema_jax.teacher.chat import Outcome, Reply, Request
+from lema_jax.teacher.landing import Landing
 
 if TYPE_CHECKING:
     from lema_jax.generation.engine import Engine
@@ -61,7 +62,9 @@ _TASK = flags.DEFINE_string("task", "", "whose questions; see lema_jax/tasks")
 _SPLIT = flags.DEFINE_string("split", "train", "which of them")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the publishers' files lie; else the variable LEMA_DATA")
 _PROBLEMS = flags.DEFINE_string("problems", None, "a file of problems, in place of --task")
-_LIMIT = flags.DEFINE_integer("limit", None, "only the first questions", lower_bound=1)
+_LIMIT = flags.DEFINE_integer(
+    "limit", None, "Ask only the first so many questions; of published attempts, those that have any.", lower_bound=1
+)
 _PROMPT_STYLE = flags.DEFINE_enum(
     "prompt_style", "paper", prompts.STYLES, "how questions are asked; see evaluate (chat: an endpoint's own way)"
 )
@@ -111,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
     if _STUDENT.value in published.NAMES:
         _take_published(_problems())
         return
-    prompt = prompts.style(_PROMPT_STYLE.value, _EXAMPLES.value, _as_chat)
+    prompt = prompts.style(_PROMPT_STYLE.value, _EXAMPLES.value, _as_chat())
     asked = [(problem, prompt(problem)) for problem in _problems()]
     if _STUDENT.value == "openai":
         _sample_endpoint(asked)
@@ -164,16 +167,17 @@ def _problems() -> list[Problem]:
     else:
         data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
         problems = tasks.get(_TASK.value).load(_SPLIT.value, data_dir)
-    return problems[: _LIMIT.value]
+    # Of published attempts --limit counts questions that have any.
+    return problems if _STUDENT.value in published.NAMES else problems[: _LIMIT.value]
 
 
-def _as_chat(message: str) -> str:
-    """A user's message as the student reads it: an endpoint as it is, a checkpoint by its own template."""
-    if _STUDENT.value == "openai":
-        return message
+def _as_chat() -> Callable[[str], str]:
+    """What makes of a user's message what the student reads: an endpoint as it is, a checkpoint by its own template."""
+    if _STUDENT.value == "openai" or _PROMPT_STYLE.value != "chat":
+        return lambda message: message
     from lema_jax.data import tokenizer  # it loads transformers, which an endpoint's user need not wait for
 
-    return tokenizer.as_chat(message, tokenizer.load(_CHECKPOINT.value))
+    return functools.partial(tokenizer.as_chat, tokenizer=tokenizer.load(_CHECKPOINT.value))
 
 
 def _wanted(
@@ -199,6 +203,7 @@ def _rounds(
     2407.13690, that are in proportion to difficulty). The draw repeats itself, so a rerun wants the same ones.
     """
     wanted = _wanted(asked, student, settings, lambda _: range(_SAMPLES.value))
+    _require_same_golds(file, wanted)
     answer(wanted)
     ids = [one.id for one in wanted]
     if _MAX_SAMPLES.value is None:
@@ -211,8 +216,21 @@ def _rounds(
         return range(_SAMPLES.value, _SAMPLES.value + -(-more * failed[problem.id] // _SAMPLES.value))
 
     wanted = _wanted(asked, student, settings, numbers)
+    _require_same_golds(file, wanted)
     answer(wanted)
     return ids + [one.id for one in wanted]
+
+
+def _require_same_golds(file: Appender[Attempt], wanted: Iterable[_Wanted | Attempt]) -> None:
+    """Refuses a file whose attempts were graded by other golds: a task's file may be changed, and keep its ids."""
+    for one in wanted:
+        if one.id in file.rows:
+            there = file.rows[one.id].problem
+            if (there.gold, there.choices) != (one.problem.gold, one.problem.choices):
+                raise UserError(
+                    f"{file.path} holds attempts at question {there.id} graded by the gold {there.gold[:60]!r}, but it "
+                    f"is {one.problem.gold[:60]!r} now; choose another --out, or remove the file"
+                )
 
 
 def _own_part(row: Attempt) -> Attempt:
@@ -227,21 +245,18 @@ def _own_part(row: Attempt) -> Attempt:
 
 def _finish(file: Appender[Attempt], wanted: Iterable[str]) -> None:
     """Writes the rows in the order wanted, behind those of other commands, and the selection; counts the verdicts."""
-    made = [id for id in wanted if id in file.rows]
-    known = set(made)
-    order = [*(id for id in file.rows if id not in known), *made]
+    made = file.arrange(wanted)
     counts: collections.Counter[str] = collections.Counter()
     questions: set[str] = set()
     for row in map(file.rows.__getitem__, made):
         counts[row.verdict] += 1
         questions.add(row.problem.id)
-    records.write(file.path, map(file.rows.__getitem__, order))
     told = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common())
     print(f"{file.path}: {len(made):,} attempts at {len(questions):,} questions: {told}")
     if _MODE.value != "all":
         path = file.path.with_suffix(f".{_MODE.value}.jsonl")
-        written = records.write(path, _select(map(file.rows.__getitem__, order), _SELECTED[_MODE.value]))
-        print(f"{path}: {written:,} of all {len(order):,} attempts")
+        written = records.write(path, _select(records.read(file.path, Attempt), _SELECTED[_MODE.value]))
+        print(f"{path}: {written:,} of all {len(file.rows):,} attempts")
 
 
 def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
@@ -255,8 +270,10 @@ def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
 
 
 def _take_published(problems: Sequence[Problem]) -> None:
-    rows = published.attempts(_STUDENT.value, problems, Path(_DATA_DIR.value) if _DATA_DIR.value else None)
+    data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
+    rows = published.attempts(_STUDENT.value, problems, data_dir, _LIMIT.value)
     with Appender(_OUT.value, Attempt) as file:
+        _require_same_golds(file, rows)
         file.extend(row for row in rows if row.id not in file.rows)
         _finish(file, [row.id for row in rows])
 
@@ -332,14 +349,18 @@ def _sample_endpoint(asked: Sequence[tuple[Problem, str]]) -> None:
 
         def answer(wanted: Sequence[_Wanted]) -> None:
             nonlocal outcome
-            missing = [one for one in wanted if one.id not in file.rows]
-            if not outcome.stopped:
-                outcome += where.ask(lambda: map(_request, missing), replies, _is_right)
-            found = ((one, replies.rows.get(_request(one).id)) for one in missing)
-            file.extend(_attempt(one, reply) for one, reply in found if reply)
+            # An attempt whose reply is gone is not asked for again; one that has both counts as answered.
+            asking = [one for one in wanted if one.id not in file.rows or _request(one).id in replies.rows]
+            with Landing(file, functools.partial(_made, file)) as land:
+                if not outcome.stopped:
+                    is_right = lambda request, reply: land(request, reply).verdict is Verdict.RIGHT
+                    outcome += where.ask(lambda: map(_request, asking), replies, is_right)
+                for request in map(_request, asking):  # those that were not reached when it stopped
+                    if reply := replies.rows.get(request.id):
+                        land(request, reply)
 
         _finish(file, _rounds(asked, model, settings, file, answer))
-    outcome.require_all()
+        outcome.require_all()
 
 
 def _request(one: _Wanted) -> Request:
@@ -355,8 +376,10 @@ def _request(one: _Wanted) -> Request:
     )
 
 
-def _is_right(request: Request, reply: Reply) -> bool:
-    return _attempt(request.about, reply).verdict is Verdict.RIGHT
+def _made(file: Appender[Attempt], request: Request, reply: Reply) -> Attempt:
+    """The attempt in a reply, from the file where it stands there."""
+    one = request.about
+    return file.rows[one.id] if one.id in file.rows else _attempt(one, reply)
 
 
 def _attempt(one: _Wanted, reply: Reply) -> Attempt:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 
-from lema_jax import digests, storage
+from lema_jax import digests, disk, storage
 from lema_jax.errors import UserError
 from lema_jax.metadata import Card, read_card
 from lema_jax.model import linear
@@ -72,8 +72,8 @@ def restore(folder: str | Path, step: int, abstract: dict[str, Any]) -> tuple[di
     beside (see `seal`).
 
     Raises:
-      UserError: no such step, one of another model's, or arrays of other names or shapes than asked for; every
-        difference is listed.
+      UserError: no such step, one of another model's, or arrays of other names or shapes than asked for; differences
+        are named.
       DamagedCheckpoint: its files cannot be read, or do not hold what was written.
     """
     found = open_step(folder, step, abstract)
@@ -178,8 +178,9 @@ def open_step(folder: str | Path, step: int, abstract: dict[str, Any]) -> Step:
     wanted, shapes = _shapes(abstract), _shapes(arrays)
     if wanted != shapes:
         differing = sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name))
-        lines = [f"{n}: {shapes.get(n, 'missing')} where {wanted.get(n, 'nothing')} is expected" for n in differing]
-        raise UserError(f"{path} does not fit:\n  " + "\n  ".join(lines))
+        some = [f"{n}: {shapes.get(n, 'missing')} where {wanted.get(n, 'nothing')} is expected" for n in differing[:3]]
+        more = f"; and {len(differing) - 3} others" if len(differing) > 3 else ""
+        raise UserError(f"{path} does not fit: {'; '.join(some)}{more}")
     return Step(path, {name: np.dtype(leaf.dtype) for name, leaf in found.items()}, told)
 
 
@@ -200,13 +201,14 @@ def _told(path: Path, told: dict[str, Any], card: Card) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Orbax raises errors of many kinds for damaged files; here they are one. That memory is short is no damage."""
+    """Orbax raises errors of many kinds for damaged files; here they are one. That a disk or memory was in the way is
+    no damage."""
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        if isinstance(error, MemoryError | PermissionError) or "RESOURCE_EXHAUSTED" in reason:
+        if disk.hinders(error):
             raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise _damaged(path, reason) from error
 
 

@@ -154,12 +154,15 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path, makes: bool = True) -> Iterator[Path]:
     """A fresh folder beside `out`, on this disk, that becomes it when all went well and is gone when not.
 
-    `out` must not exist, or be empty.
+    `out` must not exist, or be empty. `makes`: False in a process for which another of its job makes the folder.
     """
     beside = out.with_name(out.name + ".tmp")
+    if not makes:
+        yield beside
+        return
     remove = lambda: shutil.rmtree(beside, ignore_errors=True)
     remove()
     with interrupts.cleaning(remove):
@@ -273,12 +276,12 @@ def lines(file: BinaryIO, path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file from outside.
+    """The text of a file from outside, whose lines end in a line feed however the file ends them.
 
     Raises:
       UserError: as `decoded`; or it cannot be read.
     """
     try:
-        return decoded(Path(path).read_bytes(), path)
+        return decoded(Path(path).read_bytes(), path).replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None

@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Sequence
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -21,10 +20,8 @@ from lema_jax.errors import UserError
 from lema_jax.generation.judge import judge
 from lema_jax.parallel import job
 from lema_jax.records import Problem
-from lema_jax.training import dry_run, loop
+from lema_jax.training import compiled, dry_run, loop
 from lema_jax.training.config import TrainConfig
-
-PREEMPTED = 42
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().")
 _ALLOW = flags.DEFINE_bool("allow_config_change", False, "Continue a run although its configuration was changed.")
@@ -37,11 +34,11 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unknown argument {argv[1]!r}; fields are set by --config.field=value")
     config = cli.config_of(_CONFIG, TrainConfig)
-    if not jax.config.values["jax_compilation_cache_dir"] and config.out:  # a run that goes on need not compile again
-        jax.config.update("jax_compilation_cache_dir", str(storage.place(config.out) / "compiled"))
     if _DRY_RUN.value:
         dry_run.show(config)
         return
+    if config.out:
+        compiled.use(config.out)  # a run that goes on need not compile again
     judged = None
     if config.dev.questions:
         problems = list(records.read(storage.here(config.dev.path) / "problems.jsonl", Problem))[: config.dev.questions]
@@ -58,4 +55,4 @@ def _writes() -> str | None:
 
 
 if __name__ == "__main__":
-    cli.run(main, out=_writes, first=lambda: job.join(heeds_notice=True), codes={signal.SIGTERM: PREEMPTED})
+    cli.run(main, out=_writes, first=lambda: job.join(heeds_notice=True), codes={signal.SIGTERM: interrupts.PREEMPTED})

@@ -317,7 +317,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(hf_dir, peft_dir, tmp_path):
         "name one thing to convert": ["--to=hf"],
         "one thing to convert": [f"--hf_dir={hf_dir}", "--gguf=x"],
         "cannot be read as GGUF": [f"--gguf={tmp_path / 'text.gguf'}"],
-        "shape of model.layers.0.mlp.down_proj.weight": [f"--hf_dir={narrow}"],
+        "of another shape: model.layers.0.mlp.down_proj.weight": [f"--hf_dir={narrow}"],
         "is no model folder": [f"--checkpoint={tmp_path / 'absent'}"],
         "has none; --peft_dir adds some": [f"--hf_dir={hf_dir}", "--to=peft"],
         "name both --checkpoint and --peft_dir": [f"--hf_dir={hf_dir}", f"--peft_dir={peft_dir}", "--to=adapter"],

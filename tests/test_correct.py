@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lema_jax import records
-from lema_jax.records import Verdict
+from lema_jax.records import Verdict, row_id
 from lema_jax.tasks.steps import split_steps
 from tests.correct_door import (
     ENVIRONMENT,
@@ -50,6 +50,30 @@ def test_more_attempts_add_their_rows_and_leave_the_others(files, tmp_path):
     assert len(after.splitlines()) == 15
 
 
+def test_an_attempt_with_another_text_is_another_row(files, tmp_path):
+    """Rows are named by what shapes them: the attempt's text and what the teacher says of it."""
+    succeeds(*files)
+    changed = attempt(0).model_copy(update={"text": "7 + 1 = 9\nThe answer is 9."})
+    records.write(tmp_path / "attempts.jsonl", [changed, *(attempt(number) for number in range(1, 12))])
+    assert "for 12 of 12 mistakes" in succeeds(*files)
+    rows = corrections(tmp_path / "corrections.jsonl")
+    assert len(rows) == 13
+    assert rows[-1].attempt.text == changed.text
+
+
+def test_rows_that_earlier_versions_named_stand_where_they_say_the_same(files, tmp_path):
+    succeeds(*files)
+    file = tmp_path / "corrections.jsonl"
+    named = [
+        row.model_copy(update={"id": row_id(attempt=row.attempt.id, teacher="reference", cut=False)})
+        for row in corrections(file)
+    ]
+    named[0] = named[0].model_copy(update={"text": "Step 1.\nExplanation: what it said before."})
+    records.write(file, named)
+    assert "12 of 12 corrections kept" in succeeds(*files)
+    assert len({row.id for row in corrections(file)}) == 13
+
+
 def test_cut_at_first_error(files, tmp_path):
     succeeds(*files, "--cut_at_first_error")
     for row, number in zip(corrections(tmp_path / "corrections.jsonl"), range(12)):
@@ -81,6 +105,57 @@ def test_killed_anywhere_and_run_again_the_file_is_the_same(tmp_path):
     assert len(seen) == 3
     succeeds(f"--attempts={attempts}", f"--out={out}")
     assert out.read_bytes() == expected
+
+
+def test_what_is_passed_over_is_counted_with_the_reason(tmp_path):
+    others = [not_wrong(verdict) for verdict in (Verdict.RIGHT, Verdict.UNPARSED, Verdict.TRUNCATED)]
+    attempts = write_attempts(tmp_path / "attempts.jsonl", 2, *others)
+    said = succeeds(f"--attempts={attempts}", f"--out={tmp_path / 'c.jsonl'}")
+    assert "1 passed over: unparsed, no answer could be read; --read_last_number" in said
+    assert "1 passed over: truncated" in said
+    assert "passed over: never asked" not in said
+
+
+def test_the_last_number_is_read_when_asked_for_and_the_rows_say_so(files, tmp_path):
+    unread = attempt(0).model_copy(update={"id": "u", "text": "1 + 1 = 2.\nSo it is 987654 in all.", "answer": None})
+    unread = unread.model_copy(update={"verdict": Verdict.UNPARSED})
+    write_attempts(tmp_path / "attempts.jsonl", 1, unread)
+    assert "for 1 of 1 mistakes" in succeeds(*files)
+    said = succeeds(*files, "--read_last_number")
+    assert "1 right" not in said
+    assert "2 wrong, 0 unparsed" in said
+    first, second = corrections(tmp_path / "corrections.jsonl")
+    assert (first.attempt.id, first.attempt.sampling) == ("a0", {})
+    assert (second.attempt.answer, second.attempt.sampling) == ("987654", {"read_last_number": True})
+
+
+def test_a_limit_takes_the_first_and_with_a_seed_a_draw_that_a_larger_one_contains(files, tmp_path):
+    def ids(*flags) -> list[str]:
+        out = tmp_path / "drawn.jsonl"
+        out.unlink(missing_ok=True)
+        said = succeeds(files[0], f"--out={out}", *flags)
+        assert ("of the 12 wrong ones are corrected" in said) == ("--limit=12" not in flags)
+        return [row.attempt.id for row in corrections(out)]
+
+    whole = [f"a{number}" for number in range(12)]
+    assert ids("--limit=5") == whole[:5]
+    drawn = [ids(f"--limit={limit}", "--seed=3") for limit in (4, 4, 7, 12)]
+    assert drawn[0] == drawn[1]
+    assert [len(some) for some in drawn] == [4, 4, 7, 12]
+    assert set(drawn[0]) < set(drawn[2]) < set(drawn[3])
+    assert all(some == [id for id in whole if id in some] for some in drawn)  # in the order of the attempts
+    assert drawn[2] not in (ids("--limit=7", "--seed=4"), whole[:7])
+    assert "give --limit with it" in fails(*files, "--seed=3")
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    attempts = write_attempts(tmp_path / "attempts.jsonl", 2)
+    succeeds(f"--attempts={attempts}", f"--out={tmp_path / 'c.jsonl'}")
+    said = fails(f"--attempts={tmp_path / 'c.jsonl'}", f"--out={tmp_path / 'd.jsonl'}")
+    assert (
+        "c.jsonl:1: this is a file of corrections (of correct); a file of attempts (of sample) is wanted here" in said
+    )
+    assert "this is a file of attempts" in fails(f"--attempts={attempts}", f"--out={attempts}")
 
 
 def test_nothing_to_correct(tmp_path):

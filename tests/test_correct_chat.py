@@ -106,6 +106,22 @@ def test_each_bad_reply_is_written_with_its_reason(files, tmp_path):
         assert f"1 rejected: {why}" in said
 
 
+def test_rows_are_in_the_file_while_others_are_asked_for(files, tmp_path):
+    said, out = replies(12), tmp_path / "corrections.jsonl"
+
+    def behave(body, times):
+        if question(body) == attempt(11).problem.question:
+            end = time.monotonic() + 20
+            while time.monotonic() < end and not (out.exists() and len(whole_lines(out)) >= 6):
+                time.sleep(0.05)
+            assert len(whole_lines(out)) >= 6
+        return Act(completion(said[question(body)]), delay=0.3)
+
+    with Server(behave) as server:
+        succeeds(*files, *chat_flags(server, "--concurrency=2"))
+    assert [row.attempt.id for row in corrections(out)] == [f"a{number}" for number in range(12)]
+
+
 def test_until_correct_asks_again_only_where_nothing_was_kept(files, tmp_path):
     said = replies(12)
     stubborn = {attempt(n).problem.question: n for n in (2, 5)}
@@ -213,6 +229,8 @@ def test_a_bad_key_is_told_without_the_key(files, tmp_path):
     echoing = Server(lambda body, times: error(f"Incorrect API key provided: {KEY}", 401))
     with echoing as server:
         assert "Incorrect API key provided: [key]; see OPENAI_API_KEY" in fails(*files, *chat_flags(server))
+    assert not (tmp_path / "corrections.jsonl").exists()
+    assert not (tmp_path / "corrections.replies.jsonl").exists()
 
 
 def test_by_batch(files, tmp_path):

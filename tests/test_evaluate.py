@@ -229,7 +229,11 @@ def broken(models, tmp_path, what):
         ({"checkpoint": "{tmp}/none"}, "is no model folder"),
         ({"checkpoint": "{a}@7"}, "no checkpoint at step 7; it has [0]"),
         ({"checkpoint": "{a}@best"}, "no checkpoint that was tried on dev"),
-        ({"checkpoint": "{a},{a}"}, "two of the name a"),
+        ({"checkpoint": "{a},{a}"}, "names {a} twice"),
+        ({"checkpoint": "{a}@0,{a}/@0"}, "two of the name a@0"),
+        ({"checkpoint": ""}, "--checkpoint names no model folder"),
+        ({"checkpoint": "{tmp}/own.jsonl"}, "is no model folder"),
+        ({"checkpoint": "{tmp}"}, "is no model folder"),
         ({"out": "{tmp}/own.jsonl"}, "cannot write"),
         ({"task": "", "score": "{tmp}/none.jsonl"}, "cannot read"),
         ({"task": "", "score": "{tmp}/none.jsonl", "prompt_style": "chat"}, "--prompt_style is for --task"),
@@ -247,7 +251,7 @@ def test_a_mistake_is_one_line(models, run, tmp_path, given, complaint):
     assert code == 1
     assert complained.startswith("error: ")
     assert complained.count("\n") == 1, complained
-    assert complaint in complained
+    assert complaint.format(a=models[0]) in complained
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
@@ -269,6 +273,23 @@ def test_predictions_of_another_evaluation_are_left_alone(models, run, tmp_path)
         assert code == 1
         assert "holds answers to something else (model " in complained
         assert (tmp_path / "predictions.jsonl").read_bytes() == before
+
+
+def test_a_question_with_another_gold_is_another_question(models, run, tmp_path):
+    """Answers that were graded by the former gold are not taken for its own."""
+    given = (f"--checkpoint={models[0]}", f"--task=jsonl:{tmp_path}/own.jsonl", f"--out={tmp_path}/out", *SHORT)
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"question": "1 + 1?", "gold": "3", "id": "a"}\n')
+    assert run(*given)[0] == 0
+    before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    own.write_text('{"question": "1 + 1?", "gold": "2", "id": "a", "rationale": "One and one."}\n')
+    code, _, complained = run(*given)
+    assert code == 1
+    assert "holds answers to something else (model " in complained
+    assert "gold" in complained
+    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
+    own.write_text('{"question": "1 + 1?", "gold": "3", "id": "a", "rationale": "One and two."}\n')  # shapes no answer
+    assert run(*given)[0] == 0
 
 
 def test_another_way_to_ask_is_recorded_and_never_mixed_with_the_papers(models, run, tmp_path):

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from lema_jax import records, tasks
+from lema_jax.evolve import LeftOut
 from lema_jax.records import Attempt, Correction, Problem, Verdict
-from tests.teacher.wire_server import Act, Server, completion
+from tests.teacher.wire_server import Act, Server, completion, error
 
 ENVIRONMENT = os.environ | {"OPENAI_API_KEY": "sk-secret-of-the-test", "NO_PROXY": "127.0.0.1"}
 
@@ -128,7 +129,13 @@ def test_what_is_left_out_before_it_is_answered(files, tmp_path):
         said = succeeds(*files, *chat_flags(server, "--concurrency=1"))
         assert len(server.asked) == 12 + 3 * 9
     assert "9 new problems from 12 seeds" in said
-    for why in ("no question in the reply", "a repeated question", "gives a test question away"):
+    listed = {row.question: row.why for row in records.read(tmp_path / "evolved.left_out.jsonl", LeftOut)}
+    assert listed == {
+        "": "no question in the reply",
+        "a hen has 2 legs. How many?": "a repeated question",
+        test: "gives a test question away",
+    }
+    for why in listed.values():
         assert f"1 left out: {why}" in said
     made = {row.question for row in problems(tmp_path)}
     assert test not in made
@@ -160,6 +167,13 @@ def test_a_spent_budget_keeps_what_it_bought_and_goes_on_later(files, tmp_path):
         assert 0 < len(server.asked) < 48
         assert "12 new problems" in succeeds(*files, *chat_flags(server))
         assert len(server.asked) == 48
+
+
+def test_a_start_that_failed_leaves_no_files(files, tmp_path):
+    with Server(lambda body, times: error("Who are you?", 401)) as server:
+        assert "see OPENAI_API_KEY" in fails(*files, *chat_flags(server))
+    assert not (tmp_path / "evolved.jsonl").exists()
+    assert not (tmp_path / "evolved.replies.jsonl").exists()
 
 
 def test_user_mistakes_get_one_clear_line(files, tmp_path):

@@ -48,13 +48,14 @@ class Everyone:
 
     def __call__(self, body, times) -> Act:
         prompt = body["messages"][0]["content"]
-        question = prompt.rpartition("Question: ")[2].splitlines()[0]
+        case = prompt.rpartition("Question: ")[2]
+        question = case.splitlines()[0]
         if prompt.endswith("\nNew Question:"):
             self.evolved += 1
             hens = 10 + self.evolved
             return Act(completion(f"**New problem:** Eve keeps {hens} hens and buys 5 more. How many has she?"))
-        if prompt.endswith("}\nIncorrect Step:"):
-            tried = attempt(self.problem(question), prompt.rpartition("{\n")[2].partition("\n}")[0])
+        if "\nOriginal Solution:\n" in case:
+            tried = attempt(self.problem(question), case.partition("{\n")[2].partition("\n}")[0])
             return Act(completion(reference.reply(tried)))
         problem = self.problem(question)
         right = tasks.get("arithmetic").completion(problem)
@@ -133,7 +134,7 @@ def test_real_mistakes_of_people_and_models_become_data_that_reads_back(tmp_path
     kept = [row for row in records.read(made["math"], Correction) if not row.rejected]
     assert len(kept) >= 95
     for row in kept:  # whatever its layout, every formula of the solution is there
-        formulas = re.findall(r"\$[^$\n]+\$", row.text.partition("**Correct Solution:**")[2])
+        formulas = re.findall(r"\$([^$\n]+)\$", row.text.partition("**Correct Solution:**")[2])
         assert [formula for formula in formulas if formula not in "\n".join(row.steps)] == []
     for task, least in (("gsm8k", 600), ("math", 80)):
         out = tmp_path / f"{task}_data"

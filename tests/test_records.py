@@ -37,7 +37,7 @@ def test_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, c
     assert list(records.read(path, Example)) == rows
     with Appender(path.with_name("appended.jsonl"), Example) as appender:
         appender.append(*rows)
-    assert path.with_name("appended.jsonl").read_bytes() == path.read_bytes()
+        assert path.with_name("appended.jsonl").read_bytes() == path.read_bytes()
 
 
 def test_ids_are_of_everything_and_of_nothing_else() -> None:
@@ -78,7 +78,9 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_kind_are_refused(file: Path) -> None:
-    with pytest.raises(UserError, match=r"rows.jsonl:1: .*expected: Problem"):
+    with pytest.raises(
+        UserError, match=r"rows.jsonl:1: this is a file of training examples .*; a file of problems is wanted"
+    ):
         list(records.read(file, Problem))
 
 
@@ -231,6 +233,15 @@ def test_a_command_that_fails_before_its_first_row_leaves_nothing(tmp_path: Path
     with pytest.raises(UserError, match="no weights"):
         fail(tmp_path / "kept.jsonl")
     assert (tmp_path / "kept.jsonl").exists()
+
+
+def test_a_file_without_rows_is_not_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "rows.jsonl"
+    with Appender(path, Problem):
+        assert path.exists()
+    with Appender(path, Problem) as file:
+        records.write(file.path, [])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ import sys
 import pytest
 
 from lema_jax import records
+from lema_jax.data import build
 from lema_jax.data.card import Card
-from lema_jax.records import Attempt, Correction, PathScore, Verdict
+from lema_jax.evidence import data_set
+from lema_jax.records import Attempt, Correction, Example, PathScore, Verdict
 from tests import made_runs
+from tests.html_page import Parsed
 
 
 def report(*flags):
@@ -59,12 +62,18 @@ def test_what_each_mistake_is_told(folders, tmp_path):
         [f"--runs={cot}", f"--out={cot}", "--show=0"],
         [f"--runs={cot},{lema}", "--by_task"],
         [f"--runs={cot}", "--corrections=c.jsonl"],
+        ["--attempts=nowhere.jsonl"],
+        [f"--attempts={cot / 'predictions.jsonl'}"],
+        [f"--data={cot},{lema}"],
+        ["--attempts=a.jsonl", "--corrections=c.jsonl"],
         ["--corrections=nowhere.jsonl"],
         [f"--runs={cot}", f"--data={cot}", f"--out={tmp_path / 'r.html'}", "--show=0"],
     )
     expected = ("--runs=folder", "for 2 folders or files", "cannot read", "unexpected argument", "97 only in")
     expected += ("cannot write",)
-    expected += ("--by_task needs --names", "give either --runs", "cannot read nowhere.jsonl", "has no card.json")
+    expected += ("--by_task needs --names", "give either --runs")
+    expected += ("cannot read nowhere.jsonl", "this is a file of predictions", "a page shows one data set")
+    expected += ("give either --runs", "cannot read nowhere.jsonl", "has no card.json")
     assert all(words in error for words, error in zip(expected, told, strict=True))
 
 
@@ -134,6 +143,40 @@ def test_filters_of_the_training_data_are_counted_on_the_page(folders, tmp_path)
     text = (tmp_path / "r.html").read_text()
     assert ">corrections: rejected</text>" in text
     assert ">trained on: cot</text>" in text
+
+
+def test_attempts_are_counted_and_shown(tmp_path):
+    verdicts = (Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSED)
+    rows = [
+        Attempt(
+            id=verdict.value, problem=made_runs.problem(1), student="small", sampling={}, prompt="Why?",
+            text=r"So \(x = \frac{1}{2}\) & that is it.", answer=None, verdict=verdict, prompt_tokens=1,
+            completion_tokens=9,
+        )
+        for verdict in verdicts
+    ]  # fmt: skip
+    records.write(tmp_path / "attempts.jsonl", rows)
+    out = tmp_path / "a.html"
+    done = report(f"--attempts={tmp_path / 'attempts.jsonl'}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 3 attempts are right (33.3 %" in done.stdout
+    assert [item["data-kinds"] for item in Parsed(out.read_text()).items()] == [verdict.value for verdict in verdicts]
+    assert "<mfrac>" in out.read_text()
+
+
+@pytest.mark.slow
+def test_a_data_set_is_shown_with_its_own_tokens(tmp_path):
+    recipe = build.Recipe(task="arithmetic", limit=30, train_tokenizer=800, overlap="drop")
+    made, _ = build.build(recipe, tmp_path / "set")
+    done = report(f"--data={tmp_path / 'set'}", f"--out={tmp_path / 'd.html'}")
+    assert done.returncode == 0, done.stderr
+    assert f"{made.counts['examples']:,} examples" in done.stdout
+    parsed = Parsed((tmp_path / "d.html").read_text())
+    shown = list(records.read(tmp_path / "set" / "examples.jsonl", Example))
+    said = "".join(parsed.text)
+    assert len(parsed.items()) == min(len(shown), data_set.EACH)
+    assert sum(f"{row.completion}</s>" in said for row in shown) == len(parsed.items())
+    assert [tag for tag, _ in parsed.tags].count("b") > [tag for tag, _ in parsed.tags].count("summary")
 
 
 def test_corrections_are_audited(tmp_path):

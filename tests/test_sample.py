@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -287,6 +289,68 @@ def test_a_spent_budget_keeps_what_it_bought_and_goes_on_later(out):
         assert len(attempts(out)) == len(server.asked) == 6
 
 
+def test_rows_are_in_the_file_while_others_are_asked_for(out):
+    asked = threading.Event()
+
+    def behave(body, times):
+        if number(body) == 5:
+            asked.set()
+            assert until(lambda: out.exists() and len(out.read_bytes().splitlines()) >= 3)
+        return Act(completion(right(number(body))), delay=0.3)
+
+    with Server(behave) as server:
+        succeeds(*chat_flags(server, out))
+    assert asked.is_set()
+    assert [row.problem for row in attempts(out)] == problems()
+
+
+def until(holds, seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not holds():
+        time.sleep(0.05)
+    return holds()
+
+
+def test_a_run_that_goes_on_counts_what_was_done_before(out):
+    with Server(says("The answer is {}.", "The answer is 987654.")) as server:
+        succeeds(*chat_flags(server, out, "--limit=4"))
+        done = sample(*chat_flags(server, out))
+        assert "6/6 answered · right 100.0%" in done.stderr
+        out.with_suffix(".replies.jsonl").unlink()  # without the replies the rows alone are not asked for again
+        succeeds(*chat_flags(server, out))
+        assert len(server.asked) == 6
+
+
+def test_a_start_that_failed_leaves_no_files(out):
+    with Server(lambda body, times: error("Who are you?", 401)) as server:
+        assert "see OPENAI_API_KEY" in fails(*chat_flags(server, out))
+    assert not out.exists()
+    assert not out.with_suffix(".replies.jsonl").exists()
+
+
+def test_nothing_bought_leaves_no_empty_file_behind(out, tmp_path):
+    with Server(says("The answer is {}.")) as server:
+        fails(*chat_flags(server, out, "--max_tokens_total=1"))
+        assert not server.asked
+    assert not [path for path in tmp_path.iterdir() if not path.stat().st_size]
+    assert not out.exists()
+
+
+def test_attempts_that_another_gold_has_graded_are_left_alone(out, tmp_path):
+    """A task's file may be changed, and keep its ids."""
+    with Server(says("The answer is {}.")) as server:
+        flags = chat_flags(server, out, f"--problems={tmp_path / 'own.jsonl'}")
+        flags = [flag for flag in flags if not flag.startswith("--task")]
+        records.write(tmp_path / "own.jsonl", problems())
+        succeeds(*flags)
+        before = out.read_bytes()
+        changed = [row.model_copy(update={"gold": "77"}) for row in problems()]
+        records.write(tmp_path / "own.jsonl", changed)
+        assert "graded by the gold" in fails(*flags)
+        assert out.read_bytes() == before
+        assert len(server.asked) == 6
+
+
 def test_a_dry_run_asks_and_writes_nothing(out, tmp_path):
     with Server(says("?")) as server:
         said = succeeds(*chat_flags(server, out, "--dry_run", "--samples=3", "--usd_per_million=1,2"))
@@ -335,6 +399,15 @@ def test_a_published_student_takes_no_settings(out, data_dir):
     before = out.read_bytes()
     assert "100 attempts at 100 questions: 100 wrong" in succeeds(*of_task, "--mode=mistakes")
     assert out.read_bytes() == before == out.with_suffix(".mistakes.jsonl").read_bytes()
+
+
+def test_a_limit_counts_the_questions_that_have_published_attempts(out, data_dir):
+    of_task = ("--student=stepverify", "--task=gsm8k", f"--data_dir={data_dir}", f"--out={out}")
+    assert " attempts at 7 questions: " in succeeds(*of_task, "--limit=7")
+    few = {row.problem.id for row in attempts(out)}
+    out.unlink()
+    assert " attempts at 8 questions: " in succeeds(*of_task, "--limit=8")
+    assert few < {row.problem.id for row in attempts(out)}
 
 
 def test_a_checkpoint_must_be_named_and_be_there(out, tmp_path):

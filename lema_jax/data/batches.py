@@ -18,6 +18,8 @@ from lema_jax import ranges
 from lema_jax.data import dataset
 from lema_jax.errors import UserError
 
+MOST_STEPS = 10**9  # of a run
+_COUNTED = 200_000  # examples, planned in some minutes
 _BINS = 128  # rows filled at a time; more leave less padding, and mix more of one epoch into the next
 
 
@@ -64,14 +66,24 @@ def once(cfg: DataConfig, rows: slice = slice(None)) -> Iterator[dict[str, np.nd
 
 
 def steps_for(cfg: DataConfig, *, epochs: float = math.inf, tokens: float = math.inf) -> int:
-    """How many batches hold `epochs` times as many examples as there are, or `tokens` tokens (padding apart)."""
+    """How many batches hold `epochs` times as many examples as there are, or `tokens` tokens (padding apart).
+
+    Counted for the first `_COUNTED` examples; those behind are taken to lie as close.
+
+    Raises:
+      UserError: more than `MOST_STEPS`; what `batches` raises.
+    """
     wanted = epochs * len(_lengths(cfg))
-    plans, steps = iter(_endless(cfg)), 0
-    while wanted > 0 and tokens > 0:
+    plans, steps, examples, held = iter(_endless(cfg)), 0, 0, 0
+    while examples < min(wanted, _COUNTED) and held < tokens:
         segments = next(plans)["record_segment_ids"]
-        wanted -= int(segments.max(axis=1).sum())
-        tokens -= int((segments > 0).sum())
+        examples += int(segments.max(axis=1).sum())
+        held += int((segments > 0).sum())
         steps += 1
+    if examples < wanted and held < tokens:
+        steps = math.ceil(steps * min(wanted / examples, tokens / held))
+    if steps > MOST_STEPS:
+        raise UserError(f"{epochs:g} epochs or {tokens:g} tokens are {steps:,} steps, above {MOST_STEPS:,}; take fewer")
     return steps
 
 

@@ -28,6 +28,7 @@ class Recipe:
     attempts: tuple[Path, ...] = ()  # right ones become chain of thought
     corrections: tuple[Path, ...] = ()  # kept ones become correction examples
     data_dir: Path | None = None  # the publishers' files
+    read_last_number: bool = False  # grade an attempt that states no answer by its last sentence's only number
     gold_rationales: bool = True
     limit: int | None = ranges.within(None, 1, 10**9)  # gold rationales of the first so many training questions only
     tokenizer: Path | None = None  # a folder to load one from, or …
@@ -130,6 +131,7 @@ def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Pa
         questions=len({curate.normal(row.problem.question) for row in chosen.mixed}),
         overlap=chosen.overlap,
         tokenizer=tokenizer.fingerprint(chosen.words),
+        closed=sum(row.closed for row in chosen.mixed),
         files={str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()},
     )
     card.write(made, folder)
@@ -146,7 +148,10 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
                 f"the task {recipe.task} has no gold rationales; give --nogold_rationales, and right attempts by "
                 "--attempts"
             )
-        pools.append(gather.chain_of_thought(recipe.task, gold if recipe.gold_rationales else [], recipe.attempts))
+        taken = gold if recipe.gold_rationales else []
+        pools.append(
+            gather.chain_of_thought(recipe.task, taken, recipe.attempts, read_last_number=recipe.read_last_number)
+        )
     if recipe.arm == "lema_no_step" and any(problem.choices for problem in training):
         raise UserError(f"arm=lema_no_step: a correction of {recipe.task} names no step; choose another arm")
     if (render := examples.ARMS[recipe.arm]) is not None:

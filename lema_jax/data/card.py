@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lema_jax import digests, storage
+from lema_jax.data import curate
 from lema_jax.errors import UserError
 
 _LICENCES = {
@@ -33,6 +34,7 @@ class Card:
     overlap: dict[str, Any]  # with test questions: policy, sets checked and not, how many training questions
     tokenizer: str  # fingerprint
     files: dict[str, str]  # name -> sha256
+    closed: int = 0  # examples whose completion got the final sentence that its text lacked
 
 
 def write(card: Card, folder: Path) -> None:
@@ -80,10 +82,14 @@ def summary(card: Card) -> str:
         f"{counts['examples']:,} examples ({kinds}) on {card.questions:,} questions; {counts['tokens']:,} tokens, "
         f"{counts['loss_tokens']:,} with loss; longest {counts['longest']}, so data.seq_len must be at least that"
     )
-    share, wanted = sum(card.students.values()) / counts["examples"], card.recipe["correction_share"]
+    if card.closed:
+        lines.append(f"{card.closed:,} right attempts got the final sentence, `The answer is ….`, that they lacked")
+    special, share = sum(card.students.values()), card.recipe["correction_share"]
     equalised = card.recipe["equal_examples"] or card.recipe["equal_tokens"]
-    if card.students and equalised and share < wanted - 0.01:
-        lines.append(f"corrections are {share:.0%} of the mix, not {wanted:.0%}: there are no more")
+    if card.students and equalised and special < curate.nearest(share, counts["examples"]):
+        lines.append(
+            f"corrections are {special / counts['examples']:.0%} of the mix, not {share:.0%}: there are no more"
+        )
     return "\n".join(lines)
 
 
@@ -103,6 +109,7 @@ def readme(card: Card) -> str:
             [
                 ("examples", f"{counts['examples']:,}"),
                 *((f"of kind {kind}", f"{count:,}") for kind, count in card.kinds.items()),
+                ("that got the final sentence, `The answer is ….`, which their text lacked", f"{card.closed:,}"),
                 ("distinct questions", f"{card.questions:,}"),
                 ("tokens", f"{counts['tokens']:,}"),
                 ("tokens with loss", f"{counts['loss_tokens']:,}"),

@@ -29,6 +29,7 @@ class Candidate:
     problem: Problem
     example: Example
     correction: Correction | None = None
+    closed: bool = False  # its completion got the final sentence that the text lacked
 
 
 @dataclasses.dataclass
@@ -85,7 +86,7 @@ def hold_out(problems: Sequence[Problem], count: int, seed: int) -> list[Problem
     Raises:
       UserError: there are not more questions than that.
     """
-    ranked = sorted({normal(problem.question) for problem in problems}, key=lambda text: _rank(seed, text))
+    ranked = sorted({normal(problem.question) for problem in problems}, key=lambda text: rank(seed, text))
     if count and count >= len(ranked):
         raise UserError(f"dev_questions={count} must be below the {len(ranked)} distinct questions there are")
     chosen, dev = set(ranked[:count]), []
@@ -143,12 +144,12 @@ class Overlap:
 def mix(cot: Iterable[T], other: Iterable[T], id: Callable[[T], str], seed: int, share: float | None) -> Iterator[T]:
     """All of both in the order of their rank, or with a `share` of `other` in every beginning of the stream.
 
-    With a share the stream ends where a chain of thought is due and none is left. `other` may run out before; then
-    chain of thought goes on alone.
+    Of any number of rows at the beginning the share is as near as whole rows come. The stream ends where a chain of
+    thought is due and none is left. `other` may run out before; then chain of thought goes on alone.
     """
 
     def ranked(rows: Iterable[T]) -> list[T]:
-        return sorted(rows, key=lambda row: _rank(seed, id(row)))
+        return sorted(rows, key=lambda row: rank(seed, id(row)))
 
     if share is None:
         yield from ranked([*cot, *other])
@@ -156,7 +157,7 @@ def mix(cot: Iterable[T], other: Iterable[T], id: Callable[[T], str], seed: int,
     plain, special = ranked(cot)[::-1], ranked(other)[::-1]
     taken = taken_special = 0
     while True:
-        due = taken_special + 1 <= share * (taken + 1)
+        due = taken_special + 1 <= nearest(share, taken + 1)
         if special and due:
             yield special.pop()
             taken_special += 1
@@ -165,6 +166,11 @@ def mix(cot: Iterable[T], other: Iterable[T], id: Callable[[T], str], seed: int,
         else:
             return
         taken += 1
+
+
+def nearest(share: float, count: int) -> int:
+    """The whole number of rows that is nearest to a share of `count`; of a half, the next one."""
+    return int(share * count + 0.5)
 
 
 def first_examples(stream: Iterable[T], count: int) -> list[T]:
@@ -199,7 +205,8 @@ def first_tokens(stream: Iterable[T], count: int, size: Callable[[T], int]) -> l
     return taken
 
 
-def _rank(seed: int, text: str) -> bytes:
+def rank(seed: int, text: str) -> bytes:
+    """What a draw sorts by: the same for the same seed and text, in any process."""
     return hashlib.sha256(f"{seed}/{text}".encode()).digest()
 
 

@@ -127,6 +127,39 @@ def _solution(row: Correction) -> str:
 
 
 FINAL_SENTENCE = re.compile(r"The answer is [^\n]+\.$")
+# The last sentence, or line, of a text where it says an answer in other words: `#### 72`, `**Final Answer:** 72`.
+_OTHERWISE = re.compile(
+    r"""(?:^|\n|(?<=[.!?)\]}*])[^\S\n]+)
+    (?:[^\S\n]*\#{4}(?!\#)
+      |[^\S\n]*[\#*_>-]*[^\S\n]*(?:(?:so|thus|hence|therefore|and|then)\b[,\s]*)?(?:(?:the|our|my)\s+)?
+       (?:(?:final|correct|corrected)\s+)?answer\b[*_\s]*(?:is|was|equals|[:=])[*_\s:]*)
+    (?P<said>[^\n]+)$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_MORE = re.compile(r"[.!?;]\s|\b(?:because|since|as|but)\b", re.IGNORECASE)
+
+
+def closed(problem: Problem, text: str, answer: str) -> str:
+    """`text` with an end that states its answer as published golds' completions do: `The answer is {answer}.`
+
+    A last line or sentence that says the same and nothing else becomes that sentence, so that it is not said twice.
+
+    Args:
+      answer: what was read in the text, in the form that the task's `extract` gives it.
+    """
+    text = text.strip()
+    if FINAL_SENTENCE.search(text):
+        return text
+    sentence = f"The answer is {' '.join(answer.split()).rstrip('.')}."
+    found = _OTHERWISE.search(text)
+    if found is None or not _says_only(problem, found["said"], answer):
+        return f"{text}\n{sentence}".strip()
+    between = " " if text[found.start()] in " \t" else "\n"
+    return f"{text[: found.start()].rstrip()}{between}{sentence}".strip()
+
+
+def _says_only(problem: Problem, said: str, answer: str) -> bool:
+    return _MORE.search(said) is None and tasks.get(problem.task).extract(f"The answer is {said}", problem) == answer
 
 
 def corrected_steps(row: Correction) -> list[str]:
@@ -134,9 +167,8 @@ def corrected_steps(row: Correction) -> list[str]:
     *steps, last = row.steps
     if FINAL_SENTENCE.search(last):
         return [*steps, last]
-    if last.endswith(f"The answer is {row.answer}"):
-        return [*steps, f"{last}."]
-    return [*steps, last, f"The answer is {row.answer}."]
+    body, newline, sentence = closed(row.attempt.problem, last, row.answer or "").rpartition("\n")
+    return [*steps, body, sentence] if newline else [*steps, sentence]
 
 
 def _example(kind: str, problem: Problem, source: str, prompt: str, completion: str) -> Example:

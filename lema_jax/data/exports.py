@@ -8,6 +8,7 @@ from lema_jax import storage, tasks
 from lema_jax.data import examples
 from lema_jax.data.curate import Candidate
 from lema_jax.tasks.steps import split_steps
+from lema_jax.tasks.thinking import spoken
 
 Rows = Iterator[dict[str, object]]
 
@@ -36,7 +37,8 @@ def preference(rows: Iterable[Candidate]) -> Rows:
             continue
         prompt, corrected = tasks.get(row.problem.task).prompt(row.problem), examples.corrected_steps(correction)
         if correction.step is None:
-            yield {"prompt": prompt, "chosen": "\n".join(corrected), "rejected": correction.attempt.text.strip()}
+            said = spoken(correction.attempt.text).text.strip()
+            yield {"prompt": prompt, "chosen": "\n".join(corrected), "rejected": said}
             continue
         steps = split_steps(correction.attempt.text)
         kept = "".join(f"{step}\n" for step in steps[: correction.step - 1])

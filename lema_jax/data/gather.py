@@ -1,5 +1,6 @@
 """Rows to candidates: gold rationales, right attempts, kept corrections. What cannot serve is counted."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -9,28 +10,58 @@ from lema_jax.data import examples
 from lema_jax.data.curate import Candidate, Pool
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Correction, Example, Problem, Verdict
+from lema_jax.tasks import last_number
+from lema_jax.tasks.thinking import spoken
 
 R = TypeVar("R", Attempt, Correction)
 
 
-def chain_of_thought(task_name: str, gold: Iterable[Problem], attempts: Iterable[Path]) -> Pool:
-    """Gold rationales, then the right attempts that end as the paper's completions do, in `The answer is ….`
+def chain_of_thought(
+    task_name: str, gold: Iterable[Problem], attempts: Iterable[Path], *, read_last_number: bool = False
+) -> Pool:
+    """Gold rationales, then the right attempts, whose end states their answer as that of a gold rationale does.
+
+    Args:
+      read_last_number: grade an attempt that states no answer by the only number of its last sentence.
+
+    An attempt's thinking is no part of its example.
 
     Raises:
       UserError: an unreadable file, or one of another task.
     """
     task = tasks.get(task_name)
     candidates = [Candidate(problem, examples.cot(problem, task.completion(problem), "gold")) for problem in gold]
-    not_right = unended = 0
-    for attempt in _rows(attempts, Attempt, task_name, lambda row: row.problem):
-        if attempt.verdict is not Verdict.RIGHT:
-            not_right += 1
-        elif not examples.FINAL_SENTENCE.search(attempt.text.strip()):
-            unended += 1
-        else:
-            candidates.append(Candidate(attempt.problem, examples.cot(attempt.problem, attempt.text, attempt.student)))
-    left_out = [("not right", not_right), ("right, but without a last `The answer is ….`", unended)]
-    return Pool("chain of thought", candidates, left_out)
+    passed_over: Counter[str] = Counter()
+    for row in _rows(attempts, Attempt, task_name, lambda row: row.problem):
+        attempt = last_number.graded(row) if read_last_number else row
+        if attempt.verdict is not Verdict.RIGHT or attempt.answer is None:
+            passed_over[_PASSED_OVER[attempt.verdict]] += 1
+            continue
+        said = spoken(attempt.text).text.strip()
+        text = examples.closed(attempt.problem, said, attempt.answer)
+        if text != said and _is_cut(attempt):
+            passed_over[_CUT] += 1
+            continue
+        example = examples.cot(attempt.problem, text, attempt.student)
+        candidates.append(Candidate(attempt.problem, example, closed=text != said))
+    reasons = (*dict.fromkeys(_PASSED_OVER.values()), _CUT)
+    return Pool("chain of thought", candidates, [(why, passed_over[why]) for why in reasons if passed_over[why]])
+
+
+_PASSED_OVER = {
+    Verdict.RIGHT: "right without an answer",  # a row that no grader of ours made
+    Verdict.WRONG: "wrong",
+    Verdict.UNPARSED: "unparsed (no answer could be read)",
+    Verdict.TRUNCATED: "truncated",
+    Verdict.PROMPT_TOO_LONG: "never asked (their prompt is too long)",
+}
+_CUT = "right, but cut off after the answer"
+
+
+def _is_cut(attempt: Attempt) -> bool:
+    """Whether the attempt ended at its token limit: what follows its answer stops in the middle of something."""
+    limit = attempt.sampling.get("max_new_tokens")
+    return isinstance(limit, int) and 0 < limit <= attempt.completion_tokens
 
 
 def corrections(task_name: str, paths: Iterable[Path], render: Callable[[Correction], Example]) -> Pool:

@@ -2,6 +2,9 @@
 
 transformers runs it in Jinja's sandbox, which keeps it from files and code, but not from loops without end. So it runs
 in a process of its own with a limit of time, memory and output, and that process is ended when one is exceeded.
+
+Some templates write the date. It is that of the first prompt in all prompts of a process, however long that lasts, or
+that of the environment's SOURCE_DATE_EPOCH, seconds since 1970, with which prompts can be made again on another day.
 """
 
 import atexit
@@ -15,16 +18,42 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from typing import IO, Any
 
 _SECONDS = 10.0  # for one prompt
 _SECONDS_TO_START = 120.0
 _MOST_MEMORY = 4 << 30  # bytes of address space
+_DATE = "SOURCE_DATE_EPOCH"  # as https://reproducible-builds.org/specs/source-date-epoch
+_LATEST = 253_000_000_000  # seconds: the year 9987, near the last that a date can have
 _LONGEST = 1 << 22  # characters of a prompt: no model has room for so many
 
 
 class TemplateError(Exception):
     """Why a template gives no prompt, in words for its user."""
+
+
+@functools.cache
+def moment() -> int:
+    """When prompts are rendered, as seconds since 1970: see above.
+
+    Raises:
+      TemplateError: the environment's is no such number.
+    """
+    said = os.environ.get(_DATE, "").strip()
+    if not said:
+        return int(time.time())
+    if not (said.isascii() and said.isdecimal() and int(said[:20]) <= _LATEST):
+        raise TemplateError(f"the environment's {_DATE}={said!r:.80} is no number of seconds since 1970")
+    return int(said)
+
+
+def note(template: str) -> str:
+    """What a user is to know of a template that writes the date; empty of any other."""
+    if "strftime_now" not in template:
+        return ""
+    day = datetime.fromtimestamp(moment())
+    return f"the chat template can write the date, {day:%Y-%m-%d} here; {_DATE}={moment()} gives the same prompts later"
 
 
 def render(template: str, messages: list[dict[str, str]], special: dict[str, Any]) -> str:
@@ -36,7 +65,7 @@ def render(template: str, messages: list[dict[str, str]], special: dict[str, Any
     Raises:
       TemplateError: the template fails, or does not come to an end within the limits.
     """
-    return _shared().render({"template": template, "messages": messages, "special": special})
+    return _shared().render({"template": template, "messages": messages, "special": special, "moment": moment()})
 
 
 class _Worker:
@@ -73,7 +102,7 @@ class _Worker:
             start_new_session=True,  # Ctrl-C is for the caller
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
         )
-        if _exchange(process, {"template": "", "messages": [], "special": {}}, _SECONDS_TO_START) is None:
+        if _exchange(process, {"template": "", "messages": [], "special": {}, "moment": 0}, _SECONDS_TO_START) is None:
             process.kill()
             raise TemplateError("the process that runs templates does not start")
         return process
@@ -112,15 +141,27 @@ def _exchange(process: subprocess.Popen[bytes], question: dict[str, Any], second
     return json.loads(line)
 
 
-def _serve(questions: IO[str], answers: IO[str]) -> None:
-    from transformers.utils.chat_template_utils import render_jinja_template
+class _Fixed(datetime):
+    """A clock that stands still for transformers' `strftime_now`, in the process of templates alone."""
 
+    moment = 0
+
+    @classmethod
+    def now(cls, tz: Any = None) -> "_Fixed":
+        return cls.fromtimestamp(cls.moment, tz)
+
+
+def _serve(questions: IO[str], answers: IO[str]) -> None:
+    from transformers.utils import chat_template_utils
+
+    vars(chat_template_utils)["datetime"] = _Fixed  # no argument says when
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     for line in questions:
         signal.alarm(2 * round(_SECONDS))  # a caller that was killed ends nothing any more
         question = json.loads(line)
+        _Fixed.moment = question["moment"]
         try:
-            texts = render_jinja_template(
+            texts = chat_template_utils.render_jinja_template(
                 [question["messages"]],
                 chat_template=question["template"],
                 add_generation_prompt=True,

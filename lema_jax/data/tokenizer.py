@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from lema_jax import storage
+from lema_jax import digests, storage
 from lema_jax.data import template, tokenizer_folder
 from lema_jax.errors import UserError
 
@@ -61,7 +61,10 @@ def as_chat(message: str, tokenizer: PreTrainedTokenizerFast) -> str:
         raise UserError(f"{where}: the tokenizer has no chat template (chat_template.jinja); ask in another style")
     messages = [{"role": "user", "content": message}]
     try:
-        return template.render(tokenizer.get_chat_template(), messages, tokenizer.special_tokens_map)
+        chosen = tokenizer.get_chat_template()
+        if note := template.note(chosen):
+            digests.warn_once(note)
+        return template.render(chosen, messages, tokenizer.special_tokens_map)
     except (template.TemplateError, ValueError) as error:
         said = " ".join(str(error).split())
         raise UserError(f"{where}: the chat template cannot be used: {said:.300}") from None

@@ -195,7 +195,7 @@ def _check_reading(path: Path, tokenizer: PreTrainedTokenizerFast, theirs: Sente
 
     Raises:
       UserError: they differ: the class that was taken ignores how the file normalises a text, say, or cuts it another
-        way than the file's kind of model.
+        way than the file's kind of model. transformers takes a class of no model's where none is named.
     """
     added = tokenizer.get_added_vocab()  # sentencepiece knows nothing of them
     pieces = [theirs.id_to_piece(id) for id in range(0, len(theirs), -(-len(theirs) // _PROBES))]
@@ -205,5 +205,7 @@ def _check_reading(path: Path, tokenizer: PreTrainedTokenizerFast, theirs: Sente
         if (found := tokenizer(text, add_special_tokens=False).input_ids) != expected:
             raise UserError(
                 f"{path}: transformers' {type(tokenizer).__name__} reads {text!r} as {found}, sentencepiece as "
-                f"{expected}; name the right tokenizer_class in {CONFIG} (LlamaTokenizer, say), or add a {JSON}"
+                f"{expected}; write the model's class into {CONFIG} (LLaMA 1 and 2: "
+                '{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true}), '
+                f"or add a {JSON}"
             )

@@ -20,17 +20,17 @@ def read(folder: Path) -> dict[str, Curve]:
     """
     path = folder / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; is {folder} a folder that train made?") from None
-    if lines and not lines[-1].endswith("\n"):
+    if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
     by_step: dict[int, Mapping[str, object]] = {}
     for number, line in enumerate(lines, start=1):
         try:
             values = json.loads(line)
             by_step[int(values["step"])] = values
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise UserError(f'{path}:{number}: not a JSON object with a number "step"') from None
     curves: dict[str, Curve] = {}
     for step in sorted(by_step):

@@ -9,7 +9,7 @@ from itertools import chain
 import jinja2
 from markupsafe import Markup
 
-from lema_jax.evidence import ablation, charts, groups, table
+from lema_jax.evidence import ablation, charts, formulas, groups, table
 from lema_jax.evidence.compare import Arm, Change, Comparison, change
 from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.runs import Run
@@ -35,6 +35,7 @@ def render(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["formulas"] = formulas.rendered
     style, script = (_source(environment, name) for name in ("style.css", "filter.js"))
     # The page allows this one script by its hash: a script that came in with a model's text would not run.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -35,6 +35,15 @@ def final_number(text: str) -> str | None:
     return canonical(last) if len(last) < _LONGEST and _BARE.fullmatch(last) else None
 
 
+def last_number(text: str) -> str | None:
+    """The only number in the last sentence of a text, in canonical form; None where that has none or several."""
+    *before, sentence = re.split(r"(?<=[.!?])\s+|\n", presentation.document(text[-_LONGEST:]).rstrip())
+    if not before and len(text) > _LONGEST:  # its beginning is not seen
+        return None
+    several = len(re.findall(r"\d+(?:[.,]\d+)*", sentence)) > 1
+    return None if several else canonical(sentence)
+
+
 def canonical(text: str) -> str | None:
     """The one number that `text` states: `17`, `-2.5`, `1/3`, `40%`; a time `4:30`, a ratio `3:2`, `2 hours 30 minutes`
     and `3 dozen` as they stand."""
@@ -255,10 +264,10 @@ def _measured(plain: str, found: re.Match[str]) -> tuple[tuple[Fraction, ...], i
         and (part := _SCALED.match(plain, end))
         and (share := _SCALES[part[2].lower()] if part[2] else 1) < size
     ):
-        more = _decimal(part[1])
-        if more is None or more * share >= size:
+        rest = _decimal(part[1])
+        if rest is None or rest * share >= size:
             break
-        value, size, end = value + (more * share if value > 0 else -more * share), share, part.end()
+        value, size, end = value + (rest * share if value > 0 else -rest * share), share, part.end()
     if not _QUANTITY.search(plain, end):
         return (value,), end
     unit, unit_end = _unit(plain, end)

@@ -107,8 +107,8 @@ def _quantity(expression: tuple[str, ...]) -> Form | None:
         return None
     if (total := units.scaled(tuple(token for token in expression if token not in (",", '"and')))) is not None:
         return _read(total)
-    if total := units.compound(expression):
-        return dataclasses.replace(_read(total[0]), unit=total[1])
+    if compound := units.compound(expression):
+        return dataclasses.replace(_read(compound[0]), unit=compound[1])
     if len(_items(expression)) > 1 or (found := units.read(expression)) is None or not found[0]:
         return None
     form = _read(found[0])

@@ -18,8 +18,13 @@ from lema_jax.tasks.sources import Source
 NAMES = ("stepverify", "mathcritique")
 
 
-def attempts(name: str, problems: Sequence[Problem], data_dir: Path | None = None) -> list[Attempt]:
+def attempts(
+    name: str, problems: Sequence[Problem], data_dir: Path | None = None, limit: int | None = None
+) -> list[Attempt]:
     """The published solutions of these problems, which are of one task, graded and in the publisher's order.
+
+    Args:
+      limit: only those of the first so many problems that have any.
 
     Raises:
       UserError: the file is not there or damaged, or it has no solution of any of the problems.
@@ -35,7 +40,13 @@ def attempts(name: str, problems: Sequence[Problem], data_dir: Path | None = Non
             labels.setdefault((_key(question), text), []).extend(step)
     if not labels:
         raise UserError(f"{name} has no solution of any of these {len(by_question)} questions")
-    return [_attempt(name, by_question[question], text, steps) for (question, text), steps in labels.items()]
+    having = {question for question, _ in labels}
+    taken = set([question for question in by_question if question in having][:limit])
+    return [
+        _attempt(name, by_question[question], text, steps)
+        for (question, text), steps in labels.items()
+        if question in taken
+    ]
 
 
 _TASKS = {"stepverify": ("gsm8k",), "mathcritique": ("gsm8k", "math")}

@@ -15,14 +15,27 @@ _TEN = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", 
 _WORDS = {word: i for i, word in enumerate(_TEN, start=1)}
 _NUMBER = rf"(?P<number>\d{{1,3}}|{'|'.join(_WORDS)})"
 _AGAIN = r"(?:corrected|correct|revised|fixed|new|updated|correction)"
-# `Step 2:`, `**Step 2**`, `Corrected Step #2.1 — `, `Step 2 (corrected):`, `\textbf{Step 2:}`, of a list `2.`, `(2)`;
-# not the 64 of `64.00` or the 5 of `5 apples`.
+_ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "X": 10}
+# What may stand before a label: any signs, LaTeX or HTML, such as `- **`, `### `, `[`, `<b>`, `\textbf{`.
+_DRESS = (
+    r"(?:\\(?:text(?:bf|it|rm|sf)?|mathbf|underline|emph|(?:sub)*section\*?|paragraph|item)\b\{?|</?[a-z]\w{0,5}>"
+    r"|[^\w\n$\\]|_){0,12}+"
+)
+_ARROW = (
+    r"[\u2190-\u21ff\u2794-\u27be\u27f0-\u27ff\u2900-\u297f\u25b6\u25b8\u25ba\u00bb\u203a\u2022\u00b7]"
+    r"|\$?\\(?:long)?(?:right|)arrow\b\$?|\$?\\(?:to|implies)\b\$?|[-=~]{0,3}>{1,3}"
+)
+_CLOSE = r"(?:[*_}`\"”\])]|</[a-z]\w{0,5}>)"
+# `Step 2:`, `**Step 2**`, `Corrected Step #2.1 — `, `Step 2 (corrected):`, `[Step 2]`, `Step 2 → `, `Step 2 Add …`, of
+# a list `2.`, `(2)`; not the 64 of `64.00` or the 5 of `5 apples`, and no sentence about a step: `Step 2 is wrong`.
 _LABEL = re.compile(
-    r"(?:[-*•+>]\s+)?(?:\#{1,6}\s*)?(?:\*{1,3}|__|\\textbf\{)?\s*"
-    rf"(?:{_AGAIN}\s+)?step\s*(?:no\.?\s*|number\s*|\#\s*)?\(?{_NUMBER}"
-    rf"(?:\.\d{{1,2}}|[a-z](?![a-z]))?\)?(?:\s*\({_AGAIN}\))?"
-    r"(?:\s*[*_}]{1,3}\s*(?:[:.)—–-](?=\s|$)|(?=\s|$))|\s*(?:[:—–][*_}]{0,3}|[.)][*_}]{0,3}(?=\s|$))|[ ]+-[ ]"
-    r"|[ \t]*$)\s*",
+    _DRESS + rf"(?:{_AGAIN}\s+)?step[ \t_-]*(?:no\.?\s*|number\s*)?[#(\[]*\s*"
+    rf"(?:{_NUMBER}|(?-i:(?P<roman>{'|'.join(sorted(_ROMAN, key=len, reverse=True))})))"
+    r"(?:\.\d{1,2}|(?<=\d)[a-z](?![a-z]))?(?:\s?(?:of|/)\s?\d{1,2})?(?![a-z0-9'’])[)\]]*"
+    rf"(?:\s*[(\[]{_AGAIN}[)\]])?"
+    rf"(?:\s*{_CLOSE}{{0,4}}\s*(?:(?:[:：—|~]|{_ARROW}){{1,2}}{_CLOSE}{{0,4}}|(?:[.;–/]|-{{1,3}}){_CLOSE}{{0,4}}(?=\s|$))"
+    rf"|{_CLOSE}{{1,4}}(?=\s|$)"
+    r"|(?=\s+(?:(?-i:[A-Z])|\d|\$|\\[(\[]|[(\[“\"]))|[ \t]*$)\s*",
     re.IGNORECASE,
 )
 _LIST_LABEL = re.compile(r"\*{0,2}\(?\d{1,2}(?:\.\d{1,2})?(?:\)\s*[.:]?|\s*[.:])(?:\*\*)?(?=\s|$)\s*")
@@ -58,8 +71,8 @@ def label(line: str) -> tuple[int | None, str] | None:
     found = _LABEL.match(line)
     if not found and not (found := _LIST_LABEL.match(line)):
         return None
-    named = found.groupdict().get("number")
-    number = None if named is None else _WORDS.get(named.lower()) or int(named)
+    named, roman = (found.groupdict().get(name) for name in ("number", "roman"))
+    number = _ROMAN[roman] if roman else None if named is None else _WORDS.get(named.lower()) or int(named)
     mark = found.group()
     opened = "\\textbf{" in mark or mark.count("**") % 2 or mark.count("__") % 2
     rest = line[found.end() :].strip()

@@ -5,7 +5,6 @@ left out. Only where both answers name units of one dimension and different size
 """
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -124,11 +123,8 @@ def scaled(expression: Sequence[str]) -> tuple[str, ...] | None:
         or not all(a > b for a, b in zip(powers, (*powers[1:], 0)))
     ):
         return None
-    return tuple(
-        t
-        for number, power in itertools.zip_longest(numbers, powers, fillvalue=0)
-        for t in ("+", number, "*", str(10**power))
-    )[1:]
+    shares = zip(numbers, [*powers, 0])  # a last number may have no name
+    return tuple(token for number, power in shares for token in ("+", number, "*", str(10**power)))[1:]
 
 
 def without_letter(expression: Sequence[str]) -> Sequence[str] | None:

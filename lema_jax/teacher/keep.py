@@ -159,11 +159,19 @@ RULES: dict[str, Callable[[Attempt, Parts], bool]] = {
     "label_left": unlabelled,
 }
 
+_RIGHT = "(?:corrected|correct|revised|fixed|updated|new)"
+# What a sentence about a step goes on with: `Step 1 gives 5 pens, so …` carries no label.
+_TELLS = (
+    r"(?:is|was|gives|gave|gets|got|shows|showed|tells|told|says|said|yields|found|finds|has|and|to|does|did|we|he|she"
+    r"|they|it)\b"
+)
 _LEFT = re.compile(
-    r"^\s*(?:[*_#>\s]*(?:step\s*\d+(?:\.\d+)?\s*(?:[:.)—–]|$)|(?:incorrect|wrong) steps?\b[^.:]{0,20}:|explanation\s*:"
+    rf"^[\W_]*(?:{_RIGHT}\s+)?step[\s#(\[_-]*\d+(?!\d|['’])(?!\s+{_TELLS})"
+    r"|^\s*(?:[*_#>\s]*(?:(?:incorrect|wrong) steps?\b[^.:]{0,20}:|explanation\s*:"
     r"|(?:here is |the )*(?:correct(?:ed)?|revised|fixed) (?:solution|steps?)\b[^.:]{0,40}:|corrections?\s*:)"
-    r"|#{1,3}\s|#{5,6}\s|```|[—–:}\]]|\*\*\s|\d+\.\d+\s*:)"
-    r"|(?:[.!?:*}]|\*\*)\s+\**step\s*\d+(?:\.\d+)?\**\s*:|```|</?think|\"\s*:\s*[\[{\"]|(?<!\*)\*\*$(?<!\S\*\*)",
+    r"|#{1,3}\s|#{5,6}\s|```|[—–:}\]|>/→⇒]|\*\*\s|\d+\.\d+\s*:)"
+    r"|(?:[.!?:*}]|\*\*)\s+\**step\s*\d+(?:\.\d+)?\**\s*(?:[:|→⇒]|[-=]>)|```|</?think|\"\s*:\s*[\[{\"]"
+    r"|(?<!\*)\*\*$(?<!\S\*\*)",
     re.IGNORECASE,
 )
 _GOLD = re.compile(r"\bgold", re.IGNORECASE)

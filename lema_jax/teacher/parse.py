@@ -218,7 +218,7 @@ def _in_digits(text: str) -> str:
 _INLINE_STEP = re.compile(
     r"(?<!\bfrom)(?<!\bin)(?<!\bof)(?<!\bto)(?<!\bsee)(?<!\bat)(?<!\bby)(?<!\band)(?<!\bor)(?<!\bwith)(?<![-*•+>#|(])"
     r"(?<![Cc]orrect)(?<![Cc]orrected)(?<![Rr]evised)(?<![Ff]ixed)(?<![Uu]pdated)(?<![Ii]ncorrect)(?<![Ww]rong)"
-    r"(?<![ \t])[ \t]++(?=(?:\*\*|\\textbf\{)?Step \d{1,3}(?:\.\d{1,2})?(?:\*\*)?\s?:)"
+    r"(?<![ \t])[ \t]++(?=(?:\*\*|\\textbf\{)?Step \d{1,3}(?:\.\d{1,2})?(?:\*\*)?\s?(?:[:|→⇒]|[-=]>))"
 )
 _CONCLUSION = re.compile(r"^\W*(?:(?:so|thus|therefore|hence),?\s)?the (?:final )?answer is\b", re.IGNORECASE)
 _MATHEMATICS = re.compile(r"[\d=$\\]")

@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 
 from lema_jax import ranges
-from lema_jax.data.batches import DataConfig
+from lema_jax.data.batches import MOST_STEPS, DataConfig
 from lema_jax.errors import UserError
 from lema_jax.model.attention import LANES
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
@@ -74,7 +74,7 @@ class TrainConfig:
 
     out: str
     data: DataConfig
-    steps: int = ranges.within(0, 0, 10**9)
+    steps: int = ranges.within(0, 0, MOST_STEPS)
     epochs: float = ranges.within(0.0, 0, 10**4)
     tokens: int = ranges.within(0, 0, 10**15)
     init: str = ""

@@ -20,7 +20,7 @@ from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.parallel.processes import Preemption
 from lema_jax.parallel.watchdog import Watchdog
-from lema_jax.training import start
+from lema_jax.training import compiled, start
 from lema_jax.training.config import TrainConfig, as_dict, too_long, validate
 from lema_jax.training.dev import Dev, Judge
 from lema_jax.training.guard import Guard
@@ -73,10 +73,11 @@ def run(
         began = time.monotonic()
         # Compiled before the first batch: a batch of another shape is then an error, and nothing compiles anew.
         step = program.step.lower(program.state, program.frozen, program.batch).compile()
-        compiled = round(time.monotonic() - began, 2)
+        seconds = round(time.monotonic() - began, 2)
         dev = Dev(config, program, judge(begun.card, mesh) if judge else None) if config.dev.path else None
         card = start.claim(given, begun, int(state.step))
-        start.record(out, int(state.step), compile_seconds=compiled)
+        start.record(out, int(state.step), compile_seconds=seconds)
+        compiled.seal(out)
         with _checkpointer(config, dev) as checkpointer:
             _train(config, program, step, state, card, begun.frozen, iterator, dev, checkpointer, profile)
 
@@ -126,6 +127,7 @@ def _train(
                 told = checkpoint.seal(card, step, items, data=iterator.get_state(), tried=tried)
                 checkpointer.save_checkpointables_async(step, items, force=True, custom_metadata=told)
                 log.keep()
+                compiled.seal(config.out)
             if stopping:
                 checkpointer.close()
                 name, number = signal.Signals(preemption.number).name, preemption.number

@@ -94,21 +94,21 @@ class _Rope(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _old_name(cls, data: Any) -> Any:
+    def _known_type(cls, data: Any) -> Any:
+        """The type under its newer name; one that is not known is all that is told of, as its keys are not known."""
         if not isinstance(data, dict):
             return data
-        data = {key: value for key, value in data.items() if value is not None}
-        if "type" not in data:
-            return data
-        rest = {key: value for key, value in data.items() if key != "type"}
-        if rest.setdefault("rope_type", data["type"]) != data["type"]:
-            raise ValueError(f"type={data['type']!r} contradicts rope_type={rest['rope_type']!r}")
+        rest = {key: value for key, value in data.items() if value is not None and key != "type"}
+        old = data.get("type")
+        if old is not None and rest.setdefault("rope_type", old) != old:
+            raise ValueError(f"type={old!r} contradicts rope_type={rest['rope_type']!r}")
+        kind = rest.get("rope_type", "default")
+        if isinstance(kind, str) and kind not in _ROPE_KEYS:
+            raise ValueError(f"rope_type {kind!r:.80} is not supported; take a model of one of {', '.join(_ROPE_KEYS)}")
         return rest
 
     @pydantic.model_validator(mode="after")
     def _keys_of_its_type(self) -> "_Rope":
-        if self.rope_type not in _ROPE_KEYS:
-            raise ValueError(f"rope_type {self.rope_type!r} is not supported ({', '.join(_ROPE_KEYS)} are)")
         must, may = _ROPE_KEYS[self.rope_type]
         given = {key for key in self.model_fields_set if getattr(self, key) is not None}
         given -= {"rope_type", "rope_theta", "partial_rotary_factor"}
@@ -252,6 +252,8 @@ def _problem(found: Any) -> str:
         return f"{key}={found['input']!r:.80} is not supported, and might change the result"
     if found["type"] == "missing":
         return f"{key} is missing"
+    if found["type"] == "value_error":  # our own words, which say enough
+        return f"{key}: {found['ctx']['error']}"
     return f"{key}={found['input']!r:.80}: {found['msg']}"
 
 

@@ -143,7 +143,7 @@ def check(source: Source, entries: tuple[Entry, ...], beside: Collection[str] = 
     """Compares what a source has with what is asked for, both ways; names in `beside` may be there.
 
     Raises:
-      UserError: naming every tensor that is missing, unexpected or of another shape.
+      UserError: telling of tensors that are missing, unexpected or of another shape.
     """
     found = {name: source.shape(name) for name in source.names() if name not in beside}
     expected = {name: entry.hf_shape for entry in entries for name in entry.names}
@@ -151,16 +151,25 @@ def check(source: Source, entries: tuple[Entry, ...], beside: Collection[str] = 
 
 
 def refuse_differences(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], what: str) -> None:
-    """Raises a UserError that names every tensor missing, unexpected or of another shape; `what` they are of."""
-    problems = [f"missing: {name} {list(expected[name])}" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"unexpected: {name} {list(found[name])}" for name in sorted(found.keys() - expected.keys())]
-    problems += [
-        f"shape of {name}: {list(found[name])}, not {list(expected[name])}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name] != expected[name]
+    """Raises a UserError that counts tensors missing, unexpected or of another shape, and names the first of each.
+
+    Args:
+      what: whose they are, for the message.
+    """
+    missing = [f"{name} {list(expected[name])}" for name in expected if name not in found]
+    unexpected = [f"{name} {list(found[name])}" for name in found if name not in expected]
+    other = [
+        f"{name} {list(found[name])}, not {list(expected[name])}"
+        for name in expected
+        if name in found and found[name] != expected[name]
     ]
-    if problems:
-        raise UserError(f"{what} do not fit the config; are they another model's?\n  " + "\n  ".join(problems))
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other}
+    if told := "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names):
+        raise UserError(f"{what} do not fit the config (are they another model's?): {told}")
+
+
+def _first(names: list[str], most: int = 3) -> str:
+    return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def load(
@@ -219,7 +228,7 @@ class Tree:
     Names come array by array, so that whoever reads in their order reads each of arrays that lie on a disk once.
 
     Raises:
-      UserError: arrays of `tree` are missing, unexpected or of another shape; all are named.
+      UserError: arrays of `tree` are missing, unexpected or of another shape.
     """
 
     def __init__(self, tree: dict[str, Any], entries: tuple[Entry, ...], where: str):

@@ -32,6 +32,7 @@ _PREFIX = _ROOT + "model.layers.{layer}."
 # What compiling, sharding and checkpointing put into names.
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _FACTOR = re.compile(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight")  # the adapter's name may stand before `weight`
+_ANY_FACTOR = re.compile(r"(.+)\.lora_[^.]+(?:\.\w+)*")  # `lora_embedding_A` and the like too
 _SAVED = re.compile(r"\.modules_to_save(\.\w+)?(?=\.weight$)")
 
 # Keys that leave the function alone: where it comes from, how it was begun, how it is run.
@@ -152,13 +153,15 @@ def load(folder: str | Path, config: LlamaConfig) -> Adapter:
 
     Raises:
       UserError: a file is missing or damaged; a key of `adapter_config.json` would change the result and is not
-        supported; tensors are missing, unexpected or of another width. All are named.
+        supported; it adapts another module than a layer's linear maps; tensors are missing, unexpected or of another
+        width.
     """
     folder = Path(folder)
     described = _described(folder)
     source = _open(folder)
     found = _by_plain_name(source)
     stem = "model." if any(name.startswith("model.") for name in found) else ""  # none where LlamaModel was adapted
+    _refuse_other_modules(source, found, described, stem)
     factors = {name for name in found if _FACTOR.fullmatch(name)}
     modules: dict[str, tuple[int, float]] = {}
     for layer in range(config.num_layers):
@@ -176,6 +179,18 @@ def load(folder: str | Path, config: LlamaConfig) -> Adapter:
     return Adapter(
         _tree(read, config, lora, modules, stem), lora, _Renamed(source, whole), described.ensure_weight_tying
     )
+
+
+def _refuse_other_modules(source: Source, found: Mapping[str, str], described: _Config, stem: str) -> None:
+    """Embedding and head can be adapted too, by peft; they would have to be merged."""
+    linear = tuple(f".{hf}" for hf, _, _ in LINEARS)
+    adapted = {match[1] for name in found if (match := _ANY_FACTOR.fullmatch(name))}
+    if described.target_modules != "all-linear":
+        adapted |= {name for name in ("lm_head", f"{stem}embed_tokens") if described.adapts(name)}
+    if other := sorted(module for module in adapted if not f".{module}".endswith(linear)):
+        told = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
+        read = ", ".join(hf for hf, _, _ in LINEARS)
+        raise UserError(f"{source.where} adapts {told}; an adapter is read where it is on {read} alone; {WAY_OUT}")
 
 
 def _by_plain_name(source: Source) -> dict[str, str]:

@@ -209,7 +209,7 @@ def test_every_row_is_accounted_for(tmp_path: Path, corrections: Path) -> None:
         tmp_path / "out",
     )
     left_out = {pool: dict(map(tuple, counts)) for pool, counts in made.left_out.items()}
-    assert left_out["chain of thought"]["not right"] == 1
+    assert left_out["chain of thought"]["wrong"] == 1
     assert left_out["chain of thought"]["repeated"] == 1
     assert left_out["chain of thought"]["over-long"] == 1
     kinds = {"chain of thought": ("cot", 40 + 21), "corrections": ("correction", 30)}

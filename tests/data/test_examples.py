@@ -1,9 +1,16 @@
 """The paper's formats, to the byte."""
 
+import re
 from pathlib import Path
 
-from lema_jax.data import examples
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lema_jax import tasks
+from lema_jax.data import curate, examples
 from lema_jax.data.examples import ARMS, Part
+from lema_jax.records import Verdict
 from tests.data import rows
 
 INSTRUCTION = (
@@ -116,3 +123,79 @@ def test_other_arms_of_a_question_with_choices() -> None:
 def test_equal_texts_have_equal_ids() -> None:
     ids = {examples.correction(rows.correction(teacher=teacher)).id for teacher in ("one", "two")}
     assert len(ids) == 1
+
+
+# What chat models end in, `{}` being the answer; of the first ones the last sentence says it otherwise, and no more.
+OTHERWISE = (
+    "#### {}",
+    "Answer: {}",
+    "**Answer:** {}",
+    "**The answer is {}.**",
+    "**Final Answer:** $\\boxed{{{}}}$",
+    "### Final answer: {}",
+    "So the answer is {}",
+    "Therefore, the final answer is: \\(\\boxed{{{}}}\\).",
+    "The answer is {}",
+    "The final answer is ${}",
+    "> Answer = {}",
+)
+BESIDES = (
+    "So she sold \\boxed{{{}}} clips.",
+    "$$\\boxed{{{}}}$$",
+    "\\[\n\\boxed{{{}}}\n\\]",
+    "The answer is {}, because 3 + 4 are so many.",
+    "The answer is {}.\n\nI hope this helps!",
+    "Answer: {}. We checked it twice.",
+    "**Final Answer**\n\n\\boxed{{{}}}",
+)
+
+
+@given(
+    end=st.sampled_from(OTHERWISE + BESIDES),
+    before=st.sampled_from(["", "3 + 4 = 7.", "### Step 1\n3 + 4 are some.\n", "First,\n\n\\[ 3 + 4 \\]\n"]),
+    number=st.integers(0, 10_000),
+    inline=st.booleans(),
+)
+def test_a_right_text_ends_in_its_answer_said_once_more_at_most(
+    end: str, before: str, number: int, inline: bool
+) -> None:
+    of = rows.problem(gold=str(number))
+    text = before + (" " if inline else "\n") + end.format(number)
+    answer, verdict = tasks.grade(of, text, truncated=False)
+    if verdict is not Verdict.RIGHT:  # such as a heading in the middle of a line
+        return
+    made = examples.closed(of, text, str(answer))
+    assert examples.FINAL_SENTENCE.search(made)
+    assert tasks.grade(of, made, truncated=False) == (str(number), Verdict.RIGHT)
+    assert examples.closed(of, made, str(answer)) == made
+    if not inline:
+        stays = 0 if end in OTHERWISE else len(re.findall("answer", end, re.IGNORECASE))
+        added = 0 if examples.FINAL_SENTENCE.search(end.format(number)) else 1
+        assert len(re.findall("answer|####", made, re.IGNORECASE)) == stays + added
+        assert made.startswith(before.strip())
+
+
+@pytest.mark.parametrize("end", OTHERWISE + BESIDES)
+def test_no_end_of_a_chat_model_is_one_that_the_test_above_skips(end: str) -> None:
+    assert tasks.grade(rows.problem(), f"3 + 4\n{end.format(7)}", truncated=False)[1] is Verdict.RIGHT
+
+
+def test_what_follows_the_same_words_ends_in_the_same_words() -> None:
+    boxed = "12 - 5\n\\boxed{7}"
+    ends = {
+        curate.normal(examples.closed(rows.problem(), f"{boxed}{end}", "7")) for end in ("", "\nThe answer is 7.", "  ")
+    }
+    assert len(ends) == 1
+
+
+@pytest.mark.parametrize("end", OTHERWISE)
+def test_a_correction_that_states_its_answer_otherwise_does_not_state_it_twice(end: str) -> None:
+    for steps in ((rows.CORRECTED[0], end.format(7)), (f"{rows.CORRECTED[0]} {end.format(7)}",)):
+        made = examples.corrected_steps(rows.correction(steps=steps))
+        assert " ".join(made) == " ".join(rows.CORRECTED), (steps, made)
+
+
+def test_a_step_of_several_lines_stays_one() -> None:
+    shown = "Now\n\\[ 12 - 5 = 7 \\]"
+    assert examples.corrected_steps(rows.correction(steps=(shown,))) == [shown, rows.CORRECTED[1]]
+    assert examples.corrected_steps(rows.correction(steps=(f"{shown}\n#### 7",))) == [shown, rows.CORRECTED[1]]

@@ -1,6 +1,7 @@
 """Tokenizers of Hugging Face folders: ids are those of transformers' AutoTokenizer, or the folder is refused."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -184,6 +185,29 @@ def test_what_transformers_would_read_otherwise_than_told_is_refused(described, 
     with pytest.raises(UserError, match=complaint) as error:
         tokenizer.load(sentencepiece_folder(tmp_path, described, **files))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("described", [None, {}, {"bos_token": "<s>", "eos_token": "</s>"}])
+def test_what_a_bare_sentencepiece_folder_is_told_to_do_makes_it_readable(described, tmp_path):
+    """transformers 5 takes no class by the model's type, and loses the space before a text."""
+    folder = sentencepiece_folder(tmp_path / "hf", described)
+    with pytest.raises(UserError) as error:
+        tokenizer.load(folder)
+    told = json.loads(re.search(r"LLaMA 1 and 2: (\{.*?\})", str(error.value))[1])
+    (folder / "tokenizer_config.json").write_text(json.dumps((described or {}) | told))
+    ours, _ = same(folder, tmp_path / "out", mixed(100))
+    assert encode.adds_bos(ours)
+    theirs = SentencePieceProcessor(model_proto=sentencepiece_model())
+    assert encode.prompt_ids(SENTENCES[0], ours) == [1, *theirs.encode(SENTENCES[0])]
+
+
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "LLaMATokenizer", "LlamaTokenizerFast"])
+def test_names_of_the_class_that_folders_have_are_read_or_refused(name, tmp_path):
+    folder = sentencepiece_folder(tmp_path / "hf", LLAMA | {"tokenizer_class": name})
+    if name == "LLaMATokenizer":
+        assert "tokenizer_class" in refusal(folder)
+    else:
+        same(folder, tmp_path / "out", mixed(50))
 
 
 def test_damaged_files_are_refused(tmp_path):

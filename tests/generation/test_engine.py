@@ -282,7 +282,7 @@ def test_a_prompt_beyond_the_context_is_marked_and_the_rest_goes_on(words, alone
 
 
 def test_an_empty_prompt_and_a_tokenizer_without_an_end_are_errors(words, monkeypatch):
-    monkeypatch.setattr(engine_module, "prompt_ids", lambda prompt, _: [3] if prompt else [])  # as without a BOS
+    monkeypatch.setattr(engine_module, "prompt_ids", lambda prompt, _, **how: [3] if prompt else [])  # as without a BOS
     with pytest.raises(UserError, match="prompt 1 is empty"):
         run(words, ["one", ""], [0, 0])
     endless = copy.deepcopy(words)

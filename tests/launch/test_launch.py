@@ -197,7 +197,14 @@ def again(world: World, tmp_path: Path, codes: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("codes", "expected"), [("0", (0, 1)), ("42 42 0", (0, 3)), ("42 7 0", (7, 2)), ("137", (137, 1))]
+    ("codes", "expected"),
+    [
+        ("0", (0, 1)),
+        ("42 42 0", (0, 3)),
+        ("42 7 0", (7, 2)),
+        ("137", (137, 1)),
+        ("143 42 0", (0, 3)),  # 143: SIGTERM before the command could heed it
+    ],
 )
 def test_a_saved_stop_goes_on_and_everything_else_ends(world, tmp_path, codes, expected):
     assert again(world, tmp_path, codes) == expected

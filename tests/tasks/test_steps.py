@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lema_jax.tasks.steps import number_steps, original_solution, split_steps
+from lema_jax.tasks.steps import label, number_steps, original_solution, split_steps, unlabelled
 
 
 def test_lines_are_steps_and_labels_go():
@@ -27,6 +27,42 @@ def test_a_paragraph_is_cut_at_its_sentences():
 
 def test_a_number_at_the_beginning_is_no_label():
     assert split_steps("64.00\n12 + 3 = 15") == ["64.00", "12 + 3 = 15"]
+
+
+DRESSES = [
+    "{}", "**{}**", "- {}", "### {}", "- **{}**", "> {}", "[{}]", "({})", "<b>{}</b>", "\\textbf{{{}}}", "✅ {}",
+    "`{}`", '"{}"', "2. {}", "_{}_", "__{}__", "🔹 **{}**", "| {}", "\\section*{{{}}}",
+]  # fmt: skip
+NAMES = [
+    "Step 2", "step 2", "STEP 2", "Step #2", "Step two", "Step II", "Step 2a", "Step 2.1", "Step (2)", "Step [2]",
+    "Step-2", "Step No. 2", "Corrected Step 2", "Step 2 (corrected)", "Step 2/4", "Step 2 of 4",
+]  # fmt: skip
+SIGNS = [
+    ":", " :", " →", " ⇒", " =>", " ->", " -->", " |", " >", " >>", " /", " -", " --", " —", ".", " ;", ")", " •", " »",
+    " ▶", " ~", " $\\to$", " \\rightarrow", "：", "",
+]  # fmt: skip
+SAYINGS = ["2 + 3 = 5 pens.", "Add 2 and 3.", "$2 + 3 = 5$ pens.", "\\(2 + 3 = 5\\) pens."]
+
+
+@given(*map(st.sampled_from, (DRESSES, NAMES, SIGNS, SAYINGS)))
+@settings(max_examples=500)
+def test_a_label_in_any_dress_comes_off(dress, name, sign, said):
+    line = f"{dress.format(name)}{sign} {said}"
+    assert unlabelled(line) == said
+    found = label(line.removeprefix("2. "))
+    assert found
+    assert found[0] == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Step 2 is wrong.", "Step 2's sum is 5.", "Steps 2 and 3 add up.", "Step by step we add 5.", "Step one foot.",
+        "Step 2, which gave 6, is right.", "step into 2 rooms", "Step 2 gives 5 pens.", "(2 + 3) * 4 = 20", "5 + 3 = 8",
+    ],
+)  # fmt: skip
+def test_a_sentence_about_a_step_has_no_label(line):
+    assert label(line) is None
 
 
 WORDS = st.lists(st.text(alphabet="abc +=", min_size=1).map(lambda text: f"x{text}y"), min_size=2, max_size=6)

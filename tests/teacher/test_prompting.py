@@ -240,9 +240,20 @@ def test_a_file_that_cannot_serve(tmp_path):
     (tmp_path / "twice.txt").write_text("Incorrect Step:\n{case}\n{case}\nReply.")
     with pytest.raises(UserError, match="has 2 lines"):
         prompting.load(problem(), tmp_path / "twice.txt")
-    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="cannot read"):
+    (tmp_path / "bytes.txt").write_bytes(b"Incorrect Step: \xff")
+    with pytest.raises(UserError, match=r"--prompt_file: .*bytes\.txt:1: not UTF-8"):
         prompting.load(problem(), tmp_path / "bytes.txt")
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_a_file_with_other_line_ends_asks_the_same(tmp_path, end):
+    text = "Name the step.\n\n{case}\n\nIncorrect Step:\n"
+    own = tmp_path / "own.txt"
+    prompts = []
+    for written in (text, text.replace("\n", end)):
+        own.write_bytes(written.encode())
+        prompts.append(prompting.load(problem(), own))
+    assert prompts[0] == prompts[1]
 
 
 def test_an_evolution_prompt_shows_the_seed_alone():

@@ -81,6 +81,9 @@ LABELS = [
     "Step {} (corrected): {}",
     "Correct Step {}: {}",
     "\\textbf{{Step {}:}} {}",
+    "Step {} → {}",
+    "Step {} => {}",
+    "[Step {}] {}",
     "- **Step {}:** {}",
     "| {} | {} |",
     "{}. {}",
@@ -162,6 +165,11 @@ def test_a_trailing_comma_is_no_json_and_no_error() -> None:
         "} 5",
         "It is 5. Step 3: 5",
         "2. 5",
+        "Step 2, 5",
+        "Step 2 = 5",
+        "step 2 add 5",
+        "→ 5",
+        "It is 5. Step 3 → 5",
     ],
 )
 def test_no_label_or_half_of_one_is_kept(left: str) -> None:
@@ -170,6 +178,13 @@ def test_no_label_or_half_of_one_is_kept(left: str) -> None:
     changed = keep.dataclasses.replace(parts, steps=(f"{left} pens", *parts.steps[1:]))
     assert keep.first_broken(attempt(), parts) == ""
     assert keep.first_broken(attempt(), changed) == "label_left"
+
+
+@pytest.mark.parametrize("said", ["Step 1 gives 9, so 9 - 4 = 5", "Step 1's 9 pens less 4 are 5"])
+def test_a_sentence_about_a_step_is_kept(said: str) -> None:
+    parts = keep.align(attempt(), keep.parse(CASES[0]["reply"]))
+    told = keep.dataclasses.replace(parts, steps=(f"{said} pens", *parts.steps[1:]))
+    assert keep.first_broken(attempt(), told) == ""
 
 
 def test_a_cut_thought_is_no_reply() -> None:

@@ -1,6 +1,8 @@
 """A byte that changed in a checkpoint or a model folder is noticed, or changes nothing that is read."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -193,3 +195,31 @@ def test_memory_that_is_short_is_no_damage(base, monkeypatch):
 def test_the_tokenizer_of_a_run_is_its_data_set_s(run, data):
     assert tokenizer.fingerprint(tokenizer.load(run)) == tokenizer.fingerprint(tokenizer.load(data))
     assert storage.read_json(run / "config.json", "")["data"]["path"] == str(data)
+
+
+HINDRANCES = {
+    "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x"),
+    "forbidden": PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/x"),
+    "too many files": ValueError('RESOURCE_EXHAUSTED: Error opening "/x": Too many open files'),
+    "a failing disk": OSError(errno.EIO, os.strerror(errno.EIO), "/x"),
+    "memory": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("what", HINDRANCES)
+@pytest.mark.parametrize("where", ["metadata", "load_checkpointables"])
+def test_what_hinders_the_reading_puts_no_checkpoint_aside(run, data, base, tmp_path, monkeypatch, what, where):
+    out, error = tmp_path / "run", HINDRANCES[what]
+    shutil.copytree(run, out)
+    read = getattr(steps.ocp, where)
+
+    def hindered(path, *args, **kwargs):
+        if str(path).startswith(str(out)):
+            raise ValueError("cannot be read") from error
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(steps.ocp, where, hindered)
+    with pytest.raises(ValueError, match="cannot be read") as found:
+        loop.run(config(out, data, init=str(base), lora=LoraConfig(4)))
+    assert not isinstance(found.value, UserError)
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["2", "4", "6"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lema_jax import checkpoint, train
+from lema_jax import checkpoint, interrupts
 from lema_jax.errors import UserError
 from lema_jax.model.config import LoraConfig
 from lema_jax.training import dry_run, loop
@@ -196,7 +196,7 @@ def test_the_door_exits_with_the_code_that_a_launcher_runs_again_on(tmp_path, da
             process.send_signal(signal.SIGTERM)
             break
     _, said = process.communicate(timeout=120)
-    assert process.returncode == train.PREEMPTED
+    assert process.returncode == interrupts.PREEMPTED
     assert "the same command goes on from there" in said
     assert checkpoint.latest_step(tmp_path / "run") >= 3
     assert checkpoint.read_card(tmp_path / "run").config == tiny.CONFIG

@@ -99,6 +99,27 @@ def test_what_would_change_the_result_is_named(change, named):
     assert "folder/config.json" in str(error.value)
 
 
+FACTORS = {"short_factor": [1.0] * 64, "long_factor": [2.0] * 64}
+
+
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "longrope"} | FACTORS,
+        {"type": "su", "factor": 4.0} | FACTORS,
+        {"type": "mrope", "mrope_section": [1]},
+    ],
+)
+def test_another_way_of_stretching_is_one_sentence_that_says_what_to_do(rope, key):
+    with pytest.raises(UserError) as error:
+        hf_config.parse(LLAMA2 | {key: rope}, "x")
+    kind = rope.get("rope_type") or rope["type"]
+    assert f"{key}: rope_type '{kind}' is not supported; take a model of one of default, linear" in str(error.value)
+    assert not any(key in str(error.value) for key in (*FACTORS, "mrope_section"))
+    assert str(error.value).count("not supported") == 1
+
+
 NOTHING = [
     {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28},
     {"sliding_window": None},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import jax
 import ml_dtypes
@@ -76,7 +77,7 @@ def test_part_of_an_array_reads_that_part_alone():
     assert {size for _, size in source.reads} == {2 * 6}
 
 
-def test_every_mismatch_is_in_one_error():
+def test_mismatches_of_every_kind_are_one_line():
     source = Memory(tensors(SMALL))
     del source.tensors["model.layers.1.mlp.up_proj.weight"]
     source.tensors["model.layers.0.self_attn.q_norm.weight"] = np.ones(4)
@@ -86,11 +87,20 @@ def test_every_mismatch_is_in_one_error():
     with pytest.raises(UserError) as error:
         names.load_model(source, SMALL)
     text = str(error.value)
-    assert "missing: model.layers.1.mlp.up_proj.weight [24, 8]" in text
-    assert "unexpected: model.layers.0.self_attn.q_norm.weight [4]" in text
-    assert "unexpected: model.layers.7.input_layernorm.weight [8]" in text
-    assert "shape of model.norm.weight: [9], not [8]" in text
+    assert "1 missing: model.layers.1.mlp.up_proj.weight [24, 8]; " in text
+    assert "2 unexpected: model.layers.0.self_attn.q_norm.weight [4], model.layers.7.input_layernorm.weight [8]" in text
+    assert text.endswith("1 of another shape: model.norm.weight [9], not [8]")
     assert "inv_freq" not in text
+    assert "\n" not in text
+
+
+def test_many_mismatches_are_counted_and_the_first_are_named():
+    source = Memory({f"transformer.h.{i}.weight": np.ones(1) for i in range(500)})
+    with pytest.raises(UserError) as error:
+        names.load_model(source, SMALL)
+    assert re.search(r"\d\d missing: lm_head.weight \[.*?\], .*, .* and \d\d more; 500 unexpected: ", str(error.value))
+    assert str(error.value).endswith(" and 497 more")
+    assert len(str(error.value)) < 600
 
 
 def test_a_tied_head_may_be_stored_but_not_differ():
@@ -111,9 +121,9 @@ def test_a_tree_of_another_config_names_the_arrays():
     with pytest.raises(UserError) as error:
         names.Tree(params, names.table(SMALL), "memory")
     text = str(error.value)
-    assert "missing: norm/scale" in text
-    assert "unexpected: extra" in text
-    assert "shape of layers/attn/q/kernel: [3, 8, 15], not [3, 8, 16]" in text
+    assert "1 missing: norm/scale [8]" in text
+    assert "1 unexpected: extra [3]" in text
+    assert "1 of another shape: layers/attn/q/kernel [3, 8, 15], not [3, 8, 16]" in text
 
 
 def test_layers_of_unlike_types_are_promoted():

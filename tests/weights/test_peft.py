@@ -189,7 +189,7 @@ def test_the_authors_layout_loads(tmp_path):
         ({"use_dora": True}, "use_dora"),
         ({"modules_to_save": ["lm_head"]}, "lacks lm_head, which adapter_config.json has among modules_to_save"),
         ({"bias": "all"}, "bias='all'"),
-        ({"rank_pattern": {"q_proj": 2}}, "layers.0.self_attn.q_proj.lora_A.weight: [4, 32], not [2, 32]"),
+        ({"rank_pattern": {"q_proj": 2}}, "layers.0.self_attn.q_proj.lora_A.weight [4, 32], not [2, 32]"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights='pissa_niter_4'"),
         ({"peft_type": "IA3"}, "peft_type='IA3'"),
         ({"r": 0}, "r=0"),
@@ -203,20 +203,22 @@ def test_what_would_change_the_result_is_named(tmp_path, more, named):
     assert named in str(error.value)
 
 
-def test_tensors_of_another_model_are_all_named(tmp_path):
+def test_tensors_of_another_model_are_named(tmp_path):
     def change(tensors):
         del tensors["base_model.model.model.layers.1.mlp.up_proj.lora_B.weight"]
-        tensors["base_model.model.lm_head.lora_A.weight"] = np.ones((4, 32), np.float32)
+        tensors["base_model.model.model.layers.9.mlp.up_proj.lora_A.weight"] = np.ones((4, 32), np.float32)
         tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"] = np.ones((4, 31), np.float32)
 
     write(tmp_path, CONFIG, 4, 8.0, change)
     with pytest.raises(UserError) as error:
         peft.load(tmp_path, CONFIG)
     text = str(error.value)
-    assert "missing: base_model.model.model.layers.1.mlp.up_proj.lora_B.weight" in text
-    assert "unexpected: base_model.model.lm_head.lora_A.weight" in text
-    assert "shape of base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight: [4, 31], not [4, 32]" in text
-    with pytest.raises(UserError, match="shape of"):
+    assert "1 missing: base_model.model.model.layers.1.mlp.up_proj.lora_B.weight" in text
+    assert "1 unexpected: base_model.model.model.layers.9.mlp.up_proj.lora_A.weight" in text
+    assert (
+        "of another shape: base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight [4, 31], not [4, 32]" in text
+    )
+    with pytest.raises(UserError, match="of another shape: "):
         peft.load(tmp_path, dataclasses.replace(CONFIG, hidden_size=64))
 
 

@@ -1,0 +1,142 @@
+"""A file of attempts looked at: how they end, whose they are, how long, and rows to read."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from lema_jax import records
+from lema_jax.errors import UserError
+from lema_jax.evidence import charts, drawn, groups, page, stats, table
+from lema_jax.records import Attempt, Problem, Verdict
+from lema_jax.tasks.steps import split_steps
+
+EACH = 40  # attempts of a verdict that are drawn to be read
+HEADER = ("student", "attempts", "questions", *(verdict.value.replace("_", " ") for verdict in Verdict), "tokens each")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What counts of an attempt: all but the texts, which are most of it."""
+
+    problem: Problem
+    student: str
+    verdict: Verdict
+    steps: int
+    tokens: int
+
+
+def load(path: Path) -> list[Fact]:
+    """What counts of an `attempts.jsonl`, read row by row.
+
+    Raises:
+      UserError: a file that is missing, malformed or empty.
+    """
+    found = facts(records.read(path, Attempt))
+    if not found:
+        raise UserError(f"{path} holds no attempts; run sample again")
+    return found
+
+
+def facts(attempts: Iterable[Attempt]) -> list[Fact]:
+    """What counts of each; the attempts may be more than fit into memory."""
+    problems: dict[str, Problem] = {}  # each once, however many attempts it has
+    return [
+        Fact(
+            problem=problems.setdefault(row.problem.id, row.problem),
+            student=row.student,
+            verdict=row.verdict,
+            steps=len(split_steps(row.text)),
+            tokens=row.completion_tokens,
+        )
+        for row in attempts
+    ]
+
+
+def finding(found: Sequence[Fact]) -> str:
+    """The whole file in a sentence."""
+    right, questions = sum(row.verdict is Verdict.RIGHT for row in found), _questions(found)
+    ever = len({row.problem.id for row in found if row.verdict is Verdict.RIGHT})
+    return (
+        f"{right:,} of {len(found):,} attempts are right ({table.percent(right / len(found))}, 95 % interval "
+        f"{table.span(stats.wilson(right, len(found)))}); {ever:,} of {questions:,} questions have at least one."
+    )
+
+
+def rows(found: Sequence[Fact]) -> list[tuple[str, ...]]:
+    """Lines of a table with the header `HEADER`, one a student."""
+    lines = []
+    for student in dict.fromkeys(row.student for row in found):
+        own = [row for row in found if row.student == student]
+        counts = Counter(row.verdict for row in own)
+        verdicts = [f"{counts[verdict]:,}" for verdict in Verdict]
+        tokens = f"{sum(row.tokens for row in own) / len(own):.1f}"
+        lines.append((student, f"{len(own):,}", f"{_questions(own):,}", *verdicts, tokens))
+    return lines
+
+
+def text(found: Sequence[Fact]) -> str:
+    """The file for the terminal."""
+    return f"{finding(found)}\n\n{table.text_table(HEADER, rows(found))}"
+
+
+def html(found: Sequence[Fact], attempts: Iterable[Attempt], name: str, *, seed: int = 0) -> str:
+    """The file as one page, with up to EACH attempts of every verdict, drawn at random (seeded), to be read."""
+    numbers = drawn.numbers([row.verdict for row in found], EACH, seed)
+    shown = [(row, found[number]) for number, row in enumerate(attempts) if number in numbers]
+    keys = groups.keys([row.problem for row in found])
+    fields = [_fields(fact, keys) for _, fact in shown]
+    filters = drawn.filters(fields)
+    verdicts = Counter(row.verdict for row in found)
+    return page.render(
+        "attempts.html",
+        title=f"Attempts in {name}",
+        lead=f"{len(found):,} attempts at {_questions(found):,} questions of "
+        + ", ".join(dict.fromkeys(row.problem.task for row in found)),
+        finding=finding(found),
+        verdicts=charts.bars({v.value.replace("_", " "): verdicts[v] for v in Verdict if verdicts[v]}, "attempts"),
+        lengths=charts.bars(_lengths(found), "attempts"),
+        rates=[(key, _rates(found, key)) for key in keys],
+        students=(HEADER, rows(found)),
+        kinds=[verdict.value for verdict in Verdict if verdicts[verdict]],
+        filters=filters,
+        items=[
+            {
+                "row": row,
+                "steps": split_steps(row.text),
+                "fields": [values[str(chosen["key"])] for chosen in filters],
+            }
+            for (row, _), values in zip(shown, fields)
+        ],
+        each=EACH,
+        seed=seed,
+    )
+
+
+def _questions(found: Iterable[Fact]) -> int:
+    return len({row.problem.id for row in found})
+
+
+def _fields(fact: Fact, keys: Sequence[str]) -> dict[str, str]:
+    return {
+        "task": fact.problem.task,
+        "student": fact.student,
+        **{key: groups.value(fact.problem, key) for key in keys},
+        "steps written": drawn.bucket(fact.steps, drawn.STEPS, "steps"),
+        "length": drawn.bucket(fact.tokens, drawn.TOKENS, "tokens"),
+    }
+
+
+def _lengths(found: Iterable[Fact]) -> dict[str, int]:
+    counts = Counter(drawn.bucket(row.steps, drawn.STEPS, "steps") for row in found)
+    return {name: counts[name] for name in sorted(counts, key=drawn.order)}
+
+
+def _rates(found: Sequence[Fact], key: str) -> Markup:
+    n = Counter(groups.value(row.problem, key) for row in found)
+    right = Counter(groups.value(row.problem, key) for row in found if row.verdict is Verdict.RIGHT)
+    names = sorted(n, key=groups.natural)[: page.TALLEST]
+    values = [(right[name] / n[name], stats.wilson(right[name], n[name])) for name in names]
+    return charts.grouped([f"{name} (n={n[name]:,})" for name in names], {"right": values}, "share right", {"right": 1})

@@ -1,0 +1,47 @@
+"""Rows that are made of replies while more are asked for."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from lema_jax.records import Appender, Row
+from lema_jax.teacher.chat import Reply, Request
+
+R = TypeVar("R", bound=Row)
+
+_SHARE = 0.1  # of the time that may go into writes: they wait for the disk, and a fast endpoint must not wait with them
+
+
+class Landing(Generic[R]):
+    """Writes what `make` makes of each reply into `file`, at once or with those that follow on its heels.
+
+    Nothing is lost that was held back: the replies are on the disk, and rows that are missing are made of them again.
+    """
+
+    def __init__(self, file: Appender[R], make: Callable[[Request, Reply], R]):
+        self._file, self._make = file, make
+        self._held: dict[str, R] = {}
+        self._next = 0.0  # when to write again
+
+    def __call__(self, request: Request, reply: Reply) -> R:
+        """The row of a reply, which is in the file or soon will be."""
+        row = self._make(request, reply)
+        if row.id not in self._file.rows:
+            self._held[row.id] = row
+            if time.monotonic() >= self._next:
+                self._write()
+        return row
+
+    def _write(self) -> None:
+        rows, self._held, started = list(self._held.values()), {}, time.monotonic()
+        self._file.append(*rows)
+        now = time.monotonic()
+        self._next = now + (now - started) / _SHARE
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._held:
+            self._write()
