@@ -89,8 +89,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _write(problems: Sequence[Problem], left_out: Sequence[LeftOut], seeds: int) -> None:
-    if problems:
-        records.write(_OUT.value, problems)
+    records.write(_OUT.value, problems)
     print(f"{_OUT.value}: {len(problems):,} new problems from {seeds:,} seeds")
     for why, count in collections.Counter(row.why for row in left_out).items():
         print(f"  {count:7,} left out: {why}")
