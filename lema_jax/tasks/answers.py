@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from lema_jax.tasks import cues, expressions, presentation, thinking, units, words
+from lema_jax.tasks import cues, expressions, number_words, presentation, thinking, units, words
 
 _LONGEST = 400  # characters that a number and the words around it may have
 _MOST_DIGITS = 300
@@ -28,7 +28,7 @@ def final_number(text: str) -> str | None:
         if len({canonical(content) for content in statement.boxes}) == 1:
             statement = cues.Statement(statement.boxes[0])
         plain = _arithmetic_text(_first_line(statement.text))
-        if re.search(r"\d", plain) or _in_words(_sentence(plain)) is not None:
+        if re.search(r"\d", plain) or number_words.value(_sentence(plain)) is not None:
             found = _read_plain(plain)
             return found and found.text
     last = _arithmetic_text(presentation.document(said[-_LONGEST:]).rstrip().rpartition("\n")[2])
@@ -159,7 +159,7 @@ def _first_line(text: str) -> str:
 def _sentence(plain: str) -> str:
     """The first sentence that mentions a number, without its reasons, and there what follows the last `=`."""
     start = found.start() if (found := re.search(r"\d", plain)) else 0
-    if (word := _WORDS.match(plain, _start_of_words(plain))) and word.start() < start:
+    if (word := number_words.WORDS.match(plain, number_words.start(plain))) and word.start() < start:
         plain, start = plain[:start], word.start()  # `twelve (3 times 4)`
     end = _END.search(plain, start)
     sentence = plain[: end.start()] if end else plain
@@ -168,7 +168,7 @@ def _sentence(plain: str) -> str:
         return sentence
     if _TWO_EQUATIONS.search(before):
         return ""
-    return after if re.search(r"\d", after) or _in_words(after) is not None else before
+    return after if re.search(r"\d", after) or number_words.value(after) is not None else before
 
 
 _END = re.compile(r"[.!?](?=\s|$)|;(?=\s+\D|$)|(?<=\S)\s(?:\(|(?:because|since|as)\b)", re.IGNORECASE)
@@ -196,8 +196,15 @@ _SCALED = re.compile(
     r"(?![\d.,]*\d)",
     re.IGNORECASE,
 )
-_NAMED = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_SCALES = _NAMED | {"k": 10**3, "m": 10**6, "mil": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9, "tn": 10**12}
+_SCALES = number_words.NAMED | {
+    "k": 10**3,
+    "m": 10**6,
+    "mil": 10**6,
+    "mn": 10**6,
+    "b": 10**9,
+    "bn": 10**9,
+    "tn": 10**12,
+}
 _SEVERAL = re.compile(
     r"(?:\b(?:or|and|to|through|versus|vs|and/or)|[,;/&+*^-]|^)[\s({]*$"
     r"|\b(?:and|or|but|while|whereas|plus)\b|[,;&]"
@@ -231,7 +238,7 @@ def _read_plain(plain: str) -> _Reading | None:
         return None
     found = next(_quantities(plain), None)
     if found is None:
-        value = _in_words(plain)
+        value = number_words.value(plain)
         return None if value is None else _Reading(written(value), (value,))
     if pair := _PAIR.match(plain, found.start()):
         half = f" {pair['half'].lower()}m" if pair["half"] else ""
@@ -343,62 +350,6 @@ def _arithmetic(plain: str) -> Fraction | None:
     if sum_ is None or not re.search(r"[+*/^]|\s-\s", sum_.group()):
         return None
     return expressions.exact(re.sub(r"(?<=\d),(?=\d{3})", "", sum_.group()).replace("^", "**"))
-
-
-# --- words ------------------------------------------------------------------------------------------------------------
-
-_ONES = (
-    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
-    "|eighteen|nineteen"
-)
-_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
-SMALL = {word: value for value, word in enumerate(_ONES.split("|"))}
-SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split("|"), start=2)}
-_WORD = "|".join([*SMALL, *_NAMED])
-_NUMBER_WORDS = rf"(?:{'|'.join(SMALL)})(?:[\s-]+(?:and\s+)?(?:{_WORD}))*"
-_WORDS = re.compile(
-    rf"(?P<minus>-\s*|\bnegative\s+)?\b(?P<words>{_NUMBER_WORDS})\b"
-    rf"(?:(?:\s+and\s+a)?[\s-]+(?P<part>half|halves|thirds?|quarters?|fourths?)\b)?",
-    re.IGNORECASE,
-)
-_AT_ONCE = re.compile(
-    r"\W*(?:(?:the|a|an|about|only|exactly|approximately|negative|therefore|thus|simply|just|indeed|that)\W+)*",
-    re.IGNORECASE,
-)
-
-
-def _start_of_words(plain: str) -> int:
-    """Where a number would begin that the text begins with."""
-    begins = _AT_ONCE.match(plain)
-    return begins.end() if begins else 0
-
-
-_HALF = re.compile(r"half\b(?!\s+(?:a|an|the)\b)", re.IGNORECASE)
-_FRACTIONS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
-
-
-def _in_words(plain: str) -> Fraction | None:
-    """The one number in words of a text without digits; a mere `one` counts where the text begins with it."""
-    found = list(_WORDS.finditer(plain))
-    begins = _start_of_words(plain)
-    if not found and _HALF.match(plain, begins):
-        return Fraction(1, 2)
-    found = [one for one in found if one.group().lower() != "one" or one.start() <= begins]
-    if len(found) != 1:
-        return None
-    whole = group = 0
-    for word in re.split(r"[\s-]+(?:and\s+)?", found[0]["words"].lower()):
-        if word in SMALL:
-            group += SMALL[word]
-        elif word == "hundred":
-            group = (group or 1) * 100
-        else:
-            whole, group = whole + (group or 1) * _SCALES[word], 0
-    value = Fraction(whole + group)
-    if part := (found[0]["part"] or "").lower():
-        several = Fraction(1, _FRACTIONS[part])
-        value = value + several if " and a" in found[0].group().lower() else value * several
-    return -value if found[0]["minus"] else value
 
 
 def written(value: Fraction) -> str:

@@ -16,7 +16,7 @@ from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, cues, equality, presentation, sources, symbolic, thinking
+from lema_jax.tasks import answers, cues, equality, number_words, presentation, sources, symbolic, thinking
 from lema_jax.tasks import paper as authors
 from lema_jax.tasks.word_problems import prompt
 
@@ -110,7 +110,7 @@ _END = re.compile(r"\.(?=\s|$)|(?<=[a-z])[!?](?=\s|$)|\n|,?\s(?:because|since|wh
 _MATTER = re.compile(r"[\d$\\]")  # a statement in words alone yields to any other
 _VALUE = re.compile(r"[^\d\n]*?\b(?:is|are|equals)\s+(?=[-+$\\(\[\d])")
 _PROSE = re.compile(
-    rf"(?:{'|'.join(answers.SMALL)})\b"
+    rf"(?:{'|'.join(number_words.SMALL)})\b"
     r"|[a-zA-Z]{2,}(?:'s)?\s+[a-zA-Z]{2,}\s[^\\$=]*\d|\D*\d+ [a-z]{3,} [a-z]{2,} [^\\$=]*",
     re.IGNORECASE,
 )

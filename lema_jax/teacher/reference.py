@@ -17,7 +17,7 @@ from fractions import Fraction
 
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Problem
-from lema_jax.tasks import answers
+from lema_jax.tasks import answers, number_words
 from lema_jax.tasks.steps import number_steps, split_steps
 from lema_jax.teacher.claims import Claim, claims, numbers
 
@@ -146,7 +146,7 @@ def _partial(claim: Claim) -> Iterable[Fraction]:
 def _stated(question: str) -> set[Fraction]:
     """The numbers of a question, in digits or small words."""
     words = re.findall(r"[a-z]+", question.lower())
-    return {*numbers(question), *(Fraction(answers.SMALL[word]) for word in words if word in answers.SMALL)}
+    return {*numbers(question), *(Fraction(number_words.SMALL[word]) for word in words if word in number_words.SMALL)}
 
 
 def _left(gold: Sequence[_GoldStep], question: str, kept: Sequence[str]) -> list[_GoldStep]:

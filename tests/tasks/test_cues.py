@@ -167,9 +167,27 @@ REPEATED = [
 REPEATED += ["A:", "0.", "- ", "\\\\", "\\ ", "&;", "~~", "##", "-1", "a.", "答案", ". ", "\n ", "= ", "^{", "1:", "α1"]
 
 
+REPEATED += [
+    "\\[\\",
+    "<<",
+    "\\boxed{",
+    "\\boxed{$",
+    "$$<<",
+    "the answer is ",
+    "#### ",
+    "(A) ",
+    "<think>",
+    "\\frac{",
+    "\\[\\]",
+]
+GOLDS = {"gsm8k": "5", "math": "\\frac{1}{2}", "csqa": "cat"}
+
+
+@pytest.mark.parametrize("task", GOLDS)
 @pytest.mark.parametrize("unit", REPEATED)
-def test_a_text_of_one_thing_repeated_is_read_at_once(unit):
-    problem = Problem(id="p", task="gsm8k", split="test", question="q", gold="5")
+def test_a_text_of_one_thing_repeated_is_read_at_once(unit, task):
+    choices = ("cat", "dog") if task == "csqa" else ()
+    problem = Problem(id="p", task=task, split="test", question="q", gold=GOLDS[task], choices=choices)
     text = unit * (100_000 // len(unit))
     for statement in (text, f"The answer is {text}", f"\\boxed{{{text}"):
         times = []
