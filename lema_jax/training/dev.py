@@ -33,7 +33,8 @@ class Dev:
         self._path = storage.place(config.out) / "dev.jsonl"
         asked: dict[str, Any] = {}
         if judge:
-            (problems,) = digests.sha256([storage.here(config.dev.path) / "problems.jsonl"])
+            file = storage.here(config.dev.path) / "problems.jsonl"
+            problems = digests.sha256([file] if file.is_file() else [])
             asked |= {"questions": config.dev.questions, "max_new_tokens": config.dev.max_new_tokens}
             asked |= {"problems": problems}
         self.tried = checkpoint.trials(config.out) if checkpoint.steps(config.out) else {}
