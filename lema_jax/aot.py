@@ -10,7 +10,6 @@ each program; exit code 2 when one does not fit. Needs the extra `[tpu]` (libtpu
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -57,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         print("\n\n".join(map(report.table, reports)))
     if _JSON.value:
         told = [one.as_json() for one in reports]
-        Path(_JSON.value).write_text(json.dumps(told if len(told) > 1 else told[0], indent=2) + "\n")
+        storage.write(_JSON.value, json.dumps(told if len(told) > 1 else told[0], indent=2) + "\n")
     return 0 if all(one.fits for one in reports) or (_SEARCH.value and any(one.fits for one in reports)) else TOO_LARGE
 
 

@@ -1,21 +1,18 @@
 """A model on disk: one folder that every later command takes by its name alone.
 
-    folder/model.json             what it is: architecture, adapter, where its frozen base lies, lineage (a `Card`)
+    folder/model.json             what it is: architecture, adapter, where its frozen base lies (see `metadata`)
     folder/tokenizer/             its tokenizer, in Hugging Face's files
-    folder/checkpoints/<step>/    Orbax: `weights` ({params: …} or {lora: …}), and of a trainer `optimizer`
+    folder/checkpoints/<step>/    Orbax: `weights` ({params: …} or {lora: …}), and of a trainer `optimizer`; see `steps`
 
 Weights lie stacked over layers, whatever layout they were trained in, and are read straight into the shardings of the
-mesh at hand. Orbax commits a step by renaming its folder, or on gs:// by a file in it: it is there whole or not at all.
+mesh at hand.
 """
 
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,117 +21,63 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
-import pydantic
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from lema_jax import storage
+from lema_jax import metadata, storage
 from lema_jax.errors import UserError
+from lema_jax.metadata import Card, read_card, write_card
+from lema_jax.metadata import lineage as lineage  # for those who make a card
 from lema_jax.model import layout, linear
-from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
+from lema_jax.model.config import Compute, LoraConfig
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
+from lema_jax.steps import DamagedCheckpoint, checkpoints, latest_step, open_step, restore, seal, steps, told
 
 
-class DamagedCheckpoint(UserError):
-    """Files of a checkpoint that cannot be read."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Card:
-    """`model.json`.
-
-    Attributes:
-      config: the architecture.
-      lora: shape of the adapters that `weights` holds; None when it holds whole weights.
-      base: folder of the frozen base weights, relative to this folder; empty when `weights` is whole.
-      lineage: hash of all that shaped the weights but the step: sources, data, configuration.
-      base_lineage: the lineage and step that the base had when training began.
-      eos_ids: tokens that end an answer, beside the tokenizer's own.
-    """
-
-    config: LlamaConfig
-    lineage: str
-    lora: LoraConfig | None = None
-    base: str = ""
-    base_lineage: str = ""
-    eos_ids: tuple[int, ...] = ()
-
-
-def lineage(**shaping: Any) -> str:
-    """16 hex digits that name weights by everything that shaped them."""
-    return hashlib.sha256(json.dumps(shaping, sort_keys=True, default=dataclasses.asdict).encode()).hexdigest()[:16]
-
-
-def read_card(folder: str | Path) -> Card:
-    """The card of a model folder.
-
-    Raises:
-      UserError: no such folder, or a card that cannot be read.
-    """
-    path = storage.place(folder) / "model.json"
-    try:
-        return pydantic.TypeAdapter(Card).validate_json(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder} is no model folder: it has no model.json; make one with convert or train") from None
-    except pydantic.ValidationError as error:
-        raise UserError(f"{path} is not readable: {error}") from None
-
-
-def write_card(folder: str | Path, card: Card) -> None:
-    """Writes `model.json` in one atomic step."""
-    path = storage.place(folder) / "model.json"
-    beside = path.with_suffix(".tmp")
-    beside.write_bytes(pydantic.TypeAdapter(Card).dump_json(card, indent=2))
-    beside.replace(path)
-
-
-def checkpoints(folder: str | Path) -> Path:
-    """Where Orbax has a model folder's steps."""
-    return storage.place(folder) / "checkpoints"
-
-
-def steps(folder: str | Path) -> list[int]:
-    """The steps that the folder has committed, ascending."""
-    there = checkpoints(folder)
-    found = [path for path in there.iterdir() if path.name.isdigit()] if there.exists() else []
-    committed = lambda path: not storage.is_remote(path) or (path / "commit_success.txt").exists()
-    return sorted(int(path.name) for path in found if committed(path))
-
-
-def latest_step(folder: str | Path) -> int:
-    """Raises a UserError when there is none."""
-    found = steps(folder)
-    if not found:
-        read_card(folder)  # says so where it is no model folder at all
-        raise UserError(f"{folder} has no checkpoint yet (its folder `checkpoints` is empty)")
-    return found[-1]
-
-
-def merit(tried: Mapping[str, float]) -> float:
+def merit(tried: Mapping[str, Any]) -> float:
     """What a checkpoint is worth by its trial on dev: greedy accuracy, or where none was measured minus the loss."""
     return tried["accuracy"] if "accuracy" in tried else -tried["loss"]
 
 
+def trials(folder: str | Path) -> dict[int, dict[str, Any]]:
+    """How each committed step did on dev: {loss, accuracy?, on}, as the step itself says.
+
+    Those of earlier versions say nothing: it is taken from `dev.jsonl`.
+    """
+    card, found = read_card(folder), {}
+    log = {line["step"]: line for line in storage.read_log(storage.place(folder) / "dev.jsonl")}
+    for step in steps(folder):
+        with contextlib.suppress(DamagedCheckpoint):  # said where its weights are wanted
+            tried = told(folder, step, card).get("tried", log.get(step))
+            if tried and ("loss" in tried or "accuracy" in tried):
+                found[step] = tried
+    return found
+
+
+def best_of(tried: Mapping[int, Mapping[str, Any]], on: str | None) -> int | None:
+    """The step that did best (of equals the earliest) of those tried `on` the same questions; None where none was."""
+    same = sorted(step for step in tried if tried[step].get("on") == on)
+    return max(same, key=lambda step: merit(tried[step])) if same else None
+
+
 def best_step(folder: str | Path) -> int:
-    """The committed step that did best on dev (`dev.jsonl`; of equals the earliest).
+    """The committed step that did best on dev, of those that were tried on what the last one was tried on.
 
     Raises:
       UserError: the run was not tried on dev.
     """
-    path = storage.place(folder) / "dev.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
-    there = set(steps(folder))
-    tried = {line["step"]: line for line in lines if line["step"] in there}
-    if not tried:
+    tried = trials(folder)
+    best = best_of(tried, tried[max(tried)].get("on")) if tried else None
+    if best is None:
         raise UserError(f"{folder} has no checkpoint that was tried on dev; train with dev.path, or name a step")
-    return max(sorted(tried), key=lambda step: merit(tried[step]))
+    return best
 
 
 def identity(folder: str | Path, step: int | None = None) -> str:
     """`lineage@step`: the name that predictions carry, the same wherever the folder lies."""
-    return f"{read_card(folder).lineage}@{latest_step(folder) if step is None else step}"
+    return read_card(folder).identity(latest_step(folder) if step is None else step)
 
 
 def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Path) -> None:
@@ -158,17 +101,18 @@ def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Pa
     if first:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        write_card(beside, card)
-        shutil.copytree(tokenizer, beside / "tokenizer")
+        storage.copy_files(tokenizer, beside / "tokenizer")
+        write_card(beside, dataclasses.replace(card, tokenizer=metadata.tokenizer_digests(tokenizer)))
     multihost_utils.sync_global_devices("the folder is there")
     context = ocp.Context()
     # A host may hold them once, not twice: nobody changes them meanwhile, and one array at a time is encoded.
     context.memory.deepcopy_host_arrays = False
     context.memory.write_concurrent_bytes = 1 + max(leaf.nbytes for leaf in jax.tree.leaves(weights))
+    items = {"weights": {"lora" if card.lora else "params": weights}}
     with context, ocp.training.Checkpointer(checkpoints(beside)) as checkpointer:
-        checkpointer.save_checkpointables(0, {"weights": {"lora" if card.lora else "params": weights}}, force=True)
+        checkpointer.save_checkpointables(0, items, force=True, custom_metadata=seal(card, 0, items))
     if first:
-        os.replace(beside, folder)
+        storage.put_in_place(beside, folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,9 +138,10 @@ def stored_weights(folder: str | Path, step: int | None = None) -> tuple[Card, d
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     name = "lora" if card.lora else "params"
     wanted = {"weights": {name: abstract_variables(Llama(card.config, lora=card.lora), mesh)[name]}}
-    path, found = _checked(folder, latest_step(folder) if step is None else step, wanted)
-    leaves, tree = jax.tree.flatten(_typed(wanted, found))
-    read = functools.lru_cache(maxsize=1)(lambda at: np.asarray(_alone(path, leaves, tree, at)))
+    found = open_step(folder, latest_step(folder) if step is None else step, wanted)
+    metadata.check_tokenizer(folder, card)
+    leaves, tree = jax.tree.flatten(found.as_stored(wanted))
+    read = functools.lru_cache(maxsize=1)(lambda at: np.asarray(found.read(leaves, tree, [at])[0]))
     stored = [Stored(leaf.shape, np.dtype(leaf.dtype), functools.partial(read, at)) for at, leaf in enumerate(leaves)]
     arrays = [one.read() for one in stored] if card.lora else stored
     return card, base | jax.tree.unflatten(tree, arrays)["weights"]
@@ -228,6 +173,7 @@ def load_weights(
     held = held or (lora.base if lora else "dense")
     lora = lora and dataclasses.replace(lora, base="dense")
     variables = _stacked(str(folder), card, mesh, compute, step, lora, held)
+    metadata.check_tokenizer(folder, card)
     if compute.scan_layers:
         return card, variables
     where = sharding.of(abstract_variables(Llama(card.config, compute, lora), mesh, held))
@@ -243,48 +189,47 @@ def _stacked(
         base = _base(folder, card)
         wanted = {"weights": {"lora": abstract_variables(model, mesh)["lora"]}}
         frozen = _stacked(base, read_card(base), mesh, compute, None, lora, held)
-        return frozen | restore(folder, step, wanted)["weights"]
+        return frozen | restore(folder, step, wanted)[0]["weights"]
     whole = model.clone(lora=None)
-    wanted = {"weights": {"params": abstract_variables(whole, mesh)["params"]}}
+    dense = {"params": abstract_variables(whole, mesh)["params"]}
+    found = open_step(folder, step, {"weights": dense})
     if held == "dense":
-        return restore(folder, step, wanted)["weights"]
-    return _quantised(folder, step, wanted, {"weights": abstract_variables(whole, mesh, held)}, held)
+        return found.load({"weights": dense})["weights"]
+    quantise = functools.partial(jax.lax.map, linear.FORMS[held].quantise)
+    return found.load(
+        {"weights": dense}, {"weights": {"params": abstract_variables(whole, mesh, held)["params"]}}, quantise
+    )["weights"]
 
 
 def _base(folder: str | Path, card: Card) -> str:
     """The folder of the frozen weights that adapters stand upon; refused where it has others by now."""
     base = storage.beside(str(folder), card.base)
-    found = identity(base) if (storage.place(base) / "model.json").exists() else "nothing"
-    if found != card.base_lineage:
-        raise UserError(
-            f"{folder} holds adapters of the base weights {card.base_lineage} at {base}, but there is {found}; "
-            "put the base back where it was when training began"
-        )
+    require_base(folder, card, base)
     return base
 
 
-def _quantised(folder: str, step: int, dense: Any, wanted: Any, held: str) -> dict[str, Any]:
-    """Weights with quantised kernels, from dense ones on the disk. These are read one stacked array at a time, into the
-    shards of the mesh, so that beside the result no more than that one's are in memory."""
-    path, stored = _checked(folder, step, dense)
-    as_stored = jax.tree.leaves(_typed(dense, stored))
-    is_quantised = lambda node: isinstance(node, linear.Quantised)
-    leaves, tree = jax.tree.flatten(wanted, is_leaf=is_quantised)
-    layer_by_layer = functools.partial(jax.lax.map, linear.FORMS[held].quantise)
-    for at, leaf in enumerate(leaves):
-        if is_quantised(leaf):
-            read = _alone(path, as_stored, tree, at)
-            leaves[at] = jax.jit(layer_by_layer, out_shardings=sharding.of(leaf))(read)
-        else:
-            leaves[at] = _alone(path, leaves, tree, at)
-    return jax.tree.unflatten(tree, leaves)["weights"]
+def require_base(folder: str | Path, card: Card, base: str | Path) -> None:
+    """Refuses weights that are not those which a folder's adapters began on.
 
-
-def _alone(path: Path, leaves: list[Any], tree: Any, at: int) -> jax.Array:
-    """One of a step's arrays, into what the leaf says."""
-    others = [ocp.PLACEHOLDER] * len(leaves)
-    alone = _load(path, jax.tree.unflatten(tree, [*others[:at], leaves[at], *others[at + 1 :]]))
-    return jax.tree.leaves(alone)[at]
+    Raises:
+      UserError: it names both, and says what to do.
+    """
+    there = (storage.place(base) / "model.json").exists()
+    found = identity(base) if there else "nothing"
+    if found == card.base_lineage:
+        return
+    _, _, step = card.base_lineage.rpartition("@")
+    remedy = "put the base back where it was when training began"
+    if (
+        there
+        and step.isdecimal()
+        and int(step) in steps(base)
+        and read_card(base).identity(int(step)) == card.base_lineage
+    ):
+        remedy += f" (its step {step} is still there: move the later ones out of {checkpoints(base)})"
+    raise UserError(
+        f"{folder} holds adapters of the base weights {card.base_lineage} at {base}, but there is {found}; {remedy}"
+    )
 
 
 def abstract_variables(model: Llama, mesh: Mesh, held: str = "dense") -> Any:
@@ -310,68 +255,3 @@ def _held_as(boxed: Any, held: str) -> Any:
         return jax.eval_shape(lambda kernel: linear.quantised(name, kernel, box.names, held), box.value)
 
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda node: isinstance(node, nn.LogicallyPartitioned))
-
-
-def restore(folder: str | Path, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-    """The named items of a step; arrays into the shapes, shardings and dtypes of `abstract`.
-
-    Raises:
-      UserError: no such step, or arrays of other names or shapes than asked for; every difference is listed.
-      DamagedCheckpoint: its files cannot be read.
-    """
-    return _load(_checked(folder, step, abstract)[0], abstract)
-
-
-def _checked(folder: str | Path, step: int, abstract: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The step's folder, and what is told of its arrays there; raises as `restore` does."""
-    path = checkpoints(folder) / str(step)
-    if not path.exists():
-        raise UserError(f"{folder} has no checkpoint at step {step}; it has {steps(folder)}")
-    arrays = {name: tree for name, tree in abstract.items() if name in ("weights", "optimizer")}
-    with _damage(path):
-        stored = {name: ocp.metadata(path, checkpointable_name=name).metadata for name in arrays}
-        if None in stored.values():
-            raise ValueError("its metadata cannot be read")
-    wanted, found = _shapes(arrays), _shapes(stored)
-    if wanted != found:
-        differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        lines = [f"{n}: {found.get(n, 'missing')} where {wanted.get(n, 'nothing')} is expected" for n in differing]
-        raise UserError(f"{path} does not fit:\n  " + "\n  ".join(lines))
-    return path, stored
-
-
-def _typed(abstract: Any, stored: Any) -> Any:
-    """`abstract` in the dtypes on the disk."""
-    keep = lambda leaf, on_disk: jax.ShapeDtypeStruct(leaf.shape, on_disk.dtype, sharding=leaf.sharding)
-    return jax.tree.map(keep, abstract, stored)
-
-
-def _load(path: Path, abstract: Any) -> Any:
-    with _damage(path):
-        return ocp.load_checkpointables(path, abstract)
-
-
-def place_in_data(folder: str | Path, step: int) -> dict[str, Any]:
-    """The state of the data iterator that a trainer saved with the step.
-
-    Raises:
-      DamagedCheckpoint: its files cannot be read.
-    """
-    path = checkpoints(folder) / str(step)
-    with _damage(path):
-        return ocp.metadata(path, checkpointable_name="weights").custom_metadata["data"]
-
-
-@contextlib.contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Orbax raises errors of many kinds for damaged files; here they are one."""
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise DamagedCheckpoint(f"checkpoint {path} is damaged ({reason}); use the one before it") from error
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}

@@ -19,11 +19,11 @@ From a GGUF or a Hugging Face folder several processes may make a model folder t
 
 import contextlib
 import dataclasses
-import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -37,10 +37,11 @@ from lema_jax.errors import UserError
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import job, mesh, sharding
 from lema_jax.parallel.mesh import MeshConfig
-from lema_jax.weights import formats, hf_folder, names, peft
+from lema_jax.weights import formats, hf_folder, names, peft, record
 from lema_jax.weights.formats import Opened
 from lema_jax.weights.merge import Dequantised, Merged
 from lema_jax.weights.names import Source
+from lema_jax.weights.record import Record
 
 _GGUF = flags.DEFINE_string("gguf", None, "A GGUF file of architecture llama.")
 _HF_DIR = flags.DEFINE_string("hf_dir", None, "A Hugging Face folder: config.json, safetensors, tokenizer.")
@@ -68,7 +69,6 @@ _DTYPES = {
     "float16": np.dtype(np.float16),
 }
 _VOCAB_MULTIPLE = 128  # rows are padded to it, so that a mesh can cut any vocabulary
-_RECORD = "conversion.json"  # in a folder that is not ours: what it was made from
 
 
 def _first() -> bool:
@@ -88,9 +88,11 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--to={_TO.value} writes adapters, but {opened.source.where} has none; --peft_dir adds some")
     if _MERGE_INTO.present and (opened.adapters is None or _TO.value not in ("model", "hf")):
         raise UserError(f"--merge_into={_MERGE_INTO.value} has nothing to merge; it is for adapters, --to=model or hf")
-    lineage = checkpoint.lineage(
-        source=opened.fingerprint, dtype=_DTYPE.value, to=_TO.value, merge_into=_MERGE_INTO.value
-    )
+    shaping: dict[str, Any] = {"dtype": _DTYPE.value, "to": _TO.value, "merge_into": _MERGE_INTO.value}
+    for flag, form in ((_SHARD_GIB, "hf"), (_PEFT_BASE, "peft")):  # which shape these folders alone
+        if flag.present and _TO.value == form:
+            shaping[flag.name] = flag.value
+    lineage = checkpoint.lineage(source=opened.fingerprint, **shaping)
     out = storage.on_disk(_OUT.value)
     if out.exists():
         if _lineage(out) != lineage:
@@ -156,6 +158,7 @@ def _open_checkpoint(folder: str) -> Opened:
         checkpoint.identity(folder, step),
         card.eos_ids,
         None if card.lora is None else (variables["lora"], card.lora),
+        card.base_lineage or checkpoint.identity(folder, step),
     )
 
 
@@ -163,9 +166,8 @@ def _lineage(out: Path) -> str | None:
     """What an existing output was made from, as it says itself."""
     if (out / "model.json").exists():
         return checkpoint.read_card(out).lineage
-    if (out / _RECORD).exists():
-        return json.loads((out / _RECORD).read_text())["lineage"]
-    return None
+    made = record.read(out)
+    return made.lineage if made else None
 
 
 def _merged(opened: Opened) -> Source:
@@ -188,6 +190,10 @@ def _write_adapter(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> 
     base = _CHECKPOINT.value
     if base is None or opened.adapters is None or _PEFT_DIR.value is None:
         raise UserError("--to=adapter puts --peft_dir upon a model folder; name both --checkpoint and --peft_dir")
+    if _STEP.value not in (None, checkpoint.latest_step(base)):
+        raise UserError(
+            f"adapters stand upon the last step of {base}, {checkpoint.latest_step(base)}; leave --step out"
+        )
     adapters, lora = opened.adapters
     path = storage.relative(base, out)
     card = Card(opened.config, lineage, lora, path, checkpoint.identity(base), opened.eos_ids)
@@ -214,7 +220,8 @@ def _beside(out: Path, opened: Opened, lineage: str) -> Iterator[Path]:
     """A fresh folder that becomes `out` when all went well."""
     with storage.new_folder(out) as folder:
         yield folder
-        (folder / _RECORD).write_text(json.dumps({"lineage": lineage, "from": opened.source.where}) + "\n")
+        merged = opened.adapters is not None and _TO.value == "hf"
+        record.write(folder, Record(lineage, opened.source.where, "" if merged else opened.base))
 
 
 if __name__ == "__main__":

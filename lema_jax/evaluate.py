@@ -25,7 +25,6 @@ Every row is on the disk before it counts; the same command run again answers on
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -240,9 +239,7 @@ def _say(one: _Checkpoint, prompt: str, titled: bool) -> None:
 def _write(path: Path, model: str, test: _Test, summary: stats.Summary) -> None:
     what = {"checkpoint": model, "task": test.problems[0].task, "split": test.problems[0].split}
     what |= {"prompt_style": _PROMPT_STYLE.value, **_precision()}
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(what | dataclasses.asdict(summary), indent=2) + "\n")
-    os.replace(beside, path)
+    storage.write(path, json.dumps(what | dataclasses.asdict(summary), indent=2) + "\n")
 
 
 def _attempts(path: str) -> list[Attempt]:

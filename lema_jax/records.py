@@ -5,6 +5,7 @@ takes one file. A row's `id` is a hash of everything that shaped it; a stage ask
 all that "resume" means here.
 """
 
+import contextlib
 import enum
 import hashlib
 import itertools
@@ -138,15 +139,10 @@ def read(path: str | Path, row: type[R], *, growing: bool = False) -> Iterator[R
 def write(path: str | Path, rows: Iterable[Row]) -> int:
     """Writes a whole file in one atomic step (beside, then renamed); returns the number of rows."""
     path = storage.on_disk(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
     count = 0
-    with open(beside, "w", encoding="utf-8") as file:
+    with storage.replacing(path) as file:
         for count, row in enumerate(rows, start=1):  # noqa: B007 (the count is what is wanted)
-            file.write(row.model_dump_json() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+            file.write(row.model_dump_json().encode() + b"\n")
     return count
 
 
@@ -155,13 +151,15 @@ class Appender(Generic[R]):
 
     Opening it finds what is there (`rows`). A torn last line (the trace of a kill while writing) is dropped, so its row
     is done again; any other malformed line is an error and the file is left as it was found. A lock keeps a second
-    process from writing the same file.
+    process from writing the same file. A command that fails before it appends anything leaves no file behind where
+    there was none, nor folders made for it.
     """
 
     rows: Mapping[str, R]  # by id, in the order of the file; each is read when it is asked for
 
     def __init__(self, path: str | Path, row: type[R]):
         self.path = storage.on_disk(path)
+        self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab+")  # noqa: SIM115 (held open for the life of the object)
@@ -172,7 +170,7 @@ class Appender(Generic[R]):
             _mend_last_line(self._file)
             self.rows = self._rows = _Rows(self.path, row)
         except BaseException:
-            self._file.close()
+            self._close(failed=True)
             raise
 
     def append(self, *rows: R) -> None:
@@ -201,6 +199,14 @@ class Appender(Generic[R]):
 
     def __exit__(self, *exc: object) -> None:
         self._rows.file.close()
+        self._close(failed=any(exc))
+
+    def _close(self, failed: bool) -> None:
+        with contextlib.suppress(OSError):  # a folder that others have put something into stays
+            if failed and self.path in self._made and not self.path.stat().st_size:
+                self.path.unlink()
+                for folder in self._made[1:]:
+                    folder.rmdir()
         self._file.close()
 
 

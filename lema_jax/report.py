@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lema_jax import cli, records
+from lema_jax import cli, records, storage
 from lema_jax.data import card
 from lema_jax.errors import UserError
 from lema_jax.evidence import ablation, audit, compare, curves, page, perplexity, runs, table
@@ -136,8 +136,7 @@ def _bare_names(folders: Sequence[str]) -> Sequence[str]:
 
 def _write(path: Path, html: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
+        storage.write(path, html)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
     print(f"\nThe page is at {path}")

@@ -8,13 +8,15 @@ import atexit
 import contextlib
 import functools
 import importlib.util
+import json
 import os
 import posixpath
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, BinaryIO, cast
 
 from lema_jax import interrupts
 from lema_jax.errors import UserError
@@ -72,10 +74,57 @@ def _brought(folder: str) -> Path:
 
 def copy_files(source: str | Path, target: str | Path) -> None:
     """Copies a folder's own files into another, made where it is absent, wherever the two lie."""
-    place(target).mkdir(parents=True, exist_ok=True)
     for file in place(source).iterdir():
         if not file.is_dir():
-            (place(target) / file.name).write_bytes(file.read_bytes())
+            write(place(target) / file.name, file.read_bytes())
+
+
+def write(file: str | Path, content: str | bytes) -> None:
+    """Replaces a file in one step: a kill, a full disk or a lost machine leaves the one before, or none.
+
+    Its folder is made where it is absent. What is no regular file (/dev/stdout) is written to as it is.
+    """
+    file = place(file)
+    content = content.encode() if isinstance(content, str) else content
+    if is_remote(file) or (file.exists() and not file.is_file()):
+        file.write_bytes(content)  # an object of the store is there whole or not at all
+        return
+    with replacing(file) as opened:
+        opened.write(content)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A file of this disk to write anew, beside the one before; it takes that one's place when all went well."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file = file.resolve()  # a link stays one
+    beside = file.with_name(file.name + ".tmp")
+    try:
+        with open(beside, "wb") as opened:
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(beside, file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    _sync(file.parent)
+
+
+def put_in_place(beside: Path, folder: Path) -> None:
+    """Gives a finished folder of this disk its name, once every file in it is on the disk."""
+    for path in (*beside.rglob("*"), beside):
+        _sync(path)
+    os.replace(beside, folder)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -90,7 +139,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     with interrupts.cleaning(remove):
         beside.mkdir(parents=True)
         yield beside
-        os.replace(beside, out)
+        put_in_place(beside, out)
 
 
 def append(file: Path, text: str) -> None:
@@ -100,6 +149,42 @@ def append(file: Path, text: str) -> None:
     else:
         with open(file, "a") as opened:
             opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+
+
+def read_json(file: str | Path, remedy: str) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      UserError: it cannot be read as JSON; `remedy` says what to do.
+      FileNotFoundError: it is not there.
+    """
+    content = place(file).read_bytes()
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        found = "is empty" if not content else f"is not JSON ({error})"
+        raise UserError(f"{file} {found}: the disk was full, or it is damaged; {remedy}") from None
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The lines of a log that grows by JSON objects with a number `step`; [] where there is no log.
+
+    A last line that was cut by a kill is passed over, any other that cannot be read with a warning.
+    """
+    if not file.is_file():
+        return []
+    lines = file.read_bytes().split(b"\n")
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+            found.append(entry | {"step": int(entry["step"])})
+        except (ValueError, TypeError, LookupError, RecursionError):
+            if number < len(lines):
+                print(f"warning: {file}:{number} is damaged and left out", file=sys.stderr)
+    return found
 
 
 def beside(folder: str | Path, relative: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from lema_jax import checkpoint
+from lema_jax import checkpoint, digests, steps
 from lema_jax.checkpoint import Card
 from lema_jax.data import dataset
 from lema_jax.data import tokenizer as tokenizers
@@ -115,14 +115,14 @@ def test_of_a_model_folder_one_array_at_a_time_is_read_and_each_once(tmp_path, m
     tree = tiny.variables()["params"]
     tokenizers.save(tokenizers.train_bpe(TEXTS, tiny.CONFIG.vocab_size), tmp_path / "tokenizer")
     checkpoint.save_model(tmp_path / "model", Card(tiny.CONFIG, "any"), tree, tmp_path / "tokenizer")
-    read, load = [], checkpoint._load
+    read, load = [], steps.ocp.load_checkpointables
 
     def counting(path, abstract):
         found = load(path, abstract)
-        read.append([leaf for leaf in jax.tree.leaves(found) if leaf is not checkpoint.ocp.PLACEHOLDER])
+        read.append([leaf for leaf in jax.tree.leaves(found) if leaf is not steps.ocp.PLACEHOLDER])
         return found
 
-    monkeypatch.setattr(checkpoint, "_load", counting)
+    monkeypatch.setattr(steps.ocp, "load_checkpointables", counting)
     stored = checkpoint.stored_weights(tmp_path / "model")[1]["params"]
     assert not read
     source = names.Tree(stored, names.table(tiny.CONFIG), "the folder")
@@ -190,6 +190,74 @@ def test_an_adapter_of_peft_trains_on(hf_dir, peft_dir, tmp_path):
     assert losses[-1] < losses[0]
     before, after = logits_of(adapted), logits_of(out)
     assert 1e-4 < np.abs(before - after).max() < np.abs(before - logits_of(base)).max()
+
+
+def test_every_byte_of_a_large_file_counts_and_is_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(digests, "_REMEMBERED", 1 << 20)
+    hashed, hash_parts = [], digests._hash
+    monkeypatch.setattr(digests, "_hash", lambda parts: hashed.append(len(parts)) or hash_parts(parts))
+    file = tmp_path / "model.gguf"
+    content = bytearray(np.random.default_rng(0).bytes(3_000_001))
+    file.write_bytes(content)
+    first = digests.fingerprint([file], names=False)
+    assert digests.fingerprint([file], names=False) == first
+    assert hashed == [46]
+    for byte in (0, 65_535, 65_536, 1_234_567, 3_000_000):
+        changed = bytearray(content)
+        changed[byte] ^= 1
+        file.write_bytes(changed)
+        assert digests.fingerprint([file], names=False) != first, byte
+        times = file.stat()
+        file.write_bytes(content)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as tools that keep times do
+        assert digests.fingerprint([file], names=False) == first
+    (tmp_path / "copy.gguf").write_bytes(content)
+    assert digests.fingerprint([tmp_path / "copy.gguf"], names=False) == first
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))  # where no folder can be made
+    assert digests.fingerprint([file], names=False) == first
+
+
+def test_what_shapes_an_output_is_in_what_calls_it_done(hf_dir, tmp_path):
+    model, out = tmp_path / "model", tmp_path / "out"
+    converted(f"--hf_dir={hf_dir}", f"--out={model}")
+    converted(f"--checkpoint={model}", "--to=hf", f"--out={out}")
+    assert "nothing to do" in converted(f"--checkpoint={model}", "--to=hf", f"--out={out}")
+    assert "made from something else" in run(f"--checkpoint={model}", "--to=hf", f"--out={out}", "--shard_gib=1").stderr
+    (hf_dir / "chat_template.jinja").write_text("{{ messages }}")
+    assert "made from something else" in run(f"--hf_dir={hf_dir}", f"--out={model}").stderr
+    weights = out / safetensors.SINGLE
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 4
+    weights.write_bytes(content)
+    for damaged in (
+        run(f"--checkpoint={model}", "--to=hf", f"--out={out}"),
+        run(f"--hf_dir={out}", f"--out={tmp_path}/x"),
+    ):
+        assert damaged.stderr.startswith(f"error: {weights} is damaged")
+        assert len(damaged.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_adapters_that_were_exported_go_on_no_other_base(hf_dir, peft_dir, tmp_path):
+    base, other, adapted, alone, hf = (tmp_path / name for name in ("base", "other", "adapted", "alone", "hf_again"))
+    converted(f"--hf_dir={hf_dir}", f"--out={base}", "--dtype=float32")
+    converted(f"--hf_dir={hf_dir}", f"--out={other}", "--dtype=float16")
+    converted(f"--checkpoint={base}", f"--peft_dir={peft_dir}", "--to=adapter", f"--out={adapted}")
+    converted(f"--checkpoint={adapted}", "--to=peft", f"--out={alone}")
+    converted(f"--checkpoint={other}", "--to=hf", f"--out={hf}")
+    for given in (f"--checkpoint={other}", f"--hf_dir={hf}"):
+        said = run(given, f"--peft_dir={alone}", f"--out={tmp_path / 'no'}").stderr
+        assert f"adapters of the base weights {checkpoint.identity(base)}, but" in said
+        assert checkpoint.identity(other) in said
+        assert len(said.splitlines()) == 1
+    assert not (tmp_path / "no").exists()
+    converted(f"--checkpoint={base}", f"--peft_dir={alone}", f"--out={tmp_path / 'yes'}")
+    base.rename(tmp_path / "moved")
+    said = run(f"--checkpoint={adapted}", f"--out={tmp_path / 'no'}").stderr
+    assert f"base weights {checkpoint.read_card(adapted).base_lineage} at" in said
+    assert "but there is nothing; put the base back" in said
 
 
 @pytest.mark.slow

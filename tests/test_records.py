@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lema_jax import records
+from lema_jax import records, storage
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Example, Problem, row_id
 
@@ -217,3 +217,36 @@ def test_rows_are_on_the_disk_and_not_in_memory(tmp_path: Path) -> None:
         appender.append(example(2_000))
         assert [appender.rows[id].completion[:4].strip() for id in ("e7", "e1999", "e2000")] == ["7 é", "1999", "c"]
         assert list(appender.rows)[-2:] == ["e1999", "e2000"]
+
+
+def test_a_command_that_fails_before_its_first_row_leaves_nothing(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        with Appender(path, Problem):
+            raise UserError("no weights")
+
+    with pytest.raises(UserError, match="no weights"):
+        fail(tmp_path / "deep" / "er" / "rows.jsonl")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept.jsonl").write_text("")
+    with pytest.raises(UserError, match="no weights"):
+        fail(tmp_path / "kept.jsonl")
+    assert (tmp_path / "kept.jsonl").exists()
+
+
+def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("before")
+
+    def rows() -> Iterator[Problem]:
+        yield from ()
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        records.write(path, rows())
+    assert path.read_text() == "before"
+    with storage.replacing(path) as file:
+        file.write(b"after")
+    assert path.read_text() == "after"
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+    storage.write("/dev/null", "gone")
+    assert not Path("/dev/null").is_file()

@@ -1,7 +1,6 @@
 """From rows to a data set: gather, filter, tokenise, mix, write. A `Recipe` says how; every filter is counted."""
 
 import dataclasses
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from lema_jax import ranges, records, storage, tasks
+from lema_jax import digests, ranges, records, storage, tasks
 from lema_jax.data import card, curate, dataset, examples, exports, gather, tokenizer
 from lema_jax.data.card import Card
 from lema_jax.data.curate import Candidate, Pool
@@ -78,6 +77,7 @@ def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
     training = tasks.get(recipe.task).load("train", recipe.data_dir)
     identity = _identity(recipe, training)
     if (made := _made_already(out, identity)) is not None:
+        dataset.check(out, all_files=True)
         return made, False
     chosen = _choose(recipe, training)
     with storage.new_folder(out) as folder:
@@ -252,7 +252,6 @@ def _made_already(out: Path, identity: dict[str, Any]) -> Card | None:
 
 def _sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digests.sha256([path])[0]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lema_jax import digests, storage
 from lema_jax.errors import UserError
 
 _LICENCES = {
@@ -35,10 +36,11 @@ class Card:
 
 
 def write(card: Card, folder: Path) -> None:
-    """Writes `card.json` and `README.md`."""
-    text = json.dumps(dataclasses.asdict(card), indent=1, ensure_ascii=False)
-    (folder / "card.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(readme(card), encoding="utf-8")
+    """Writes `card.json`, with a hash of itself, and `README.md`."""
+    told = json.loads(json.dumps(dataclasses.asdict(card)))
+    text = json.dumps(told | {"sha256": digests.hashed(told)}, indent=1, ensure_ascii=False)
+    storage.write(folder / "card.json", text + "\n")
+    storage.write(folder / "README.md", readme(card))
 
 
 def read(folder: Path) -> Card | None:
@@ -50,10 +52,20 @@ def read(folder: Path) -> Card | None:
     file = folder / "card.json"
     if not file.is_file():
         return None
+    remedy = "bring it back from a copy, or delete the folder and build it again"
     try:
-        return Card(**json.loads(file.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{file} is no card of a data set ({error}); delete the folder, or choose another") from None
+        told = json.loads(file.read_text(encoding="utf-8"))
+        seal = told.pop("sha256", None)
+        made = Card(**told)
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is no card of a data set, or damaged ({error}); {remedy}") from None
+    if seal is None:
+        digests.warn_once(f"{file} is of an earlier version: damage to it would not be noticed")
+    elif seal != digests.hashed(told):
+        raise UserError(
+            f"{file} is damaged, or was changed by hand: it does not have the sha256 that it carries; {remedy}"
+        )
+    return made
 
 
 def summary(card: Card) -> str:

@@ -1,7 +1,8 @@
 """The data set on disk: ArrayRecord files that a TFDS builder writes, without TensorFlow.
 
 A folder holds `dataset_info.json`, `features.json` and the shards (any TFDS reads them), `lengths.npy`, `tokenizer/`,
-`examples.jsonl` (record k is its line k + 1) and the data card. Equal examples give equal bytes.
+`examples.jsonl` (record k is its line k + 1) and the data card, which has the SHA-256 of the others: they are compared
+when the data set is read. Equal examples give equal bytes.
 """
 
 import contextlib
@@ -17,7 +18,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from lema_jax import storage
+from lema_jax import digests, storage
+from lema_jax.data import card
 from lema_jax.data.encode import Encoded
 from lema_jax.errors import UserError
 
@@ -90,7 +92,34 @@ def write_records(examples: Sequence[Encoded], folder: Path) -> None:
         for file in sorted(Path(made.data_dir).iterdir()):
             file.rename(folder / file.name)
     lengths = [(len(example.tokens), int(example.weights.sum())) for example in examples]
-    np.save(folder / _LENGTHS, np.array(lengths, np.int32).reshape(-1, 2))
+    content = io.BytesIO()
+    np.save(content, np.array(lengths, np.int32).reshape(-1, 2))
+    storage.write(folder / _LENGTHS, content.getvalue())
+
+
+def check(folder: str | Path, *, only: str = "", all_files: bool = False) -> None:
+    """Compares the files of a data set that training reads with what its card says of them.
+
+    Args:
+      only: the one file to look at.
+      all_files: also those below that training does not read.
+
+    Raises:
+      UserError: one is missing or damaged.
+    """
+    made, prefix = card.read(storage.here(folder)), ""
+    if made is None:  # the dev set of another has no card of its own
+        made, prefix = card.read(storage.here(storage.beside(folder, ".."))), f"{storage.place(folder).name}/"
+    files = {
+        name.removeprefix(prefix): digest
+        for name, digest in (made.files if made else {}).items()
+        if name.startswith(prefix)
+    }
+    if not files:
+        digests.warn_once(f"{folder} has no card.json: damage to its files would not be noticed")
+    read = lambda name: name == only if only else all_files or name.rpartition("/")[0] in ("", "tokenizer")
+    chosen = {name: digest for name, digest in files.items() if read(name)}
+    digests.compare(folder, chosen, "bring it back from a copy, or build the data set again")
 
 
 def lengths(folder: str | Path) -> np.ndarray:
@@ -100,6 +129,8 @@ def lengths(folder: str | Path) -> np.ndarray:
       UserError: the folder is no data set, or has no examples.
     """
     file = storage.here(folder) / _LENGTHS
+    if file.is_file():
+        check(folder, only=_LENGTHS)
     try:
         found = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -127,6 +158,7 @@ class Records(Sequence[dict[str, np.ndarray]]):
     def __init__(self, folder: str | Path):
         self._folder = folder
         expected = len(lengths(folder))
+        check(folder)
         try:
             self._source = tfds.builder_from_directory(storage.here(folder)).as_data_source(split=SPLIT)
         except Exception as error:  # TFDS raises many kinds for a damaged folder
@@ -153,6 +185,7 @@ def fingerprint(folder: str | Path) -> str:
       UserError: the folder is no data set.
     """
     lengths(folder)
+    check(folder)
     digest = hashlib.sha256()
     shards = storage.here(folder).glob("*.array_record*")
     words = storage.here(f"{folder}/tokenizer").glob("*.json")

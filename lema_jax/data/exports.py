@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lema_jax import tasks
+from lema_jax import storage, tasks
 from lema_jax.data import examples
 from lema_jax.data.curate import Candidate
 from lema_jax.tasks.steps import split_steps
@@ -57,8 +57,7 @@ FORMS: dict[str, tuple[str, Callable[[Iterable[Candidate]], Rows]]] = {
 
 def write(names: Sequence[str], rows: Sequence[Candidate], folder: Path) -> None:
     """Writes the named forms of `rows` into `folder`, made where it is absent."""
-    folder.mkdir(exist_ok=True)
     for name in names:
         file, form = FORMS[name]
-        with open(folder / file, "w", encoding="utf-8") as opened:
-            opened.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in form(rows))
+        with storage.replacing(folder / file) as opened:
+            opened.writelines(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in form(rows))

@@ -72,7 +72,7 @@ def save(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
     config = Path(folder) / "tokenizer_config.json"
     # The class by its name of old, which transformers before 5 (and servers that stay there) know too.
     settings = json.loads(config.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    config.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    storage.write(config, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -11,11 +11,11 @@ import datetime
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lema_jax import storage
 from lema_jax.evidence import stats
 from lema_jax.records import Prediction, Verdict
 
@@ -28,8 +28,10 @@ def write(folder: Path, predictions: Sequence[Prediction]) -> None:
     before = sorted(folder.glob(f"samples_{task}_*.jsonl"))
     stamp = before[-1].stem.rpartition("_")[2] if before else datetime.datetime.now().isoformat().replace(":", "-")
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in samples(predictions))
-    _replace(folder / f"samples_{task}_{stamp}.jsonl", lines)
-    _replace(folder / f"results_{stamp}.json", json.dumps(results(predictions), indent=2, ensure_ascii=False) + "\n")
+    storage.write(folder / f"samples_{task}_{stamp}.jsonl", lines)
+    storage.write(
+        folder / f"results_{stamp}.json", json.dumps(results(predictions), indent=2, ensure_ascii=False) + "\n"
+    )
 
 
 def samples(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
@@ -96,9 +98,3 @@ def _name(task: str) -> str:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

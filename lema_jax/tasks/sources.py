@@ -13,6 +13,7 @@ from typing import Any
 
 import pydantic
 
+from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
 
@@ -148,10 +149,7 @@ def download(source: Source, sha256: str, data_dir: Path) -> Path:
         ) from None
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(f"{source.url}: sha256 {found}, expected {sha256}; a proxy's page, or the file has changed")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(content)
-    beside.replace(path)
+    storage.write(path, content)
     return path
 
 

@@ -1,7 +1,8 @@
 """Symbolic equality by a computer algebra system (math-verify, SymPy), in a process that can be killed.
 
-No text can hang or crash the caller: the worker has a time limit for each question and a limit of memory; one that
-exceeds either is ended, its question stays open (None), and the next question gets a new worker.
+No text can hang or crash the caller: the worker has a limit of processor time for each question, so that a verdict does
+not depend on how busy the machine is, and a limit of memory; one that exceeds either is ended, its question stays open
+(None), and the next question gets a new worker.
 """
 
 import atexit
@@ -11,6 +12,7 @@ import logging
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +20,8 @@ from typing import IO, Any
 
 from lema_jax.errors import UserError
 
-_SECONDS = 3.0  # for one question
+_SECONDS = 3.0  # of a processor, for one question
+_PATIENCE = 20  # seconds of the clock that are waited for each of them: many processes may share a processor
 _SECONDS_TO_START = 120.0
 _MOST_MEMORY = 4 << 30  # bytes
 _LONGEST = 1_000  # characters
@@ -55,7 +58,7 @@ class Worker:
             if self._process is None:
                 self._process = self._start()
             try:
-                return _exchange(self._process, [answer, gold], self._seconds)
+                return _exchange(self._process, [answer, gold], self._seconds * _PATIENCE)
             except _Ended:
                 self._end()
                 return None
@@ -67,7 +70,7 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lema_jax.tasks.symbolic"],
+            [sys.executable, "-m", "lema_jax.tasks.symbolic", str(self._seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -114,15 +117,19 @@ def _exchange(process: subprocess.Popen[bytes], question: list[str], seconds: fl
     return json.loads(line)
 
 
-def _serve(questions: IO[str], verdicts: IO[str]) -> None:
-    """Answers `[answer, gold]` lines by `true`, `false` or `null` until the input ends."""
+def _serve(questions: IO[str], verdicts: IO[str], seconds: float) -> None:
+    """Answers `[answer, gold]` lines by `true`, `false` or `null` until the input ends or a question takes too long."""
     import math_verify  # here, since it takes seconds that only a worker need spend
 
     logging.disable()
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    _verify(math_verify, "x > 3", "(3, \\infty)")  # loads what is loaded at need
     for line in questions:
         answer, gold = json.loads(line)
-        verdicts.write(json.dumps(_verify(math_verify, answer, gold)) + "\n")
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # the signal ends the process
+        verdict = _verify(math_verify, answer, gold)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        verdicts.write(json.dumps(verdict) + "\n")
         verdicts.flush()
 
 
@@ -139,4 +146,4 @@ def _verify(math_verify: Any, answer: str, gold: str) -> bool | None:
 
 
 if __name__ == "__main__":
-    _serve(sys.stdin, sys.stdout)
+    _serve(sys.stdin, sys.stdout, float(sys.argv[1]))

@@ -1,8 +1,9 @@
 """The training loop: step, watch, try on dev, save, until the end or a notice to stop."""
 
+import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -19,7 +20,7 @@ from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.parallel.processes import Preemption
 from lema_jax.training import start
-from lema_jax.training.config import TrainConfig, too_long, validate
+from lema_jax.training.config import TrainConfig, as_dict, too_long, validate
 from lema_jax.training.dev import Dev, Judge
 from lema_jax.training.guard import Guard
 from lema_jax.training.metrics import Metrics, ideal_seconds
@@ -55,25 +56,28 @@ def run(
       Preempted: SIGTERM or Ctrl-C came, and the run is saved.
     """
     validate(config, jax.device_count())
-    start.claim(config, allow_config_change)
-    config = start.resolved(config)
+    if jax.process_index() == 0:
+        print(json.dumps(as_dict(config), indent=2), flush=True)
+    given, config = config, start.resolved(config)
     out, mesh = config.out, make_mesh(config.mesh)
     with sharding.use(mesh):
-        card, frozen, trained = start.weights(config, mesh)
-        if found := too_long(config.data.seq_len, card.config):
+        begun = start.begin(given, config, mesh, allow_config_change)
+        if found := too_long(config.data.seq_len, begun.card.config):
             raise UserError("; ".join(found))
-        program = Program(config, card.config, mesh)
+        program = Program(config, begun.card.config, mesh)
         iterator = iter(batches.batches(config.data, program.rows))
         state = start.resume(out, program, iterator)
         if state is None:
-            state = program.begin(program.random(config.seed) if trained is None else trained)
+            state = program.begin(program.random(config.seed) if begun.trained is None else begun.trained)
         began = time.monotonic()
         # Compiled before the first batch: a batch of another shape is then an error, and nothing compiles anew.
         step = program.step.lower(program.state, program.frozen, program.batch).compile()
-        start.record(out, int(state.step), compile_seconds=round(time.monotonic() - began, 2))
-        dev = Dev(config, program, judge(card, mesh) if judge else None) if config.dev.path else None
-        with _checkpointer(config) as checkpointer:
-            _train(config, program, step, state, frozen, iterator, dev, checkpointer, profile)
+        compiled = round(time.monotonic() - began, 2)
+        dev = Dev(config, program, judge(begun.card, mesh) if judge else None) if config.dev.path else None
+        card = start.claim(given, begun, int(state.step))
+        start.record(out, int(state.step), compile_seconds=compiled)
+        with _checkpointer(config, dev) as checkpointer:
+            _train(config, program, step, state, card, begun.frozen, iterator, dev, checkpointer, profile)
 
 
 def _train(
@@ -81,6 +85,7 @@ def _train(
     program: Program,
     train_step: Any,
     state: State,
+    card: Card,
     frozen: Any,
     iterator: grain.DatasetIterator,
     dev: Dev | None,
@@ -116,8 +121,8 @@ def _train(
                 settle()  # nothing ill is saved
                 tried = dev.try_on(step, state, frozen) if dev else None
                 items = start.items(program, program.to_disk(state))
-                place = {"data": iterator.get_state()}
-                checkpointer.save_checkpointables_async(step, items, force=True, metrics=tried, custom_metadata=place)
+                told = checkpoint.seal(card, step, items, data=iterator.get_state(), tried=tried)
+                checkpointer.save_checkpointables_async(step, items, force=True, custom_metadata=told)
                 log.keep()
             if stopping:
                 checkpointer.close()
@@ -126,13 +131,24 @@ def _train(
                 raise Preempted(said, number)
 
 
-def _checkpointer(config: TrainConfig) -> ocp.training.Checkpointer:
+def _checkpointer(config: TrainConfig, dev: Dev | None) -> ocp.training.Checkpointer:
     policies = ocp.training.preservation_policies
     keep: Any = policies.LatestN(config.keep) if config.keep else policies.PreserveAll()
-    if config.dev.path:
-        keep = policies.AnyPreservationPolicy(
-            [keep, policies.BestN(get_metric_fn=checkpoint.merit, n=1, keep_checkpoints_without_metrics=False)]
-        )
+    if dev is not None:
+        keep = policies.AnyPreservationPolicy([keep, _Best(dev)])
     return ocp.training.Checkpointer(
         checkpoint.checkpoints(config.out), preservation_policy=keep, cleanup_tmp_directories=True
     )
+
+
+class _Best(ocp.training.preservation_policies.PreservationPolicy):
+    """Keeps the checkpoint that did best on dev."""
+
+    def __init__(self, dev: Dev):
+        self._dev = dev
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        there = {one.step for one in checkpoints}
+        tried = {step: tried for step, tried in self._dev.tried.items() if step in there}
+        best = checkpoint.best_of(tried, self._dev.on)
+        return [one.step == best for one in checkpoints]

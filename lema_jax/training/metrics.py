@@ -40,9 +40,8 @@ class Metrics:
         self._path = storage.place(config.out) / "metrics.jsonl" if self._speaks else Path(os.devnull)
         self._since = self._shown = time.monotonic()
         self._lines: list[dict[str, float]] = []
-        before = self._path.read_text().splitlines() if self._path.is_file() else []
-        kept = [line for line in before if line.endswith("}") and json.loads(line)["step"] <= first]
-        self._path.write_text("".join(line + "\n" for line in kept))
+        kept = [line for line in storage.read_log(self._path) if line["step"] <= first]
+        storage.write(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._sinks = _sinks(config) if self._speaks else []
 
     def __enter__(self) -> "Metrics":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from lema_jax import storage
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig
@@ -124,4 +125,4 @@ def _portable_class(path: Path) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    storage.write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

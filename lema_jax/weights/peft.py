@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pydantic
 
+from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.weights import names, safetensors
@@ -153,4 +154,4 @@ def save(folder: Path, adapters: dict[str, Any], lora: LoraConfig, config: Llama
         "use_rslora": lora.rslora,
         "inference_mode": True,
     }
-    (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    storage.write(folder / CONFIG, json.dumps(described, indent=2) + "\n")

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.weights.names import Index, Source, cast, whole
 
@@ -148,4 +149,4 @@ def save(folder: Path, source: Source, dtype: np.dtype | None, shard_bytes: int)
     if len(shards) > 1:
         weight_map = {name: file for file, names in zip(files, shards) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        storage.write(folder / INDEX, json.dumps(index, indent=2) + "\n")

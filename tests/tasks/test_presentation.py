@@ -43,6 +43,7 @@ LOOKS = [
     ("\\begin{pmatrix} 1 & 2 \\\\ 3 & 4\\end{pmatrix}",) * 2,
     ("1{,}000 1,\\!000 2{,}5", "1000 1000 2.5"),
     ("5\\,\\mathrm{m}", "5 \\text{m}"),
+    ("-2 \\\\le x \\\\cup y", "-2 \\le x \\cup y"),
     ("\\dfrac12 \\tfrac12", "\\frac12 \\frac12"),
     ("30^{\\circ} 30\\degree 30°", "30^\\circ 30^\\circ 30^\\circ"),
     # backslashes that were lost or doubled on the way

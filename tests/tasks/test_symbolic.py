@@ -25,7 +25,7 @@ def test_it_knows_what_forms_cannot_tell(worker):
 def test_a_question_without_end_is_left_open_and_the_next_is_answered(worker):
     start = time.monotonic()
     assert worker.ask("9^{9^{9}}", "5") is None
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 120
     assert worker.ask("x \\ge 3", "[3, \\infty)") is True
 
 

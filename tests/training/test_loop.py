@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import signal
@@ -169,9 +170,9 @@ def test_a_vocabulary_that_is_too_small_is_named(tmp_path, data):
 
 def test_a_checkpoint_of_another_shape_lists_what_differs(tmp_path, data, base):
     shutil.copytree(base, tmp_path / "base")
-    card = json.loads((tmp_path / "base" / "model.json").read_text())
-    card["config"]["intermediate_size"] = 64
-    (tmp_path / "base" / "model.json").write_text(json.dumps(card))
+    card = checkpoint.read_card(tmp_path / "base")
+    wider = dataclasses.replace(card.config, intermediate_size=64)
+    checkpoint.write_card(tmp_path / "base", dataclasses.replace(card, config=wider))
     with pytest.raises(UserError, match=r"mlp\.down\.kernel: \(2, 48, 32\) where \(2, 64, 32\) is expected"):
         weights(tmp_path / "base")
 
