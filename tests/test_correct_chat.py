@@ -282,7 +282,7 @@ def test_killed_while_asking_nothing_is_lost_and_nothing_kept_is_asked_twice(tmp
             assert 0 <= lost <= 16 * kills  # what was in flight when it was killed, this time and before
         succeeds(*flags)
         total = len(server.asked)
-    assert total - requests == lost  # of all that was asked, only what was in flight was asked again
+    assert total - requests <= lost  # at most what was in flight is asked again: what had come is read from the disk
     ids = [json.loads(line)["id"] for line in whole_lines(kept_file)]
     assert len(ids) == len(set(ids)) == requests
     assert out.read_bytes() == (tmp_path / "undisturbed.jsonl").read_bytes()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lema_jax import checkpoint, interrupts
+from lema_jax import checkpoint, disk, interrupts
 from lema_jax.errors import UserError
 from lema_jax.model.config import LoraConfig
 from lema_jax.training import dry_run, loop
@@ -114,8 +114,11 @@ def test_a_full_disk_is_said_plainly(tmp_path, data, base, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Metrics, "write", full)
-    with pytest.raises(UserError, match=r"is full .* goes on from the last whole checkpoint"):
+    with pytest.raises(OSError, match="No space left") as raised:
         loop.run(adapters(tmp_path / "run", data, base))
+    line = disk.told(raised.value, tmp_path / "run")  # what the command prints
+    assert str(tmp_path / "run") in line
+    assert "make room" in line
 
 
 def test_dev_is_tried_at_checkpoints_and_the_best_is_kept(tmp_path, data, base):
