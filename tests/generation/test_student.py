@@ -19,7 +19,7 @@ from lema_jax.model.nf4 import Nf4
 from tests import tiny
 
 FORMS = {"int8": int8, "nf4": nf4}
-PAIRS = [("one two", " three"), ("four", " one two three")]
+PAIRS = [score.Pair("one two", " three"), score.Pair("four", " one two three")]
 
 
 @pytest.fixture(scope="module")
