@@ -54,14 +54,6 @@ class _Evolved:
     seed: Problem
 
 
-class LeftOut(records.Row):
-    """A new question that did not become a problem."""
-
-    question: str  # empty where the reply has none
-    seed: str  # the id of the problem that it comes from
-    why: str
-
-
 def main(argv: Sequence[str]) -> None:
     """Asks for the questions, then for answers to those that pass, and writes the problems whose answers agree."""
     if len(argv) > 1:
@@ -76,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"answers to all of them: {where.estimate(_answer_requests(likely), kept_in)}")
         return
     overlap = _overlap(seeds[0].task)  # before anything is paid for: its data may be missing
-    left_out: list[LeftOut] = []
+    left_out: list[evolution.LeftOut] = []
     with Appender(kept_in, Reply) as replies:
         outcome = where.ask(lambda: _question_requests(seeds), replies, lambda _, reply: bool(_question(reply)))
         questions = list(_new_questions(seeds, replies, overlap, left_out))
@@ -88,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
         outcome.require_all()
 
 
-def _write(problems: Sequence[Problem], left_out: Sequence[LeftOut], seeds: int) -> None:
+def _write(problems: Sequence[Problem], left_out: Sequence[evolution.LeftOut], seeds: int) -> None:
     records.write(_OUT.value, problems)
     print(f"{_OUT.value}: {len(problems):,} new problems from {seeds:,} seeds")
     for why, count in collections.Counter(row.why for row in left_out).items():
@@ -148,7 +140,7 @@ def _request(prompt: str, sample: int, about: Problem | _Evolved) -> Request:
 
 
 def _new_questions(
-    seeds: Sequence[Problem], replies: Appender[Reply], overlap: curate.Overlap, left_out: list[LeftOut]
+    seeds: Sequence[Problem], replies: Appender[Reply], overlap: curate.Overlap, left_out: list[evolution.LeftOut]
 ) -> Iterator[_Evolved]:
     """The questions that pass, in the order of their seeds; counts the others by what is wrong with them."""
     seen: set[str] = set()
@@ -172,8 +164,10 @@ def _new_questions(
             yield _Evolved(request.id, question, seed)
 
 
-def _left_out(new: _Evolved, why: str) -> LeftOut:
-    return LeftOut(id=row_id(reply=new.id, seed=new.seed.id), question=new.question, seed=new.seed.id, why=why)
+def _left_out(new: _Evolved, why: str) -> evolution.LeftOut:
+    return evolution.LeftOut(
+        id=row_id(reply=new.id, seed=new.seed.id), question=new.question, seed=new.seed.id, why=why
+    )
 
 
 def _question(reply: Reply) -> str:
@@ -198,7 +192,7 @@ def _answer(new: _Evolved, reply: Reply) -> str | None:
     return None if reply.failed else tasks.get(new.seed.task).extract(said, _as_problem(new, ""))
 
 
-def _problem(new: _Evolved, replies: Appender[Reply], left_out: list[LeftOut]) -> Problem | None:
+def _problem(new: _Evolved, replies: Appender[Reply], left_out: list[evolution.LeftOut]) -> Problem | None:
     """The problem with its pseudo-gold; None where answers are missing or all differ."""
     found = [replies.rows.get(request.id) for request in _answer_requests([new])]
     answers = [_answer(new, reply) for reply in found if reply]

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from lema_jax import records, tasks
-from lema_jax.evolve import LeftOut
 from lema_jax.records import Attempt, Correction, Problem, Verdict
+from lema_jax.teacher.evolution import LeftOut
 from tests.teacher.wire_server import Act, Server, completion, error
 
 ENVIRONMENT = os.environ | {"OPENAI_API_KEY": "sk-secret-of-the-test", "NO_PROXY": "127.0.0.1"}

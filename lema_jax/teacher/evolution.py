@@ -4,8 +4,17 @@ import random
 import re
 from collections.abc import Sequence
 
-from lema_jax.records import Problem
+from lema_jax.records import Problem, Row
 from lema_jax.tasks import Task
+
+
+class LeftOut(Row):
+    """A new question that did not become a problem."""
+
+    question: str  # empty where the reply has none
+    seed: str  # the id of the problem that it comes from
+    why: str
+
 
 ANSWERS = 3  # asked for each new question; the answer that most of them give stands for gold
 

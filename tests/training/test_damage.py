@@ -20,7 +20,7 @@ from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training import loop, start
 from lema_jax.training.program import Program
 from tests import tiny
-from tests.data.test_damage import files, flip, flips
+from tests.data.test_damaged_files import files, flip, flips
 from tests.training.test_loop import assert_equal, base, config, data, losses, weights
 
 __all__ = ["base", "data"]  # fixtures
