@@ -16,6 +16,7 @@ from lema_jax import checkpoint
 from lema_jax.checkpoint import Card
 from lema_jax.data import batches
 from lema_jax.errors import UserError
+from lema_jax.interrupts import Interrupted
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.parallel.processes import Preemption
@@ -28,14 +29,6 @@ from lema_jax.training.metrics import Metrics, ideal_seconds
 from lema_jax.training.profile import Profile
 from lema_jax.training.program import Program
 from lema_jax.training.step import State
-
-
-class Preempted(Exception):
-    """The run was told to stop by a signal, and has saved what it had. `number`: the signal's."""
-
-    def __init__(self, said: str, number: int):
-        super().__init__(said)
-        self.number = number
 
 
 def run(
@@ -54,7 +47,7 @@ def run(
     Raises:
       UserError: a configuration that does not hold together, or differs from the run's own; missing or foreign data,
         weights or tokenizer; a loss or gradient that is no number.
-      Preempted: SIGTERM or Ctrl-C came, and the run is saved.
+      Interrupted: SIGTERM or Ctrl-C came, and the run is saved.
     """
     validate(config, jax.device_count())
     if jax.process_index() == 0:
@@ -132,7 +125,7 @@ def _train(
                 checkpointer.close()
                 name, number = signal.Signals(preemption.number).name, preemption.number
                 said = f"{name}: saved at step {step} of {config.steps}; the same command goes on from there"
-                raise Preempted(said, number)
+                raise Interrupted(said, number)
 
 
 def _checkpointer(config: TrainConfig, dev: Dev | None) -> ocp.training.Checkpointer:
