@@ -11,8 +11,8 @@ from lema_jax.records import Verdict, row_id
 from lema_jax.tasks.steps import split_steps
 from tests.correct_command import (
     ENVIRONMENT,
-    command,
     attempt,
+    command,
     corrections,
     fails,
     kill_when,
@@ -63,7 +63,7 @@ def test_one_run_leaves_nothing_to_the_next(tmp_path):
 
 
 def test_a_config_that_contradicts_itself_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(UserError, match="--seed draws .* give --limit with it"):
+    with pytest.raises(UserError, match=r"--seed draws .* give --limit with it"):
         correct.run(correct.Config(attempts=tmp_path / "none.jsonl", out=tmp_path / "c.jsonl", seed=3))
     assert not list(tmp_path.iterdir())
 

@@ -98,9 +98,12 @@ def test_the_function_counts_what_the_command_prints(files, tmp_path, monkeypatc
     with Server(Model(questions={0: "I am sorry."})) as server:
         result = evolve.run(
             evolve.Config(
-                corrections=(tmp_path / "corrections.jsonl",), out=tmp_path / "evolved.jsonl", count=3,
-                chat=ChatModel(model="m"), endpoint=Endpoint(base_url=server.url),
-            )  # fmt: skip
+                corrections=(tmp_path / "corrections.jsonl",),
+                out=tmp_path / "evolved.jsonl",
+                count=3,
+                chat=ChatModel(model="m"),
+                endpoint=Endpoint(base_url=server.url),
+            )
         )
         again = ("--count=3", f"--base_url={server.url}", "--model=m")
         command = [sys.executable, "-m", "lema_jax.evolve", *files[:2], *again]
