@@ -36,6 +36,7 @@ class Command(Generic[C, R]):
       doc: the module's docstring, whose first lines and first example `--help` shows.
       config: the stage's config; its options are the flags.
       run: the stage's function.
+      prepare: called before the stage, in a process that is the command's alone.
       code: the exit code of a result.
       codes: exit codes by signal, where they are not 128 + its number.
     """
@@ -44,6 +45,7 @@ class Command(Generic[C, R]):
     doc: str
     config: type[C]
     run: Callable[[C], R]
+    prepare: Callable[[C], object] = lambda config: None
     code: Callable[[R], int] = lambda result: 0
     codes: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
@@ -63,21 +65,21 @@ class Command(Generic[C, R]):
     def main(self) -> None:
         """Runs the command of this process's own arguments and ends the process with its exit code."""
         with interrupts.guarded(self.codes):
-            code = self._outcome(sys.argv[1:])
+            code = self._outcome(sys.argv[1:], self.prepare)
             if interrupts.noticed() is not None or code == _NOBODY_READS:
                 _leave(code)
         sys.exit(code)
 
-    def _outcome(self, argv: Sequence[str]) -> int:
+    def _outcome(self, argv: Sequence[str], prepare: Callable[[C], object] = lambda config: None) -> int:
         written: list[str | Path | None] = [None]
         threads_for_virtual_devices()
         try:
-            code = self._run(argv, written)
+            code = self._run(argv, written, prepare)
         except Exception as error:
             code = _report(error, written[0])
         return code if code or (number := interrupts.noticed()) is None else _interrupted(number)
 
-    def _run(self, argv: Sequence[str], written: list[str | Path | None]) -> int:
+    def _run(self, argv: Sequence[str], written: list[str | Path | None], prepare: Callable[[C], object]) -> int:
         if {"--help", "-help", "-h", "--helpshort", "--helpfull"}.intersection(argv):
             print(flagged.help_text(self.name, self.doc, self.config))
             return 0
@@ -86,6 +88,7 @@ class Command(Generic[C, R]):
         config = self.parse(argv)
         written[0] = config.writes()
         threads_for_virtual_devices()  # again, since a file of --config may have asked for devices
+        prepare(config)
         code = self.code(self.run(config))
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where an error can still be reported

@@ -1,6 +1,7 @@
 """The training loop: step, watch, try on dev, save, until the end or a notice to stop."""
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -37,8 +38,10 @@ def run(
     allow_config_change: bool = False,
     judge: Callable[[Card, Mesh], Judge] | None = None,
     profile: str = "",
-) -> None:
-    """Trains until its last step; called again with the same configuration, continues where it stopped.
+) -> tuple[int, float]:
+    """Trains until the last step, and returns it with its loss (NaN where no step was left).
+
+    Called again with the same configuration, it continues where it stopped.
 
     Args:
       judge: makes what answers dev questions, for a model of that card on that mesh.
@@ -72,7 +75,7 @@ def run(
         start.record(out, int(state.step), compile_seconds=seconds)
         compiled.seal(out)
         with _checkpointer(config, dev) as checkpointer:
-            _train(config, program, step, state, card, begun.frozen, iterator, dev, checkpointer, profile)
+            return _train(config, program, step, state, card, begun.frozen, iterator, dev, checkpointer, profile)
 
 
 def _train(
@@ -86,20 +89,23 @@ def _train(
     dev: Dev | None,
     checkpointer: ocp.training.Checkpointer,
     profile: str,
-) -> None:
-    """Steps until the last. A step's metrics are fetched when the next is under way, so the device never waits."""
-    first = int(state.step)
+) -> tuple[int, float]:
+    """Steps until the last, which is returned with its loss.
+
+    A step's metrics are fetched when the next is in flight, so the device never waits.
+    """
+    first, loss = int(state.step), math.nan
     guard = Guard(config.guard, config.data.path)
     under_way: tuple[int, dict[str, jax.Array], np.ndarray] | None = None
     log = Metrics(config, first, ideal_seconds(program.work, list(program.mesh.devices.flat)))
     with log, Preemption() as preemption, Profile(profile, first) as profiler, Watchdog("step") as watchdog:
 
         def settle() -> None:
-            nonlocal under_way
+            nonlocal under_way, loss
             if under_way:
                 step, metrics, records = under_way
                 found = jax.device_get(metrics)
-                under_way = None
+                under_way, loss = None, float(found["loss"])
                 log.write(step, found)
                 watchdog.alive(f"step {step}")
                 guard.check(step, found, records)
@@ -126,6 +132,7 @@ def _train(
                 name, number = signal.Signals(preemption.number).name, preemption.number
                 said = f"{name}: saved at step {step} of {config.steps}; the same command goes on from there"
                 raise Interrupted(said, number)
+    return config.steps, loss
 
 
 def _checkpointer(config: TrainConfig, dev: Dev | None) -> ocp.training.Checkpointer:
