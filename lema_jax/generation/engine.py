@@ -11,7 +11,7 @@ Over a mesh of several processes each runs an engine on the same prompts in step
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -110,7 +110,7 @@ class Engine:
     def __init__(
         self,
         model: Llama,
-        variables: Any,
+        variables: Mapping[str, Any],
         tokenizer: PreTrainedTokenizerFast,
         mesh: Mesh,
         *,
@@ -168,7 +168,7 @@ class Engine:
                 if asked:
                     requests.append(_Request(index, ids, seeds[index] if seeds is not None else 0))
             elif asked:
-                yield Completion(index, "", False, len(ids), 0, too_long=True)
+                yield Completion(index, "", truncated=False, prompt_tokens=len(ids), completion_tokens=0, too_long=True)
         for request in self._run(requests, self._prefix(readable)):
             if request.ended:
                 yield self._completion(request)
@@ -206,7 +206,7 @@ class Engine:
             self._require_memory(requests)
             prefix = self._prefill(None, 0, [requests[0].ids[:start]], self._ways) if start and requests else None
             in_flight: dict[int, _Request] = {}  # by row
-            rows: Any = None  # allocated when the first group's cache length is known
+            rows: Rows | None = None  # allocated when the first group's cache length is known
             refills = len(requests) > self._rows
             while groups or in_flight:
                 # 2. Refill free rows: prefill groups, and insert each with its first token.
@@ -218,7 +218,7 @@ class Engine:
                     fresh, token_R = self._first_tokens(list(group.values()), prefilled)
                     in_flight |= group
                     coming = [*in_flight.values(), *itertools.islice(itertools.chain(*groups), len(free))]
-                    slots = max(self._slots(coming), fresh.slots)
+                    slots = max(self._cache_length(coming), fresh.slots)
                     if rows is None:
                         rows = self._call(_IDLE, self._model, self._rows, slots, self._cache)
                     rows = self._insert(self._grown(rows, slots), fresh, list(group))
@@ -226,7 +226,8 @@ class Engine:
                         request.made.append(int(token))
 
                 # 3. Grow the cache to hold another block.
-                before, rows = rows, self._grown(rows, self._slots(in_flight.values()))
+                assert rows is not None  # something is in flight
+                before, rows = rows, self._grown(rows, self._cache_length(in_flight.values()))
                 if rows is not before and refills:
                     rows = self._insert(rows, fresh, [])  # no-op insert, so that this bucket's program is compiled now
 
@@ -291,7 +292,7 @@ class Engine:
     def _limit(self, request: _Request) -> int:
         return min(self._max_new_tokens, self._model.config.context - len(request.ids))
 
-    def _slots(self, requests: Iterable[_Request]) -> int:
+    def _cache_length(self, requests: Iterable[_Request]) -> int:
         """The cache length for the longest of the requests and another block."""
         slots = bucket(max(len(request.ids) + max(1, len(request.made)) for request in requests) + self._block)
         taken = memory.cache_bytes(self._model, self._rows, slots, self._cache)
@@ -316,7 +317,7 @@ class Engine:
         slots = bucket(longest + self._block)
         memory.require(self._model, self._mesh, self._rows, slots, self._cache, of_batch=self._ways)
 
-    def _call(self, program: Any, *args: Any, **static: Any) -> Any:
+    def _call(self, program: Callable[..., Any], *args: Any, **static: Any) -> Any:
         """Calls a program, and adds it to the tally by the shapes for which it is compiled."""
         shapes = tuple(leaf.shape if hasattr(leaf, "shape") else leaf for leaf in jax.tree.leaves(args))
         self.tally.programs.add((program, shapes))
@@ -345,11 +346,17 @@ class Engine:
         return text[: len(text) - max(starts, default=0)]
 
     def _completion(self, request: _Request) -> Completion:
-        if request.text is not None:
-            return Completion(request.index, request.text, False, len(request.ids), len(request.made))
-        ended = request.made[-1] in self._eos
-        text = self._text(request.made[:-1] if ended else request.made)
-        return Completion(request.index, text, not ended, len(request.ids), len(request.made))
+        text, truncated = request.text, False
+        if text is None:
+            truncated = request.made[-1] not in self._eos
+            text = self._text(request.made if truncated else request.made[:-1])
+        return Completion(
+            request.index,
+            text,
+            truncated=truncated,
+            prompt_tokens=len(request.ids),
+            completion_tokens=len(request.made),
+        )
 
 
 def shared_prefix(prompts: Sequence[list[int]]) -> int:

@@ -5,7 +5,7 @@ Shapes: B rows, T time, C a chunk of it, D width, V vocabulary.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -74,7 +74,7 @@ def score(student: Student, pairs: Sequence[Pair], *, rows: int) -> Iterator[Sco
 
 
 def sequence_nll(
-    model: Llama, variables: Any, tokens_BT: jax.Array, segments_BT: jax.Array, weights_BT: jax.Array
+    model: Llama, variables: Mapping[str, Any], tokens_BT: jax.Array, segments_BT: jax.Array, weights_BT: jax.Array
 ) -> jax.Array:
     """Σ_t weight_t · -log p(token_t | tokens before it) of each row, [B] float32.
 

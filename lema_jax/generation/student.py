@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +38,7 @@ class Student:
     """A model folder's step on a mesh; `eos_ids` are the end tokens of its metadata."""
 
     model: Llama
-    variables: Any
+    variables: Mapping[str, Any]
     tokenizer: PreTrainedTokenizerFast
     mesh: Mesh
     eos_ids: tuple[int, ...]
