@@ -43,8 +43,8 @@ def read(folder: Path) -> list[Prediction]:
 
 def test_one_checkpoint_and_one_task_write_into_out(models, tmp_path):
     out = tmp_path / "out"
-    said = succeeds(f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", f"--out={out}", *SHORT)
-    assert "The smallest difference between two runs that 9 questions show" in said.splitlines()[0]
+    printed = succeeds(f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", f"--out={out}", *SHORT)
+    assert "The smallest difference between two runs that 9 questions show" in printed.splitlines()[0]
     rows = read(out)
     assert [row.problem for row in rows] == arithmetic.load("test")[:9]
     assert all(row.paper is arithmetic.paper(row.text, row.problem) for row in rows)
@@ -58,15 +58,15 @@ def test_one_checkpoint_and_one_task_write_into_out(models, tmp_path):
 def test_a_killed_run_goes_on_to_the_same_file(models, tmp_path, monkeypatch):
     given = (f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", f"--out={tmp_path}", *SHORT)
     succeeds(*given)
-    whole = (tmp_path / "predictions.jsonl").read_bytes()
-    lines = whole.splitlines(keepends=True)
+    complete = (tmp_path / "predictions.jsonl").read_bytes()
+    lines = complete.splitlines(keepends=True)
     (tmp_path / "predictions.jsonl").write_bytes(b"".join([lines[4], lines[1], lines[7][:100]]))  # as rows end; torn
     (tmp_path / "summary.json").unlink()
     succeeds(*given)
-    assert (tmp_path / "predictions.jsonl").read_bytes() == whole
+    assert (tmp_path / "predictions.jsonl").read_bytes() == complete
     monkeypatch.setattr(student, "read", lambda *_: pytest.fail("weights are read though nothing is missing"))
     succeeds(*given)
-    assert (tmp_path / "predictions.jsonl").read_bytes() == whole
+    assert (tmp_path / "predictions.jsonl").read_bytes() == complete
 
 
 def test_several_checkpoints_and_tasks_share_weights_and_programs(models, tmp_path, monkeypatch):
@@ -87,7 +87,7 @@ def test_several_checkpoints_and_tasks_share_weights_and_programs(models, tmp_pa
     again = ("--limit=9", *SHORT, "--batch_size=16")  # a batch that no other test here has compiled for
     given = (both, tests, "--split=ood,test", "--harness", f"--out={out}", *again)
     try:
-        said = succeeds(*given)
+        printed = succeeds(*given)
     finally:
         jax.monitoring.clear_event_listeners()
     assert [folder for folder, _ in reads] == [str(models[0]), str(models[1])]
@@ -96,7 +96,7 @@ def test_several_checkpoints_and_tasks_share_weights_and_programs(models, tmp_pa
     for folder in folders:
         assert len(runs.load(folder, "run").predictions) == 9
         assert len(list(folder.glob("samples_*.jsonl"))) == len(list(folder.glob("results_*.json"))) == 1
-    assert said.count("by the official grader") == 4
+    assert printed.count("by the official grader") == 4
     texts = [[row.text for row in read(folder)] for folder in folders]
     assert texts[0] != texts[2]
     alone = tmp_path / "alone"
@@ -115,23 +115,23 @@ def test_adapters_answer_the_same_merged_or_not(models, tmp_path):
     given = ("--task=arithmetic", "--limit=9", "--max_new_tokens=40", "--batch_size=8", f"--out={tmp_path / 'out'}")
     succeeds(f"--checkpoint={','.join(map(str, folders))}", *given)
     rows = (read(tmp_path / "out" / folder.name / "arithmetic_test") for folder in folders)
-    unmerged, whole, bare = ([row.text for row in of_one] for of_one in rows)
-    assert unmerged == whole
+    unmerged, merged, bare = ([row.text for row in of_one] for of_one in rows)
+    assert unmerged == merged
     assert all(one != other for one, other in zip(unmerged, bare))
 
 
 def test_a_prompt_is_answered_on_the_terminal(models, tmp_path):
     problem = arithmetic.load("test")[0]
-    said = succeeds(f"--checkpoint={models[0]}", f"--prompt={arithmetic.prompt(problem)}", *SHORT)
+    printed = succeeds(f"--checkpoint={models[0]}", f"--prompt={arithmetic.prompt(problem)}", *SHORT)
     succeeds(f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=1", f"--out={tmp_path}", *SHORT)
-    assert said == read(tmp_path)[0].text + "\n"
+    assert printed == read(tmp_path)[0].text + "\n"
 
 
-def test_weights_cut_over_devices_answer_the_same(models, tmp_path):
+def test_sharded_weights_answer_the_same(models, tmp_path):
     given = (f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", *SHORT)
-    succeeds(*given, f"--out={tmp_path / 'whole'}")
-    succeeds(*given, "--fsdp=2", "--tensor=2", f"--out={tmp_path / 'cut'}")
-    assert [row.text for row in read(tmp_path / "cut")] == [row.text for row in read(tmp_path / "whole")]
+    succeeds(*given, f"--out={tmp_path / 'unsharded'}")
+    succeeds(*given, "--fsdp=2", "--tensor=2", f"--out={tmp_path / 'sharded'}")
+    assert [row.text for row in read(tmp_path / "sharded")] == [row.text for row in read(tmp_path / "unsharded")]
     for refused, complaint in ((["--tensor=3"], "not a layout of 8 devices"), (["--tensor=8"], "must divide")):
         complained = fails(*given, *refused, f"--out={tmp_path / 'none'}")
         assert complained.count("\n") == 1, complained
@@ -171,8 +171,8 @@ def test_a_question_that_the_context_cannot_hold_is_counted_apart(models, tmp_pa
     own = tmp_path / "own.jsonl"
     long = "How many are " + "1 and " * 300 + "1?"
     own.write_text("".join(json.dumps({"question": q, "gold": "2"}) + "\n" for q in ("What is 1 + 1?", long)))
-    said = succeeds(f"--checkpoint={models[0]}", f"--task=jsonl:{own}", f"--out={tmp_path / 'out'}", *SHORT)
-    assert "1 prompts too long" in said
+    printed = succeeds(f"--checkpoint={models[0]}", f"--task=jsonl:{own}", f"--out={tmp_path / 'out'}", *SHORT)
+    assert "1 prompts too long" in printed
     assert read(tmp_path / "out")[1].verdict is Verdict.PROMPT_TOO_LONG
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n"], summary["prompt_too_long"]) == (2, 1)
@@ -180,7 +180,7 @@ def test_a_question_that_the_context_cannot_hold_is_counted_apart(models, tmp_pa
 
 @pytest.fixture
 def attempts(tmp_path):
-    """Three attempts at each of four questions: right, wrong, and cut off."""
+    """Three attempts at each of four questions: right, wrong, and truncated."""
     made = []
     for problem in arithmetic.load("train")[:4]:
         for number, verdict in enumerate((Verdict.RIGHT, Verdict.WRONG, Verdict.TRUNCATED)):
@@ -192,17 +192,17 @@ def attempts(tmp_path):
     return tmp_path / "attempts.jsonl"
 
 
-def test_scores_tell_right_paths_from_wrong_ones_and_go_on(models, attempts, tmp_path):
+def test_scores_of_right_and_wrong_paths_resume(models, attempts, tmp_path):
     out = tmp_path / "scores"
     given = (f"--checkpoint={models[0]}", f"--score={attempts}", "--batch_size=8", f"--out={out}")
-    said = succeeds(*given)
+    printed = succeeds(*given)
     scores = list(records.read(out / "scores.jsonl", PathScore))
     assert [one.right for one in scores] == [True, False] * 4
     assert all(one.nll > 0 and one.tokens > 5 for one in scores)
-    assert "ΔPPL" in said
-    assert "4 questions with both, 0 without" in said
-    whole = (out / "scores.jsonl").read_bytes()
-    (out / "scores.jsonl").write_bytes(whole[:500])
+    assert "ΔPPL" in printed
+    assert "4 questions with both, 0 without" in printed
+    complete = (out / "scores.jsonl").read_bytes()
+    (out / "scores.jsonl").write_bytes(complete[:500])
     succeeds(*given)
     assert [one.id for one in records.read(out / "scores.jsonl", PathScore)] == [one.id for one in scores]
     assert "scores of something else" in fails(f"--checkpoint={models[1]}", f"--score={attempts}", f"--out={out}")
@@ -276,7 +276,7 @@ def test_predictions_of_another_evaluation_are_left_alone(models, tmp_path):
 
 
 def test_a_question_with_another_gold_is_another_question(models, tmp_path):
-    """Answers that were graded by the former gold are not taken for its own."""
+    """Answers graded by the former gold are not reused."""
     given = (f"--checkpoint={models[0]}", f"--task=jsonl:{tmp_path}/own.jsonl", f"--out={tmp_path}/out", *SHORT)
     own = tmp_path / "own.jsonl"
     own.write_text('{"question": "1 + 1?", "gold": "3", "id": "a"}\n')

@@ -1,4 +1,4 @@
-"""Run folders are read back whole, aligned by question, and refused where a comparison would be unfair."""
+"""Run folders are read, aligned by question, and refused where a comparison would be unfair."""
 
 import json
 

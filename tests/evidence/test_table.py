@@ -1,4 +1,4 @@
-"""The words and columns say what the numbers say, whichever way they fall."""
+"""Sentences and columns report the numbers, whichever way they fall."""
 
 import dataclasses
 
@@ -117,6 +117,6 @@ def test_quoted_text_cannot_drive_the_terminal(text):
     assert len(quoted) < 60_000
 
 
-def test_escape_sequences_are_written_out_and_long_texts_cut():
+def test_escape_sequences_are_written_out_and_long_texts_truncated():
     assert table.quote("\x1b[31mred\r") == "  │ \\x1b[31mred"
     assert table.quote("x" * 5000).endswith("(3,500 more characters)")

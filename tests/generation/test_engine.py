@@ -115,7 +115,7 @@ def test_a_prompt_prefilled_in_chunks_is_answered_the_same(words, alone, monkeyp
     assert run(words, rows=4) == alone
 
 
-def test_a_shared_prefix_is_read_once(words, monkeypatch):
+def test_a_shared_prefix_is_prefilled_once(words, monkeypatch):
     prompts = [" ".join([*WORDS, word]) for word in WORDS[:6]]
     apart = run(words, prompts, rows=4)
     monkeypatch.setattr(engine_module, "PREFIX", 5)
@@ -230,8 +230,8 @@ def test_programs_do_not_depend_on_when_answers_end(words):
     assert made[("e",)].tally.programs == made[("s",)].tally.programs == made[()].tally.programs
 
 
-def test_a_program_is_compiled_once_wherever_its_rows_came_from(words):
-    """On a mesh an array lies where the program that made it put it, and one that takes it is compiled for that."""
+def test_a_program_is_compiled_once_whatever_made_its_rows(words):
+    """jit compiles a program for each sharding of its inputs, so the shardings of outputs are pinned."""
     own = LlamaConfig(**CONFIG.__dict__ | {"num_layers": 3})  # shapes that no other test has compiled for
     long = " ".join(WORDS * 3)
     begun_long, grown = (engine(words, rows=8, new=40, sizes=(2, 2, 2), config=own) for _ in range(2))

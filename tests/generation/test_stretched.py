@@ -162,7 +162,7 @@ def test_any_beginning_goes_before_any_rest(start, rest, kind):
 @pytest.mark.parametrize(
     ("beginning", "rests"), [(160, (1, 30)), (160, (5, 40, 90)), (96, (1,) * 3), (288, (3, 31, 60))]
 )
-def test_answers_after_a_shared_beginning_are_those_without(words, beginning, rests, monkeypatch):
+def test_answers_after_a_shared_prefix_are_those_without(words, beginning, rests, monkeypatch):
     """With chunks of 128, as chunks of 512 do with 544 tokens and last chunks of up to 192."""
     raw = RAW | {"max_position_embeddings": 1024}
     theirs, config = hf_oracle.make(raw), hf_config.parse(raw, "test")
