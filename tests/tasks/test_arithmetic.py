@@ -7,7 +7,7 @@ import pytest
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import arithmetic, arithmetic_story, expressions
+from lema_jax.tasks import arithmetic, expressions, stories
 
 MARK = re.compile(r"<<([^<>=]+)=(\d+)>>")
 
@@ -53,13 +53,13 @@ def test_the_problems_are_the_same_for_all_time(splits):
     }
 
 
-@pytest.mark.parametrize("template", arithmetic.TEMPLATES + arithmetic.HELD_OUT, ids=lambda t: t.__name__)
+@pytest.mark.parametrize("template", arithmetic.TEMPLATES + arithmetic.HELD_OUT, ids=lambda t: t.name)
 def test_every_working_recomputes_to_its_gold_from_numbers_at_hand(template, splits):
     problems = [
         problem
         for split in ("dev", "test", "ood")
         for problem in splits[split]
-        if problem.meta["template"] == template.__name__
+        if problem.meta["template"] == template.name
     ]
     assert len(problems) >= 50
     for problem in problems:
@@ -73,7 +73,7 @@ def test_every_working_recomputes_to_its_gold_from_numbers_at_hand(template, spl
             known.add(int(result))
         assert problem.gold == result
         numbers = {int(number) for number in re.findall(r"\d+", problem.question + problem.rationale)}
-        assert numbers <= set(range(arithmetic_story.LARGEST + 1))
+        assert numbers <= set(range(stories.LARGEST + 1))
 
 
 def test_the_common_form_has_every_number_after_a_space_and_ends_in_the_gold_answer(splits):
