@@ -7,22 +7,19 @@ Some templates write the date. It is that of the first prompt in all prompts of 
 that of the environment's SOURCE_DATE_EPOCH, seconds since 1970, with which prompts can be made again on another day.
 """
 
-import atexit
 import functools
 import json
 import os
 import resource
-import select
 import signal
-import subprocess
 import sys
-import threading
 import time
 from datetime import datetime
 from typing import IO, Any
 
+from lema_jax.worker import Ended, NotStarted, Worker
+
 _SECONDS = 10.0  # for one prompt
-_SECONDS_TO_START = 120.0
 _MOST_MEMORY = 4 << 30  # bytes of address space
 _DATE = "SOURCE_DATE_EPOCH"  # as https://reproducible-builds.org/specs/source-date-epoch
 _LATEST = 253_000_000_000  # seconds: the year 9987, near the last that a date can have
@@ -65,80 +62,23 @@ def render(template: str, messages: list[dict[str, str]], special: dict[str, Any
     Raises:
       TemplateError: the template fails, or does not come to an end within the limits.
     """
-    return _shared().render({"template": template, "messages": messages, "special": special, "moment": moment()})
-
-
-class _Worker:
-    """One process, started at the first prompt and again after each that had to be ended."""
-
-    def __init__(self, seconds: float = _SECONDS) -> None:
-        self._seconds, self._lock = seconds, threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def render(self, question: dict[str, Any]) -> str:
-        with self._lock:
-            if self._process is None:
-                self._process = self._start()
-            found = _exchange(self._process, question, self._seconds)
-            if found is None:
-                self._end()
-                raise TemplateError(
-                    f"it did not end within {self._seconds:g} s, {_MOST_MEMORY >> 30} GiB and {_LONGEST:,} characters"
-                )
-        if "error" in found:
-            raise TemplateError(found["error"])
-        return found["text"]
-
-    def close(self) -> None:
-        with self._lock:
-            self._end()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lema_jax.data.template"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the caller
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-        )
-        if _exchange(process, {"template": "", "messages": [], "special": {}, "moment": 0}, _SECONDS_TO_START) is None:
-            process.kill()
-            raise TemplateError("the process that runs templates does not start")
-        return process
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+    question = {"template": template, "messages": messages, "special": special, "moment": moment()}
+    try:
+        found = _worker().ask(question, _SECONDS)
+    except Ended:
+        raise TemplateError(
+            f"it did not end within {_SECONDS:g} s, {_MOST_MEMORY >> 30} GiB and {_LONGEST:,} characters"
+        ) from None
+    except NotStarted:
+        raise TemplateError("the process that runs templates does not start") from None
+    if "error" in found:
+        raise TemplateError(found["error"])
+    return found["text"]
 
 
 @functools.cache
-def _shared() -> _Worker:
-    worker = _Worker()
-    atexit.register(worker.close)
-    return worker
-
-
-def _exchange(process: subprocess.Popen[bytes], question: dict[str, Any], seconds: float) -> dict[str, str] | None:
-    """What the process answers; None where it has ended, is late or says too much."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(question).encode() + b"\n")
-        process.stdin.flush()
-    except OSError:
-        return None
-    ends, line = time.monotonic() + seconds, b""
-    descriptor = process.stdout.fileno()
-    while not line.endswith(b"\n"):
-        ready, _, _ = select.select([descriptor], [], [], max(0.0, ends - time.monotonic()))
-        part = os.read(descriptor, 1 << 16) if ready else b""
-        if not part:
-            return None
-        line += part
-    return json.loads(line)
+def _worker() -> Worker:
+    return Worker("lema_jax.data.template", first={"template": "", "messages": [], "special": {}, "moment": 0})
 
 
 class _Fixed(datetime):

@@ -1,28 +1,22 @@
 """Symbolic equality by a computer algebra system (math-verify, SymPy), in a process that can be killed.
 
-No text can hang or crash the caller: the worker has a limit of processor time for each question, so that a verdict does
-not depend on how busy the machine is, and a limit of memory; one that exceeds either is ended, its question stays open
-(None), and the next question gets a new worker.
+No text can hang or crash the caller. The worker has a limit of processor time for each question, so that a verdict does
+not depend on how busy the machine is, and a limit of memory. A question that exceeds either stays open (None).
 """
 
-import atexit
 import functools
 import json
 import logging
-import os
 import resource
-import select
 import signal
-import subprocess
 import sys
-import threading
 from typing import IO, Any
 
 from lema_jax.errors import UserError
+from lema_jax.worker import Ended, NotStarted, Worker
 
 _SECONDS = 3.0  # of a processor, for one question
-_PATIENCE = 20  # seconds of the clock that are waited for each of them: many processes may share a processor
-_SECONDS_TO_START = 120.0
+_PATIENCE = 20  # seconds of the clock to wait for each of them: many processes may share a processor
 _MOST_MEMORY = 4 << 30  # bytes
 _LONGEST_ALONE = 60  # seconds after which a worker ends itself in the middle of a question
 _LONGEST = 1_000  # characters
@@ -37,86 +31,22 @@ def same(answer: str, gold: str) -> bool | None:
     """
     if not all(_fit(text) for text in (answer, gold)):
         return None
-    return _shared_worker().ask(answer, gold)
+    try:
+        return _worker(_SECONDS).ask([answer, gold], _SECONDS * _PATIENCE)
+    except Ended:
+        return None
+    except NotStarted:
+        raise UserError("symbolic equality needs the package math-verify, which does not start") from None
+
+
+@functools.cache
+def _worker(seconds: float) -> Worker:
+    return Worker("lema_jax.tasks.symbolic", str(seconds), first=["1", "1"])
 
 
 def _fit(text: str) -> bool:
     """Whether it is worth a question: neither long nor unbalanced nor binary."""
     return len(text) <= _LONGEST and text.count("{") == text.count("}") and "".join(text.split()).isprintable()
-
-
-class Worker:
-    """One worker process, started at the first question and again after each that had to be ended."""
-
-    def __init__(self, seconds: float):
-        self._seconds = seconds
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-
-    def ask(self, answer: str, gold: str) -> bool | None:
-        """As `same`, within the worker's seconds."""
-        with self._lock:
-            if self._process is None:
-                self._process = self._start()
-            try:
-                return _exchange(self._process, [answer, gold], self._seconds * _PATIENCE)
-            except _Ended:
-                self._end()
-                return None
-
-    def close(self) -> None:
-        """Ends the process, if there is one."""
-        with self._lock:
-            self._end()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lema_jax.tasks.symbolic", str(self._seconds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the caller, which may have answers to grade before it ends
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-        )
-        try:
-            _exchange(process, ["1", "1"], _SECONDS_TO_START)
-        except _Ended:
-            process.kill()
-            raise UserError("symbolic equality needs the package math-verify, which does not start") from None
-        return process
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-
-@functools.cache
-def _shared_worker() -> Worker:
-    worker = Worker(_SECONDS)
-    atexit.register(worker.close)
-    return worker
-
-
-class _Ended(Exception):
-    """The worker has ended, or does not answer in time."""
-
-
-def _exchange(process: subprocess.Popen[bytes], question: list[str], seconds: float) -> bool | None:
-    questions, verdicts = process.stdin, process.stdout
-    assert questions is not None
-    assert verdicts is not None
-    try:
-        questions.write(json.dumps(question).encode() + b"\n")
-        questions.flush()
-    except OSError:
-        raise _Ended from None
-    ready, _, _ = select.select([verdicts], [], [], seconds)
-    line = verdicts.readline() if ready else b""
-    if not line.endswith(b"\n"):
-        raise _Ended
-    return json.loads(line)
 
 
 def _serve(questions: IO[str], verdicts: IO[str], seconds: float) -> None:

@@ -19,35 +19,24 @@ GOOD = (
 )
 
 
-@pytest.fixture
-def worker():
-    made = template._Worker(1.0)
-    yield made
-    made.close()
+def rendered(text: str) -> str:
+    return template.render(text, [{"role": "user", "content": "Hi ✓"}], {"bos_token": "<s>"})
 
 
-def question(text: str) -> dict:
-    return {
-        "template": text,
-        "messages": [{"role": "user", "content": "Hi ✓"}],
-        "special": {"bos_token": "<s>"},
-        "moment": 0,
-    }
-
-
-def test_what_does_not_end_is_ended_and_the_next_one_is_rendered(worker):
-    assert worker.render(question(GOOD)) == "<s>[user] Hi ✓A:"
+def test_what_does_not_end_is_ended_and_the_next_one_is_rendered(monkeypatch):
+    monkeypatch.setattr(template, "_SECONDS", 1.0)
+    assert rendered(GOOD) == "<s>[user] Hi ✓A:"
     for text in (LOOPS, LONG, HUGE):
         began = time.monotonic()
         with pytest.raises(template.TemplateError, match=r"did not end within|MemoryError"):
-            worker.render(question(text))
+            rendered(text)
         assert time.monotonic() - began < 60
-    assert worker.render(question(GOOD)) == "<s>[user] Hi ✓A:"
+    assert rendered(GOOD) == "<s>[user] Hi ✓A:"
 
 
-def test_what_fails_says_why(worker):
+def test_what_fails_says_why():
     with pytest.raises(template.TemplateError, match="no system message"):
-        worker.render(question("{{ raise_exception('no system message') }}"))
+        rendered("{{ raise_exception('no system message') }}")
 
 
 def test_prompts_are_those_of_transformers():
