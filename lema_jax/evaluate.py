@@ -253,7 +253,7 @@ def _answer(config: Config, one: _Checkpoint, test: _Test, out: Path, read: Call
         return config.decoding.engine(read(), Sampling(), answers, style=style)
 
     def row(*, problem: Problem, text: str, **fields: Any) -> Prediction:
-        made = {"checkpoint": one.model, "prompt_style": style, "paper": test.task.paper(text, problem)}
+        made = {"checkpoint": one.model, "prompt_style": style, "paper": test.task.official_grader(text, problem)}
         return Prediction(problem=problem, text=text, **made, **fields)
 
     predictions = job.written_by_the_first(out / "predictions.jsonl")

@@ -47,7 +47,7 @@ def test_one_checkpoint_and_one_task_write_into_out(models, tmp_path):
     assert "The smallest difference between two runs that 9 questions show" in printed.splitlines()[0]
     rows = read(out)
     assert [row.problem for row in rows] == arithmetic.load("test")[:9]
-    assert all(row.paper is arithmetic.paper(row.text, row.problem) for row in rows)
+    assert all(row.paper is arithmetic.official_grader(row.text, row.problem) for row in rows)
     assert all(row.prompt == arithmetic.prompt(row.problem) for row in rows)
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["task"], summary["split"], summary["n"], summary["paper"]) == ("arithmetic", "test", 9, 0.0)

@@ -36,7 +36,7 @@ class Task(Protocol):
     def same(self, answer: str, gold: str) -> bool:
         """Whether an extracted answer equals the gold one: the robust verdict."""
 
-    def paper(self, text: str, problem: Problem) -> bool:
+    def official_grader(self, text: str, problem: Problem) -> bool:
         """The verdict of the authors' released grader on a whole text, faults and all, to compare with the paper."""
 
 

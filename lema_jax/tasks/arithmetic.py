@@ -16,9 +16,9 @@ from lema_jax.errors import UserError
 from lema_jax.records import Problem
 from lema_jax.tasks import stories
 from lema_jax.tasks.stories import Story, Template
-from lema_jax.tasks.word_problems import completion, extract, paper, prompt, same
+from lema_jax.tasks.word_problems import completion, extract, official_grader, prompt, same
 
-__all__ = ["HELD_OUT", "SPLITS", "TEMPLATES", "completion", "extract", "load", "paper", "prompt", "same"]
+__all__ = ["HELD_OUT", "SPLITS", "TEMPLATES", "completion", "extract", "load", "official_grader", "prompt", "same"]
 
 # The splits that share their templates, consecutive in one stream of distinct questions: a longer `train` would leave
 # dev and test unchanged.

@@ -12,9 +12,9 @@ from lema_jax.errors import UserError
 from lema_jax.records import Problem
 from lema_jax.tasks import answers, sources
 from lema_jax.tasks.word_problems import completion, extract, join, prompt
-from lema_jax.tasks.word_problems import paper_rounded as paper
+from lema_jax.tasks.word_problems import rounded_official_grader as official_grader
 
-__all__ = ["SPLITS", "completion", "extract", "load", "paper", "prompt", "same"]
+__all__ = ["SPLITS", "completion", "extract", "load", "official_grader", "prompt", "same"]
 
 _SOURCE = sources.Source(
     "asdiv/ASDiv.xml",

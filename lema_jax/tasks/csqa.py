@@ -11,7 +11,7 @@ from typing import Any
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
 from lema_jax.tasks import cues, presentation, sources
-from lema_jax.tasks import paper as authors
+from lema_jax.tasks import official_grader as authors
 
 _URL = "https://s3.amazonaws.com/commonsenseqa/"
 _SOURCES = {
@@ -67,7 +67,7 @@ def same(answer: str, gold: str) -> bool:
     return _fold(answer) == _fold(gold)
 
 
-def paper(text: str, problem: Problem) -> bool:
+def official_grader(text: str, problem: Problem) -> bool:
     """The authors' verdict: the nearest candidate by edit distance is the gold one."""
     return authors.choice(text, problem.choices) == problem.gold
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
 from lema_jax.tasks import answers, sources
-from lema_jax.tasks.word_problems import completion, extract, paper, prompt, same
+from lema_jax.tasks.word_problems import completion, extract, official_grader, prompt, same
 
-__all__ = ["SPLITS", "completion", "download", "extract", "load", "paper", "prompt", "same"]
+__all__ = ["SPLITS", "completion", "download", "extract", "load", "official_grader", "prompt", "same"]
 
 _URL = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data/"
 _SOURCES = {

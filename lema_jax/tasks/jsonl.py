@@ -65,8 +65,8 @@ class JsonlTask:
             return word_problems.same(answer, gold)
         return csqa.same(answer, gold) or math.same(answer, gold)
 
-    def paper(self, text: str, problem: Problem) -> bool:
-        return _family(problem).paper(text, problem)
+    def official_grader(self, text: str, problem: Problem) -> bool:
+        return _family(problem).official_grader(text, problem)
 
     def _problem(self, where: str, split: str, row: dict[str, Any], name: str) -> Problem:
         return sources.problem(

@@ -17,10 +17,10 @@ from absl import logging
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
 from lema_jax.tasks import answers, cues, equality, number_words, presentation, sources, symbolic, thinking
-from lema_jax.tasks import paper as authors
+from lema_jax.tasks import official_grader as authors
 from lema_jax.tasks.word_problems import prompt
 
-__all__ = ["SPLITS", "completion", "extract", "load", "paper", "prompt", "same"]
+__all__ = ["SPLITS", "completion", "extract", "load", "official_grader", "prompt", "same"]
 
 _TAR = "https://people.eecs.berkeley.edu/~hendrycks/MATH.tar"
 _PRM800K = "https://github.com/openai/prm800k/raw/main/prm800k/math_splits/test.jsonl"
@@ -96,7 +96,7 @@ def _plain(answer: str) -> str:
     return presentation.plain(answer[:_LONGEST])
 
 
-def paper(text: str, problem: Problem) -> bool:
+def official_grader(text: str, problem: Problem) -> bool:
     """The authors' verdict: MATH's string normal forms are equal; their gold answer is the last box alone."""
     answer = authors.latex(text)
     gold = next(reversed(cues.last_boxes(problem.rationale)), problem.gold)

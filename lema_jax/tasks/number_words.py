@@ -1,6 +1,7 @@
-"""A number that words say within a sentence: `twenty-five`, `two and a half`, `negative twelve`."""
+"""Numbers written in words: `twenty-five`, `two and a half`, `negative twelve`."""
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 
 NAMED = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
@@ -25,17 +26,30 @@ _AT_ONCE = re.compile(
 
 
 def start(plain: str) -> int:
-    """Where a number would begin that the text begins with."""
+    """Where a number at the beginning of a text starts, behind articles and `about`, `exactly`, `therefore`."""
     begins = _AT_ONCE.match(plain)
     return begins.end() if begins else 0
 
 
 _HALF = re.compile(r"half\b(?!\s+(?:a|an|the)\b)", re.IGNORECASE)
-_FRACTIONS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
+_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
+
+
+def whole(words: Iterable[str]) -> int:
+    """The value of the words of a whole number, in lower case, each one in SMALL or NAMED, or `and`."""
+    total = group = 0
+    for word in words:
+        if word in SMALL:
+            group += SMALL[word]
+        elif word == "hundred":
+            group = (group or 1) * 100
+        elif word != "and":
+            total, group = total + (group or 1) * NAMED[word], 0
+    return total + group
 
 
 def value(plain: str) -> Fraction | None:
-    """The one number in words of a text without digits; a mere `one` counts where the text begins with it."""
+    """The one number in words of a text without digits; a lone `one` counts only at the beginning."""
     found = list(WORDS.finditer(plain))
     begins = start(plain)
     if not found and _HALF.match(plain, begins):
@@ -43,16 +57,8 @@ def value(plain: str) -> Fraction | None:
     found = [one for one in found if one.group().lower() != "one" or one.start() <= begins]
     if len(found) != 1:
         return None
-    whole = group = 0
-    for word in re.split(r"[\s-]+(?:and\s+)?", found[0]["words"].lower()):
-        if word in SMALL:
-            group += SMALL[word]
-        elif word == "hundred":
-            group = (group or 1) * 100
-        else:
-            whole, group = whole + (group or 1) * NAMED[word], 0
-    total = Fraction(whole + group)
+    total = Fraction(whole(re.split(r"[\s-]+", found[0]["words"].lower())))
     if part := (found[0]["part"] or "").lower():
-        several = Fraction(1, _FRACTIONS[part])
+        several = Fraction(1, _PARTS[part])
         total = total + several if " and a" in found[0].group().lower() else total * several
     return -total if found[0]["minus"] else total

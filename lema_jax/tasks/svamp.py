@@ -10,9 +10,9 @@ from lema_jax.errors import UserError
 from lema_jax.records import Problem
 from lema_jax.tasks import answers, sources
 from lema_jax.tasks.word_problems import completion, extract, join, prompt, same
-from lema_jax.tasks.word_problems import paper_rounded as paper
+from lema_jax.tasks.word_problems import rounded_official_grader as official_grader
 
-__all__ = ["SPLITS", "completion", "extract", "load", "paper", "prompt", "same"]
+__all__ = ["SPLITS", "completion", "extract", "load", "official_grader", "prompt", "same"]
 
 _SOURCE = sources.Source(
     "svamp/SVAMP.json", 1_000, "d90f8f48d9df4c3c", "https://raw.githubusercontent.com/arkilpatel/SVAMP/main/SVAMP.json"

@@ -4,7 +4,7 @@ import re
 
 from lema_jax.records import Problem
 from lema_jax.tasks import answers
-from lema_jax.tasks import paper as authors
+from lema_jax.tasks import official_grader as authors
 
 _MARK = re.compile(r"<<[^<>]*>>")
 
@@ -38,12 +38,12 @@ def same(answer: str, gold: str) -> bool:
     return answers.same_number(answer, gold)
 
 
-def paper(text: str, problem: Problem) -> bool:
+def official_grader(text: str, problem: Problem) -> bool:
     """The authors' verdict for GSM8K: the floats are equal; no answer counts as 0."""
     return (authors.number(text) or 0.0) == _float(problem.gold)
 
 
-def paper_rounded(text: str, problem: Problem) -> bool:
+def rounded_official_grader(text: str, problem: Problem) -> bool:
     """The authors' verdict for SVAMP and ASDiv: equal after rounding both to two places."""
     return round(authors.number(text) or 0.0, 2) == round(_float(problem.gold), 2)
 

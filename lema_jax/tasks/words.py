@@ -3,16 +3,9 @@ r"""Answers in words: names, days, dates, times, letters of choices, numbers."""
 import re
 from collections.abc import Sequence
 
-from lema_jax.tasks import tokens
+from lema_jax.tasks import number_words, tokens
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-)
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_SMALL = {word: value for value, word in enumerate(f"{_ONES} eighteen nineteen".split())} | {
-    word: 10 * value for value, word in enumerate(_TENS.split(), start=2)
-}
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_NUMBERS = number_words.SMALL.keys() | number_words.NAMED.keys() - {"dozen"} | {"and"}
 _FRACTIONS = {"half": "2", "third": "3", "quarter": "4", "fourth": "4", "fifth": "5", "sixth": "6", "seventh": "7"}
 _FRACTIONS |= {"eighth": "8", "ninth": "9", "tenth": "10", "hundredth": "100"}
 _MONTHS = tokens.names("january february march april may june july august september october november december")
@@ -35,17 +28,9 @@ def number(expression: Sequence[str]) -> tuple[str, ...] | None:
     if words and (parts := _FRACTIONS.get(words[-1].removesuffix("s").replace("halve", "half"))):
         top = number(words[:-1]) if len(words) > 1 and words[:-1] != ["a"] else ("1",)
         return ("-",) * sign + (*top, "/", parts) if top else None
-    if not words or not all(word in _SMALL or word in _SCALES or word in ("hundred", "and") for word in words):
+    if not words or not _NUMBERS.issuperset(words):
         return None
-    whole = group = 0
-    for word in words:
-        if word in _SMALL:
-            group += _SMALL[word]
-        elif word == "hundred":
-            group = (group or 1) * 100
-        elif word in _SCALES:
-            whole, group = whole + (group or 1) * _SCALES[word], 0
-    return ("-",) * sign + (str(whole + group),)
+    return ("-",) * sign + (str(number_words.whole(words)),)
 
 
 def is_text(expression: Sequence[str]) -> bool:

@@ -33,7 +33,7 @@ def test_every_gold_is_right_by_text_and_by_letter(data_dir):
         letter = "ABCDE"[problem.choices.index(problem.gold)]
         for text in (csqa.completion(problem), f"The answer is ({letter}).", f"The answer is {letter}. {problem.gold}"):
             assert grade(problem, text, truncated=False)[1] is Verdict.RIGHT
-        assert csqa.paper(csqa.completion(problem), problem)
+        assert csqa.official_grader(csqa.completion(problem), problem)
 
 
 @pytest.mark.parametrize(

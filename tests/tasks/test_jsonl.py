@@ -31,7 +31,7 @@ def test_rows_are_graded_by_what_their_gold_is(tmp_path):
         assert tasks.grade(problem, f"The answer is {wrong}.", truncated=False)[1] is Verdict.WRONG
         assert tasks.grade(problem, "I do not know.", truncated=False)[1] is Verdict.UNPARSED
         assert tasks.grade(problem, task.completion(problem), truncated=False)[1] is Verdict.RIGHT
-        assert task.paper(task.completion(problem), problem)
+        assert task.official_grader(task.completion(problem), problem)
     assert "Candidate Answers: bank, mall." in task.prompt(choice)
     assert task.prompt(number) == tasks.get("gsm8k").prompt(number)
 
@@ -64,7 +64,7 @@ def test_every_name_is_a_task_with_the_functions_of_one():
     for name in tasks.NAMES:
         task = tasks.get(name)
         assert task.SPLITS
-        for function in ("load", "prompt", "completion", "extract", "same", "paper"):
+        for function in ("load", "prompt", "completion", "extract", "same", "official_grader"):
             assert callable(getattr(task, function))
     with pytest.raises(UserError, match=r"no task 'gsm'; there are: arithmetic, .*jsonl:PATH"):
         tasks.get("gsm")

@@ -16,7 +16,7 @@ def test_the_publishers_file_loads_whole_and_its_golds_are_right(name, count, da
     for problem in problems:
         text = f"It is so. The answer is {problem.gold}."
         assert grade(problem, text, truncated=False)[1] is Verdict.RIGHT
-        assert task.paper(text, problem)
+        assert task.official_grader(text, problem)
     with pytest.raises(UserError, match="no split 'train'"):
         task.load("train", data_dir)
 

@@ -138,7 +138,7 @@ def test_the_chain_of_thought_examples_are_right_by_our_own_graders(family):
         asked = problem(family, tuple(options[0].split(", ")) if options else (), question, gold)
         head, cue, solution = shot.strip().partition("Answer: Let's think step by step.\n")
         assert tasks.grade(asked, solution, truncated=False) == (gold, Verdict.RIGHT)
-        assert tasks.get(family).paper(solution, asked)
+        assert tasks.get(family).official_grader(solution, asked)
         assert solution.endswith(f"\nThe answer is {gold}.")
         mistaken = correction.partition("\n}\n")[0]
         assert tasks.grade(asked, mistaken, truncated=False)[1] is Verdict.WRONG

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lema_jax.records import Problem
-from lema_jax.tasks import asdiv, gsm8k, math, paper
+from lema_jax.tasks import asdiv, gsm8k, math, official_grader
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ from lema_jax.tasks import asdiv, gsm8k, math, paper
     ],
 )
 def test_the_number_that_it_reads(text, number):
-    assert paper.number(text) == number
+    assert official_grader.number(text) == number
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_number_that_it_reads(text, number):
     ],
 )
 def test_the_normal_form_that_it_reads(text, form):
-    assert paper.latex(text) == form
+    assert official_grader.latex(text) == form
 
 
 CHOICES = ("bank", "library", "department store", "mall", "new york")
@@ -85,7 +85,7 @@ CHOICES = ("bank", "library", "department store", "mall", "new york")
     ],
 )
 def test_the_nearest_choice_wins(text, choice):
-    assert paper.choice(text, CHOICES) == choice
+    assert official_grader.choice(text, CHOICES) == choice
 
 
 def problem(gold: str) -> Problem:
@@ -93,25 +93,25 @@ def problem(gold: str) -> Problem:
 
 
 def test_verdicts_compare_as_the_authors_do():
-    assert gsm8k.paper("I do not know", problem("0"))  # no answer is 0
-    assert not gsm8k.paper("The answer is 0.333", problem("0.3333"))
-    assert asdiv.paper("The answer is 0.333", problem("0.3333"))
-    assert gsm8k.paper("The answer is 5,600.", problem("5600"))
-    assert math.paper("The answer is \\frac12", problem("\\frac{1}{2}"))
-    assert not math.paper("The answer is 0.50", problem("\\frac{1}{2}"))
-    assert not math.paper("no box", problem("\\text{ a}\\text{ b}"))
+    assert gsm8k.official_grader("I do not know", problem("0"))  # no answer is 0
+    assert not gsm8k.official_grader("The answer is 0.333", problem("0.3333"))
+    assert asdiv.official_grader("The answer is 0.333", problem("0.3333"))
+    assert gsm8k.official_grader("The answer is 5,600.", problem("5600"))
+    assert math.official_grader("The answer is \\frac12", problem("\\frac{1}{2}"))
+    assert not math.official_grader("The answer is 0.50", problem("\\frac{1}{2}"))
+    assert not math.official_grader("no box", problem("\\text{ a}\\text{ b}"))
 
 
 def test_dollar_signs_go_from_a_label_before_its_backslashes_are_read():
-    assert math.paper("The answer is $\\$6$.", problem("\\$6"))  # both are `\\6`
-    assert not math.paper("so \\boxed{\\$6}", problem("\\$6"))  # without the phrase `\\$` goes whole
-    assert not math.paper("The answer is 6.", problem("\\$6"))
+    assert math.official_grader("The answer is $\\$6$.", problem("\\$6"))  # both are `\\6`
+    assert not math.official_grader("so \\boxed{\\$6}", problem("\\$6"))  # without the phrase `\\$` goes whole
+    assert not math.official_grader("The answer is 6.", problem("\\$6"))
 
 
 def test_the_label_is_the_last_box_alone():
     two = problem("3, 5").model_copy(update={"rationale": "It is $\\boxed{3}$ or $\\boxed{5}$."})
-    assert math.paper("The answer is 5.", two)
-    assert not math.paper("The answer is 3, 5.", two)
+    assert math.official_grader("The answer is 5.", two)
+    assert not math.official_grader("The answer is 3, 5.", two)
 
 
 def test_the_papers_own_gold_texts_are_right(data_dir):
@@ -120,13 +120,13 @@ def test_the_papers_own_gold_texts_are_right(data_dir):
 
     rows = [row for _, row in sources.read_jsonl(data_dir / "lema" / "gsm8k_test.jsonl", ("prompt", "completion"))]
     for row, gold in zip(rows, gsm8k.load("test", data_dir)):
-        assert gsm8k.paper(row["completion"], gold)
+        assert gsm8k.official_grader(row["completion"], gold)
 
 
 @given(st.text(max_size=200) | st.text(alphabet="The answer is 0123456789.,=>*/+-%:$\\boxed{}frac", max_size=200))
 @settings(max_examples=300)
 def test_no_text_raises(text):
     for statement in (text, "The answer is " + text):
-        paper.number(statement)
-        paper.latex(statement)
-        assert paper.choice(statement, CHOICES) in CHOICES
+        official_grader.number(statement)
+        official_grader.latex(statement)
+        assert official_grader.choice(statement, CHOICES) in CHOICES
