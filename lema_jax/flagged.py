@@ -52,11 +52,11 @@ def parse(name: str, kind: type[C], argv: Sequence[str]) -> C:
 # --- definition and reading -------------------------------------------------------------------------------------------
 
 
-def _options(kind: type, defaults: collections.abc.Mapping[str, Any] = {}) -> Iterator[tuple[dataclasses.Field, Any]]:
+def options(kind: type, defaults: collections.abc.Mapping[str, Any] = {}) -> Iterator[tuple[dataclasses.Field, Any]]:
     """The options of a config and of the groups in it, with their defaults."""
     for field in ranges.options(kind):
         if "group" in field.metadata:
-            yield from _options(_class(kind, field), field.metadata["group"])
+            yield from options(_class(kind, field), field.metadata["group"].keywords)
         else:
             yield field, defaults.get(field.name, field.default)
 
@@ -65,19 +65,20 @@ def _class(kind: type, field: dataclasses.Field) -> type:
     return typing.get_type_hints(kind)[field.name]
 
 
-def _hints(kind: type) -> dict[str, Any]:
+def hints(kind: type) -> dict[str, Any]:
+    """The types of a config's options, those of its groups among them, by name."""
     found = {}
     for field in ranges.options(kind):
         hint = typing.get_type_hints(kind)[field.name]
-        found.update(_hints(hint) if "group" in field.metadata else {field.name: hint})
+        found.update(hints(hint) if "group" in field.metadata else {field.name: hint})
     return found
 
 
 def _define(name: str, kind: type, argv: Sequence[str]) -> flags.FlagValues:
     """Flags of their own for this command line: importing a stage defines none, and two commands never meet."""
-    values, hints = flags.FlagValues(), _hints(kind)
-    for field, default in _options(kind):
-        kinds, metadata = ranges.classes(hints[field.name]), field.metadata
+    values, types_of = flags.FlagValues(), hints(kind)
+    for field, default in options(kind):
+        kinds, metadata = ranges.classes(types_of[field.name]), field.metadata
         given = None if default is dataclasses.MISSING else default
         if "config_file" in metadata:
             from ml_collections import config_flags
@@ -106,7 +107,7 @@ def _read(kind: type[C], defaults: collections.abc.Mapping[str, Any], values: fl
     found: dict[str, Any] = dict(defaults)
     for field in ranges.options(kind):
         if "group" in field.metadata:
-            found[field.name] = _read(_class(kind, field), field.metadata["group"], values)
+            found[field.name] = _read(_class(kind, field), field.metadata["group"].keywords, values)
         else:
             value = values[field.name].value
             if "config_file" in field.metadata:
@@ -200,15 +201,15 @@ def _short(text: str) -> str:
 
 def help_text(name: str, doc: str, kind: type) -> str:
     """What `--help` prints: a usage line, what the stage does, one example, and the flags in groups."""
-    required = [field for field, default in _options(kind) if default is dataclasses.MISSING]
-    needed = " ".join(f"--{field.name}={_placeholder(field, _hints(kind)[field.name])}" for field in required)
+    required = [field for field, default in options(kind) if default is dataclasses.MISSING]
+    needed = " ".join(f"--{field.name}={_placeholder(field, hints(kind)[field.name])}" for field in required)
     lines = [f"usage: python -m lema_jax.{name} {needed} [flags]".replace("  ", " "), "", doc.split("\n\n")[0].strip()]
     if example := re.search(r"^ *(python -m (?:.*\\\n)*.*)$", doc, re.MULTILINE):
         lines += ["", "example:", "  " + re.sub(r"\n *", "\n      ", example[1])]
     for title, fields in _groups(kind):
         lines += ["", f"{title}:"]
         for field, default in fields:
-            lines += _flag_help(field, default, _hints(kind)[field.name])
+            lines += _flag_help(field, default, hints(kind)[field.name])
     return "\n".join(lines)
 
 
@@ -220,7 +221,7 @@ def _groups(kind: type) -> Iterator[tuple[str, list[tuple[dataclasses.Field, Any
         if "group" in field.metadata:
             part = _class(kind, field)
             title = (part.__doc__ or field.name).split("\n")[0].rstrip(".")
-            yield title, list(_options(part, field.metadata["group"]))
+            yield title, list(options(part, field.metadata["group"].keywords))
 
 
 def _flag_help(field: dataclasses.Field, default: Any, hint: Any) -> list[str]:

@@ -62,7 +62,8 @@ def option(
 
 def group(kind: type, **defaults: Any) -> Any:
     """A field that is a dataclass of further options; `defaults` replace those of its fields."""
-    return dataclasses.field(default_factory=functools.partial(kind, **defaults), metadata={"group": defaults})
+    usual = functools.partial(kind, **defaults)
+    return dataclasses.field(default_factory=usual, metadata={"group": usual})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,7 @@ def changed(config: Any) -> list[str]:
     for field in ranges.options(config):
         value = getattr(config, field.name)
         if "group" in field.metadata:
-            usual = field.default_factory()  # type: ignore[misc]  # `group` has given it one
+            usual = field.metadata["group"]()
             found += [
                 part.name for part in ranges.options(value) if getattr(value, part.name) != getattr(usual, part.name)
             ]
