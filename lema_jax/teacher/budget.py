@@ -105,7 +105,7 @@ class Budget:
       UserError: a limit in USD for a model without a price.
     """
 
-    def __init__(self, price: Price | None, max_usd: float = math.inf, max_tokens: float = math.inf):
+    def __init__(self, price: Price | None, max_usd: float = math.inf, max_tokens: float = math.inf) -> None:
         if price is None and max_usd < math.inf:
             raise UserError("--max_cost_usd needs this model's price; give --usd_per_million=prompt,completion")
         self.price = price

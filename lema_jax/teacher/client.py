@@ -45,13 +45,13 @@ class _Retry(Exception):
         overloaded: bool = False,
         late: bool = False,
         unreached: bool = False,
-    ):
+    ) -> None:
         super().__init__(reason)
         self.after = after  # seconds that the endpoint asks to wait
         self.paid = paid  # tokens that the endpoint may bill although it did not answer
         self.overloaded = overloaded  # fewer requests in flight may do better
-        self.late = late
-        self.unreached = unreached
+        self.late = late  # it timed out
+        self.unreached = unreached  # no connection was made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Asking:
         books: Books,
         pace: Pace,
         right: Callable[[Request, Reply], bool],
-    ):
+    ) -> None:
         self._wire, self._known, self._requests, self._books = wire, known, iter(requests), books
         self._pace, self._right, self._budget = pace, right, books.budget
         self._replies, self._raw = GroupCommit(books.replies), GroupCommit(books.raw)

@@ -21,7 +21,7 @@ class Pace:
         requests_per_minute: float = math.inf,
         tokens_per_minute: float = math.inf,
         start: int | None = None,
-    ):
+    ) -> None:
         self._most = float(concurrency)
         self._limit = self._most if start is None else float(min(start, concurrency))
         self._per_minute = requests_per_minute, tokens_per_minute

@@ -140,7 +140,7 @@ class Side:
 class _Reader:
     """Reads the tokens of a text into chains of sides."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         self.text = text
         self.done: list[list[Side]] = []
         self.sides: list[Side] = []
