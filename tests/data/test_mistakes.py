@@ -1,7 +1,7 @@
 """Which attempts of a file are mistakes to correct, and what a limit leaves of them."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lema_jax import records
@@ -27,7 +27,6 @@ def file(tmp_path_factory):
 WRONG = [f"a{n}" for n in range(30) if n % 3]
 
 
-@settings(max_examples=30, deadline=None)
 @given(limit=st.integers(1, 40), more=st.integers(0, 20), seed=st.none() | st.integers(0, 99))
 def test_a_limit_leaves_mistakes_in_their_order_and_a_larger_one_the_same_and_more(file, limit, more, seed):
     chosen = [row.id for row in Mistakes(file, limit, seed)]
