@@ -206,11 +206,26 @@ def help_text(name: str, doc: str, kind: type) -> str:
     lines = [f"usage: python -m lema_jax.{name} {needed} [flags]".replace("  ", " "), "", doc.split("\n\n")[0].strip()]
     if example := re.search(r"^ *(python -m (?:.*\\\n)*.*)$", doc, re.MULTILINE):
         lines += ["", "example:", "  " + re.sub(r"\n *", "\n      ", example[1])]
+    for field in ranges.options(kind):
+        if config := field.metadata.get("config_file"):
+            lines += ["", f"fields of --{field.name}, with their defaults:"]
+            lines += [f"  --{field.name}.{name}" for name in _fields(config)]
     for title, fields in _groups(kind):
         lines += ["", f"{title}:"]
         for field, default in fields:
             lines += _flag_help(field, default, hints(kind)[field.name])
     return "\n".join(lines)
+
+
+def _fields(config: Any) -> Iterator[str]:
+    """The fields of a config and of those in it, with their defaults."""
+    hints_of = typing.get_type_hints(config)
+    for field in ranges.options(config):
+        classes = [kind for kind in ranges.classes(hints_of[field.name]) if dataclasses.is_dataclass(kind)]
+        if classes:
+            yield from (f"{field.name}.{name}" for name in _fields(classes[0]))
+        else:
+            yield field.name if field.default is dataclasses.MISSING else f"{field.name}={field.default!r}"
 
 
 def _groups(kind: type) -> Iterator[tuple[str, list[tuple[dataclasses.Field, Any]]]]:
