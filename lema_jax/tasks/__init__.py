@@ -1,6 +1,6 @@
-"""The benchmarks, one file each. `get(name)` gives a task: a module (or an object) with the functions of `Task`.
+"""The benchmarks, one file each. `get(name)` returns a task: a module (or an object) with the functions of `Task`.
 
-No JAX here: a task serves anyone as a loader, a prompt and a grader.
+No JAX here: a task is a loader, a prompt and a grader.
 """
 
 import importlib
@@ -17,7 +17,7 @@ LISTED = f"{', '.join(NAMES)}, or jsonl:PATH for a file of your own"
 
 
 class Task(Protocol):
-    """What a task module offers."""
+    """The interface of a task module."""
 
     SPLITS: Sequence[str]
 
@@ -31,23 +31,23 @@ class Task(Protocol):
         """The gold rationale as a chain of thought: one step a line, the last `The answer is {gold}.`"""
 
     def extract(self, text: str, problem: Problem) -> str | None:
-        """The final answer that a reasoning path states, or None when none can be read."""
+        """The final answer that a reasoning path states, or None when none can be parsed."""
 
     def same(self, answer: str, gold: str) -> bool:
         """Whether an extracted answer equals the gold one: the robust verdict."""
 
     def official_grader(self, text: str, problem: Problem) -> bool:
-        """The verdict of the authors' released grader on a whole text, faults and all, to compare with the paper."""
+        """The verdict of the authors' released grader on a reasoning path, bugs included: comparable with the paper."""
 
 
 def get(name: str) -> Task:
-    """The task of that name, or that of a user's own file: `jsonl:PATH`.
+    """The task of that name, or of a user's own file: `jsonl:PATH`.
 
     Raises:
-      UserError: no such task; the message lists those there are.
+      UserError: no such task; the message lists the tasks.
     """
     if name.startswith("jsonl:"):
-        from lema_jax.tasks.jsonl import JsonlTask  # it stands on tasks, which stand on this
+        from lema_jax.tasks.jsonl import JsonlTask  # imports tasks, which import this module
 
         return JsonlTask(Path(name.removeprefix("jsonl:")))
     if name not in NAMES:
@@ -56,16 +56,16 @@ def get(name: str) -> Task:
 
 
 def grade(problem: Problem, text: str, *, truncated: bool) -> tuple[str | None, Verdict]:
-    """The extracted answer of `text` and its verdict. `truncated`: the token limit cut the text off.
+    """The extracted answer of `text` and its verdict. `truncated`: generation stopped at the token limit.
 
-    A cut text that states a right answer is right; any other cut text is TRUNCATED, never WRONG: it is no mistake to
-    learn from. A text that ends within a thought is cut, and states nothing.
+    A truncated text that states the right answer is RIGHT; any other is TRUNCATED, never WRONG: it is no mistake to
+    learn from. A text that ends inside its thinking is truncated and states no answer.
     """
     task = get(problem.task)
     said = thinking.spoken(text)
-    if not said.whole:
+    if not said.finished:
         return None, Verdict.TRUNCATED
-    answer = task.extract(_whole(said.text) if truncated else said.text, problem)
+    answer = task.extract(_without_torn_end(said.text) if truncated else said.text, problem)
     if answer is not None and task.same(answer, problem.gold):
         return answer, Verdict.RIGHT
     if truncated:
@@ -73,9 +73,9 @@ def grade(problem: Problem, text: str, *, truncated: bool) -> tuple[str | None, 
     return answer, Verdict.UNPARSED if answer is None else Verdict.WRONG
 
 
-def _whole(text: str) -> str:
-    """A cut text without its last word, which may be a part of one (a 2 of 204), and without a number that is then left
-    alone on the last line, which may be that of the next step."""
+def _without_torn_end(text: str) -> str:
+    """A truncated text without its last word, which may be incomplete (the 2 of 204), and without a number that is then
+    alone on the last line, which may be the label of the next step."""
     text = text[: max(text.rfind(" "), text.rfind("\n")) + 1]
     before, newline, last = text.rpartition("\n")
     return text if any(map(str.isalpha, last)) else before + newline

@@ -1,4 +1,4 @@
-"""The number that a reasoning path states as its answer, and numbers as people and models write them.
+"""Parses the number that a reasoning path states as its answer, in the notations of people and models.
 
 Exact: a number is a `Fraction`. Nothing here raises or runs long, whatever the text; what cannot be read is None.
 """
@@ -16,7 +16,7 @@ _MOST_DIGITS = 300
 
 
 def final_number(text: str) -> str | None:
-    """The one number that a reasoning path states as its answer, as `number` reads it, in canonical form.
+    """The number that a reasoning path states as its answer, as `number` parses it, in canonical form.
 
     The last statement that mentions a number counts (`cues.statements`); one of several numbers (`5 or 6`) states no
     answer. Without any cue the answer is a last line that is a number and nothing else.
@@ -36,9 +36,9 @@ def final_number(text: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    """The only number in the last sentence of a text, in canonical form; None where that has none or several."""
+    """The only number in the last sentence of a text, in canonical form; None if it has none or several."""
     *before, sentence = re.split(r"(?<=[.!?])\s+|\n", presentation.document(text[-_LONGEST:]).rstrip())
-    if not before and len(text) > _LONGEST:  # its beginning is not seen
+    if not before and len(text) > _LONGEST:  # the sentence may begin earlier
         return None
     several = len(re.findall(r"\d+(?:[.,]\d+)*", sentence)) > 1
     return None if several else canonical(sentence)

@@ -41,7 +41,7 @@ def load(split: str, data_dir: Path | None = None) -> list[Problem]:
     return list(_drawn(split))
 
 
-@functools.cache  # the long split takes seconds to draw
+@functools.cache  # train takes seconds to draw
 def _drawn(split: str) -> tuple[Problem, ...]:
     if split == "ood":
         return _problems(split, itertools.islice(_stories(HELD_OUT, seed=1), _OOD))
@@ -70,7 +70,7 @@ def _fitting(template: Template, rng: random.Random) -> Story:
             return template.story(rng)
 
 
-def _problems(split: str, told: Iterator[tuple[Template, Story]]) -> tuple[Problem, ...]:
+def _problems(split: str, drawn: Iterator[tuple[Template, Story]]) -> tuple[Problem, ...]:
     return tuple(
         Problem(
             id=f"arithmetic/{split}/{number}",
@@ -81,5 +81,5 @@ def _problems(split: str, told: Iterator[tuple[Template, Story]]) -> tuple[Probl
             rationale="\n".join(story.steps),
             meta={"template": template.name, "steps": len(story.steps)},
         )
-        for number, (template, story) in enumerate(told)
+        for number, (template, story) in enumerate(drawn)
     )

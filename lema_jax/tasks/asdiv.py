@@ -1,7 +1,7 @@
 """ASDiv (Miao et al. 2020): word problems for testing, CC BY-NC 4.0: the 2,084 of 2,305 whose answer is a number.
 
 The publisher's file is XML: `<Problem ID=… Grade=…><Body>…</Body><Question>…</Question><Solution-Type>…</Solution-Type>
-<Answer>9 (apples)</Answer>…`. The paper tests on those 2,084 too; the others ask for names, pairs, ratios or fractions.
+<Answer>9 (apples)</Answer>…`. The paper tests on the same 2,084; the others ask for names, pairs, ratios or fractions.
 """
 
 import re
@@ -29,7 +29,7 @@ def load(split: str, data_dir: Path | None = None) -> list[Problem]:
     """The problems in the publisher's order; `meta` has the grade and the type of solution.
 
     Raises:
-      UserError: no such split; no such file; a file that is not the publisher's, with the place that is wrong.
+      UserError: no such split or file; the file is not the publisher's (names the place).
     """
     if split not in SPLITS:
         raise UserError(f"the task asdiv has no split {split!r}; there is: test")
@@ -37,14 +37,14 @@ def load(split: str, data_dir: Path | None = None) -> list[Problem]:
     try:
         entries = ElementTree.parse(path).getroot().findall(".//Problem")
     except ElementTree.ParseError as error:
-        raise UserError(f"{path}: not XML ({error}); get the file anew from {_SOURCE.url}") from None
+        raise UserError(f"{path}: not XML ({error}); download it again from {_SOURCE.url}") from None
     problems = [problem for entry in entries if (problem := _problem(path, entry))]
     numbered = [problem.model_copy(update={"id": f"asdiv/test/{number}"}) for number, problem in enumerate(problems)]
     return sources.check(_SOURCE, path, numbered)
 
 
 def same(answer: str, gold: str) -> bool:
-    """The same number; where the gold has decimals, to as many of them, for most such golds are rounded."""
+    """Whether both are the same number; to the gold's decimals if it has any, because most such golds are rounded."""
     decimals = len(gold.partition(".")[2])
     value, wanted = answers.number(answer), answers.number(gold)
     if value is None or wanted is None or not decimals:
@@ -53,7 +53,7 @@ def same(answer: str, gold: str) -> bool:
 
 
 def _problem(path: Path, entry: ElementTree.Element) -> Problem | None:
-    """The problem, or None where the answer is no number."""
+    """The problem, or None if its answer is not a number."""
     texts = {tag: (entry.findtext(tag) or "").strip() for tag in ("Body", "Question", "Answer", "Solution-Type")}
     if empty := [tag for tag, text in texts.items() if not text]:
         raise UserError(f"{path}: Problem {entry.get('ID')}: no {' and no '.join(empty)}")

@@ -22,10 +22,10 @@ SPLITS = tuple(_SOURCES)
 
 
 def load(split: str, data_dir: Path | None = None) -> list[Problem]:
-    """The questions of a split in the publisher's order; `meta` has the concept that each was written for.
+    """The questions of a split in the publisher's order; `meta` has the concept each was written for.
 
     Raises:
-      UserError: no such split; no such file; a file that is not the publisher's, with the line that is wrong.
+      UserError: no such split or file; the file is not the publisher's (names the line).
     """
     if split not in _SOURCES:
         raise UserError(f"the task csqa has no split {split!r}; there are: {', '.join(SPLITS)}")
@@ -46,14 +46,14 @@ def prompt(problem: Problem) -> str:
 
 
 def completion(problem: Problem) -> str:
-    """The gold answer alone: the questions come without rationales."""
+    """The gold answer alone: the questions have no rationales."""
     return f"The answer is {problem.gold}."
 
 
 def extract(text: str, problem: Problem) -> str | None:
     """The choice that `text` states as its answer, by letter (`B`, `(B)`, `B.`) or by text; None for none or several.
 
-    The line after the last cue (see `cues.statements`) counts; where it names several, what stands before a reason.
+    Reads the line after the last cue (`cues.statements`); if that names several choices, its part before a reason.
     """
     for statement in cues.statements(text):
         line = _TEXT.sub(r" \1 ", statement.text).strip().partition("\n")[0]
@@ -63,7 +63,7 @@ def extract(text: str, problem: Problem) -> str | None:
 
 
 def same(answer: str, gold: str) -> bool:
-    """Whether both are the same choice; letters case and white space aside."""
+    """Whether both are the same choice, ignoring case and white space."""
     return _fold(answer) == _fold(gold)
 
 
@@ -78,7 +78,7 @@ _NOISE = re.compile(r"\b(?:option|choice|answer|both|either|or|and)\b|[\W_]", re
 
 
 def _choice(line: str, choices: tuple[str, ...]) -> str | None:
-    """The one choice that the line names, or that its words before a reason (`because`, `not`) name."""
+    """The only choice named by the line, or by its part before a reason (`because`, `not`)."""
     named = _named(line, choices)
     if len(named) > 1:
         named = _named(_REASON.split(line, maxsplit=1)[0], choices)
@@ -86,7 +86,7 @@ def _choice(line: str, choices: tuple[str, ...]) -> str | None:
 
 
 def _named(line: str, choices: tuple[str, ...]) -> set[str]:
-    """The texts of the choices that a line names; one that is part of another's text is not named by it."""
+    """The texts of the choices that a line names; naming one does not name another that is part of its text."""
     letters = "ABCDEFGHIJ"[: len(choices)]
     bare = _NOISE.sub("", line)
     if len(bare) == 1 or bare.isupper():

@@ -1,7 +1,7 @@
-r"""Where a text states its final answer: after a cue (`the answer is`, `#### `, `A:`), in a box, between tags.
+r"""Finds where a text states its final answer: after a cue (`the answer is`, `#### `, `A:`), in a box, between tags.
 
-Cues are read in the languages that models answer in. What only talks about an answer (`the answer is correct`, `if the
-answer is 5`, `the answer is not 5`) states none. Linear in the length of the text.
+Cues exist in the languages that models answer in. A remark about an answer (`the answer is correct`, `if the answer is
+5`, `the answer is not 5`) states none. Linear in the length of the text.
 """
 
 import re
@@ -10,24 +10,23 @@ from typing import NamedTuple
 
 from lema_jax.tasks import presentation, thinking
 
-# Bounds that no honest answer meets: characters of any answer, cues of one kind that are looked at.
-_LONGEST_STATED = 2_000
-_MOST_CUES = 50
+_LONGEST_STATED = 2_000  # characters of an answer
+_MOST_CUES = 50  # of one kind that are read
 
 
 class Statement(NamedTuple):
-    """What a text states as its answer."""
+    """An answer that a text states."""
 
-    text: str  # what follows a cue, as far as 2,000 characters on, or what stands in boxes
-    boxes: tuple[str, ...] = ()  # the contents, where it stands in boxes: those of one sentence are one statement
-    remark: bool = False  # it only talks about an answer (`is correct`, `is not 5`), unless the answer is in words
+    text: str  # what follows a cue, up to 2,000 characters, or what the boxes contain
+    boxes: tuple[str, ...] = ()  # their contents; the boxes of one sentence are one statement
+    remark: bool = False  # about an answer (`is correct`, `is not 5`), unless the answer is in words
 
 
 def statements(text: str) -> Iterator[Statement]:
-    """Everything that a whole text states as its answer, the last statement first, as `presentation.document` has it.
+    """All statements of an answer in a reasoning path, the last one first, normalised by `presentation.document`.
 
-    What stands after the beginning of another question (`Q:`, `Question:`, `User:` or `### Instruction:` in a paragraph
-    of its own, a user's turn in a chat template) is not looked at.
+    Ignores everything from the start of another question: a paragraph with `Q:`, `Question:`, `User:` or `###
+    Instruction:`, or a user's turn in a chat template.
     """
     text = thinking.spoken(text).text
     asks = "user" in text or _ASKS.search(text)
@@ -45,7 +44,7 @@ def statements(text: str) -> Iterator[Statement]:
 
 
 def last_boxes(text: str) -> list[str]:
-    r"""The content of the last box of a text, with those that stand in one sentence with it, as they are written."""
+    r"""The contents of the last box of a text and of the other boxes in its sentence, verbatim."""
     groups = _sentences_of_boxes(text)
     return [box.content for box in groups[-1]] if groups else []
 
@@ -69,7 +68,7 @@ class _Box(NamedTuple):
 
 
 def _sentences_of_boxes(text: str) -> list[list[_Box]]:
-    """The last boxes, those together that a sentence lists (`$\\boxed{3}$ and $\\boxed{5}$`)."""
+    """The last boxes, grouped if a sentence lists several (`$\\boxed{3}$ and $\\boxed{5}$`)."""
     groups: list[list[_Box]] = []
     if "box" not in text:
         return groups
@@ -87,14 +86,14 @@ def _sentences_of_boxes(text: str) -> list[list[_Box]]:
 
 
 def _listed(between: str) -> bool:
-    """Whether this text between two boxes makes them a list, and not steps of a deduction."""
+    """Whether the text between two boxes makes them a list, rather than steps of a deduction."""
     return len(between) <= 150 and bool(_AND.search(between)) and not _DEDUCED.search(between)
 
 
 def _argument(text: str, start: int) -> tuple[str, int]:
-    """The content of the braces that open at `start`, white space before them allowed, and where it ends.
+    """The content of the braces that open at `start` or after white space, and where it ends.
 
-    Without an opening brace the first word; without a closing one, the rest of the text, to 2,000 characters.
+    Without an opening brace: the first word. Without a closing one: the rest of the text, up to 2,000 characters.
     """
     word = _WORD.match(text, start)
     assert word is not None
@@ -111,8 +110,10 @@ def _argument(text: str, start: int) -> tuple[str, int]:
 
 # --- cues -------------------------------------------------------------------------------------------------------------
 
-_ASKS = re.compile(r"\n[^\S\n]*+(?:Q|Question|Problem|User|Human|#+\s*+Instruction)\s*+:")  # whatever stands before
-# It begins where white space begins, and takes it whole: a model may write nothing but line breaks.
+_ASKS = re.compile(
+    r"\n[^\S\n]*+(?:Q|Question|Problem|User|Human|#+\s*+Instruction)\s*+:"
+)  # a fast superset of _NEXT_QUESTION
+# Matches from the start of white space, possessively: linear even for a text of line breaks alone.
 _NEXT_QUESTION = re.compile(
     r"(?<!\s)(?=[^\S\n]*+\n[^\S\n]*+\n)\s*+(?:Q|Question|Problem|User|Human|#+\s*+Instruction)\s*+:"
     r"|(?<=\S)\s*+(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)\s*+user"
@@ -122,10 +123,10 @@ _NEXT_QUESTION = re.compile(
 class _Cue(NamedTuple):
     """A kind of cue."""
 
-    words: Sequence[str]  # one of which it contains, in lower case: no text without is searched
+    words: Sequence[str]  # lower case; a text without any of them is not searched
     pattern: re.Pattern[str]
-    read: Callable[[re.Match[str], str, str], str]  # of the cue, what stands before and what follows: the statement
-    weak: bool = False  # it yields to every other cue, wherever that stands
+    read: Callable[[re.Match[str], str, str], str]  # (the cue, text before, text after) -> statement
+    weak: bool = False  # ranks below every other cue, at any place
 
 
 _NOUN = r"(?:answers?|(?:final|end)\ (?:result|value|solution)|(?:correct|best|right)\ (?:option|choice))"
@@ -162,7 +163,7 @@ _JSON = re.compile(r"\s*(?:\"([^\"\n]*)\"|((?:[^,}\n]|,(?=\d{3}(?!\d)))*))")
 
 
 def _said(cue: re.Match[str], before: str, after: str) -> str:
-    """`the answer is …`, `Answer: …`, `"answer": …`, or a line `Answer` alone; not what only talks about an answer."""
+    """`the answer is …`, `Answer: …`, `"answer": …`, or a line `Answer` alone; empty for a remark about an answer."""
     if cue["between"] == '"' and (value := _JSON.match(after)):
         return value[1] or value[2] or ""
     if _HYPOTHETICAL.search(before) or _NEGATED.search(cue["between"] or ""):
@@ -206,7 +207,7 @@ _HEADING = re.compile(r"\s*(?:step|part|case|method|approach|phase|section|stage
 
 
 def _marked(cue: re.Match[str], before: str, after: str) -> str:
-    """`#### 5`, `A: 5`; but `#### Step 2: …` is a heading, and `#### 2. …` after `#### 1. …`."""
+    """`#### 5`, `A: 5`; empty for headings: `#### Step 2: …`, or `#### 2. …` after `#### 1. …`."""
     if "#" in cue.group():
         numbered = _NUMBERED.match(cue.string, cue.start())
         if numbered and int(numbered[1]) == len(_NUMBERED.findall(cue.string, 0, cue.start())) + 1:
@@ -224,7 +225,7 @@ def _tagged(cue: re.Match[str], before: str, after: str) -> str:
     return _END_TAG.split(after, maxsplit=1)[0]
 
 
-# The names of an answer in other languages, and what may link them with it besides a colon.
+# "Answer" in other languages -> what may link it with the answer, besides a colon.
 _SPACED = {
     "antwort|lösung|endergebnis": "ist|lautet|beträgt|wäre|sind|lauten",
     "respuesta|solución final": "es|sería|son",
@@ -259,7 +260,11 @@ _UNSPACED = {
 
 
 def _foreign(names: dict[str, str], word: str) -> _Cue:
-    """A name, then within the sentence a colon or a link, or at once a number; `word`: what the edge of a word bars."""
+    """A cue: a name, then in the same sentence a colon or a link, or immediately a number.
+
+    Args:
+      word: pattern of a letter, which may not precede or follow the name; empty for a script without spaces.
+    """
     name, link = map(presentation.characters, ("|".join(names), "|".join(filter(None, names.values()))))
     start, end = (f"(?<!{word})", f"(?!{word})") if word else ("", "")
     linked = rf"[^.!?\n:=\d]{{0,60}}?(?:[:=—]|{start}(?:{link}){end})+:?"
@@ -269,7 +274,7 @@ def _foreign(names: dict[str, str], word: str) -> _Cue:
 
 
 def _said_abroad(cue: re.Match[str], before: str, after: str) -> str:
-    """`1250` of `1.250`, where the language of the cue separates thousands by points."""
+    """`1.250` as `1250` if the language of the cue groups thousands by points."""
     if _OF_POINTS.match(cue.group()):
         return _THOUSANDS.sub(lambda number: number.group().replace(".", ""), after)
     return after
@@ -294,7 +299,7 @@ _ASCII_WORDS = [[word for word in cue.words if word.isascii()] for cue in _CUES]
 
 
 def _cued(text: str) -> Iterator[tuple[int, Statement]]:
-    """Each cue that a statement follows, in any order: its rank, by its place, and the statement."""
+    """The rank (by place) and the statement of each cue that has one, in any order."""
     lower = text.lower()
     for cue, ascii_words in zip(_CUES, _ASCII_WORDS):
         words = ascii_words if lower.isascii() else cue.words

@@ -1,4 +1,4 @@
-r"""Equations and inequalities: what their sides are called, and when two have the same solutions."""
+r"""Equations and inequalities: the names on their sides, and whether two have the same solutions."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -6,7 +6,7 @@ from fractions import Fraction
 from lema_jax.tasks import latex, reals, tokens, values
 from lema_jax.tasks.latex import Node
 
-_TURNED = {"<": ">", "\\le": "\\ge"}
+_FLIPPED = {"<": ">", "\\le": "\\ge"}
 
 
 def is_name(side: Sequence[str]) -> bool:
@@ -23,8 +23,8 @@ def is_name(side: Sequence[str]) -> bool:
 
 
 def is_label(left: Sequence[str], right: Sequence[str]) -> bool:
-    r"""Whether a left side only says what the right side is: a name, arithmetic (`\frac{28}{4} = 7`), a function at a
-    place (`f(2)`, `\sin x`, `P(A)`), points and figures (`AB`, `\angle ABC`), words; not `x + y`, nor `2x`."""
+    r"""Whether a left side only labels the right side: a name, arithmetic (`\frac{28}{4} = 7`), a function's value
+    (`f(2)`, `\sin x`, `P(A)`), points and figures (`AB`, `\angle ABC`), words; not `x + y`, nor `2x`."""
     node, value = latex.read(tuple(left)), latex.read(tuple(right))
     if node is None or kind_of_label(left):
         return True
@@ -32,7 +32,7 @@ def is_label(left: Sequence[str], right: Sequence[str]) -> bool:
 
 
 def kind_of_label(left: Sequence[str]) -> str:
-    """Whether a left side is a "letter", the names of "points", or a "function"; else nothing."""
+    """ "letter", "points" (their names) or "function", if a left side is one; else empty."""
     node = latex.read(tuple(left))
     if node is None:
         return ""
@@ -47,10 +47,10 @@ def kind_of_label(left: Sequence[str]) -> str:
 
 
 def same_equations(these: Sequence[Sequence[str]], those: Sequence[Sequence[str]]) -> bool | None:
-    """Whether two equations, given by their sides, have the same solutions; None when a side is no expression.
+    """Whether two equations, given by their sides, have the same solutions; None if a side is not an expression.
 
-    Their differences are constant multiples of each other; or either gives one variable by the others and satisfies the
-    other equation, which is linear in that variable.
+    They do if their differences are constant multiples of each other, or if one solves for a variable and satisfies the
+    other, which is linear in that variable.
     """
     sides = [latex.read(tuple(side)) for side in (*these, *those)]
     if any(side is None for side in sides):
@@ -82,14 +82,14 @@ def _satisfied(name: Node, value: Node, equation: Node) -> bool:
 
 
 def _with(node: Node, name: Node, value: Node) -> Node:
-    """The tree with another in the place of a variable."""
+    """The tree with `value` substituted for a variable."""
     if node == name:
         return value
     return tuple(_with(part, name, value) if isinstance(part, tuple) else part for part in node)
 
 
 def same_inequalities(one: Sequence[str], other: Sequence[str]) -> bool | None:
-    """Whether two inequalities are a positive multiple of each other; None when that cannot be told."""
+    """Whether two inequalities are positive multiples of each other; None if that is undecidable."""
     these, those = reals.relations(one), reals.relations(other)
     if these is None or those is None:
         return None
@@ -100,7 +100,7 @@ def same_inequalities(one: Sequence[str], other: Sequence[str]) -> bool | None:
 
 def _same_pair(one: tuple[Node, str, Node], other: tuple[Node, str, Node]) -> bool:
     (left, sign), (right, other_sign) = (
-        (("-", pair[2], pair[0]), _TURNED[pair[1]]) if pair[1] in _TURNED else (("-", pair[0], pair[2]), pair[1])
+        (("-", pair[2], pair[0]), _FLIPPED[pair[1]]) if pair[1] in _FLIPPED else (("-", pair[0], pair[2]), pair[1])
         for pair in (one, other)
     )
     if sign != other_sign or not values.proportional(left, right):

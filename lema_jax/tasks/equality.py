@@ -1,4 +1,4 @@
-r"""When two forms of an answer are equal."""
+r"""Equality of two mathematical answers, by their forms."""
 
 import dataclasses
 import itertools
@@ -15,10 +15,10 @@ _COMMON = frozenset(("\\frac", "\\sqrt", "\\pi", "\\degree", "\\infty", "\\cdots
 
 
 def same(answer: str, gold: str) -> bool | None:
-    """Whether two answers in plain presentation are equal; None when neither equality nor difference can be told here.
+    """Whether two answers in plain presentation are equal; None if undecidable here.
 
-    It is symmetric but for what an answer may say beyond the gold: `x^2 + y^2 = 4` answers 4, but 4 is no circle.
-    What would take too much work is different: nobody else could tell either.
+    Symmetric, except for what an answer may add to the gold: `x^2 + y^2 = 4` answers 4, but 4 does not answer a circle.
+    A comparison that exceeds its bounds is False: computer algebra would not do better.
     """
     evaluator.allow()
     try:
@@ -47,26 +47,26 @@ def _all(verdicts: Sequence[bool | None]) -> bool | None:
 
 
 def _each(these: Sequence[Form], those: Sequence[Form]) -> bool | None:
-    """Whether as many stand on either side, and each is the one in its place."""
+    """Whether both have the same length and are equal element by element."""
     return _all([_same(*pair) for pair in zip(these, those)]) if len(these) == len(those) else False
 
 
 def _same_texts(one: Form, other: Form) -> bool:
-    """Word by word; `odd` may have been read as a product of variables."""
+    """Word by word; `odd` may be tokenised as a product of variables."""
     if one.kind == other.kind:
         return one.text == other.text != ""
     return words.plain(one.tokens).replace(" ", "") == words.plain(other.tokens).replace(" ", "") != ""
 
 
-# --- expressions and what has their values ----------------------------------------------------------------------------
+# --- expressions, quantities, ratios, residues ------------------------------------------------------------------------
 
 
 def _same_expressions(one: Form, other: Form) -> bool | None:
-    """By value; 25% is 25 as well as a quarter, and 60° is 60 as well as a third of π."""
+    """By value; 25% equals both 25 and a quarter, 60° both 60 and a third of π."""
     left, right = _node(one), _node(other)
     if left is None or right is None:
         if "\\cdots" in (*one.tokens, *other.tokens):
-            return False  # what the dots stand for nobody works out
+            return False  # the dots have no value
         if (verdict := _same_figures(one, other)) is not None:
             return verdict
         return None if all(_node(form) is not None or _is_for_algebra(form) for form in (one, other)) else False
@@ -87,7 +87,7 @@ def _same_expressions(one: Form, other: Form) -> bool | None:
 
 
 def _same_figures(one: Form, other: Form) -> bool | None:
-    r"""`\angle ABC` is `\angle CBA`, and a triangle has no first corner; None where not both are such a figure."""
+    r"""`\angle ABC` equals `\angle CBA`, and triangles ignore the order of corners; None unless both are figures."""
     names = ["".join(form.tokens[1:]).lstrip(tokens.WORD) for form in (one, other)]
     if (
         one.tokens[0] != other.tokens[0]
@@ -105,7 +105,7 @@ def _node(form: Form) -> Node | None:
 
 
 def _same_without_letters(answer: Form, gold: Form) -> bool | None:
-    """A letter behind an answer's number is a unit where the gold is a number without it: `5 m`."""
+    """A letter after an answer's number is a unit if the gold is a number without it: `5 m`."""
     bare = units.without_letter(answer.tokens)
     quantity, number = latex.read(tuple(bare or ())), _node(gold)
     if quantity is None or number is None or latex.variables(quantity) or latex.variables(number):
@@ -123,7 +123,7 @@ def _same_quantities(one: Form, other: Form) -> bool | None:
 
 
 def _same_ratios(one: Form, other: Form) -> bool | None:
-    """2:4:6 is 1:2:3, and 3:4 is three quarters; two times of day are equal in both parts."""
+    """2:4:6 equals 1:2:3, and 3:4 three quarters; two times of day are compared as times."""
     if {one.kind, other.kind} == {"ratio", "time"}:
         time, ratio = (one, other) if one.kind == "time" else (other, one)
         return words.same_time(time.text, "".join(ratio.tokens))
@@ -146,7 +146,7 @@ def _same_ratios(one: Form, other: Form) -> bool | None:
 
 
 def _may_be_time(ratio: Form) -> bool:
-    """Whether it may be `20:34`, or `20:34:00`; of two ratios of three parts that stays open."""
+    """Whether it may be a time: `20:34`, or `20:34:00`."""
     hours, *rest = "".join(ratio.tokens).split(":")
     sexagesimal = all(len(part) == 2 and part.isdigit() and int(part) < 60 for part in rest)
     return hours.isdigit() and len(hours) <= 2 and len(rest) in (1, 2) and sexagesimal
@@ -165,7 +165,7 @@ def _same_residues(one: Form, other: Form) -> bool | None:
 
 
 def _same_choices(one: Form, other: Form) -> bool | None:
-    r"""`(A) 5` answers A as well as 5."""
+    r"""`(A) 5` equals both A and 5."""
     if one.kind == other.kind:
         return one.text == other.text
     choice, form = (one, other) if one.kind == "choice" else (other, one)
@@ -187,7 +187,7 @@ def _distinct(parts: Sequence[Form]) -> list[Form]:
 
 
 def _same_lists(one: Form, other: Form) -> bool | None:
-    """As sets; but what a gold that is no set repeats counts as often, and three names or more stand in their order."""
+    """As sets; but a gold without braces counts repetitions, and three or more names are ordered."""
     if one.kind != other.kind:
         return _one_of_list(one, other)
     these, those = _distinct(one.parts), _distinct(other.parts)
@@ -214,7 +214,7 @@ def _same_lists(one: Form, other: Form) -> bool | None:
 
 
 def _one_of_list(one: Form, other: Form) -> bool | None:
-    """`x = 3, y = 5` is (3, 5); a list that repeats one answer is that answer."""
+    """`x = 3, y = 5` equals (3, 5); a list that repeats one answer equals that answer."""
     several, form = (one, other) if one.kind == "list" else (other, one)
     if form.kind in ("tuple", "matrix") and (assigned := _assigned(several.parts)):
         return _each(assigned, form.parts)
@@ -225,7 +225,7 @@ def _one_of_list(one: Form, other: Form) -> bool | None:
 
 
 def _assigned(parts: Sequence[Form]) -> list[Form] | None:
-    """The values of variables, each given once: in the order of their names where these are x, y, z, else as given."""
+    """The values of variables, each given once; in the order x, y, z if these are their names, else as given."""
     if not all(part.kind == "equation" and curves.is_name(part.parts[0].tokens) for part in parts):
         return None
     named = {part.parts[0].tokens: part.parts[1] for part in parts}
@@ -236,7 +236,7 @@ def _assigned(parts: Sequence[Form]) -> list[Form] | None:
 
 
 def _same_tuples(one: Form, other: Form) -> bool | None:
-    r"""Part by part, in the same brackets; a column is the tuple of its coordinates, as is `3\hat{i} + 4\hat{j}`."""
+    r"""Element by element, in the same brackets; a column and `3\hat{i} + 4\hat{j}` are tuples of coordinates."""
     if one.kind == other.kind:
         return one.text == other.text and _each(one.parts, other.parts)
     these, those = _coordinates(one), _coordinates(other)
@@ -262,7 +262,7 @@ def _digit(token: str, axis: str) -> tuple[str, ...]:
 
 
 def _same_sequences(one: Form, other: Form) -> bool | None:
-    """Term by term; an arithmetic progression also by its terms, however many are written."""
+    """Term by term; arithmetic progressions by their definition, however many terms are written."""
     if one.kind != other.kind:
         return False
     progressions = _progression(one.parts), _progression(other.parts)
@@ -272,7 +272,7 @@ def _same_sequences(one: Form, other: Form) -> bool | None:
 
 
 def _progression(parts: Sequence[Form]) -> tuple[Fraction, Fraction, Fraction | None] | None:
-    """First term, difference and last term (None where it does not end) of numbers with `…` for the rest."""
+    """First term, difference and last term (None if infinite) of an arithmetic progression with `…`."""
     at = next(at for at, part in enumerate(parts) if part.tokens == ("\\cdots",))
     nodes = [_node(part) for part in (*parts[:at], *parts[at + 1 :])]
     numbers = [number for node in nodes if node is not None and (number := values.exact(node)) is not None]
@@ -290,7 +290,7 @@ def _progression(parts: Sequence[Form]) -> tuple[Fraction, Fraction, Fraction | 
 
 
 def _same_equations(one: Form, other: Form) -> bool | None:
-    """By what they say of one name; else as curves."""
+    """By their right sides if the left ones are labels; else as curves."""
     if one.kind != other.kind:
         equation, form = (one, other) if one.kind == "equation" else (other, one)
         left, right = equation.parts
@@ -325,7 +325,7 @@ def _is_constant(form: Form) -> bool:
 
 
 def _differ_in_name(one: Form, other: Form) -> bool:
-    """`x = 3` is not `y = 3`, nor `f(2) = 3` `f(3) = 3`; but `f(x) = 2x` is `y = 2x`, and `AB = 5` is `x = 5`."""
+    """`x = 3` differs from `y = 3`, `f(2) = 3` from `f(3) = 3`; `f(x) = 2x` equals `y = 2x`, `AB = 5` `x = 5`."""
     names = [form.parts[0].tokens for form in (one, other)]
     kinds = [curves.kind_of_label(name) for name in names]
     return (
@@ -343,7 +343,7 @@ def _same_sets(one: Form, other: Form) -> bool | None:
         return curves.same_inequalities(one.tokens, other.tokens)
     if "text" in (one.kind, other.kind):
         return False
-    # What stands here may be elements that are no numbers, or nothing that is read.
+    # The elements may be no numbers, or not supported.
     return None if "relation" in (one.kind, other.kind) or any(map(_is_unread, (one, other))) else False
 
 
@@ -352,7 +352,7 @@ def _is_unread(form: Form) -> bool:
 
 
 def _is_for_algebra(form: Form) -> bool:
-    r"""Whether there is a command that a computer algebra system may know (`\int`), and no word: `5+` is a fragment."""
+    r"""Whether a computer algebra system may know one of its commands (`\int`), and it has no words."""
     commands = any(token[0] == "\\" and len(token) > 2 and token not in _COMMON for token in form.tokens)
     return commands and not tokens.has_words(form.tokens)
 
@@ -370,7 +370,7 @@ def _differ_in_variable(one: Form, other: Form) -> bool:
     return bare and len(letters[0]) == len(letters[1]) == 1 and letters[0] != letters[1]
 
 
-# The first kind that either answer is says how the two compare.
+# The first row whose kind either answer has decides how the two compare.
 _RULES: tuple[tuple[str, Callable[[Form, Form], bool | None]], ...] = (
     ("choice", _same_choices),
     ("equation", _same_equations),

@@ -1,6 +1,6 @@
-r"""The value of a tree at a point: exact where it is rational, else one of mpmath's with as many bits as are asked.
+r"""The value of an expression tree at a point: a Fraction if rational, else an mpmath number of the given precision.
 
-Bounded in the size of every number and in the work of a whole verdict (`allow`), so that no text holds the caller up.
+The size of every number and the work of a verdict (`allow`) are bounded, so that no text can hang the caller.
 """
 
 import functools
@@ -22,16 +22,16 @@ Value: TypeAlias = Fraction | Any  # or mpmath's mpf and mpc
 
 POINTS = 6
 _LARGEST = 100_000  # bits of an exact number; of the exponent of an inexact one
-_MOST_WORK = 30_000  # of one verdict: nodes worked out, large numbers counted by the square of their length
+_MOST_WORK = 30_000  # of one verdict, in nodes; large numbers count by the square of their length
 _MOST_TERMS = 2_000  # of a sum or a product
 
 
 class TooLarge(Exception):
-    """A number such as 9^{9^{9}}, which nothing is gained by trying to work out."""
+    """A number too large to compute, such as 9^{9^{9}}."""
 
 
 class Exhausted(Exception):
-    """The work that is allowed for one verdict is done."""
+    """The work budget of a verdict is used up."""
 
 
 class Undefined(Exception):
@@ -42,12 +42,12 @@ _LOCAL = threading.local()
 
 
 def allow() -> None:
-    """Lets this thread begin a verdict: its evaluations may do `_MOST_WORK` together."""
+    """Starts a verdict in this thread: resets its work budget."""
     _LOCAL.work = _MOST_WORK
 
 
 def context() -> MPContext:
-    """This thread's own: the precision is a state of it."""
+    """This thread's mpmath context, which holds the precision."""
     if not hasattr(_LOCAL, "context"):
         _LOCAL.context = MPContext()
     return _LOCAL.context
@@ -55,16 +55,16 @@ def context() -> MPContext:
 
 @functools.lru_cache(maxsize=4_096)
 def _number_of(name: str, point: int) -> Fraction:
-    """What a variable stands for: positive at the first points, of either sign at the others."""
+    """A variable's value at a point: positive at the first two, of either sign at the others."""
     rng = random.Random(f"{name} {point}")
     size = Fraction(rng.randint(20, 300), 97)
     return size if point < 2 or rng.random() < 0.5 else -size
 
 
 class Evaluator:
-    """Works out one tree at one point; says how large the numbers were that it met.
+    """Evaluates one tree at one point, and records how large its intermediate numbers were.
 
-    `given` are the variables whose value is fixed; the others have a value of their own at each point.
+    `given` fixes the values of some variables; the others have a pseudo-random value at each point.
     """
 
     def __init__(self, bits: int, point: int = 0, given: Mapping[str, Fraction] | None = None):
@@ -73,7 +73,7 @@ class Evaluator:
         self.point = point
         self.given = dict(given or {})
         self.in_angle = False
-        self.left_reals = False  # whether an operation on real numbers gave another
+        self.left_reals = False  # whether an operation on real numbers gave a complex one
         self.largest = 0  # bits of the exact numbers
         self.scale = 0  # the binary exponent of the largest inexact number
 
@@ -82,7 +82,7 @@ class Evaluator:
 
         Raises:
           Undefined: it has none.
-          TooLarge: it is beyond what is worked out here.
+          TooLarge: it exceeds the bounds.
         """
         operation = _OPERATIONS.get(node[0])
         if operation is None:
@@ -106,17 +106,17 @@ class Evaluator:
         return found
 
     def spend(self, work: int) -> None:
-        """Counts the work.
+        """Takes work from the verdict's budget.
 
         Raises:
-          Exhausted: the verdict has had its share.
+          Exhausted: the budget is used up.
         """
         _LOCAL.work = getattr(_LOCAL, "work", _MOST_WORK) - work
         if _LOCAL.work < 0:
             raise Exhausted
 
     def inexact(self, node: Node) -> Value:
-        """The value of a node as a number of mpmath's."""
+        """The value of a node as an mpmath number."""
         return self.rounded(self.value(node))
 
     def rounded(self, number: Value) -> Value:
@@ -127,14 +127,14 @@ class Evaluator:
         return found
 
     def both(self, one: Node, other: Node) -> tuple[Value, Value]:
-        """Two values of one kind: both exact, or neither."""
+        """Two values of one type: both exact, or neither."""
         values = self.value(one), self.value(other)
         if all(isinstance(value, Fraction) for value in values):
             return values
         return self.rounded(values[0]), self.rounded(values[1])
 
     def natural(self, node: Node, most: int = _LARGEST) -> int | None:
-        """The value of a node, when it is a natural number."""
+        """The value of a node if it is a natural number."""
         number = self.value(node)
         if not isinstance(number, Fraction) or number.denominator != 1 or number < 0:
             return None
@@ -143,7 +143,7 @@ class Evaluator:
         return int(number)
 
     def from_reals(self, result: Value, *operands: Value) -> Value:
-        """The result; noted when it is no real number though the operands are."""
+        """The result; records if it is complex though the operands are real."""
         if self.ctx.im(result) != 0 and not any(self.ctx.im(self.rounded(operand)) for operand in operands):
             self.left_reals = True
         return result
@@ -209,7 +209,7 @@ def _rooted(of: Evaluator, radicand: Value, degree: int) -> Value:
 
 
 def _exact_root(number: int, degree: int) -> int | None:
-    """The natural number whose power it is, if there is one."""
+    """The natural number of which `number` is the power, if any."""
     if degree == 2:
         root = math.isqrt(number)
     elif number < 2:
@@ -250,7 +250,7 @@ def _floor(of: Evaluator, operand: Node, sign: int = 1) -> Value:
         return Fraction(sign * math.floor(sign * number))
     if of.ctx.im(number):
         raise Undefined
-    near = of.ctx.nint(number)  # a whole number that was rounded is that number
+    near = of.ctx.nint(number)  # rounding may move an integer
     whole = near if abs(number - near) < of.ctx.mpf(2) ** (-of.bits // 2) else sign * of.ctx.floor(sign * number)
     return Fraction(int(whole))
 
@@ -298,7 +298,7 @@ def _series(of: Evaluator, product: bool, name: str, start: Node, stop: Node, bo
 
 
 def _unknown(of: Evaluator, name: str, *arguments: Node) -> Value:
-    """A function that is not known has some value of its own for each value of its arguments."""
+    """An unknown function has a pseudo-random value for each value of its arguments."""
     numbers = [of.value(argument) for argument in arguments]
     if not all(isinstance(number, Fraction) for number in numbers):
         raise Undefined
@@ -306,7 +306,7 @@ def _unknown(of: Evaluator, name: str, *arguments: Node) -> Value:
 
 
 def _elsewhere(of: Evaluator, node: Node) -> Value:
-    """The value at another point, the same wherever the tree is worked out."""
+    """The value at a point that no verdict uses, for constants of proportionality."""
     point, of.point = of.point, POINTS
     found = of.value(node)
     of.point = point
@@ -314,7 +314,7 @@ def _elsewhere(of: Evaluator, node: Node) -> Value:
 
 
 def _degrees(of: Evaluator, operand: Node) -> Value:
-    """Degrees are a number of radians within a trigonometric function alone."""
+    """Degrees convert to radians only inside a trigonometric function."""
     return of.inexact(operand) * of.ctx.pi / 180 if of.in_angle else of.value(operand)
 
 
@@ -327,7 +327,7 @@ def _function(name: str) -> Callable[..., Value]:
         if name not in _OF_ANGLES and name in ("exp", "sinh", "cosh", "tanh") and of.ctx.mag(argument) > 20:
             raise TooLarge
         if name in _OF_ANGLES and of.ctx.mag(argument) > of.bits // 4:
-            raise Undefined  # no digit of its place within a turn is left
+            raise Undefined  # the precision leaves no digit of the angle modulo 2π
         if name in ("ln", "log", "lg"):
             divisor = of.ctx.ln(of.inexact(base)) if base else 1 if name == "ln" else of.ctx.ln(10)
             return of.from_reals(of.ctx.ln(argument) / divisor, argument)

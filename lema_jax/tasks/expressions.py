@@ -1,4 +1,4 @@
-"""The value of arithmetic written in text, such as `2 * (3 + 4.5)`: never evaluated as code, and bounded."""
+"""The value of arithmetic in text, such as `2 * (3 + 4.5)`: parsed, never executed, and bounded in size."""
 
 import ast
 import operator
@@ -22,12 +22,12 @@ _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.UAdd: operator.pos,
 
 
 def exact(text: str) -> Fraction | None:
-    """The value in exact arithmetic, or None when `text` is no bounded arithmetic of numbers."""
+    """The value in exact arithmetic; None if `text` is not bounded arithmetic on numbers."""
     return _value(text, lambda literal: Fraction(str(literal)))
 
 
 def floating(text: str) -> float | None:
-    """The value by Python's own rules for ints and floats, or None as for `exact`."""
+    """The value by Python's rules for ints and floats; None as for `exact`."""
     return _value(text, lambda literal: literal)
 
 

@@ -1,4 +1,4 @@
-r"""What an answer of mathematics is: an expression, a list, a tuple, a matrix, an equation, a set, a text."""
+r"""The form of a mathematical answer: an expression, a list, a tuple, a matrix, an equation, a set, a text."""
 
 import dataclasses
 import functools
@@ -11,26 +11,26 @@ from lema_jax.tasks import curves, latex, matrices, reals, tokens, units, words
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """An answer, taken apart. `kind` says what the parts are and how they compare."""
+    """A parsed answer. `kind` says what the parts are and how they compare."""
 
     kind: str  # choice, equation, expression, list, matrix, numeral, ratio, relation, residue, sequence, set, …
     tokens: tuple[str, ...]
     parts: tuple["Form", ...] = ()
-    text: str = ""  # of a text, a time, a choice, a numeral; the brackets of a tuple; the shape of a matrix
+    text: str = ""  # of a text, time, choice or numeral; the brackets of a tuple; the row lengths of a matrix
     unit: units.Unit | None = None
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 _MOST_PARTS = 50  # of a list
-_DEEPEST = 40  # brackets in brackets
+_DEEPEST = 40  # nested brackets
 _MOST_SIGNS = 3  # ± in one answer
 _AROUND = frozenset((".", ",", ";", ":", "?", "\\sim", "\\approx"))
 
 
 @functools.lru_cache(maxsize=1_024)
 def read(text: str) -> Form:
-    """The form of an answer. What is too long or too deep to be an answer is compared letter by letter."""
+    """The form of an answer. Text that is too long or too deeply nested is compared verbatim."""
     if len(text) <= tokens.LONGEST and tokens.depth(expression := tokens.read(text)) <= _DEEPEST:
         return _read(expression)
     return Form("text", (text,), text=text)
@@ -160,7 +160,7 @@ def _braces(expression: tuple[str, ...]) -> Form | None:
 
 
 def _list(expression: tuple[str, ...], parts: Sequence[Sequence[str]]) -> Form:
-    """Order-free; one inside another is opened, and one of a single part is that part."""
+    """An unordered list; flattens nested lists, and unwraps a single part."""
     if len(parts) > _MOST_PARTS:
         return Form("text", expression, text=" ".join(expression))
     forms = [one for form in map(_read, parts) for one in (form.parts if form.kind == "list" else (form,))]
@@ -168,7 +168,7 @@ def _list(expression: tuple[str, ...], parts: Sequence[Sequence[str]]) -> Form:
 
 
 def _signs(expression: tuple[str, ...]) -> Form | None:
-    r"""`\pm 1 \pm \sqrt{2}` is four numbers; where a `\mp` stands too, the signs go together."""
+    r"""`\pm 1 \pm \sqrt{2}` is four numbers; with a `\mp` the signs are coupled."""
     count = expression.count("\\pm") + expression.count("\\mp")
     if not count or count > _MOST_SIGNS:
         return None
@@ -176,10 +176,10 @@ def _signs(expression: tuple[str, ...]) -> Form | None:
     variants = []
     for signs in itertools.product("+-", repeat=1 if together else count):
         chosen = itertools.cycle(signs) if together else iter(signs)
-        turned = {"+": "-", "-": "+"}
+        opposite = {"+": "-", "-": "+"}
         variants.append(
             tuple(
-                next(chosen) if token == "\\pm" else turned[next(chosen)] if token == "\\mp" else token
+                next(chosen) if token == "\\pm" else opposite[next(chosen)] if token == "\\mp" else token
                 for token in expression
             )
         )
@@ -187,7 +187,7 @@ def _signs(expression: tuple[str, ...]) -> Form | None:
 
 
 def _equation(expression: tuple[str, ...]) -> Form | None:
-    r"""`left = right`, of a chain its ends; what an approximation follows is itself (`\sqrt{2} \approx 1.41`)."""
+    r"""`left = right`, or the ends of a chain; an approximation is dropped (`\sqrt{2} \approx 1.41` is `\sqrt{2}`)."""
     exact, *approximations = tokens.split(expression, "\\approx")
     if approximations and not curves.is_name(exact):
         return _read(exact)

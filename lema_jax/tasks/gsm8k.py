@@ -29,7 +29,7 @@ def load(split: str, data_dir: Path | None = None) -> list[Problem]:
     """The problems of a split in the publisher's order; `meta` has the number of steps of the gold rationale.
 
     Raises:
-      UserError: no such split; no such file; a file that is not the publisher's, with the line that is wrong.
+      UserError: no such split or file; the file is not the publisher's (names the line).
     """
     if split not in _SOURCES:
         raise UserError(f"the task gsm8k has no split {split!r}; there are: {', '.join(SPLITS)}")
@@ -40,7 +40,7 @@ def load(split: str, data_dir: Path | None = None) -> list[Problem]:
 
 
 def download(data_dir: Path) -> None:
-    """Fetches the publisher's files into `data_dir`/gsm8k, where they are not there yet.
+    """Downloads the publisher's files into `data_dir`/gsm8k unless they exist.
 
     Raises:
       UserError: no network, or a file whose sha256 is not the publisher's.

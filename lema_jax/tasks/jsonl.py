@@ -1,8 +1,8 @@
-"""A task of one's own: a jsonl file with `question` and `gold` a line, named `jsonl:PATH`.
+"""A user's own task, `jsonl:PATH`: a jsonl file with `question` and `gold` on each line.
 
-Optional: `choices` (then gold is the text of one of them), `rationale` (one step a line), `id`, and `split` (a row that
-names none belongs to every split). A row with choices is read and graded as CommonsenseQA is, one whose gold is a
-number as GSM8K, any other as MATH.
+Optional keys: `choices` (gold is the text of one of them), `rationale` (one step a line), `id`, `split` (a row without
+one belongs to every split). A row with choices is graded like CommonsenseQA, a numeric gold like GSM8K, any other like
+MATH.
 """
 
 import re
@@ -20,7 +20,7 @@ _KEYS = {"question", "gold", "choices", "rationale", "id", "split"}
 
 
 class JsonlTask:
-    """The task of one file; see `tasks.Task` for what its functions do."""
+    """The task of one file; `tasks.Task` documents its functions."""
 
     SPLITS: Sequence[str] = ("train", "dev", "test")  # unless rows name others
 
@@ -28,11 +28,11 @@ class JsonlTask:
         self._path = path
 
     def load(self, split: str, data_dir: Path | None = None) -> list[Problem]:
-        """The problems of the file that are of this split; `data_dir` is not looked at.
+        """The file's problems of this split; `data_dir` is ignored.
 
         Raises:
           UserError: no such file; no row of the split; with file and line: no question or gold, an unknown key, a gold
-            that is none of the choices, an id that stands twice.
+            that is not one of the choices, a duplicate id.
         """
         if not self._path.is_file():
             raise UserError(f"--task=jsonl:{self._path}: there is no such file")

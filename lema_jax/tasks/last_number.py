@@ -1,4 +1,4 @@
-"""An attempt that states no answer, graded by the only number of its last sentence, where a user asks for that."""
+"""Optional grading of an attempt that states no answer, by the only number in its last sentence."""
 
 from lema_jax import tasks
 from lema_jax.records import Attempt, Verdict
@@ -12,11 +12,11 @@ HELP = (
 
 
 def graded(attempt: Attempt) -> Attempt:
-    """The attempt with that number as its answer, noted in `sampling`; the same one where there is nothing to read."""
+    """The attempt with that number as its answer, recorded in `sampling`; unchanged if there is no such number."""
     if attempt.verdict is not Verdict.UNPARSED or prompts.family(attempt.problem) != "gsm8k":
         return attempt
     said = thinking.spoken(attempt.text)
-    answer = answers.last_number(said.text) if said.whole else None
+    answer = answers.last_number(said.text) if said.finished else None
     if answer is None:
         return attempt
     right = tasks.get(attempt.problem.task).same(answer, attempt.problem.gold)

@@ -1,8 +1,8 @@
-r"""The tree of a mathematical expression in LaTeX, as `values` works it out.
+r"""The expression tree of a LaTeX formula, which `values` evaluates.
 
 A node is a tuple: its operation, then its operands, which are nodes, numbers or names:
 `("number", Fraction)`, `("variable", name)`, `("constant", "pi")`, `("+", a, b)`, `("^", base, exponent)`, …
-What is not read (words, relations, functions not known here) has no tree.
+What is not supported (words, relations, unknown functions) has no tree.
 """
 
 import functools
@@ -26,7 +26,7 @@ _UNKNOWN_FUNCTIONS = frozenset("fghFGH")
 
 @functools.lru_cache(maxsize=4_096)
 def read(expression: tuple[str, ...]) -> Node | None:
-    """The tree of the expression that the tokens are; None when they are none."""
+    """The expression tree of the tokens; None if they are no expression."""
     try:
         return _Reader(expression).whole()
     except (_Unread, ArithmeticError, ValueError, RecursionError):
@@ -35,7 +35,7 @@ def read(expression: tuple[str, ...]) -> Node | None:
 
 @functools.lru_cache(maxsize=4_096)
 def variables(node: Node) -> frozenset[str]:
-    """The names of the variables of a tree, without those that a sum or a product binds."""
+    """The names of a tree's free variables (a sum or a product binds its index)."""
     if node[0] == "variable":
         return frozenset((node[1],))
     if node[0] in ("sum", "product"):
@@ -51,7 +51,7 @@ def bounds(node: Node) -> frozenset[str]:
 
 
 def holds(node: Node, wanted: Node) -> bool:
-    """Whether `wanted` is a part of the tree; or, where it is an operation alone, any node of that operation."""
+    """Whether the tree contains `wanted`; or, if that is an operation alone, any node of that operation."""
     return (
         node == wanted
         or (len(wanted) == 1 and node[0] == wanted[0])
@@ -60,11 +60,11 @@ def holds(node: Node, wanted: Node) -> bool:
 
 
 class _Unread(Exception):
-    """Something that is no expression, or none that is read here."""
+    """The tokens are no expression, or not supported."""
 
 
 class _Reader:
-    """Recursive descent. `bars` counts the absolute values that are open."""
+    """Recursive descent. `bars` counts the open absolute values."""
 
     def __init__(self, expression: Sequence[str]):
         self.tokens = list(expression)
@@ -131,13 +131,13 @@ class _Reader:
         return ("^", node, self.exponent()) if self.peek() == "^" and self.take() else node
 
     def argument(self) -> Node:
-        """What `^` or a command applies to: a group, or one token with its sign."""
+        """The argument of `^` or of a command: a group, or one token with its sign."""
         if self.peek() == "{":
             return self.group("{")
         return ("negative", self.argument()) if self.peek() == "-" and self.take() else self.atom()
 
     def digit_or_group(self) -> Node:
-        r"""As TeX reads it: of a bare number the first digit alone, so that `\frac12` is a half."""
+        r"""An argument as in TeX: of a bare number the first digit only, so that `\frac12` is a half."""
         token = self.peek()
         if token.isdigit() and len(token) > 1:
             self.tokens[self.at : self.at + 1] = [token[0], token[1:]]
@@ -152,7 +152,7 @@ class _Reader:
         return node
 
     def list(self) -> Iterator[Node]:
-        """What stands between brackets and commas."""
+        """Expressions in brackets, separated by commas."""
         closing = tokens.OPENING[self.take("(", "{", "\\{")]
         yield self.sum()
         while self.peek() == ",":
@@ -202,7 +202,7 @@ class _Reader:
         return ("number", whole if part is None else whole + part)
 
     def proper_fraction(self) -> Fraction | None:
-        r"""The rest of a mixed number, `\frac{1}{2}` or `1/2`, when it stands here; `2\frac{3}{2}` is a product."""
+        r"""The fraction of a mixed number, `\frac{1}{2}` or `1/2`, if one is next; `2\frac{3}{2}` is a product."""
         start = self.at
         if self.peek() == "\\frac":
             top, bottom = self.atom()[1:]
@@ -255,7 +255,7 @@ class _Reader:
         if stop is None:
             self.take("^")
             stop = self.argument()
-        # An index i is no imaginary unit.
+        # An index i is not the imaginary unit.
         body = _Reader(["j_" if token == index == "i" else token for token in self.tokens[self.at :]])
         node = body.product()
         self.at += body.at
@@ -271,7 +271,7 @@ class _Reader:
                 base = self.base()
         if self.peek() in ("(", "{", "["):
             value = self.power() if self.brackets_are_raised() else self.argument()
-        else:  # `\sin 2x` reaches to the next sign
+        else:  # `\sin 2x` extends to the next sign
             value = self.factor() if self.peek() == "-" else self.power()
             while (token := self.peek()) and (
                 _is_number(token) or tokens.is_letter(token) or token in ("\\pi", "\\frac", "e", "i")
@@ -285,11 +285,11 @@ class _Reader:
         return node if exponent is None else ("^", node, exponent)
 
     def base(self) -> Node:
-        r"""`\log_28` is that of 8, `\log_12 144` that of 144."""
+        r"""The base of a logarithm: of `\log_28` it is 2, of `\log_12 144` it is 12."""
         return self.digit_or_group() if self.at + 1 == len(self.tokens) else self.argument()
 
     def brackets_are_raised(self) -> bool:
-        r"""`\sin (x)^\circ` is the sine of degrees; `\sin(x)^2` the square of a sine."""
+        r"""Whether a power applies to the brackets: `\sin (x)^\circ` is the sine of degrees; `\sin(x)^2` a square."""
         end = tokens.end_of_group(self.tokens, self.at)
         return self.tokens[end : end + 1] == ["\\degree"]
 

@@ -1,9 +1,10 @@
 r"""MATH (Hendrycks et al. 2021): 7,500 training and 5,000 test problems of competitions, MIT licence; and MATH-500.
 
-Read from the publisher's folders (`MATH/train/algebra/0.json`, …) or from one line a problem (`math/train.jsonl`, the
-same objects with their path as `unique_id`): `{"problem": …, "level": "Level 5", "type": "Algebra", "solution": "…"}`.
-The gold answer is the content of the solution's last box, or of the last boxes that one sentence lists; where any one
-of them will do, it is `\text{either } A \text{ or } B`.
+Read from the publisher's folders (`MATH/train/algebra/0.json`, …) or from a file with one line per problem
+(`math/train.jsonl`, with the path as `unique_id`):
+`{"problem": "…", "level": "Level 5", "type": "Algebra", "solution": "…"}`.
+The gold answer is the content of the solution's last box, or of the last boxes listed in one sentence; if any one of
+them is acceptable, it is `\text{either } A \text{ or } B`.
 """
 
 import functools
@@ -31,17 +32,17 @@ _SOURCES = {
 }
 SPLITS = tuple(_SOURCES)
 _EITHER, _OR = "\\text{either }", " \\text{ or } "
-_LONGEST = 10_000  # characters that are looked at; an answer is far shorter
+_LONGEST = 10_000  # characters of an answer that are read
 _KEYS = ("problem", "level", "solution")
 
 
 def load(split: str, data_dir: Path | None = None) -> list[Problem]:
-    """The problems of a split, but for those without gold (two of `train` have an empty box), which are logged.
+    """The problems of a split. Those without gold (two of `train` have an empty box) are logged and skipped.
 
     `meta` has subject, level (1 to 5; two of `train` have none) and the publisher's path.
 
     Raises:
-      UserError: no such split; no such file; a file that is not the publisher's, with the line that is wrong.
+      UserError: no such split or file; the file is not the publisher's (names the line).
     """
     if split not in _SOURCES:
         raise UserError(f"the task math has no split {split!r}; there are: {', '.join(SPLITS)}")
@@ -51,7 +52,7 @@ def load(split: str, data_dir: Path | None = None) -> list[Problem]:
     sources.check(source, path, problems)
     without = [problem.meta["path"] for problem in problems if not problem.gold]
     if without:
-        logging.warning("%s: left out, for their box is empty: %s", path, ", ".join(without))
+        logging.warning("%s: skipped problems whose box is empty: %s", path, ", ".join(without))
     return [problem for problem in problems if problem.gold]
 
 
@@ -61,25 +62,25 @@ def completion(problem: Problem) -> str:
 
 
 def extract(text: str, problem: Problem) -> str | None:
-    r"""What `text` states as its answer, as LaTeX; None when it states nothing.
+    r"""The answer that `text` states, as LaTeX; None if it states none.
 
-    The content of the last box that has any. Without a box, what follows the last other cue (`cues.statements`): the
-    formulas between dollar signs (or `\(`, `\[`) in the rest of the sentence, or that rest itself where it has none.
+    The content of the last box that is not empty. Without a box, what follows the last other cue (`cues.statements`):
+    the formulas between dollar signs (or `\(`, `\[`) in the rest of the sentence, or that rest if it has none.
     """
-    without = None  # of what follows a cue in words alone
+    in_words = None  # an answer without digits or formulas: the second choice
     for statement in cues.statements(text):
         answer = statement.text.strip() if statement.boxes else _statement(statement.text)
-        if answer and not statement.boxes and not _MATTER.search(answer):
-            without = without or answer
+        if answer and not statement.boxes and not _CONTENT.search(answer):
+            in_words = in_words or answer
         elif answer and not statement.remark:
             return answer
-    return without or _alone(text)
+    return in_words or _alone(text)
 
 
 def same(answer: str, gold: str) -> bool:
-    r"""Whether both are the same mathematically: by their forms, and where these do not tell, by computer algebra.
+    r"""Whether both are mathematically equal: by their forms, and if these cannot decide, by computer algebra.
 
-    To a gold `\text{either } A \text{ or } B` any one of them is the same, and the list of all.
+    A gold `\text{either } A \text{ or } B` equals any one of its alternatives, and the list of all.
     """
     if gold.startswith(_EITHER):
         alternatives = gold.removeprefix(_EITHER).split(_OR)
@@ -97,7 +98,7 @@ def _plain(answer: str) -> str:
 
 
 def official_grader(text: str, problem: Problem) -> bool:
-    """The authors' verdict: MATH's string normal forms are equal; their gold answer is the last box alone."""
+    """The authors' verdict: MATH's string normal forms are equal; their gold is the last box only."""
     answer = authors.latex(text)
     gold = next(reversed(cues.last_boxes(problem.rationale)), problem.gold)
     return answer is not None and answer == authors.normal_gold(gold)
@@ -107,7 +108,7 @@ _DISPLAYED = re.compile(r"[\s:\w]{0,40}\\\[(.*?)\\\]", re.DOTALL)
 _FORMULAS = re.compile(r"\$.*\$|\\\(.*\\\)")
 _EQUAL_TO = re.compile(r"\s*=\s*[-+\d(\\][^\s]*")  # behind the formula: `$x$ = 34`
 _END = re.compile(r"\.(?=\s|$)|(?<=[a-z])[!?](?=\s|$)|\n|,?\s(?:because|since|which|where|(?:and\s)?not|rather than)\b")
-_MATTER = re.compile(r"[\d$\\]")  # a statement in words alone yields to any other
+_CONTENT = re.compile(r"[\d$\\]")  # a statement without any yields to every other
 _VALUE = re.compile(r"[^\d\n]*?\b(?:is|are|equals)\s+(?=[-+$\\(\[\d])")
 _PROSE = re.compile(
     rf"(?:{'|'.join(number_words.SMALL)})\b"
@@ -117,9 +118,9 @@ _PROSE = re.compile(
 
 
 def _statement(after: str) -> str:
-    """What stands after a cue: a displayed formula; else the formulas of the sentence, or all of it if it has none.
+    """The answer after a cue: a displayed formula, else the formulas of the sentence, else the sentence.
 
-    Of `the largest $n$ is 34` the 34, and of a sentence in words its number.
+    `the largest $n$ is 34` gives 34, and a sentence in words its number.
     """
     if displayed := _DISPLAYED.match(after):
         return displayed[1].strip()
@@ -135,7 +136,7 @@ def _statement(after: str) -> str:
 
 
 def _outside(before: str) -> bool:
-    """Whether no formula and no brace is open after this text."""
+    """Whether every formula and brace of this text is closed."""
     return before.count("$") % 2 == 0 and before.count("{") <= before.count("}")
 
 
@@ -144,7 +145,7 @@ _SENTENCE = re.compile(r"(?<![\\{a-zA-Z])[a-zA-Z]{3,}\b[^{]")
 
 
 def _alone(text: str) -> str | None:
-    """The text itself where it is one formula or number without a word around it."""
+    """The text itself if it is one formula or number without words around it."""
     text = presentation.document(thinking.spoken(text).text).strip()
     return text.rstrip(".") if _LONE.fullmatch(text) and not _SENTENCE.search(text) else None
 
@@ -152,7 +153,7 @@ def _alone(text: str) -> str | None:
 def _rows(
     split: str, source: sources.Source, data_dir: Path | None
 ) -> tuple[Path, Iterable[tuple[str, dict[str, Any]]]]:
-    """Where the problems lie, and each with its place."""
+    """The path of the problems, and each problem with its place."""
     folder = sources.folder(source, data_dir)
     for parent in (folder / "MATH" / split, folder / "math" / split, folder / split):
         if parent.is_dir():
@@ -167,15 +168,15 @@ def _of_file(split: str, file: Path) -> dict[str, Any]:
     return row | {"unique_id": f"{split}/{file.parent.name}/{file.name}"}
 
 
-_ANY_WILL_DO = re.compile(r"\beither\b[^.]{0,40}\b(?:acceptable|accepted|correct)\b", re.IGNORECASE)
+_ALTERNATIVES = re.compile(r"\beither\b[^.]{0,40}\b(?:acceptable|accepted|correct)\b", re.IGNORECASE)
 
 
 def _gold(solution: str) -> str | None:
-    """The content of the last boxes, as a list, or as alternatives: points of which either will do, a numeral with its
-    base and without."""
+    """The content of the last boxes, as a list, or as alternatives (either is acceptable, or a numeral with and without
+    its base)."""
     boxes = cues.last_boxes(solution)
     numerals = {box.partition("_")[0] for box in boxes}
-    if len(boxes) > 1 and (_ANY_WILL_DO.search(solution) or (len(numerals) == 1 and numerals.pop().isdigit())):
+    if len(boxes) > 1 and (_ALTERNATIVES.search(solution) or (len(numerals) == 1 and numerals.pop().isdigit())):
         return _EITHER + _OR.join(boxes)
     return ", ".join(boxes) if boxes else None
 

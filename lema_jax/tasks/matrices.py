@@ -1,14 +1,14 @@
-r"""Matrices and column vectors as answers write them.
+r"""Matrices and column vectors in answers.
 
-`pmatrix`, `bmatrix` and their like, an `array` in brackets, a factor before it, a transpose. A determinant
-(`vmatrix`, or an `array` between bars) is an expression: `determinant` writes it out.
+Reads `pmatrix`, `bmatrix` and the like, an `array` in brackets, a factor before it, a transpose. A determinant
+(`vmatrix`, or an `array` between bars) is an expression: `determinant` expands it.
 """
 
 from collections.abc import Sequence
 
 from lema_jax.tasks import tokens
 
-Rows = list[list[tuple[str, ...]]]
+Cells = list[list[tuple[str, ...]]]  # row by row
 
 _KINDS = tokens.names("matrix pmatrix bmatrix Bmatrix smallmatrix array")
 _ENVIRONMENTS = frozenset(f"\\begin{{{kind}}}" for kind in _KINDS)
@@ -16,8 +16,8 @@ _DETERMINANTS = frozenset(f"\\begin{{{kind}}}" for kind in ("vmatrix", "Vmatrix"
 _LARGEST_DETERMINANT = 4
 
 
-def read(expression: Sequence[str]) -> Rows | None:
-    """The cells of a matrix, or of a sum of multiples of matrices, row by row; None when the tokens are no matrix."""
+def read(expression: Sequence[str]) -> Cells | None:
+    """The cells of a matrix, or of a sum of multiples of matrices, row by row; None if the tokens are no matrix."""
     if _ENVIRONMENTS.isdisjoint(expression):
         return None
     terms: list[Sequence[str]] = []
@@ -41,8 +41,8 @@ def read(expression: Sequence[str]) -> Rows | None:
     ]
 
 
-def _term(expression: Sequence[str]) -> Rows | None:
-    """The cells of one matrix with its factor, or its transpose."""
+def _term(expression: Sequence[str]) -> Cells | None:
+    """The cells of one matrix times its factor, or of its transpose."""
     start = next((at for at, token in enumerate(expression) if token in _ENVIRONMENTS), None)
     if start is None:
         return None
@@ -63,14 +63,14 @@ def _term(expression: Sequence[str]) -> Rows | None:
     return [[(*factor, "(", *cell, ")") for cell in row] for row in rows] if factor else rows
 
 
-def rows_of(inner: Sequence[str]) -> Rows:
+def rows_of(inner: Sequence[str]) -> Cells:
     """The cells between the beginning and the end of an environment."""
     lines = ([token for token in line if token != "\\hline"] for line in tokens.split(tuple(inner), "\\\\"))
     return [[tuple(cell) for cell in tokens.split(tuple(line), "&")] for line in lines if line]
 
 
 def determinant(expression: Sequence[str]) -> tuple[str, ...] | None:
-    """A determinant written out; None when the tokens are none, or a large one."""
+    """The expansion of a determinant; None if the tokens are none, or it is larger than 4 × 4."""
     bars = expression[0] == expression[-1] == "|" and expression[1:2] and expression[1] in _ENVIRONMENTS
     inner = expression[1:-1] if bars else expression
     if not bars and (not inner or inner[0] not in _DETERMINANTS):
@@ -82,7 +82,7 @@ def determinant(expression: Sequence[str]) -> tuple[str, ...] | None:
     return tuple(_expanded(rows)) if square and 0 < len(rows) <= _LARGEST_DETERMINANT else None
 
 
-def _expanded(rows: Rows) -> list[str]:
+def _expanded(rows: Cells) -> list[str]:
     if len(rows) == 1:
         return ["(", *rows[0][0], ")"]
     total: list[str] = []

@@ -1,7 +1,7 @@
-r"""The authors' released grader, as behaviour: what it reads from an answer, step by step.
+r"""The behaviour of the authors' released grader: what it reads from an answer, step by step.
 
-It is here so that figures can be compared with the paper's; its faults (`5 or 6` is 56, `2 1/2` is 10.5, none is
-0) are part of it. Ours never evaluates text as code, bounds arithmetic, and tells "no answer" (None) apart from 0.
+Its verdicts are comparable with the paper's, bugs included (`5 or 6` is 56, `2 1/2` is 10.5, no answer is 0). Unlike
+the original, this one never executes text as code, bounds arithmetic, and distinguishes "no answer" (None) from 0.
 """
 
 import re
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from lema_jax.tasks import expressions
 
 _PHRASE = "The answer is "
-_LONGEST_CHOICE_TEXT = 5_000  # characters; further ones add the same distance to every candidate
+_LONGEST_CHOICE_TEXT = 5_000  # characters; more add the same distance to every candidate
 
 
 def number(text: str) -> float | None:
-    """The number that the authors' grader reads for GSM8K, SVAMP and ASDiv; None where it takes 0 for want of one."""
+    """The number that the authors' grader reads for GSM8K, SVAMP and ASDiv; None where it falls back to 0."""
     _, phrase, answer = _cut(text).rpartition(_PHRASE)
     if not phrase:
         return None
@@ -38,7 +38,7 @@ def number(text: str) -> float | None:
 
 
 def latex(text: str) -> str | None:
-    """The normal form of what the authors' grader reads for MATH, or None."""
+    """The normal form of the answer that the authors' grader reads for MATH, or None."""
     for cue in ("Q:", "Question:"):
         text = text.partition(cue)[0].strip()
     _, phrase, answer = text.replace(_PHRASE.rstrip() + ": ", _PHRASE).rpartition(_PHRASE)
@@ -51,13 +51,13 @@ def latex(text: str) -> str | None:
 def normal_gold(gold: str) -> str | None:
     r"""The normal form of a MATH gold, given as the content of its box.
 
-    Their script deletes `$` before it reads commands, so that of `\$6` the backslash is left: the label is `\6`.
+    Their script deletes `$` before it reads commands, so `\$6` becomes `\6`.
     """
     return _normal(gold.replace("$", ""))
 
 
 def choice(text: str, choices: Sequence[str]) -> str:
-    """The candidate nearest to what follows the last `The answer is `, or to the whole text, by edit distance."""
+    """The candidate with the least edit distance to what follows the last `The answer is `, or else to the text."""
     answer = _cut(text).rpartition(_PHRASE)[2].rstrip(".")[:_LONGEST_CHOICE_TEXT]
     return min(choices, key=lambda candidate: _distance(answer, candidate))
 
@@ -68,7 +68,7 @@ def _cut(text: str) -> str:
 
 
 def _box(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}`; None when there is none, or it has no closing brace."""
+    r"""The content of the last `\boxed{…}`; None if there is none, or its brace is never closed."""
     opened = text.rpartition("\\boxed{")
     depth = 1 if opened[1] else 0
     for brace in re.finditer("[{}]", opened[2]) if depth else ():

@@ -1,9 +1,9 @@
-r"""Presentation: what a text looks like and not what it says, taken away once, before anything reads it.
+r"""Normalises the presentation of a text (Unicode, Markdown, HTML, LaTeX layout) once, before anything parses it.
 
-`document` is for whole reasoning paths, `plain` for answers, golds and whatever else is short; for every task, for
-models' texts and golds alike. Afterwards a sign has one form: minus is `-`, times `\times`, a superscript `^{2}`, a
+`document` is for reasoning paths, `plain` for answers, golds and other short texts; the same for every task, models'
+texts and golds. Afterwards each sign has one form: minus is `-`, times `\times`, a superscript `^{2}`, a
 vulgar fraction `\frac{1}{2}`, words within mathematics `\text{…}`, a displayed formula `\[…\]` on one line. Markdown,
-HTML and LaTeX that only say how a thing is set are gone. Linear in the length of the text.
+HTML and LaTeX layout are gone. Linear in the length of the text.
 """
 
 import html
@@ -12,9 +12,9 @@ import unicodedata
 
 
 def document(text: str) -> str:
-    """A whole reasoning path: `plain`, without a model's end marks, headings, fences and HTML.
+    """Normalises a reasoning path: `plain`, without special tokens, headings, code fences and HTML.
 
-    Of a text longer than 20,000 characters, its end.
+    Keeps the last 20,000 characters.
     """
     text = characters(text[-_LONGEST:])[-_LONGEST:]
     if "<" in text:
@@ -28,7 +28,7 @@ def document(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """The text in one form for each sign, without Markdown's emphasis and without LaTeX that sets type."""
+    """Normalises a short text: one form for each sign, no Markdown emphasis, no LaTeX layout."""
     text = _emphasis(text)
     if "&" in text:
         text = _ENTITY.sub(lambda found: html.unescape(found.group()), text)

@@ -1,4 +1,4 @@
-"""How questions are asked: by the paper's zero-shot prompt, or in another form that a model was trained on."""
+"""Prompt styles: the paper's zero-shot prompt, or another form that a model was trained on."""
 
 import functools
 import re
@@ -15,14 +15,14 @@ _NUMBER = re.compile(r"[-+$€£]*\d[\d.,/ ]*%?")
 
 
 def style(name: str, examples: str | Path | None, render: Callable[[str], str]) -> Callable[[Problem], str]:
-    """What makes the prompt of a problem in the style of that name, one of STYLES.
+    """The function from problem to prompt for a style, one of STYLES.
 
     Args:
-      examples: for `few_shot`, a file of worked examples; the package's own where it is None.
-      render: for `chat`, what makes a prompt of a user's message by the model's own template.
+      examples: for `few_shot`, a file of worked examples; by default the package's own.
+      render: for `chat`, the model's chat template applied to a user's message.
 
     Raises:
-      UserError: a file that cannot be read, or that another style does not take; and what `render` raises.
+      UserError: the file cannot be read, or the style takes none; and what `render` raises.
     """
     if examples is not None and name != "few_shot":
         raise UserError(f"--examples={examples} is for --prompt_style=few_shot, not for {name}")
@@ -32,27 +32,27 @@ def style(name: str, examples: str | Path | None, render: Callable[[str], str]) 
         case "few_shot":
             return functools.partial(few_shot, None if examples is None else _read(examples))
         case "chat":
-            render("Hello.")  # a template that is missing or at fault is told of now, not in the middle of a run
+            render("Hello.")  # a missing or faulty template fails now, not in the middle of a run
             return lambda problem: render(request(problem))
     return lambda problem: tasks.get(problem.task).prompt(problem)
 
 
 def stop(style: str) -> tuple[str, ...]:
-    """Texts at which an answer in a style has ended: after worked examples a model goes on with its own question.
+    """Stop strings of a style: after worked examples a model continues with a question of its own.
 
-    `wizardmath` has none, as the authors asked it (WizardMath's own script stops at `Instruction` and `Response`); what
-    a model asks itself after its answer is not read as one (`cues.statements`).
+    `wizardmath` has none, like the authors' run (WizardMath's own script stops at `Instruction` and `Response`);
+    grading ignores a question after the answer (`cues.statements`).
     """
     return ("\n\nQuestion:",) if style == "few_shot" else ()
 
 
 def wizardmath(problem: Problem) -> str:
-    """The prompt that the authors asked WizardMath models with, byte for byte (their released test files).
+    """The authors' prompt for WizardMath models, byte for byte (their released test files).
 
-    It is that of WizardMath's own script and a line break at the end.
+    It is the prompt of WizardMath's own script with a line break at the end.
 
     Raises:
-      UserError: a question with choices, for which there is none.
+      UserError: a question with choices; the style has no prompt for it.
     """
     if problem.choices:
         raise UserError(f"--prompt_style=wizardmath is for mathematics; question {problem.id} has choices")
@@ -63,23 +63,23 @@ def wizardmath(problem: Problem) -> str:
 
 
 def few_shot(examples: str | None, problem: Problem) -> str:
-    """Worked examples (Wei et al. 2022), then the paper's prompt from its `Question:` on, as they have the instruction.
+    """Worked examples (Wei et al. 2022), then the paper's prompt from `Question:` on.
 
     Args:
-      examples: their text; the package's own for the problem's family where it is None.
+      examples: their text; by default the package's own for the problem's family.
     """
     text = worked_examples(family(problem)) if examples is None else examples
     return f"{text}\n\nQuestion:{tasks.get(problem.task).prompt(problem).partition('Question:')[2]}"
 
 
 def request(problem: Problem) -> str:
-    """The paper's request as a chat model's user would put it."""
-    asked, _, _ = tasks.get(problem.task).prompt(problem).rpartition("Answer: ")
-    return f"{asked}Let's think step by step, and end with `The answer is …`."
+    """The paper's request as the message of a chat model's user."""
+    instruction, _, _ = tasks.get(problem.task).prompt(problem).rpartition("Answer: ")
+    return f"{instruction}Let's think step by step, and end with `The answer is …`."
 
 
 def family(problem: Problem) -> str:
-    """Whose worked examples serve, by the kind of the answer: `csqa` (a choice), `gsm8k` (a number), else `math`."""
+    """The task whose worked examples fit the answer: `csqa` (a choice), `gsm8k` (a number), else `math`."""
     if problem.choices:
         return "csqa"
     return "math" if problem.task == "math" or not _NUMBER.fullmatch(problem.gold) else "gsm8k"
@@ -87,7 +87,7 @@ def family(problem: Problem) -> str:
 
 @functools.cache
 def worked_examples(family: str) -> str:
-    """The package's own worked examples of chain of thought for a family, without white space at their ends."""
+    """The package's own chain-of-thought examples for a family, stripped."""
     file = resources.files("lema_jax.tasks") / "worked_examples" / f"{family}.txt"
     return file.read_text(encoding="utf-8").strip()
 

@@ -1,7 +1,7 @@
-"""Mistakes that others have published: real wrong solutions of training questions, to be corrected without a student.
+"""Published mistakes: real wrong solutions of training questions, which need no student.
 
 `stepverify` (Daheim et al., EMNLP 2024, arXiv 2407.09136; CC BY-SA 4.0): 1,002 solutions of GSM8K questions, with the
-first wrong step as a teacher marked it. `mathcritique` (Xi et al., arXiv 2411.16579; Apache-2.0): solutions of
+first wrong step marked by teachers. `mathcritique` (Xi et al., arXiv 2411.16579; Apache-2.0): solutions of
 Llama-3-8B, 100 of GSM8K questions and 100 of MATH's.
 """
 
@@ -21,27 +21,27 @@ NAMES = ("stepverify", "mathcritique")
 def attempts(
     name: str, problems: Sequence[Problem], data_dir: Path | None = None, limit: int | None = None
 ) -> list[Attempt]:
-    """The published solutions of these problems, which are of one task, graded and in the publisher's order.
+    """The published solutions of these problems of one task, graded, in the publisher's order.
 
     Args:
-      limit: only those of the first so many problems that have any.
+      limit: use the first so many problems that have any.
 
     Raises:
-      UserError: the file is not there or damaged, or it has no solution of any of the problems.
+      UserError: the file is missing or damaged, or has no solution of any of the problems.
     """
     by_question = {_key(problem.question): problem for problem in problems}
     task = problems[0].task
     if task not in _TASKS[name]:
         raise UserError(f"{name} has no solutions of {task}'s questions, but of {' and '.join(_TASKS[name])}'s")
     solutions = _stepverify(data_dir) if name == "stepverify" else _mathcritique(task, data_dir)
-    labels: dict[tuple[str, str], list[int]] = {}  # several people have looked at some of the solutions
+    labels: dict[tuple[str, str], list[int]] = {}  # some solutions have several annotators
     for question, text, step in solutions:
         if _key(question) in by_question:
             labels.setdefault((_key(question), text), []).extend(step)
     if not labels:
         raise UserError(f"{name} has no solution of any of these {len(by_question)} questions")
-    having = {question for question, _ in labels}
-    taken = set([question for question in by_question if question in having][:limit])
+    solved = {question for question, _ in labels}
+    taken = set([question for question in by_question if question in solved][:limit])
     return [
         _attempt(name, by_question[question], text, steps)
         for (question, text), steps in labels.items()
@@ -58,7 +58,7 @@ _MARK = re.compile(r"<<[^<>]*>>")
 
 
 def _stepverify(data_dir: Path | None) -> Iterator[tuple[str, str, list[int]]]:
-    """Question, solution, and the number of the step that a teacher marked."""
+    """Question, solution, and the numbers of the steps marked wrong."""
     for where, row in _rows("stepverify", "dataset.json", data_dir, ("problem", "student_incorrect_solution")):
         steps = [step.strip() for step in row["student_incorrect_solution"]]
         index = row.get("incorrect_index")

@@ -1,4 +1,4 @@
-"""The questions that a stage asks: those of a task's split, or of a file of problems."""
+"""Which questions a stage reads: a split of a task, or a file of problems."""
 
 import dataclasses
 from pathlib import Path
@@ -22,10 +22,10 @@ class Questions:
     )
 
     def load(self) -> list[Problem]:
-        """The questions, all of them: `limit` is for the caller to apply.
+        """All the questions; the caller applies `limit`.
 
         Raises:
-          UserError: a file that is absent, damaged or empty.
+          UserError: the file is missing, damaged or empty.
         """
         if not self.problems:
             return tasks.get(self.task).load(self.split, Path(self.data_dir) if self.data_dir else None)

@@ -1,7 +1,7 @@
-r"""Sets of real numbers as answers write them: intervals, unions, inequalities, set builder, words.
+r"""Sets of real numbers in answers: intervals, unions, inequalities, set builder, words.
 
 `(-\infty, 2] \cup [3, \infty)`, `x \le 2 \text{ or } x \ge 3`, `\mathbb{R} \setminus (2, 3)` and
-`\{x \mid x \le 2 \text{ or } 3 \le x\}` are one set. An inequality is read where it is linear in its variable, or in
+`\{x \mid x \le 2 \text{ or } 3 \le x\}` are one set. An inequality is solved if it is linear in its variable, or in
 that variable's absolute value.
 """
 
@@ -16,7 +16,7 @@ from lema_jax.tasks import evaluator, latex, tokens, values
 
 OPERATORS = frozenset(("<", ">", "\\le", "\\ge", "\\ne"))
 SIGNS = OPERATORS | {"\\cup", "\\cap", "\\setminus", "\\in", "\\mathbb{R}", "\\emptyset"}
-_TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\ne": "\\ne", "=": "="}
+_FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\ne": "\\ne", "=": "="}
 _MOST_INTEGERS = 200
 _MOST_PARTS = 50
 _SEPARATORS = frozenset((",", ";", '"and', '"or', "\\cup", "\\cap", "\\setminus"))
@@ -34,8 +34,8 @@ _EXCEPT = ("except", "except for", "other than", "but", "excluding", "without")
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
-    """An interval, or a point, which is an interval with two closed ends that are equal."""
+class Interval:
+    """An interval; a point is one with two closed, equal ends."""
 
     low: Any
     low_closed: bool
@@ -48,11 +48,11 @@ class Piece:
         )
 
 
-Reals: TypeAlias = tuple[Piece, ...]  # apart from each other, in their order
+Reals: TypeAlias = tuple[Interval, ...]  # disjoint, in ascending order
 
 
 def read(expression: Sequence[str]) -> Reals | None:
-    """The set of real numbers that the tokens describe; None when they describe none that is read here."""
+    """The set of real numbers that the tokens describe; None if they describe none that is supported."""
     if sum(token in _SEPARATORS for token in expression) > _MOST_PARTS:
         return None
     letters = {token for token in expression if tokens.is_letter(token)} - {"e"}
@@ -78,28 +78,28 @@ def same(one: Reals, other: Reals) -> bool:
 
 
 def _all() -> Reals:
-    return (Piece(-mpmath.inf, False, mpmath.inf, False),)
+    return (Interval(-mpmath.inf, False, mpmath.inf, False),)
 
 
-def _point(value: Any) -> Piece:
-    return Piece(value, True, value, True)
+def _point(value: Any) -> Interval:
+    return Interval(value, True, value, True)
 
 
 def _union(*sets: Reals) -> Reals:
-    pieces: list[Piece] = []
-    for piece in sorted((piece for one in sets for piece in one), key=lambda piece: (piece.low, not piece.low_closed)):
-        last = pieces[-1] if pieces else None
+    intervals: list[Interval] = []
+    for part in sorted((part for one in sets for part in one), key=lambda part: (part.low, not part.low_closed)):
+        last = intervals[-1] if intervals else None
         if last and (
-            _less(piece.low, last.high) or (_equal(piece.low, last.high) and (piece.low_closed or last.high_closed))
+            _less(part.low, last.high) or (_equal(part.low, last.high) and (part.low_closed or last.high_closed))
         ):
-            if _equal(piece.high, last.high):
-                high, closed = last.high, last.high_closed or piece.high_closed
+            if _equal(part.high, last.high):
+                high, closed = last.high, last.high_closed or part.high_closed
             else:
-                high, closed = max((last.high, last.high_closed), (piece.high, piece.high_closed))
-            pieces[-1] = Piece(last.low, last.low_closed, high, closed)
+                high, closed = max((last.high, last.high_closed), (part.high, part.high_closed))
+            intervals[-1] = Interval(last.low, last.low_closed, high, closed)
         else:
-            pieces.append(piece)
-    return tuple(pieces)
+            intervals.append(part)
+    return tuple(intervals)
 
 
 def _intersection(one: Reals, other: Reals) -> Reals:
@@ -109,18 +109,18 @@ def _intersection(one: Reals, other: Reals) -> Reals:
             low, high = (b if _less(a.low, b.low) else a), (b if _less(b.high, a.high) else a)
             low_closed = low.low_closed and (not _equal(a.low, b.low) or (a.low_closed and b.low_closed))
             high_closed = high.high_closed and (not _equal(a.high, b.high) or (a.high_closed and b.high_closed))
-            piece = Piece(low.low, low_closed, high.high, high_closed)
-            if not piece.is_empty():
-                found.append(piece)
+            interval = Interval(low.low, low_closed, high.high, high_closed)
+            if not interval.is_empty():
+                found.append(interval)
     return _union(tuple(found))
 
 
 def _complement(one: Reals) -> Reals:
     gaps, low, closed = [], -mpmath.inf, False
-    for piece in one:
-        gaps.append(Piece(low, closed, piece.low, not piece.low_closed))
-        low, closed = piece.high, not piece.high_closed
-    gaps.append(Piece(low, closed, mpmath.inf, False))
+    for interval in one:
+        gaps.append(Interval(low, closed, interval.low, not interval.low_closed))
+        low, closed = interval.high, not interval.high_closed
+    gaps.append(Interval(low, closed, mpmath.inf, False))
     return tuple(
         gap for gap in gaps if (not gap.is_empty() and gap.low != gap.high) or (gap.low_closed and gap.high_closed)
     )
@@ -207,7 +207,7 @@ def _trimmed(expression: Sequence[str]) -> Sequence[str]:
 
 
 def _are_sets(parts: Sequence[Sequence[str]]) -> bool:
-    """Whether parts between commas or words are conditions, or intervals, which pairs of numbers alone do not show."""
+    """Whether parts between commas or words are conditions or intervals, rather than points of the plane."""
     signs = [not SIGNS.isdisjoint(part) or any(map(tokens.is_word, part)) for part in parts]
     brackets = [tokens.within(part, "( [", ") ]") for part in parts]
     return all(signs) or (
@@ -245,13 +245,13 @@ def _without(points: Sequence[Any | None]) -> Reals | None:
 
 
 def constant(expression: Sequence[str]) -> Any | None:
-    """The value of an expression, when it is a real number or infinite."""
+    """The value of an expression if it is a real number or infinite."""
     node = latex.read(tuple(expression))
     return None if node is None else values.real(node)
 
 
 def _conditions(*sets: Reals) -> Reals:
-    """All of them hold; where nothing would be left, `x < 1, x > 2` lists what may hold."""
+    """The intersection; if that is empty (`x < 1, x > 2`), the union: the list means alternatives."""
     return _reduce(_intersection, sets) or _union(*sets)
 
 
@@ -273,12 +273,12 @@ def _interval(expression: Sequence[str]) -> Reals | None:
     low, high = (constant(end) for end in ends) if len(ends) == 2 else (None, None)
     if low is None or high is None:
         return None
-    piece = Piece(low, expression[0] == "[", high, expression[-1] == "]")
-    return None if piece.is_empty() else (piece,)
+    interval = Interval(low, expression[0] == "[", high, expression[-1] == "]")
+    return None if interval.is_empty() else (interval,)
 
 
 def _braces(inner: Sequence[str], depth: int) -> Reals | None:
-    """A set builder, or the points between braces."""
+    """A set builder, or a set of points."""
     for sign in ("|", ":"):
         parts = tokens.split(inner, sign)
         if len(parts) > 1 and (name := tokens.split(parts[0], "\\in"))[0] and _is_name(name[0]):
@@ -292,7 +292,7 @@ def _braces(inner: Sequence[str], depth: int) -> Reals | None:
 
 
 def union(expressions: Iterable[Sequence[str]]) -> Reals | None:
-    """The union of sets, and of the numbers that are no sets; None when a part is neither."""
+    """The union of sets and numbers; None if a part is neither."""
     sets: list[Reals] = []
     for expression in expressions:
         number = constant(expression)
@@ -321,9 +321,9 @@ def _is_name(expression: Sequence[str]) -> bool:
 
 
 def relations(expression: Sequence[str]) -> list[tuple[latex.Node, str, latex.Node]] | None:
-    """`1 < x \\le 3` as pairs of sides with what stands between them; None when a side is no expression."""
-    signs = [token for token in expression if token in _TURNED]
-    sides = [latex.read(tuple(side)) for side in tokens.split(expression, *_TURNED)]
+    """`1 < x \\le 3` as pairs of sides with the sign between them; None if a side is not an expression."""
+    signs = [token for token in expression if token in _FLIPPED]
+    sides = [latex.read(tuple(side)) for side in tokens.split(expression, *_FLIPPED)]
     if not signs or len(sides) != len(signs) + 1 or None in sides:
         return None
     named = [("variable", node[1]) if node and node[0] == "unknown" else node for node in sides]
@@ -344,14 +344,14 @@ def _relations(expression: Sequence[str]) -> Reals | None:
 
 
 def _every(sets: Sequence[Reals | None]) -> Reals | None:
-    """The numbers that are in each of the sets; None when one of them is not read."""
+    """The intersection; None if one of the sets is None."""
     read = [one for one in sets if one is not None]
     return _reduce(_intersection, read) if len(read) == len(sets) else None
 
 
 def _solved(one: latex.Node, sign: str, other: latex.Node, name: str) -> Reals | None:
     if other[0] == "absolute":
-        one, sign, other = other, _TURNED[sign], one
+        one, sign, other = other, _FLIPPED[sign], one
     bound = values.real(other)
     if one[0] == "absolute" and bound is not None and not mpmath.isinf(bound):
         positive, negative = _solved(one[1], sign, other, name), _solved(("negative", one[1]), sign, other, name)
@@ -370,13 +370,13 @@ def _solved(one: latex.Node, sign: str, other: latex.Node, name: str) -> Reals |
         return (_point(root),)
     if sign == "\\ne":
         return _complement((_point(root),))
-    return (_half(sign if slope > 0 else _TURNED[sign], root),)
+    return (_half(sign if slope > 0 else _FLIPPED[sign], root),)
 
 
 def _solved_infinite(one: latex.Node, sign: str, other: latex.Node) -> Reals | None:
-    r"""`x < \infty` and `-\infty < x` hold of every number."""
+    r"""`x < \infty` and `-\infty < x` hold for every number."""
     if other[0] == "variable":
-        one, sign, other = other, _TURNED[sign], one
+        one, sign, other = other, _FLIPPED[sign], one
     bound = values.real(other)
     always = (
         one[0] == "variable" and bound is not None and mpmath.isinf(bound) and (bound > 0) == (sign in ("<", "\\le"))
@@ -384,6 +384,8 @@ def _solved_infinite(one: latex.Node, sign: str, other: latex.Node) -> Reals | N
     return _all() if always else None
 
 
-def _half(sign: str, root: Any) -> Piece:
+def _half(sign: str, root: Any) -> Interval:
     closed = sign in ("\\le", "\\ge")
-    return Piece(-mpmath.inf, False, root, closed) if sign in ("<", "\\le") else Piece(root, closed, mpmath.inf, False)
+    if sign in ("<", "\\le"):
+        return Interval(-mpmath.inf, False, root, closed)
+    return Interval(root, closed, mpmath.inf, False)

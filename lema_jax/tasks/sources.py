@@ -1,4 +1,4 @@
-"""The publishers' files of the benchmarks: finding, reading, checking and downloading them."""
+"""The benchmarks' files as published: find, read, check and download them."""
 
 import dataclasses
 import gzip
@@ -21,35 +21,33 @@ from lema_jax.records import Problem
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A publisher's file: its place below a data folder, what it must hold, and where to get it."""
+    """A published file: its path in a data folder, what it must contain, and its URL."""
 
     name: str  # such as "gsm8k/train.jsonl"
     count: int
-    digest: str  # of the problems that it yields, see `digest`
+    digest: str  # `digest` of its problems
     url: str
 
 
 def folder(source: Source, data_dir: Path | None) -> Path:
-    """`data_dir`, or else the folder that the environment variable LEMA_DATA names.
+    """`data_dir`, or else the folder named by the environment variable LEMA_DATA.
 
     Raises:
       UserError: neither is given.
     """
     if data_dir is None and not os.environ.get("LEMA_DATA"):
         raise UserError(
-            f"{source.name} is wanted, but no data folder is named; give --data_dir or LEMA_DATA"
+            f"{source.name} is needed, but no data folder is named; give --data_dir or LEMA_DATA"
             f" (the file is at {source.url})"
         )
     return Path(data_dir or os.environ["LEMA_DATA"])
 
 
 def find(source: Source, data_dir: Path | None) -> Path:
-    """The file's path in `data_dir`, or else in the folder that the environment variable LEMA_DATA names.
-
-    It may lie there by its whole name or by the last part of it, packed by gzip or not.
+    """The file's path in `folder`: by its full name or its last part, gzipped or not.
 
     Raises:
-      UserError: neither folder is given, or the file is not there.
+      UserError: no folder is given, or the file does not exist.
     """
     at = folder(source, data_dir)
     places = (at / source.name, at / Path(source.name).name)
@@ -61,10 +59,10 @@ def find(source: Source, data_dir: Path | None) -> Path:
 
 
 def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each line; `.gz` is unpacked.
+    """Line number and object of each line; `.gz` is decompressed.
 
     Raises:
-      UserError: `file:line` and what is wrong: no UTF-8, no JSON object, a key missing.
+      UserError: `file:line` and the fault: not UTF-8, not a JSON object, a missing key.
     """
     opened: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
     number = 0
@@ -73,25 +71,25 @@ def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str,
             for number, line in storage.lines(file, path):
                 yield number, _object(f"{path}:{number}", storage.decoded(line, path, number), keys)
     except (EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{path}:{number + 1}: cannot be read ({error}); get the file anew") from None
+        raise UserError(f"{path}:{number + 1}: cannot be read ({error}); download it again") from None
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-      UserError: the file is not JSON; with the line.
+      UserError: the file is not JSON (names the line).
     """
     try:
         return json.loads(storage.read_text(path))
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); get the file anew") from None
+        raise UserError(f"{path}: not JSON ({error}); download it again") from None
 
 
 def require_keys(where: str, row: Any, keys: Sequence[str]) -> dict[str, Any]:
-    """The row, if it is an object with those keys; otherwise a `UserError` that says where it is not."""
+    """The row; a `UserError` that names its place unless it is an object with those keys."""
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected an object with {', '.join(keys)}, found {json.dumps(row)[:60]}")
     if missing := [key for key in keys if key not in row]:
@@ -100,7 +98,7 @@ def require_keys(where: str, row: Any, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def problem(where: str, **fields: Any) -> Problem:
-    """A problem of those fields; a field of the wrong type is a `UserError` that says where it stands."""
+    """A problem with those fields; a field of the wrong type is a `UserError` that names its place."""
     try:
         return Problem(**fields)
     except pydantic.ValidationError as error:
@@ -109,35 +107,35 @@ def problem(where: str, **fields: Any) -> Problem:
 
 
 def check(source: Source, path: Path, problems: list[Problem]) -> list[Problem]:
-    """The problems, if they are the publisher's, all of them and unchanged.
+    """The problems, checked to be the publisher's, complete and unchanged.
 
     Raises:
-      UserError: another count, or another content.
+      UserError: the count or the content differs.
     """
     if len(problems) != source.count:
         raise UserError(
-            f"{path}: {len(problems)} problems, where the publisher's has {source.count}; get it anew from {source.url}"
-            " (a selection of your own is read by --task=jsonl:PATH)"
+            f"{path}: {len(problems)} problems, where the publisher's has {source.count}; download it again from"
+            f" {source.url} (a selection of your own is read by --task=jsonl:PATH)"
         )
     if (found := digest(problems)) != source.digest:
         raise UserError(
-            f"{path}: the texts differ from the publisher's (digest {found}, expected {source.digest}); get it anew"
-            f" from {source.url} (a version of your own is read by --task=jsonl:PATH)"
+            f"{path}: the texts differ from the publisher's (digest {found}, expected {source.digest}); download"
+            f" it again from {source.url} (a version of your own is read by --task=jsonl:PATH)"
         )
     return problems
 
 
 def digest(problems: Iterable[Problem]) -> str:
-    """16 hex digits of questions, golds, rationales and choices, whatever the container and the order of its rows."""
+    """16 hex digits of all questions, golds, rationales and choices, independent of file format and row order."""
     texts = sorted("\x1f".join((p.question, p.gold, p.rationale, *p.choices)) for p in problems)
     return hashlib.sha256("\x1e".join(texts).encode()).hexdigest()[:16]
 
 
 def download(source: Source, sha256: str, data_dir: Path) -> Path:
-    """Fetches the file into `data_dir`, unless it is there; returns its path.
+    """Downloads the file into `data_dir` unless it exists; returns its path.
 
     Raises:
-      UserError: no network, or what came is not the publisher's file.
+      UserError: no network, or the reply is not the publisher's file.
     """
     path = data_dir / source.name
     if path.is_file():
@@ -147,8 +145,8 @@ def download(source: Source, sha256: str, data_dir: Path) -> Path:
             content = reply.read()
     except (urllib.error.URLError, OSError) as error:
         raise UserError(
-            f"cannot fetch {source.url} ({error}); where there is a network, save it as {source.name} in a folder and"
-            " name that folder by --data_dir or LEMA_DATA"
+            f"cannot download {source.url} ({error}); on a machine with a network, save it as {source.name} in a folder"
+            " and name that folder by --data_dir or LEMA_DATA"
         ) from None
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(f"{source.url}: sha256 {found}, expected {sha256}; a proxy's page, or the file has changed")
@@ -160,5 +158,5 @@ def _object(where: str, line: str, keys: Sequence[str]) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error}); was the file cut?") from None
+        raise UserError(f"{where}: not JSON ({error}); is the file truncated?") from None
     return require_keys(where, row, keys)

@@ -1,8 +1,8 @@
-r"""Reasoning paths as numbered steps: what a teacher reads, and what a correction starts at.
+r"""Splits a reasoning path into numbered steps, which teachers read and corrections refer to.
 
-The paper's paths have a step a line, or are one paragraph of sentences. Chat models write Markdown: there a displayed
-formula, a block of code or a table belongs to the step before it, headings and bold titles to the step after them, and
-indented lines to the list item that they are indented under.
+The paper's paths have one step per line, or are one paragraph of sentences. Chat models write Markdown: a displayed
+formula, a code block or a table belongs to the step before it, a heading or bold title to the step after it, and an
+indented line to its list item.
 """
 
 import enum
@@ -16,7 +16,7 @@ _WORDS = {word: i for i, word in enumerate(_TEN, start=1)}
 _NUMBER = rf"(?P<number>\d{{1,3}}|{'|'.join(_WORDS)})"
 _AGAIN = r"(?:corrected|correct|revised|fixed|new|updated|correction)"
 _ROMAN = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "X": 10}
-# What may stand before a label: any signs, LaTeX or HTML, such as `- **`, `### `, `[`, `<b>`, `\textbf{`.
+# What may precede a label: punctuation, LaTeX or HTML, such as `- **`, `### `, `[`, `<b>`, `\textbf{`.
 _DRESS = (
     r"(?:\\(?:text(?:bf|it|rm|sf)?|mathbf|underline|emph|(?:sub)*section\*?|paragraph|item)\b\{?|</?[a-z]\w{0,5}>"
     r"|[^\w\n$\\]|_){0,12}+"
@@ -46,13 +46,13 @@ _SENTENCE = re.compile(
 
 
 def split_steps(text: str) -> list[str]:
-    """The steps of a reasoning path without the model's thinking, one line each, labels such as `Step 2:` removed.
+    """The steps of a reasoning path without its thinking, one line each, without labels such as `Step 2:`.
 
-    A step is a line where the text has several, otherwise a sentence (the paper's paths are one paragraph). Steps that
-    are joined by line breaks split into themselves again.
+    A step is a line if the text has several, otherwise a sentence. Idempotent: steps joined by line breaks split into
+    the same steps.
     """
     steps = _split(spoken(text).text)
-    for _ in range(_PASSES):  # what a label was taken from may look like another one
+    for _ in range(_PASSES):  # text without its label may begin with another one
         again = _split("\n".join(steps))
         if again == steps:
             break
@@ -64,9 +64,9 @@ _PASSES = 6
 
 
 def label(line: str) -> tuple[int | None, str] | None:
-    """The number that a line is labelled with and what follows the label; None: it has no label.
+    """The number in a line's label and what follows the label; None if the line has no label.
 
-    The number of a list item is no step's: it is None.
+    The number is None for a list item, whose number is not a step's.
     """
     found = _LABEL.match(line)
     if not found and not (found := _LIST_LABEL.match(line)):
@@ -80,7 +80,7 @@ def label(line: str) -> tuple[int | None, str] | None:
 
 
 def unlabelled(line: str) -> str:
-    """The line without the labels it begins with: `**Step 2:** text`, `2. text`, `## Step 2`."""
+    """The line without its leading labels: `**Step 2:** text`, `2. text`, `## Step 2`."""
     for _ in range(_PASSES):
         if not (found := label(line)):
             break
@@ -89,7 +89,7 @@ def unlabelled(line: str) -> str:
 
 
 def _closed(text: str) -> str:
-    """Without the second half of emphasis whose first half went with a label."""
+    """Drops the closing mark of emphasis that was opened in a removed label."""
     if text.count("**") % 2:
         text = text.replace("**", "", 1)
     if text.count("__") % 2:
@@ -110,7 +110,7 @@ def _split(text: str) -> list[str]:
 
 
 def _sentences(line: str) -> Iterator[str]:
-    """The sentences of a line; none ends inside a formula."""
+    """The sentences of a line, never split inside a formula."""
     parts: list[str] = []
     dollars = brackets = 0  # open ones
     for part in _SENTENCE.split(line):
@@ -129,7 +129,7 @@ _HEADING = re.compile(r"[ ]{0,3}#{1,6}\s+(?!-?[$€£]?\d[\d.,]*\s*$)(?P<title>\
 _TITLE = re.compile(
     r"\s*(?:[-*•+]\s+|\(?\d{1,2}[.)]\s+)?(?:\*\*|__|\\textbf\{)(?P<title>[^*_{}]{1,120})(?:\*\*|__|\})\s*[:.]?\s*$"
 )
-_STATES = re.compile(r"[.!?]\s*$|=|\\boxed|answer\s+is", re.IGNORECASE)  # what says something is no title
+_STATES = re.compile(r"[.!?]\s*$|=|\\boxed|answer\s+is", re.IGNORECASE)  # a statement, not a title
 _RULE = re.compile(r"\s*(?:(?:-[ ]?){3,}|(?:\*[ ]?){3,}|(?:_[ ]?){3,}|={3,})\s*$")
 _FENCE = re.compile(r"\s*(?:```|~~~)\s*[\w+-]*\s*$")
 _WORD = re.compile(r"[A-Za-z]{2}")
@@ -142,8 +142,8 @@ _BULLET = re.compile(r"^\s*(?:[-*•+]\s+)+")
 
 
 class _Kind(enum.Enum):
-    TEXT = enum.auto()  # begins a step
-    BLOCK = enum.auto()  # a displayed formula, code, the row of a table: part of a step
+    TEXT = enum.auto()  # starts a step
+    BLOCK = enum.auto()  # a displayed formula, code, a table row: part of a step
     TITLE = enum.auto()  # a label of the step that follows
     NOTHING = enum.auto()
 
@@ -151,10 +151,10 @@ class _Kind(enum.Enum):
 def _blocks(lines: Sequence[str]) -> list[str]:
     """The steps of a text in Markdown, each on one line."""
     steps: list[str] = []
-    waiting: list[str] = []  # titles, and blocks before any text: parts of the step that follows
-    blocks = fresh = False  # whether a block waits; whether the last line says that a step begins
-    formula = False  # whether the step ends in a block, so that it may go on after it
-    item = _NO_ITEM  # the indent of the list item that the step is
+    waiting: list[str] = []  # titles, and blocks before any text: parts of the next step
+    blocks = fresh = False  # whether a block waits; whether the next line starts a step
+    formula = False  # whether the step ends in a block, after which it may continue
+    item = _NO_ITEM  # the indent of the step's list item
     for kind, line in _elements(lines):
         text, indent = line.strip(), len(line) - len(line.lstrip())
         if kind is _Kind.TITLE:
@@ -192,13 +192,13 @@ _NO_ITEM = 1 << 30  # no line is indented more
 
 
 def _inline(block: str) -> str:
-    """A formula or a row as it may begin a step, which no display may: read again it would be the step's before it."""
+    """A block inline: a step may not begin with a displayed one, which belongs to the step before it."""
     text = block.removeprefix("\\[").removesuffix("\\]").strip("$|").strip()
     return f"\\( {text} \\)" if _FORMULA.match(block) else text
 
 
 def _elements(lines: Sequence[str]) -> Iterator[tuple[_Kind, str]]:
-    """What each line is; those of a block are one element."""
+    """The kind of each line; the lines of a block are one element."""
     last = {end: max((i for i, line in enumerate(lines) if end in line), default=-1) for end in ("\\]", "$$", "\\end{")}
     fences = [i for i, line in enumerate(lines) if _FENCE.match(line)]
     closing = dict(zip(fences[::2], fences[1::2]))
@@ -240,12 +240,12 @@ def number_steps(steps: Sequence[str], first: int = 1) -> str:
 
 
 def original_solution(question: str, steps: Sequence[str]) -> str:
-    """The block that a teacher's prompt and a correction example share (the authors' format)."""
+    """The block shared by teacher prompts and correction examples (the authors' format)."""
     return f"Question: {question}\nOriginal Solution:\n{{\n{number_steps(steps)}\n}}\nIncorrect Step:"
 
 
 def original_answer(question: str, choices: Sequence[str], text: str) -> str:
-    """The same for a question with choices, whose correction names no step."""
+    """As `original_solution`, for a question with choices, whose correction names no step."""
     return (
         f"Question: {question}\nCandidate Answers: {', '.join(choices)}.\n"
         f"Original Answer:\n{{\n{spoken(text).text.strip()}\n}}\nMistakes:"

@@ -21,17 +21,17 @@ SPLITS = ("test",)
 
 
 def load(split: str, data_dir: Path | None = None) -> list[Problem]:
-    """The problems in the publisher's order; `meta` has the type of operation.
+    """The problems in the publisher's order; `meta` has the operation.
 
     Raises:
-      UserError: no such split; no such file; a file that is not the publisher's, with the entry that is wrong.
+      UserError: no such split or file; the file is not the publisher's (names the entry).
     """
     if split not in SPLITS:
         raise UserError(f"the task svamp has no split {split!r}; there is: test")
     path = sources.find(_SOURCE, data_dir)
     rows = sources.read_json(path)
     if not isinstance(rows, list):
-        raise UserError(f"{path}: expected a list of problems; get the file anew from {_SOURCE.url}")
+        raise UserError(f"{path}: expected a list of problems; download it again from {_SOURCE.url}")
     return sources.check(_SOURCE, path, [_problem(n, row, f"{path}: entry {n}") for n, row in enumerate(rows)])
 
 

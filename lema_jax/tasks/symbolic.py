@@ -18,13 +18,13 @@ from lema_jax.worker import Ended, NotStarted, Worker
 _SECONDS = 3.0  # of a processor, for one question
 _PATIENCE = 20  # seconds of the clock to wait for each of them: many processes may share a processor
 _MOST_MEMORY = 4 << 30  # bytes
-_LONGEST_ALONE = 60  # seconds after which a worker ends itself in the middle of a question
+_LONGEST_ALONE = 60  # seconds after which a worker without a caller ends itself
 _LONGEST = 1_000  # characters
-_DIGITS = 13  # to which two numbers agree that are equal: what floating point can tell
+_DIGITS = 13  # to which two floating-point numbers must agree to be equal
 
 
 def same(answer: str, gold: str) -> bool | None:
-    """Whether a computer algebra system finds the two LaTeX answers equal; None when it cannot read or tell.
+    """Whether a computer algebra system finds the two LaTeX answers equal; None if it cannot parse or decide.
 
     Raises:
       UserError: the worker cannot be started.
@@ -45,19 +45,19 @@ def _worker(seconds: float) -> Worker:
 
 
 def _fit(text: str) -> bool:
-    """Whether it is worth a question: neither long nor unbalanced nor binary."""
+    """Whether to ask about a text at all: it is short, balanced and printable."""
     return len(text) <= _LONGEST and text.count("{") == text.count("}") and "".join(text.split()).isprintable()
 
 
 def _serve(questions: IO[str], verdicts: IO[str], seconds: float) -> None:
     """Answers `[answer, gold]` lines by `true`, `false` or `null` until the input ends or a question takes too long."""
-    import math_verify  # here, since it takes seconds that only a worker need spend
+    import math_verify  # slow to import: in the worker only
 
     logging.disable()
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
-    _verify(math_verify, "x > 3", "(3, \\infty)")  # loads what is loaded at need
+    _verify(math_verify, "x > 3", "(3, \\infty)")  # triggers the lazy imports
     for line in questions:
-        signal.alarm(_LONGEST_ALONE)  # a caller that was killed ends nothing any more
+        signal.alarm(_LONGEST_ALONE)  # the caller may be dead
         answer, gold = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, seconds)  # the signal ends the process
         verdict = _verify(math_verify, answer, gold)
@@ -69,13 +69,13 @@ def _serve(questions: IO[str], verdicts: IO[str], seconds: float) -> None:
 
 def _verify(math_verify: Any, answer: str, gold: str) -> bool | None:
     try:
-        # Its own time-outs work by signals; the caller's clock serves here. Some equalities it sees in one order alone.
+        # Its own time-outs use signals: the caller's clock replaces them. Some equalities hold in one order only.
         one, other = (math_verify.parse(f"${text}$", parsing_timeout=None) for text in (gold, answer))
         orders = ((one, other), (other, one))
         if not one or not other:
             return None
         return any(math_verify.verify(*pair, float_rounding=_DIGITS, timeout_seconds=None) for pair in orders)
-    except Exception:  # whatever it raises on a model's text, the question stays open
+    except Exception:  # it may raise anything on a model's text
         return None
 
 

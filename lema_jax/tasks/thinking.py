@@ -1,4 +1,4 @@
-"""What a reasoning model says after it has thought, for students and teachers alike."""
+"""A reasoning model's answer without its thinking, for students and teachers alike."""
 
 import re
 from typing import NamedTuple
@@ -7,13 +7,12 @@ from typing import NamedTuple
 class Spoken(NamedTuple):
     """A text without its thinking."""
 
-    text: str  # what was said to the reader; empty while a thought is not finished
-    whole: bool  # False: the text ends inside a thought, so nothing in it is an answer
+    text: str  # what is addressed to the reader; empty if the thinking never ends
+    finished: bool  # False: the text ends inside its thinking, so nothing in it is an answer
 
 
-# A tag that a model's template opens, and the one that closes it. Some templates write the opening tag into the prompt,
-# so a text may have the closing tag alone; some tags are special tokens that a decoder leaves out, and only their names
-# are left (`analysis…assistantfinal…`).
+# Some chat templates put the opening tag into the prompt, so a text may have the closing tag alone. Some tags are
+# special tokens that a decoder skips, so that only their names are left (`analysis…assistantfinal…`).
 _NAMES = "think(?:ing)?|thoughts?|reasoning|reflection|scratchpad"
 _OPENING = re.compile(
     rf"<(?:seed:)?(?:{_NAMES})>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>|<\|inner_prefix\|>"
@@ -25,23 +24,21 @@ _CLOSING = re.compile(
     r"|<\|channel\|>final<\|message\|>|<\|im_start\|>answer\b|assistantfinal",
     re.IGNORECASE,
 )
-
-
-_HINTS = ("<", "[", "◁", "assistantfinal")  # no text without any of them holds a thought's edge
+_HINTS = ("<", "[", "◁", "assistantfinal")  # a text without any of them has no tag
 
 
 def spoken(text: str) -> Spoken:
-    """What follows the last thought of `text`, or all of it where it holds none.
+    """What follows the thinking in `text`, or all of it if there is none.
 
-    A closing tag ends a thought whether or not the text opened it. A thought that was opened last and never closed
-    means that the model was cut off while it thought.
+    A closing tag counts even if the text does not open it. A tag that is opened and never closed means that generation
+    stopped inside the thinking.
     """
     if not any(map(text.__contains__, _HINTS)) and not text.startswith("analysis"):
-        return Spoken(text, whole=True)
+        return Spoken(text, finished=True)
     closed = 0
     for closed_by in _CLOSING.finditer(text):
         closed = closed_by.end()
     rest = text[closed:]
     if opened := _OPENING.search(rest):
-        return Spoken(rest[: opened.start()].strip() if closed == 0 else rest[: opened.start()], whole=False)
-    return Spoken(rest.lstrip() if closed else rest, whole=True)
+        return Spoken(rest[: opened.start()].strip() if closed == 0 else rest[: opened.start()], finished=False)
+    return Spoken(rest.lstrip() if closed else rest, finished=True)

@@ -1,8 +1,8 @@
 r"""The tokens of a mathematical answer: numbers, letters, signs, LaTeX commands, words.
 
-`read` takes text in plain presentation (`presentation.plain`) and never fails: a character that means nothing here is
-a token of its own. White space and currency signs are gone; names typed without a backslash (`sqrt`, `pi`, `inf`) are
-commands; each word, within `\text{…}` or not, is one token that begins with `WORD`.
+`read` takes text in plain presentation (`presentation.plain`) and never fails: an unknown character is a token. White
+space and currency signs are dropped; names typed without a backslash (`sqrt`, `pi`, `inf`) become commands; each word,
+inside `\text{…}` or not, is one token with the prefix `WORD`.
 """
 
 import itertools
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 WORD = '"'
-LONGEST = 1_000  # characters; what is longer is no answer
+LONGEST = 1_000  # characters of an answer
 
 
 def names(words: str) -> frozenset[str]:
@@ -32,7 +32,7 @@ _NO_NAMES_IN_TEXT = names("max min mod union floor times oo pi")
 _FUNCTION_OF_A_LETTER = re.compile(
     r"(?P<function>arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln)[a-zA-Z]|[a-zA-Z]sqrt"
 )
-# Names of units that might be products of variables: units behind a quantity alone.
+# Names that are units only after a quantity; elsewhere they may be products of variables.
 _UNITS = names("mm cm dm km mi yd ft kg kgs mg gm lb lbs oz ml mL hr hrs yr yrs ms am pm th st nd rd min sec in")
 _SMALL_WORDS = {word: word for word in ("and", "or", "no", "is", "of", "if", "to")} | {"and/or": "or"}
 _ALIASES = {
@@ -79,7 +79,7 @@ def read(text: str) -> tuple[str, ...]:
 
 
 def _lex(text: str, *, in_text: bool) -> Iterator[str]:
-    depth, last, apart = 0, "", False  # brackets open, the last token, and whether white space follows it
+    depth, last, apart = 0, "", False  # open brackets, the last token, whether white space follows it
     for match in _TOKEN.finditer(text):
         kind, found = match.lastgroup or "", match.group()
         if kind == "nothing":
@@ -123,7 +123,7 @@ def _others(kind: str, match: re.Match[str], *, bracketed: bool) -> Iterator[str
         period = re.fullmatch(r"(\d*\.\d*?)(?:(\d)\2{2,}|(\d{2,6}?)\3+)", match["unending"])
         yield from [f"{period[1]}({period[2] or period[3]})"] if period else [match["unending"], "\\cdots"]
     elif kind in ("thousands", "apart"):
-        # In brackets a comma separates coordinates.
+        # A comma in brackets separates coordinates.
         listed = bracketed and match["apart"] in (",", None)
         yield from re.findall(r"[\d.]+|,", found) if listed else [re.sub(r"[^\d.]", "", found)]
     else:
@@ -150,8 +150,8 @@ def _letters(run: str, last: str, apart: bool, in_text: bool) -> Iterator[str]:
 
 
 def _is_product(run: str, last: str, apart: bool) -> bool:
-    """Whether letters are variables and no word: few and small, in the alphabet's order (`abc`) or of consonants behind
-    a number (`3zyx`)."""
+    """Whether letters are variables rather than a word: few, lower case, in alphabetical order (`abc`) or consonants
+    after a number (`3zyx`)."""
     ordered = all(a < b for a, b in itertools.pairwise(run))
     return (
         len(run) <= 4 and run.islower() and (ordered or (last.isdigit() and not apart and not set(run) & set("aeiou")))
@@ -159,7 +159,7 @@ def _is_product(run: str, last: str, apart: bool) -> bool:
 
 
 def _with_marks(tokens: list[str]) -> Iterator[str]:
-    """Subscripts and primes as part of the name they stand at; of a digit or a function they are tokens as before."""
+    """Joins subscripts and primes to the name of a variable; on digits and functions they stay tokens."""
     at = 0
     while at < len(tokens):
         name = tokens[at]
@@ -203,7 +203,7 @@ def has_words(expression: Sequence[str]) -> bool:
 
 
 def end_of_group(tokens: Sequence[str], start: int) -> int:
-    """Behind the bracket that closes the one at `start`; `(0, 1]` closes too; the end where none does."""
+    """The index after the bracket that closes the one at `start` (`(0, 1]` counts); the end if none does."""
     depth = 0
     for at in range(start, len(tokens)):
         depth += (tokens[at] in OPENING) - (tokens[at] in _CLOSING)
@@ -213,7 +213,7 @@ def end_of_group(tokens: Sequence[str], start: int) -> int:
 
 
 def depth(tokens: Sequence[str]) -> int:
-    """How many brackets are open at once."""
+    """The deepest nesting of brackets."""
     deepest = now = 0
     for token in tokens:
         now += (token in OPENING) - (token in _CLOSING)
@@ -222,7 +222,7 @@ def depth(tokens: Sequence[str]) -> int:
 
 
 def split(tokens: Sequence[str], *separators: str) -> list[Sequence[str]]:
-    """The parts between the separators that stand outside all brackets and environments."""
+    """The parts between separators outside all brackets and environments."""
     if not any(separator in tokens for separator in separators):
         return [tokens]
     parts, start, depth = [], 0, 0
@@ -235,7 +235,7 @@ def split(tokens: Sequence[str], *separators: str) -> list[Sequence[str]]:
 
 
 def within(tokens: Sequence[str], opening: str, closing: str) -> bool:
-    """Whether the first bracket opens all that the last one closes."""
+    """Whether the first bracket, one of `opening`, is closed by the last token, one of `closing`."""
     return (
         len(tokens) > 1
         and tokens[0] in opening.split()

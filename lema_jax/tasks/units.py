@@ -1,7 +1,7 @@
-r"""Quantities: what stands before a unit, and how units of one dimension compare.
+r"""Quantities: the number before a unit, and the conversion of units of one dimension.
 
-A unit is any words behind a quantity, with their powers (`12 \text{ cm}^2`, `5 \text{ m/s}^2`, `90 square units`), and
-left out. Only where both answers name units of one dimension and different size, these count: 2 hours are 120 minutes.
+Any words after a quantity are its unit, with their powers (`12 \text{ cm}^2`, `5 \text{ m/s}^2`, `90 square units`).
+Units are ignored unless both answers name units of one dimension and different size: 2 hours are 120 minutes.
 """
 
 import dataclasses
@@ -41,25 +41,25 @@ _NO_UNIT = tokens.names(
     "and or not is are remainder times plus minus to divided over base less more fewer greater than if when where"
 )
 BEFORE = tokens.names("about approximately exactly roughly around only just is are")
-# One letter behind a number may be a unit or a variable; the other answer tells.
+# A letter after a number may be a unit or a variable; the other answer decides.
 _LETTERS = frozenset(("\\Omega", *"msghLNJVWKCFA"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """What a unit of a known size measures, and how much of it."""
+    """A unit of known size."""
 
     dimension: str
     size: Fraction
 
 
 def known(word: str) -> Unit | None:
-    """The unit that a word names, if its size is known: `hours`, `ft`."""
+    """The unit that a word names if its size is known: `hours`, `ft`."""
     return _of_known_size([word])
 
 
 def read(expression: Sequence[str]) -> tuple[Sequence[str], Unit | None] | None:
-    """The quantity, and its unit where its size is known; None when no unit stands behind a quantity."""
+    """The quantity without its unit, and the unit if its size is known; None if no unit follows a quantity."""
     start = 0
     while (
         start < len(expression) - 1
@@ -84,7 +84,7 @@ def read(expression: Sequence[str]) -> tuple[Sequence[str], Unit | None] | None:
 
 
 def compound(expression: Sequence[str]) -> tuple[tuple[str, ...], Unit] | None:
-    """`2 hours and 30 minutes` as one quantity in the first unit; None when it is not several of one dimension."""
+    """`2 hours and 30 minutes` as one quantity in the first unit; None unless it is several of one dimension."""
     parts: list[tuple[Sequence[str], Unit]] = []
     at = 0
     while at < len(expression):
@@ -114,7 +114,7 @@ def compound(expression: Sequence[str]) -> tuple[tuple[str, ...], Unit] | None:
 
 
 def scaled(expression: Sequence[str]) -> tuple[str, ...] | None:
-    """`1 million 500 thousand` as a sum; None when it is none, with ever smaller names of numbers."""
+    """`1 million 500 thousand` as a sum; None unless the names of numbers decrease."""
     numbers, names = expression[::2], [token.lstrip(tokens.WORD).lower() for token in expression[1::2]]
     powers = [_SCALES.get(name, 0) for name in names]
     if (
@@ -123,12 +123,12 @@ def scaled(expression: Sequence[str]) -> tuple[str, ...] | None:
         or not all(a > b for a, b in zip(powers, (*powers[1:], 0)))
     ):
         return None
-    shares = zip(numbers, [*powers, 0])  # a last number may have no name
+    shares = zip(numbers, [*powers, 0])  # the last number may have no name
     return tuple(token for number, power in shares for token in ("+", number, "*", str(10**power)))[1:]
 
 
 def without_letter(expression: Sequence[str]) -> Sequence[str] | None:
-    """`5 m`, `25 m^2` or `9.8 m/s^2` without its letters, should they be a unit; None when there are none."""
+    """`5 m`, `25 m^2` or `9.8 m/s^2` without the letters that may be a unit; None if there are none."""
     end = len(expression)
     while end > 0 and (
         expression[end - 1] in _LETTERS
@@ -142,7 +142,7 @@ def without_letter(expression: Sequence[str]) -> Sequence[str] | None:
 
 
 def _start_of_words(expression: Sequence[str]) -> int | None:
-    """Where the words begin that end the expression, when a quantity stands before them and nothing else is in them."""
+    """Where the words at the end of the expression start if they are a unit that follows a quantity, else None."""
     depth = 0
     for at, token in enumerate(expression):
         if tokens.is_word(token):
@@ -164,7 +164,7 @@ _SIGNS = frozenset(("\\pi", "\\degree", "\\infty", "\\theta", "\\alpha", "\\beta
 
 
 def _is_unit(expression: Sequence[str]) -> bool:
-    """Whether these are words with their powers, and none that says something else of the quantity."""
+    """Whether these are words with their powers, none of which has another meaning (_NO_UNIT)."""
     for before, token in zip(("", *expression), expression):
         if tokens.is_word(token):
             fits = token.lstrip(tokens.WORD).lower() not in _NO_UNIT

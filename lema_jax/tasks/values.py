@@ -1,9 +1,9 @@
-r"""Whether two expressions are equal: exactly, or to as many digits as tell.
+r"""Numeric equality of two expressions: exact for rationals, else at two precisions.
 
-What is rational is exact; the rest is worked out twice, with more digits than the numbers in it have: a difference that
-shrinks with the precision is none. A variable gets numbers of its own, so that two expressions that agree at several
-points are equal for all we can tell, and two that differ at one are not. A point where either has no value, or leaves
-the real numbers without naming `i`, says nothing: `\frac{x^2}{x}` is x.
+Both precisions exceed the digits of the numbers involved: a difference that shrinks with the precision is rounding.
+Variables take fixed pseudo-random values: two expressions that agree at several points count as equal, two that differ
+at one are different. A point where either has no value, or leaves the reals without naming `i`, is skipped:
+`\frac{x^2}{x}` is x.
 """
 
 import dataclasses
@@ -16,20 +16,20 @@ from lema_jax.tasks import latex
 from lema_jax.tasks.evaluator import POINTS, Evaluator, TooLarge, Undefined, Value, context
 from lema_jax.tasks.latex import Node
 
-_FEWEST_POINTS = 2  # at which both are defined, for a verdict on real numbers
-_BITS = 170  # of precision, at first
+_FEWEST_POINTS = 2  # where both are defined, for a verdict on real numbers
+_BITS = 170  # of precision at first
 _MOST_BITS = 20_000
-_ROUNDED_TO_ZERO = 1e-12  # floating point cannot tell from zero what `\\sin\\pi` is at any precision
-_NOUGHT: Node = ("number", Fraction(0))
+_ROUNDED_TO_ZERO = 1e-12  # in floating point, `\\sin\\pi` is this close to zero
+_ZERO: Node = ("number", Fraction(0))
 
 
 @functools.lru_cache(maxsize=4_096)
 def same(one: Node, other: Node) -> bool | None:
-    """Whether two expressions have the same value wherever both have one; None when that cannot be told.
+    """Whether two expressions have the same value wherever both have one; None if undecidable.
 
     Raises:
-      TooLarge: a number in them that no machine holds.
-      Exhausted: more work than a verdict is worth.
+      TooLarge: a number is too large to compute.
+      Exhausted: the verdict exceeds its work budget.
     """
     if one == other:
         return True
@@ -46,7 +46,7 @@ def same(one: Node, other: Node) -> bool | None:
 
 def is_zero(node: Node) -> bool | None:
     """Whether an expression is zero wherever it has a value. As `same`."""
-    return same(node, _NOUGHT)
+    return same(node, _ZERO)
 
 
 def proportional(one: Node, other: Node) -> bool | None:
@@ -57,7 +57,7 @@ def proportional(one: Node, other: Node) -> bool | None:
 
 
 def same_sign(one: Node, other: Node) -> bool:
-    """Whether two expressions are positive, or negative, together at the first point where both have values."""
+    """Whether two expressions have the same sign at the first point where both have values."""
     for point in range(POINTS):
         a, b = (_rough(node, point, ()) for node in (one, other))
         if a and b and a.value and b.value and not a.left_reals and not b.left_reals:
@@ -66,7 +66,7 @@ def same_sign(one: Node, other: Node) -> bool:
 
 
 def number(node: Node, given: dict[str, Fraction] | None = None) -> Any | None:
-    """The value of an expression as a number of mpmath's, with its variables as given; None when it has none."""
+    """The value of an expression as an mpmath number, its variables as given; None if it has none."""
     try:
         return Evaluator(_BITS, given=given).inexact(node)
     except (Undefined, TooLarge):
@@ -74,7 +74,7 @@ def number(node: Node, given: dict[str, Fraction] | None = None) -> Any | None:
 
 
 def exact(node: Node) -> Fraction | None:
-    """The value of a constant, when it is rational."""
+    """The value of a constant if it is rational."""
     try:
         found = None if latex.variables(node) else Evaluator(_BITS).value(node)
     except (Undefined, TooLarge):
@@ -83,7 +83,7 @@ def exact(node: Node) -> Fraction | None:
 
 
 def real(node: Node) -> Any | None:
-    """The value of a constant as an mpf, when it is a real number or infinite."""
+    """The value of a constant as an mpf if it is a real number or infinite."""
     if sign := _infinite(node):
         return sign * context().inf
     found = None if latex.variables(node) else number(node)
@@ -91,26 +91,25 @@ def real(node: Node) -> Any | None:
 
 
 def _infinite(node: Node) -> int:
-    """The sign of an infinity, 0 of anything else."""
+    """The sign of an infinity; 0 for anything else."""
     if node == ("constant", "infinity"):
         return 1
     return -_infinite(node[1]) if node[0] == "negative" else 0
 
 
 def _verdicts(one: Node, other: Node, points: int, of_reals: bool) -> Iterator[bool]:
-    """Whether they are equal at each point where both have values, up to the first where they differ."""
-    whole = latex.bounds(one) | latex.bounds(other)
+    """Whether they are equal, at each point where both have values, up to the first where they differ."""
+    bounds = latex.bounds(one) | latex.bounds(other)  # the bounds of a sum are natural numbers
     agreed = False
     for point in range(points):
-        # What bounds a sum is a natural number.
-        given = tuple((name, Fraction(2 + (point + len(name) + ord(name[-1])) % 7)) for name in sorted(whole))
+        given = tuple((name, Fraction(2 + (point + len(name) + ord(name[-1])) % 7)) for name in sorted(bounds))
         a, b = _rough(one, point, given), _rough(other, point, given)
         if a is None or b is None or (of_reals and (a.left_reals or b.left_reals)):
             continue
         equal = _agree(a, b)
         if equal and not agreed and not (isinstance(a.value, Fraction) and isinstance(b.value, Fraction)):
             equal = _agree_finely(one, other, point, given, max(a.largest, b.largest))
-        agreed = True  # to twice the digits at one point, and to these at the others, is enough
+        agreed = True  # the finer comparison at one point is enough
         yield equal
         if not equal:
             return
@@ -118,13 +117,13 @@ def _verdicts(one: Node, other: Node, points: int, of_reals: bool) -> Iterator[b
 
 @dataclasses.dataclass(frozen=True)
 class _At:
-    """A value at a point, and what was met on the way: see `Evaluator`."""
+    """A value at a point, with the `Evaluator`'s record of its evaluation."""
 
     value: Value
     left_reals: bool
     largest: int
     scale: int
-    near: complex | None  # by floating point, where no intermediate number is large
+    near: complex | None  # in floating point, unless an intermediate number is large
 
 
 @functools.lru_cache(maxsize=1_024)
@@ -149,7 +148,7 @@ def _agree(a: _At, b: _At) -> bool:
 
 
 def _agree_finely(one: Node, other: Node, point: int, given: tuple[tuple[str, Fraction], ...], largest: int) -> bool:
-    """Rounding alone is as small as the precision allows, and shrinks with it; a true difference does not."""
+    """Whether the difference is rounding: as small as the precision allows, and smaller at a higher one."""
     if (bits := 2 * (_BITS + largest)) > _MOST_BITS:
         raise TooLarge
     mag, difference = context().mag, ("-", one, other)

@@ -1,4 +1,4 @@
-"""What tasks whose answer is one number share: the paper's prompt, the gold chain of thought, extraction, equality."""
+"""Shared by the tasks whose answer is one number: the paper's prompt, gold chain of thought, extraction, equality."""
 
 import re
 
@@ -22,7 +22,7 @@ def completion(problem: Problem) -> str:
 
 
 def join(body: str, question: str) -> str:
-    """One text of a story and its question; the full stop that a story lacks is set."""
+    """A story and its question as one text, with a full stop between them if there is none."""
     body, question = body.strip(), question.strip()
     stop = "." if body[-1:].isalnum() and question[:1].isupper() else ""
     return f"{body}{stop} {question}"

@@ -21,7 +21,7 @@ _ARTICLES = frozenset(("the", "a", "an"))
 
 
 def number(expression: Sequence[str]) -> tuple[str, ...] | None:
-    """The number that words say, as tokens: `negative five`, `one hundred and twenty-three`, `two thirds` is none."""
+    """A number in words, as tokens: `negative five`, `one hundred and twenty-three`, `two thirds`; None if it is none."""
     words = [token.lstrip(tokens.WORD).lower() for at, token in enumerate(expression) if token != "-" or at == 0]
     sign = words[0] in ("negative", "minus", "-")
     words = words[sign:]
@@ -34,20 +34,20 @@ def number(expression: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def is_text(expression: Sequence[str]) -> bool:
-    """Whether words come first, and nothing is in them but numbers and the marks of a sentence."""
+    """Whether the tokens are words, numbers and punctuation, starting with a word."""
     return (tokens.is_word(expression[0]) or (len(expression) > 1 and expression[0] in ("a", "A", "I"))) and all(
         tokens.is_word(token) or token in "-.,'():;?!/&\"" or token.isalnum() for token in expression
     )
 
 
 def is_date(expression: Sequence[str]) -> bool:
-    """Whether a month is named beside a day, in either order."""
+    """Whether the tokens name a month and something else."""
     names = [_name(token.lstrip(tokens.WORD)) for token in expression]
     return len(expression) > 1 and any(name in _MONTHS for name in names)
 
 
 def plain(expression: Sequence[str]) -> str:
-    """A text as compared: small letters, names of days and months written out, no articles, no marks."""
+    """A text normalised for comparison: lower case, full names of days and months, no articles or punctuation."""
     words = [token.lstrip(tokens.WORD).lower().replace("'", "") for token in expression]
     words = [_name(word) for word in words if word not in ("-", ".", ",", "'", "(", ")", ":", ";", "?", "!", '"')]
     if any(word in _MONTHS for word in words):  # `July 4th`, `4 July`
@@ -59,7 +59,7 @@ def plain(expression: Sequence[str]) -> str:
 
 
 def time(expression: Sequence[str]) -> str | None:
-    """A time with its half of the day, `4:30 pm`; `4:30` alone may be a ratio."""
+    """A time with am or pm, `4:30 pm`; `4:30` alone may be a ratio."""
     text = "".join(token.lstrip(tokens.WORD) for token in expression)
     found = _TIME.fullmatch({"noon": "12:00pm", "midnight": "12:00am"}.get(text.lower(), text))
     if found is None:
@@ -74,7 +74,7 @@ _TIME = re.compile(
 
 
 def same_time(one: str, other: str) -> bool:
-    """Whether two times, as `time` or a ratio gives them, are one; a time that names no half may be meant in either."""
+    """Whether two times, as returned by `time` or read from a ratio, may be equal; one without am or pm fits both."""
     (hour, *rest, half), (other_hour, *other_rest, other_half) = _clock(one), _clock(other)
     if rest != other_rest:
         return False
@@ -87,14 +87,14 @@ def same_time(one: str, other: str) -> bool:
 
 
 def _clock(text: str) -> tuple[int, int, int, str]:
-    """Hour, minute, second and half of the day."""
+    """Hour, minute, second, and am or pm."""
     clock, _, half = text.partition(" ")
     hour, minute, second = ([int(part) if part.isdigit() else -1 for part in clock.split(":")] + [0, 0])[:3]
     return hour, minute, second, half
 
 
 def choice(expression: Sequence[str]) -> tuple[str, Sequence[str]] | None:
-    """The letter of a choice and what stands behind it: `A`, `(A)`, `A)`, `(A) 5`."""
+    """The letter of a choice and what follows it: `A`, `(A)`, `A)`, `(A) 5`."""
     if expression[0] != "(" and len(expression) > 1 and expression[1] not in (")", "."):
         return None
     letters = [token.lstrip(tokens.WORD) for token in expression[:3]]

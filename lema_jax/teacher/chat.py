@@ -93,7 +93,7 @@ class Reply(Paid):
         if finish != "stop":
             return finish
         said = thinking.spoken(self.text)
-        return "length" if not said.whole else "" if said.text.strip() else "empty"
+        return "length" if not said.finished else "" if said.text.strip() else "empty"
 
 
 def reply(id: str, answer: Answer, worst: Tokens, price: Price | None) -> Reply:

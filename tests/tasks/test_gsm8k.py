@@ -129,5 +129,5 @@ def test_a_download_is_checked_and_kept(tmp_path):
         sources.download(source, sha256, tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
     served.unlink()
-    with pytest.raises(UserError, match=r"cannot fetch .*save it as kind/file\.jsonl"):
+    with pytest.raises(UserError, match=r"cannot download .*save it as kind/file\.jsonl"):
         sources.download(source, sha256, tmp_path / "elsewhere")
