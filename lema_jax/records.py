@@ -1,8 +1,8 @@
-"""The rows of every jsonl file, and the crash-safe file that holds them.
+"""The row types of all jsonl files, and crash-safe files of rows.
 
-A row carries whatever the next stage needs (a `Correction` holds its `Attempt`, which holds its `Problem`), so a stage
-takes one file. A row's `id` is a hash of everything that shaped it; a stage asks for ids it does not yet find, which is
-all that "resume" means here.
+A row contains everything that the next stage needs (a `Correction` has its `Attempt`, which has its `Problem`), so a
+stage reads one file. A row's `id` is a hash of everything that determines it; a stage resumes by computing only the ids
+that its output lacks.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from lema_jax.errors import UserError
 
 
 class Row(pydantic.BaseModel):
-    """What every row has. Unknown and missing fields are errors; rows are immutable."""
+    """The base of all rows: immutable; unknown and missing fields are errors."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -36,23 +36,23 @@ class Problem(Row):
     split: str
     question: str
     gold: str
-    rationale: str = ""  # gold solution as published; GSM8K's `<<a=b>>` marks are kept, for the reference teacher
+    rationale: str = ""  # gold solution as published; with GSM8K's `<<a=b>>` marks, for the reference teacher
     choices: tuple[str, ...] = ()
-    meta: dict[str, Any] = {}  # what a task knows besides: subject, level, template, number of steps
+    meta: dict[str, Any] = {}  # of a task: subject, level, template, number of steps
 
 
 class Verdict(enum.StrEnum):
-    """What grading says of a text. Only WRONG is a mistake to learn from."""
+    """The result of grading. Only WRONG is a mistake to learn from."""
 
     RIGHT = "right"
     WRONG = "wrong"
-    UNPARSED = "unparsed"  # finished, but no answer could be read
-    TRUNCATED = "truncated"  # cut off by the token limit before a right answer was read
-    PROMPT_TOO_LONG = "prompt_too_long"  # never asked: the prompt leaves no room in the model's context
+    UNPARSED = "unparsed"  # finished, but no answer could be parsed
+    TRUNCATED = "truncated"  # reached the token limit before a right answer
+    PROMPT_TOO_LONG = "prompt_too_long"  # not generated: the prompt fills the model's context
 
 
 class Attempt(Row):
-    """A sampled reasoning path of a student."""
+    """A reasoning path sampled from a student."""
 
     problem: Problem
     student: str  # checkpoint identity or model name
@@ -63,7 +63,7 @@ class Attempt(Row):
     verdict: Verdict
     prompt_tokens: int
     completion_tokens: int
-    labelled_steps: tuple[int, ...] = ()  # the first wrong step, 1-based, as each person who looked marked it
+    labelled_steps: tuple[int, ...] = ()  # 1-based first wrong step, one per annotator
 
 
 class Correction(Row):
@@ -71,22 +71,22 @@ class Correction(Row):
 
     attempt: Attempt
     teacher: str
-    prompt: str = ""  # what a chat teacher was asked by: a prompt file's name and hash
-    text: str  # the reply as it came
-    step: int | None = None  # 1-based number of the first wrong step; None for tasks that ask for none
+    prompt: str = ""  # of a chat teacher: the prompt file's name and hash
+    text: str  # the raw reply
+    step: int | None = None  # 1-based number of the first wrong step; None for tasks without
     explanation: str = ""
     steps: tuple[str, ...] = ()  # the corrected steps, from `step` on
     answer: str | None = None
-    rejected: str = ""  # its fault, one of FAULTS or what the endpoint said; empty when kept
-    usage: dict[str, Any] = {}  # tokens, cost, finish reason, when the teacher is paid
+    rejected: str = ""  # a key of FAULTS, or the endpoint's message; empty if accepted
+    usage: dict[str, Any] = {}  # tokens, cost, finish reason of a paid teacher
 
     @pydantic.field_validator("rejected")
     @classmethod
-    def _today(cls, name: str) -> str:
+    def _current_name(cls, name: str) -> str:
         return FORMER_FAULTS.get(name, name)
 
 
-# What each name in `Correction.rejected` means.
+# The values of `Correction.rejected`.
 FAULTS = {
     "length": "The endpoint stopped the reply at --max_tokens.",
     "content_filter": "The endpoint withheld the reply or refused the prompt.",
@@ -120,7 +120,7 @@ FORMER_FAULTS = {
 
 
 class Example(Row):
-    """One training example: loss on `completion` alone."""
+    """A training example, with loss on `completion` only."""
 
     kind: str  # "cot" or "correction"
     problem_id: str
@@ -138,14 +138,14 @@ class Prediction(Row):
     prompt_style: str = "paper"  # one of `tasks.prompts.STYLES`
     text: str
     answer: str | None
-    verdict: Verdict  # ours: right mathematically
-    paper: bool | None = None  # the authors' grader's, where it was asked
+    verdict: Verdict  # of the task's own grader
+    paper: bool | None = None  # of the official grader, if it ran
     prompt_tokens: int
     completion_tokens: int
 
 
 class PathScore(Row):
-    """A checkpoint's score of one reasoning path, given its question."""
+    """A checkpoint's likelihood of a reasoning path, given its question."""
 
     problem_id: str
     checkpoint: str
@@ -158,7 +158,7 @@ R = TypeVar("R", bound=Row)
 
 
 def row_id(**shaping: Any) -> str:
-    """16 hex digits that name a row by everything that shapes it; equal inputs, equal id, in any process."""
+    """16 hex digits: a hash of everything that determines a row, equal in every process."""
     text = json.dumps(shaping, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -167,41 +167,40 @@ def read(path: str | Path, row: type[R], *, growing: bool = False) -> Iterator[R
     """Yields the rows of a jsonl file, one in memory at a time.
 
     Args:
-      growing: the file is being appended to, or was when its writer was killed: a torn last line is passed over.
+      growing: a writer may be appending, or was killed: skip an incomplete last line.
 
     Raises:
-      UserError: a missing file, a malformed line (`file:line: field: reason`), or an id that occurs twice.
+      UserError: a missing file, a malformed line (`file:line: field: reason`), or a duplicate id.
     """
     return (parsed for _, parsed in _read(storage.on_disk(path), row, growing))
 
 
 def write(path: str | Path, rows: Iterable[Row]) -> int:
-    """Writes a whole file in one atomic step (beside, then renamed); returns the number of rows."""
+    """Writes a file atomically; returns the number of rows."""
     path = storage.on_disk(path)
     count = 0
     with storage.replacing(path) as file:
-        for count, row in enumerate(rows, start=1):  # noqa: B007 (the count is what is wanted)
+        for count, row in enumerate(rows, start=1):  # noqa: B007 (the result is the count)
             file.write(row.model_dump_json().encode() + b"\n")
     return count
 
 
 class Appender(Generic[R]):
-    """A jsonl file that grows durably: a row that `append` returned from survives kill -9.
+    """A jsonl file that grows durably: once `append` returns, its rows survive kill -9.
 
-    Opening it finds what is there (`rows`). A torn last line (the trace of a kill while writing) is dropped, so its row
-    is done again; any other malformed line is an error and the file is left as it was found. A lock keeps a second
-    process from writing the same file. Where there was none and nothing is appended, no file is left, nor folders made
-    for it.
+    computed again; any other malformed line is an error and leaves the file unchanged. A lock excludes other writers.
+    computed again; any other malformed line is an error that leaves the file unchanged. A lock excludes a second writer.
+    If the file is new and nothing is appended, the file and the folders created for it are removed.
     """
 
-    rows: Mapping[str, R]  # by id, in the order of the file; each is read when it is asked for
+    rows: Mapping[str, R]  # by id, in the order of the file; read on access
 
     def __init__(self, path: str | Path, row: type[R]):
         self.path = storage.on_disk(path)
         self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "ab+")  # noqa: SIM115 (held open for the life of the object)
+            self._file = open(self.path, "ab+")  # noqa: SIM115 (open as long as the object)
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}; choose another place") from None
         self._end = contextlib.ExitStack()
@@ -209,14 +208,14 @@ class Appender(Generic[R]):
         self._end.enter_context(interrupts.cleaning(self._remove_empty))
         try:
             _lock(self._file, self.path)
-            _mend_last_line(self._file)
+            _repair_last_line(self._file)
             self.rows = self._rows = _Rows(self.path, row)
         except BaseException:
             self._end.close()
             raise
 
     def append(self, *rows: R) -> None:
-        """Writes rows whose ids are new and forces them to the disk before it returns (one fsync a call)."""
+        """Writes rows with new ids to the disk, with one fsync per call."""
         lines: dict[str, bytes] = {}
         for row in rows:
             if row.id in self.rows or row.id in lines:
@@ -231,15 +230,15 @@ class Appender(Generic[R]):
             end += len(line)
 
     def extend(self, rows: Iterable[R]) -> None:
-        """Appends rows as they are made, some at a time, so that they may be more than fit into memory."""
+        """Appends rows in groups as they are produced: they need not fit into memory."""
         rows = iter(rows)
         while some := list(itertools.islice(rows, _ROWS_A_WRITE)):
             self.append(*some)
 
     def arrange(self, ids: Iterable[str]) -> list[str]:
-        """Puts the rows of these ids, of those that there are, in that order behind all others; nothing follows it.
+        """Moves the rows of these ids, in this order, to the end of the file; the last operation on it.
 
-        Returns the ids that there are, in that order.
+        Returns those ids that the file has, in this order.
         """
         last = [id for id in ids if id in self.rows]
         known = set(last)
@@ -256,7 +255,7 @@ class Appender(Generic[R]):
         self._end.close()
 
     def _remove_empty(self) -> None:
-        with contextlib.suppress(OSError):  # a folder that others have put something into stays
+        with contextlib.suppress(OSError):  # folders with other files stay
             if self.path in self._made and not self.path.stat().st_size:
                 self.path.unlink()
                 for folder in self._made[1:]:
@@ -267,12 +266,12 @@ _ROWS_A_WRITE = 64
 
 
 class _Rows(Mapping[str, R]):
-    """The rows of a file that is there and may grow. In memory are only the places at which they start."""
+    """The rows of a growing file. Only their offsets are in memory."""
 
     def __init__(self, path: Path, row: type[R]):
         self._row = row
         self.starts = {parsed.id: start for start, parsed in _read(path, row)}
-        self.file = open(path, "rb")  # noqa: SIM115 (apart from the one that writes, which another thread may be using)
+        self.file = open(path, "rb")  # noqa: SIM115 (not the writer's handle: threads)
 
     def __getitem__(self, id: str) -> R:
         self.file.seek(self.starts[id])
@@ -289,7 +288,7 @@ class _Rows(Mapping[str, R]):
 
 
 def _lock(file: Any, path: Path) -> None:
-    import fcntl  # not on Windows, where nothing else here runs either
+    import fcntl  # missing on Windows
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -297,31 +296,31 @@ def _lock(file: Any, path: Path) -> None:
         raise UserError(f"{path} is being written by another process; wait for it or stop it") from None
 
 
-def _mend_last_line(file: Any) -> None:
-    """Ends the file at a newline: a whole last row gets the newline it lacks, a torn one is dropped."""
-    end = keep = file.seek(0, os.SEEK_END)
+def _repair_last_line(file: Any) -> None:
+    """Ends the file at a newline: adds it to a complete last row, drops an incomplete one."""
+    end = last_line = file.seek(0, os.SEEK_END)
     block = 1 << 16
-    while keep:  # walk back to the last newline
-        start = max(0, keep - block)
+    while last_line:  # search backwards for the last newline
+        start = max(0, last_line - block)
         file.seek(start)
-        found = file.read(keep - start).rfind(b"\n")
+        found = file.read(last_line - start).rfind(b"\n")
         if found >= 0:
-            keep = start + found + 1
+            last_line = start + found + 1
             break
-        keep = start
-    if keep == end:
+        last_line = start
+    if last_line == end:
         return
-    file.seek(keep)
+    file.seek(last_line)
     try:
         json.loads(file.read())
     except ValueError:
-        file.truncate(keep)
+        file.truncate(last_line)
     else:
         file.write(b"\n")
 
 
 def _read(path: Path, row: type[R], growing: bool = False) -> Iterator[tuple[int, R]]:
-    """The rows, and at which byte of the file each one's line starts; see `read` for errors."""
+    """The byte offset and the row of each line; see `read` for errors."""
     seen: dict[str, int] = {}
     start = 0
     for number, line in _lines(path):
@@ -330,7 +329,7 @@ def _read(path: Path, row: type[R], growing: bool = False) -> Iterator[tuple[int
         if line.strip():
             parsed = _parse(path, number, line, row)
             if (first := seen.setdefault(parsed.id, number)) != number:
-                raise UserError(f"{path}:{number}: id {parsed.id!r} stands on line {first} already; remove one of them")
+                raise UserError(f"{path}:{number}: id {parsed.id!r} is on line {first} already; remove one of them")
             yield start, parsed
         start += len(line)
 
@@ -349,10 +348,10 @@ def _parse(path: Path, number: int, line: bytes, row: type[R]) -> R:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "the line"
-        told = f"{path}:{number}: {field}: {first['msg']} (expected: {row.__name__})"
+        message = f"{path}:{number}: {field}: {first['msg']} (expected: {row.__name__})"
         if other := _kind(line, row):
-            told = f"{path}:{number}: this is a file of {_FILES[other]}; a file of {_name(row)} is wanted here"
-        raise UserError(told) from None
+            message = f"{path}:{number}: this is a file of {_FILES[other]}; a file of {_name(row)} is needed here"
+        raise UserError(message) from None
 
 
 _FILES: dict[type[Row], str] = {
@@ -370,7 +369,7 @@ def _name(row: type[Row]) -> str:
 
 
 def _kind(line: bytes, wanted: type[Row]) -> type[Row] | None:
-    """The kind of row that a line is, where it is another one than wanted."""
+    """The type of a row that is not of the wanted type, if it is one of ours."""
     for row in _FILES:
         if row is not wanted:
             with contextlib.suppress(ValueError):

@@ -181,7 +181,7 @@ def test_a_file_of_another_kind_is_named(tmp_path):
     succeeds(f"--attempts={attempts}", f"--out={tmp_path / 'c.jsonl'}")
     said = fails(f"--attempts={tmp_path / 'c.jsonl'}", f"--out={tmp_path / 'd.jsonl'}")
     assert (
-        "c.jsonl:1: this is a file of corrections (of correct); a file of attempts (of sample) is wanted here" in said
+        "c.jsonl:1: this is a file of corrections (of correct); a file of attempts (of sample) is needed here" in said
     )
     assert "this is a file of attempts" in fails(f"--attempts={attempts}", f"--out={attempts}")
 

@@ -56,7 +56,7 @@ def test_ids_are_of_everything_and_of_nothing_else() -> None:
         ('{"id": "x"}', "rows.jsonl:4: kind: Field required"),
         (example(9).model_dump_json().replace('"cot"', "7"), "rows.jsonl:4: kind: .*string"),
         (example(9).model_dump_json().replace('"kind"', '"mind"'), "rows.jsonl:4: "),
-        (example(2).model_dump_json(), "rows.jsonl:4: id 'e2' stands on line 2 already"),
+        (example(2).model_dump_json(), "rows.jsonl:4: id 'e2' is on line 2 already"),
     ],
 )
 def test_a_malformed_line_is_named(file: Path, line: str, expected: str) -> None:

@@ -1,1 +1,1 @@
-"""From rows to batches: curate, encode, store, read."""
+"""From jsonl rows to batches: filter, mix, tokenise, store, read."""

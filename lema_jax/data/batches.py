@@ -1,8 +1,8 @@
-"""From a data set to batches: shuffled anew each epoch, packed, without end, and resumable to the bit (grain).
+"""From a data set to an infinite stream of batches: reshuffled every epoch, packed, exactly resumable (grain).
 
-The stream is planned on lengths alone, for the whole job, and each process then reads only the records of its own
-rows. So the global batches do not depend on the number of processes, and every process holds the same small iterator
-state: a checkpoint may be resumed by another number of processes.
+Every process plans the global batches from the lengths of the examples, then reads only the records of its own rows. So
+the batches do not depend on the number of processes, and all processes have the same small iterator state: a checkpoint
+resumes on another number of processes.
 """
 
 import dataclasses
@@ -19,22 +19,24 @@ from lema_jax.data import dataset
 from lema_jax.errors import UserError
 
 MOST_STEPS = 10**9  # of a run
-_COUNTED = 200_000  # examples, planned in some minutes
-_BINS = 128  # rows filled at a time; more leave less padding, and mix more of one epoch into the next
+_COUNTED = 200_000  # examples: some minutes of planning
+_BINS = 128  # rows packed at a time; more bins pad less, and mix epochs more
 
 
 @dataclasses.dataclass
 class DataConfig:
-    """Which examples a run reads, and how they are laid into batches."""
+    """Which examples a run reads, and how they are batched."""
 
-    path: str = ""  # a folder made by lema_jax.build_data
+    path: str = ""  # a data set of lema_jax.build_data
     batch_size: int = ranges.within(96, 1, 2**20)  # B, rows of the global batch of an optimizer step; 96 in the paper
     seq_len: int = ranges.within(1024, 1, 2**24)  # T, tokens of a row; the longest example must fit
-    packing: bool = True  # several examples to a row, attention kept apart; False pads one to a row (the authors' way)
+    packing: bool = (
+        True  # several examples per row, with separate attention; False: one padded example per row, as the authors
+    )
     seed: int = ranges.within(0, 0, 2**32 - 1)  # of the shuffling
 
     def problems(self) -> list[str]:
-        """Every rule that the fields break, as `field=value rule; remedy`."""
+        """Each violated rule, as `field=value rule; remedy`."""
         found = []
         if not self.path:
             found.append("path='' must name a data set; make one with lema_jax.build_data")
@@ -42,46 +44,46 @@ class DataConfig:
 
 
 def batches(cfg: DataConfig, rows: slice = slice(None)) -> grain.IterDataset:
-    """The rows `rows` of each global batch, for ever; grain iterators save and restore their place.
+    """An infinite stream of the rows `rows` of each global batch; its iterators save and restore their state.
 
-    Each element is a dict of [rows, T] arrays: `tokens` int32, `weights` float32 (1 where there is loss), `segment_ids`
+    Each element is a dict of [B, T] arrays: `tokens` int32, `weights` float32 (1 where there is loss), `segment_ids`
     int32 (1, 2, … for the examples of a row, 0 on padding), `positions` int32 (from 0 in each segment), and `records`
-    int32 (which example of the data set each token is of). Nothing is shifted: the loss does that.
+    int32 (the number of each token's example in the data set). Targets are not shifted: the loss shifts them.
 
     Raises:
-      UserError: a data set that is missing, empty or damaged, or an example longer than a row.
+      UserError: the data set is missing, empty or damaged, or an example is longer than a row.
     """
     plans, records = _endless(cfg), dataset.Records(cfg.path)
     return plans.map(lambda plan: _fill({name: array[rows] for name, array in plan.items()}, records))
 
 
 def once(cfg: DataConfig, rows: slice = slice(None)) -> Iterator[dict[str, np.ndarray]]:
-    """As `batches`, each example once and in order; the last batch is filled up with empty rows."""
+    """As `batches`, but each example once and in order; empty rows complete the last batch."""
     lengths = _lengths(cfg)
     records = dataset.Records(cfg.path)
     for plan in _pack(cfg, lengths, range(len(lengths))).batch(cfg.batch_size):
-        short = cfg.batch_size - len(plan["record"])
-        whole = {name: np.pad(array, [(0, short), (0, 0)]) for name, array in plan.items()}
-        yield _fill({name: array[rows] for name, array in whole.items()}, records)
+        missing = cfg.batch_size - len(plan["record"])
+        padded = {name: np.pad(array, [(0, missing), (0, 0)]) for name, array in plan.items()}
+        yield _fill({name: array[rows] for name, array in padded.items()}, records)
 
 
 def steps_for(cfg: DataConfig, *, epochs: float = math.inf, tokens: float = math.inf) -> int:
-    """How many batches hold `epochs` times as many examples as there are, or `tokens` tokens (padding apart).
+    """The number of batches for `epochs` passes over the data set, or for `tokens` tokens (padding excluded).
 
-    Counted for the first `_COUNTED` examples; those behind are taken to lie as close.
+    Counts the first `_COUNTED` examples, and extrapolates their packing to the rest.
 
     Raises:
-      UserError: more than `MOST_STEPS`; what `batches` raises.
+      UserError: more than `MOST_STEPS`; see `batches`.
     """
     wanted = epochs * len(_lengths(cfg))
-    plans, steps, examples, held = iter(_endless(cfg)), 0, 0, 0
-    while examples < min(wanted, _COUNTED) and held < tokens:
+    plans, steps, examples, packed = iter(_endless(cfg)), 0, 0, 0
+    while examples < min(wanted, _COUNTED) and packed < tokens:
         segments = next(plans)["record_segment_ids"]
         examples += int(segments.max(axis=1).sum())
-        held += int((segments > 0).sum())
+        packed += int((segments > 0).sum())
         steps += 1
-    if examples < wanted and held < tokens:
-        steps = math.ceil(steps * min(wanted / examples, tokens / held))
+    if examples < wanted and packed < tokens:
+        steps = math.ceil(steps * min(wanted / examples, tokens / packed))
     if steps > MOST_STEPS:
         raise UserError(f"{epochs:g} epochs or {tokens:g} tokens are {steps:,} steps, above {MOST_STEPS:,}; take fewer")
     return steps
@@ -117,9 +119,9 @@ def _pack(cfg: DataConfig, lengths: np.ndarray, order: Sequence[int]) -> grain.I
 
 
 class _Epochs(Sequence[int]):
-    """Record numbers for ever, every epoch in an order of its own.
+    """An infinite sequence of record numbers, with a new permutation every epoch.
 
-    Not grain's shuffle: it computes each number alone, which takes it milliseconds where there are few records.
+    Not grain's shuffle, which takes milliseconds per number if there are few records.
     """
 
     def __init__(self, records: int, seed: int):
@@ -139,7 +141,7 @@ class _Epochs(Sequence[int]):
 
 
 def _fill(plan: dict[str, np.ndarray], records: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Reads the records that a plan ([B, T] of record numbers, segments and positions) names into their places."""
+    """Copies the records named by a plan ([B, T] record numbers, segments and positions) into batch arrays."""
     segment_ids, positions = plan["record_segment_ids"], plan["record_positions"]
     tokens = np.zeros(segment_ids.shape, np.int32)
     weights = np.zeros(segment_ids.shape, np.float32)
@@ -148,5 +150,5 @@ def _fill(plan: dict[str, np.ndarray], records: Sequence[dict[str, np.ndarray]])
         span = slice(start, start + len(record["tokens"]))
         tokens[row, span] = record["tokens"]
         weights[row, span] = record["weights"]
-    places = {"segment_ids": segment_ids, "positions": positions, "records": plan["record"]}
-    return {"tokens": tokens, "weights": weights} | places
+    layout = {"segment_ids": segment_ids, "positions": positions, "records": plan["record"]}
+    return {"tokens": tokens, "weights": weights} | layout

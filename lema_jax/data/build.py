@@ -1,4 +1,4 @@
-"""From rows to a data set: gather, filter, tokenise, mix, write. A `Recipe` says how; every filter is counted."""
+"""From rows to a data set: gather, filter, tokenise, mix, write, as a `Recipe` says. Every filter is counted."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ _Paths = Sequence[Path | str]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(stage.Config):
-    """What a data set is made of and how. Equal recipes over equal inputs give equal bytes."""
+    """The inputs and settings of a data set. Equal recipes over equal inputs give equal bytes."""
 
     task: str = option(help=f"Task that the questions are of: {tasks.LISTED}.")
     arm: str | None = option(
@@ -81,7 +81,7 @@ class Recipe(stage.Config):
 
     @property
     def learnt(self) -> tuple[Path, ...]:
-        """The files whose corrections are trained on: none in the arm `cot`."""
+        """The files of corrections to train on: none in the arm `cot`."""
         return () if self.arm in (None, "cot") else tuple(map(Path, self.corrections))
 
     @property
@@ -112,12 +112,12 @@ def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
 
 @dataclasses.dataclass(frozen=True)
 class _Chosen:
-    """What goes into a data set."""
+    """The contents of a data set."""
 
     pools: list[Pool]
     mixed: list[Candidate]
     encoded: dict[str, Encoded]  # by example id
-    words: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerFast
     dev: list[Problem]
     overlap: dict[str, Any]
 
@@ -126,23 +126,23 @@ def _choose(recipe: Recipe, training: Sequence[Problem]) -> _Chosen:
     pools = _gather(recipe, training)
     dev = curate.hold_out(training, recipe.dev_questions, recipe.seed)
     for pool in pools:
-        pool.keep(curate.not_of(dev), "of a dev question")
+        pool.filter(curate.not_of(dev), "of a dev question")
     overlap = _leave_out_overlap(recipe, pools)
     curate.leave_out_repeated(pools)
-    words = _tokenizer(recipe, pools)
-    encoded = _encode([row.example for pool in pools for row in pool.candidates], words, recipe.limits)
+    chosen = _tokenizer(recipe, pools)
+    encoded = _encode([row.example for pool in pools for row in pool.candidates], chosen, recipe.limits)
     for pool in pools:
-        pool.keep(lambda row: row.example.id in encoded, "over-long")
+        pool.filter(lambda row: row.example.id in encoded, "over-long")
         curate.require_some(pool)
     mixed = _mix(recipe, pools, encoded)
-    return _Chosen(pools, mixed, encoded, words, dev, overlap)
+    return _Chosen(pools, mixed, encoded, chosen, dev, overlap)
 
 
 def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Path) -> Card:
-    tokenizer.save(chosen.words, folder / "tokenizer")
+    tokenizer.save(chosen.tokenizer, folder / "tokenizer")
     _write_set(folder, [row.example for row in chosen.mixed], chosen.encoded)
     if chosen.dev:
-        _write_dev(folder / "dev", chosen.dev, chosen.words, recipe.limits)
+        _write_dev(folder / "dev", chosen.dev, chosen.tokenizer, recipe.limits)
     if recipe.export:
         exports.write(recipe.export, chosen.mixed, folder / "exports")
     corrected = [row.correction.attempt for row in chosen.mixed if row.correction is not None]
@@ -155,7 +155,7 @@ def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Pa
         counts=dataclasses.asdict(dataset.counts(folder)),
         questions=len({curate.normal(row.problem.question) for row in chosen.mixed}),
         overlap=chosen.overlap,
-        tokenizer=tokenizer.fingerprint(chosen.words),
+        tokenizer=tokenizer.fingerprint(chosen.tokenizer),
         closed=sum(row.closed for row in chosen.mixed),
         files={str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()},
     )
@@ -164,7 +164,7 @@ def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Pa
 
 
 def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
-    """The pools that the recipe asks for; chain of thought first."""
+    """The pools of the recipe, chain of thought first."""
     pools = []
     if recipe.gold_rationales or recipe.attempts:
         gold = [problem for problem in training[: recipe.limit] if problem.rationale]
@@ -173,12 +173,8 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
                 f"the task {recipe.task} has no gold rationales; give --nogold_rationales, and right attempts by "
                 "--attempts"
             )
-        taken = gold if recipe.gold_rationales else []
-        pools.append(
-            gather.chain_of_thought(
-                recipe.task, taken, tuple(map(Path, recipe.attempts)), read_last_number=recipe.read_last_number
-            )
-        )
+        taken, attempts = gold if recipe.gold_rationales else [], map(Path, recipe.attempts)
+        pools.append(gather.chain_of_thought(recipe.task, taken, attempts, read_last_number=recipe.read_last_number))
     if recipe.arm == "lema_no_step" and any(problem.choices for problem in training):
         raise UserError(f"arm=lema_no_step: a correction of {recipe.task} names no step; choose another arm")
     if (render := examples.ARMS[recipe.arm or "cot"]) is not None:
@@ -187,8 +183,8 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
 
 
 def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
-    """Applies the overlap policy; returns what was checked and found."""
-    required = recipe.overlap != "keep"  # a user who keeps what overlaps need not have the test sets
+    """Applies the overlap policy; returns the sets checked and the number of questions found."""
+    required = recipe.overlap != "keep"  # with keep, the test sets need not be available
     tests, unchecked = gather.held_out(recipe.task, recipe.data_folder, required=required)
     overlap = curate.Overlap(itertools.chain.from_iterable(tests.values()))
     questions = {row.problem.question: row.problem.id for pool in pools for row in pool.candidates}
@@ -201,7 +197,7 @@ def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
         )
     if recipe.overlap == "drop":
         for pool in pools:
-            pool.keep(lambda row: row.problem.question not in found, "of a test question")
+            pool.filter(lambda row: row.problem.question not in found, "of a test question")
     checked = {name: len(problems) for name, problems in tests.items()}
     return {"policy": recipe.overlap, "checked": checked, "unchecked": unchecked, "found": len(found)}
 
@@ -215,20 +211,20 @@ def _tokenizer(recipe: Recipe, pools: Sequence[Pool]) -> PreTrainedTokenizerFast
     return tokenizer.train_bpe(itertools.chain(texts, examples.interface()), recipe.train_tokenizer)
 
 
-def _encode(rows: Sequence[Example], words: PreTrainedTokenizerFast, limits: Limits) -> dict[str, Encoded]:
-    """Example id -> ids and weights, without those over a limit."""
-    return {row.id: ids for row, ids in zip(rows, encode(rows, words, limits)) if ids is not None}
+def _encode(rows: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limits: Limits) -> dict[str, Encoded]:
+    """Example id -> ids and weights, without examples over a limit."""
+    return {row.id: ids for row, ids in zip(rows, encode(rows, tokenizer, limits)) if ids is not None}
 
 
 def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> list[Candidate]:
-    """The examples that are trained on, in their order in the file; the others are counted in their pools."""
-    special = [row for pool in pools for row in pool.candidates if row.correction is not None]
+    """The examples of the data set, in order; the others are counted in their pools."""
+    corrections = [row for pool in pools for row in pool.candidates if row.correction is not None]
     cot = [row for pool in pools for row in pool.candidates if row.correction is None]
     equalised = recipe.equal_examples is not None or recipe.equal_tokens is not None
     share = recipe.correction_share if equalised else None
-    # Ranked by the correction, not by what the arm makes of it: all arms draw the same ones.
+    # Ranked by correction id, not by the arm's rendering: all arms draw the same corrections.
     name = lambda row: row.correction.id if row.correction else row.example.id
-    stream = curate.mix(cot, special, name, recipe.seed, share)
+    stream = curate.mix(cot, corrections, name, recipe.seed, share)
     if recipe.equal_examples is not None:
         mixed = curate.first_examples(stream, recipe.equal_examples)
     elif recipe.equal_tokens is not None:
@@ -237,7 +233,7 @@ def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> 
         mixed = list(stream)
     drawn = {row.example.id for row in mixed}
     for pool in pools:
-        pool.keep(lambda row: row.example.id in drawn, "not drawn")
+        pool.filter(lambda row: row.example.id in drawn, "not drawn")
     return mixed
 
 
@@ -246,17 +242,17 @@ def _write_set(folder: Path, rows: Sequence[Example], encoded: dict[str, Encoded
     dataset.write_records([encoded[row.id] for row in rows], folder)
 
 
-def _write_dev(folder: Path, dev: Sequence[Problem], words: PreTrainedTokenizerFast, limits: Limits) -> None:
-    """The held-out questions, and their gold rationales as a data set of their own: the same whatever the arm."""
+def _write_dev(folder: Path, dev: Sequence[Problem], tokenizer: PreTrainedTokenizerFast, limits: Limits) -> None:
+    """Writes the held-out questions, and their gold rationales as a data set, equal for all arms."""
     records.write(folder / "problems.jsonl", dev)
     rows = [examples.cot(row, tasks.get(row.task).completion(row), "gold") for row in dev if row.rationale]
-    encoded = _encode(rows, words, limits)
+    encoded = _encode(rows, tokenizer, limits)
     if encoded:
         _write_set(folder, [row for row in rows if row.id in encoded], encoded)
 
 
 def _identity(recipe: Recipe, training: Sequence[Problem]) -> dict[str, Any]:
-    """All that shapes the data, as JSON: settings as they are, inputs by their content."""
+    """Everything that determines the data, as JSON: settings by value, inputs by content."""
     settings = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
     del settings["data_dir"]
     limits = {"prompt": recipe.limits.max_prompt, "completion": recipe.limits.max_completion}

@@ -1,4 +1,4 @@
-"""The data card: what a data set is made of, for people (`README.md`) and for programs (`card.json`)."""
+"""The data card: what a data set contains, for people (`README.md`) and programs (`card.json`)."""
 
 import dataclasses
 import json
@@ -22,48 +22,48 @@ _LICENCES = {
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a build found out, as plain JSON values."""
+    """The contents of a data set, as plain JSON values."""
 
     recipe: dict[str, Any]  # settings, and hashes of the inputs
     left_out: dict[str, list[list[Any]]]  # pool -> [[why, how many], …] in the order of the filters
     kinds: dict[str, int]  # "cot", "correction" -> examples
     sources: dict[str, int]  # who wrote the completions -> examples
     students: dict[str, int]  # whose mistakes are corrected -> corrections
-    counts: dict[str, int]  # dataset.Counts
+    counts: dict[str, int]  # `dataset.Counts`
     questions: int  # distinct ones
     overlap: dict[str, Any]  # with test questions: policy, sets checked and not, how many training questions
     tokenizer: str  # fingerprint
     files: dict[str, str]  # name -> sha256
-    closed: int = 0  # examples whose completion got the final sentence that its text lacked
+    closed: int = 0  # examples whose text lacked the final sentence, which was added
 
 
 def write(card: Card, folder: Path) -> None:
     """Writes `card.json`, with a hash of itself, and `README.md`."""
-    told = json.loads(json.dumps(dataclasses.asdict(card)))
-    text = json.dumps(told | {"sha256": digests.hashed(told)}, indent=1, ensure_ascii=False)
+    fields = json.loads(json.dumps(dataclasses.asdict(card)))
+    text = json.dumps(fields | {"sha256": digests.hashed(fields)}, indent=1, ensure_ascii=False)
     storage.write(folder / "card.json", text + "\n")
     storage.write(folder / "README.md", readme(card))
 
 
 def read(folder: Path) -> Card | None:
-    """The card of a finished data set, or None where there is none.
+    """The card of a data set, or None if the folder has none.
 
     Raises:
-      UserError: it is there and is no card of ours.
+      UserError: it is damaged, or not a data card.
     """
     file = folder / "card.json"
     if not file.is_file():
         return None
     remedy = "bring it back from a copy, or delete the folder and build it again"
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        seal = told.pop("sha256", None)
-        made = Card(**told)
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        sha256 = fields.pop("sha256", None)
+        made = Card(**fields)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is no card of a data set, or damaged ({error}); {remedy}") from None
-    if seal is None:
-        digests.warn_once(f"{file} is of an earlier version: damage to it would not be noticed")
-    elif seal != digests.hashed(told):
+    if sha256 is None:
+        digests.warn_once(f"{file} is of an earlier version without a checksum: damage to it goes unnoticed")
+    elif sha256 != digests.hashed(fields):
         raise UserError(
             f"{file} is damaged, or was changed by hand: it does not have the sha256 that it carries; {remedy}"
         )

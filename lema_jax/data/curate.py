@@ -1,7 +1,7 @@
-"""What goes into a data set and what stays out: duplicates, held-out questions, test questions, and the mix.
+"""Filters and mix of a data set: duplicates, held-out questions, overlap with test questions.
 
-Pure functions, with a count for whatever they leave out. Whatever is drawn is drawn by the rank that a hash of seed
-and text gives it, so two arms of a comparison share all that they can.
+Pure functions that count what they leave out. Random draws rank rows by a hash of seed and text, so the arms of a
+comparison share as many rows as possible.
 """
 
 import dataclasses
@@ -18,54 +18,54 @@ from lema_jax.records import Correction, Example, Problem
 T = TypeVar("T")
 
 NGRAM = 8  # words
-SHARED = 0.8  # of a test question's n-grams, or of both questions' words: from here on the two are one question
+SHARED = 0.8  # least shared part of a test question's n-grams, or of both questions' words, that counts as overlap
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """An example that may be trained on, with the rows it came from."""
+    """A candidate training example, with the rows it was made from."""
 
     problem: Problem
     example: Example
     correction: Correction | None = None
-    closed: bool = False  # its completion got the final sentence that the text lacked
+    closed: bool = False  # the final sentence was added to its completion
 
 
 @dataclasses.dataclass
 class Pool:
-    """Candidates of one kind, and how many each filter left out."""
+    """Candidates of one kind, and how many of them each filter removed."""
 
     name: str
     candidates: list[Candidate]
     left_out: list[tuple[str, int]]  # (why, how many), in the order of the filters
 
-    def keep(self, test: Callable[[Candidate], bool], otherwise: str) -> None:
-        """Goes on with the candidates that pass; the others are counted as `otherwise`."""
-        kept = [candidate for candidate in self.candidates if test(candidate)]
-        self.left_out.append((otherwise, len(self.candidates) - len(kept)))
-        self.candidates = kept
+    def filter(self, passes: Callable[[Candidate], bool], otherwise: str) -> None:
+        """Removes the candidates that do not pass, and counts them as `otherwise`."""
+        passed = [candidate for candidate in self.candidates if passes(candidate)]
+        self.left_out.append((otherwise, len(self.candidates) - len(passed)))
+        self.candidates = passed
 
     def counts(self) -> str:
-        """One line: what came in, what was left out and why, what is left."""
-        came = len(self.candidates) + sum(count for _, count in self.left_out)
+        """One line: rows read, rows removed and why, rows left."""
+        read = len(self.candidates) + sum(count for _, count in self.left_out)
         steps = "".join(f", {count:,} {why}" for why, count in self.left_out if count)
-        return f"{self.name}: {came:,} rows{steps}; {len(self.candidates):,} left"
+        return f"{self.name}: {read:,} rows{steps}; {len(self.candidates):,} left"
 
 
 def require_some(pool: Pool) -> None:
-    """Raises a `UserError` with the counts of all filters, where they have left nothing of the pool."""
+    """Raises a `UserError` with the counts of all filters if the pool is empty."""
     if not pool.candidates:
         raise UserError(f"nothing is left to learn from ({pool.counts()}); loosen what left them out, or give more")
 
 
 def normal(text: str) -> str:
-    """Text as it is compared: case, white space and forms of the same character make no difference."""
+    """Text normalised for comparison: case, white space and Unicode compatibility forms make no difference."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def words(text: str) -> list[str]:
-    """The words and numbers of a question, in lower case, without signs."""
+    """The words and numbers of a question, in lower case, without punctuation."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
@@ -77,14 +77,14 @@ def leave_out_repeated(pools: Iterable[Pool]) -> None:
         return first.setdefault((normal(row.example.prompt), normal(row.example.completion)), row) is row
 
     for pool in pools:
-        pool.keep(is_first, "repeated")
+        pool.filter(is_first, "repeated")
 
 
 def hold_out(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:
-    """`count` problems for a dev split, chosen by question and seed, in their order.
+    """`count` problems for a dev split, drawn by question and seed, in their order.
 
     Raises:
-      UserError: there are not more questions than that.
+      UserError: no question would remain.
     """
     ranked = sorted({normal(problem.question) for problem in problems}, key=lambda text: rank(seed, text))
     if count and count >= len(ranked):
@@ -98,7 +98,7 @@ def hold_out(problems: Sequence[Problem], count: int, seed: int) -> list[Problem
 
 
 def not_of(held_out: Iterable[Problem]) -> Callable[[Candidate], bool]:
-    """A filter that leaves out the held-out questions, and those that `evolve` made of one (`meta["seed"]`)."""
+    """A filter against held-out questions, and those that `evolve` made from one (`meta["seed"]`)."""
     texts, ids = set(), set()
     for problem in held_out:
         texts.add(normal(problem.question))
@@ -107,11 +107,11 @@ def not_of(held_out: Iterable[Problem]) -> Callable[[Candidate], bool]:
 
 
 class Overlap:
-    """Finds training questions that give a test question away.
+    """Finds training questions that overlap with a test question.
 
-    They do when they hold most (`SHARED`) of its n-grams of `NGRAM` words: the question as it is, or in a longer one.
-    They also do when they have the same numbers and share most words in whatever order: the question with other names
-    in it. Sharing a phrase, or a story with other numbers, does no harm.
+    They do if they contain most (`SHARED`) of its n-grams of `NGRAM` words: the same question, or a longer one. They
+    also do if they have the same numbers and share most words, in any order: the question with other names. A shared
+    phrase, or the same story with other numbers, is no overlap.
     """
 
     def __init__(self, tests: Iterable[Problem]):
@@ -129,7 +129,7 @@ class Overlap:
                 self._by_ngram[gram].append(problem.id)
 
     def find(self, question: str) -> str | None:
-        """The id of a test question that `question` gives away, or None."""
+        """The id of a test question that `question` overlaps with, or None."""
         text = words(question)
         if (same := self._by_words.get(tuple(text))) is not None:
             return same
@@ -142,10 +142,10 @@ class Overlap:
 
 
 def mix(cot: Iterable[T], other: Iterable[T], id: Callable[[T], str], seed: int, share: float | None) -> Iterator[T]:
-    """All of both in the order of their rank, or with a `share` of `other` in every beginning of the stream.
+    """All rows of both by rank; or, with a `share`, a stream in which every prefix has that share of `other`.
 
-    Of any number of rows at the beginning the share is as near as whole rows come. The stream ends where a chain of
-    thought is due and none is left. `other` may run out before; then chain of thought goes on alone.
+    The share of each prefix is rounded to the nearest row. The stream ends when `cot` is exhausted and its turn comes;
+    when `other` is exhausted, `cot` continues alone.
     """
 
     def ranked(rows: Iterable[T]) -> list[T]:
@@ -169,15 +169,15 @@ def mix(cot: Iterable[T], other: Iterable[T], id: Callable[[T], str], seed: int,
 
 
 def nearest(share: float, count: int) -> int:
-    """The whole number of rows that is nearest to a share of `count`; of a half, the next one."""
+    """A share of `count`, rounded to the nearest row; halves round up."""
     return int(share * count + 0.5)
 
 
 def first_examples(stream: Iterable[T], count: int) -> list[T]:
-    """The first `count` of a mix.
+    """The first `count` rows of a mix.
 
     Raises:
-      UserError: there are not as many.
+      UserError: the mix has fewer.
     """
     taken = [row for _, row in zip(range(count), stream)]
     if len(taken) < count:
@@ -186,10 +186,10 @@ def first_examples(stream: Iterable[T], count: int) -> list[T]:
 
 
 def first_tokens(stream: Iterable[T], count: int, size: Callable[[T], int]) -> list[T]:
-    """The longest beginning of a mix with no more than `count` tokens.
+    """The longest prefix of a mix with at most `count` tokens.
 
     Raises:
-      UserError: the whole mix has fewer, or its first row more.
+      UserError: the mix has fewer tokens, or its first row more.
     """
     taken: list[T] = []
     total = 0
@@ -206,7 +206,7 @@ def first_tokens(stream: Iterable[T], count: int, size: Callable[[T], int]) -> l
 
 
 def rank(seed: int, text: str) -> bytes:
-    """What a draw sorts by: the same for the same seed and text, in any process."""
+    """The sort key of a random draw: a hash of seed and text, equal in every process."""
     return hashlib.sha256(f"{seed}/{text}".encode()).digest()
 
 

@@ -1,8 +1,8 @@
-"""The data set on disk: ArrayRecord files that a TFDS builder writes, without TensorFlow.
+"""The data set on disk: ArrayRecord files of a TFDS builder, without TensorFlow.
 
-A folder holds `dataset_info.json`, `features.json` and the shards (any TFDS reads them), `lengths.npy`, `tokenizer/`,
-`examples.jsonl` (record k is its line k + 1) and the data card, which has the SHA-256 of the others: they are compared
-when the data set is read. Equal examples give equal bytes.
+A folder has `dataset_info.json`, `features.json` and the shards (any TFDS reads them), `lengths.npy`, `tokenizer/`,
+`examples.jsonl` (record k is its line k + 1) and the data card, with the SHA-256 of the other files, which are checked
+on reading. Equal examples give equal bytes.
 """
 
 import contextlib
@@ -32,17 +32,17 @@ class Counts:
     """The size of a data set."""
 
     examples: int
-    tokens: int  # all that a model reads, padding apart
-    loss_tokens: int  # those that are learned: completions and EOS
+    tokens: int  # without padding
+    loss_tokens: int  # completions and EOS
     longest: int  # tokens of the longest example
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Writes encoded examples in their order. Features: `tokens` int32[T], `weights` uint8[T]."""
+    """Writes encoded examples in order. Features: `tokens` int32[T], `weights` uint8[T]."""
 
     VERSION = tfds.core.Version("1.0.0")
     name = "lema"
-    url_infos = None  # nothing is downloaded; looking for checksums would need a package that TFDS does not install
+    url_infos = None  # no downloads: a search for checksums needs a package that TFDS does not install
 
     def __init__(self, examples: Sequence[Encoded], **kwargs: Any):
         self._examples = examples
@@ -57,7 +57,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="Tokenised training examples; weights are 1 where there is loss.",
             features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,  # record k stays line k of examples.jsonl; training shuffles anew each epoch
+            disable_shuffling=True,  # the records keep the order of examples.jsonl; training shuffles
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 class _CanonicalWriter(tfds.core.writer.ExampleWriter):
-    """Protocol buffers write a map's entries in an order that changes from run to run; this one sorts them."""
+    """Sorts the entries of protocol-buffer maps, whose order otherwise changes from run to run."""
 
     def write(self, path: Any, examples: Any) -> Any:
         return super().write(path, ((key, _canonical(record)) for key, record in examples))
@@ -83,11 +83,11 @@ def _canonical(record: bytes) -> bytes:
 
 
 def write_records(examples: Sequence[Encoded], folder: Path) -> None:
-    """Writes TFDS's files and `lengths.npy` into `folder` (which exists and has none of them)."""
+    """Writes TFDS's files and `lengths.npy` into `folder`, which exists and has none of them."""
     with tempfile.TemporaryDirectory(dir=folder) as workplace:
         made = Builder(examples, data_dir=workplace)
         tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # it announces a download that does not happen
+        with contextlib.redirect_stdout(io.StringIO()):  # it reports a download that does not happen
             made.download_and_prepare()
         for file in sorted(Path(made.data_dir).iterdir()):
             file.rename(folder / file.name)
@@ -98,14 +98,14 @@ def write_records(examples: Sequence[Encoded], folder: Path) -> None:
 
 
 def check(folder: str | Path, *, only: str = "", all_files: bool = False) -> None:
-    """Compares the files of a data set that training reads with what its card says of them.
+    """Checks the files of a data set that training reads against the checksums in its card.
 
     Args:
-      only: the one file to look at.
-      all_files: also those below that training does not read.
+      only: check this file alone.
+      all_files: also check files that training does not read.
 
     Raises:
-      UserError: one is missing or damaged.
+      UserError: a file is missing or damaged.
     """
     made, prefix = card.read(storage.here(folder)), ""
     if made is None:  # the dev set of another has no card of its own
@@ -116,17 +116,17 @@ def check(folder: str | Path, *, only: str = "", all_files: bool = False) -> Non
         if name.startswith(prefix)
     }
     if not files:
-        digests.warn_once(f"{folder} has no card.json: damage to its files would not be noticed")
+        digests.warn_once(f"{folder} has no card.json: damage to its files goes unnoticed")
     read = lambda name: name == only if only else all_files or name.rpartition("/")[0] in ("", "tokenizer")
     chosen = {name: digest for name, digest in files.items() if read(name)}
-    digests.compare(folder, chosen, "bring it back from a copy, or build the data set again")
+    digests.compare(folder, chosen, "restore it from a copy, or build the data set again")
 
 
 def lengths(folder: str | Path) -> np.ndarray:
     """[N, 2] int32: tokens and loss tokens of each record.
 
     Raises:
-      UserError: the folder is no data set, or has no examples.
+      UserError: the folder is not a data set, or has no examples.
     """
     file = storage.here(folder) / _LENGTHS
     if file.is_file():
@@ -148,11 +148,11 @@ def counts(folder: str | Path) -> Counts:
 
 
 class Records(Sequence[dict[str, np.ndarray]]):
-    """The records by random access: `tokens` [T] int32 and `weights` [T] uint8 each.
+    """Random access to the records: `tokens` [T] int32 and `weights` [T] uint8 each.
 
     Raises:
-      UserError: the folder is no data set, its shards do not have as many records as `lengths.npy`, or (on access) a
-        shard is lost or damaged.
+      UserError: the folder is not a data set, its shards and `lengths.npy` differ in number, or (on access) a shard is
+        missing or damaged.
     """
 
     def __init__(self, folder: str | Path):
@@ -179,17 +179,17 @@ class Records(Sequence[dict[str, np.ndarray]]):
 
 
 def fingerprint(folder: str | Path) -> str:
-    """16 hex digits of the data's and its tokenizer's bytes: what a run was trained on.
+    """16 hex digits of the bytes of the records and the tokenizer: the identity of a run's training data.
 
     Raises:
-      UserError: the folder is no data set.
+      UserError: the folder is not a data set.
     """
     lengths(folder)
     check(folder)
     digest = hashlib.sha256()
     shards = storage.here(folder).glob("*.array_record*")
-    words = storage.here(f"{folder}/tokenizer").glob("*.json")
-    for file in sorted(shards) + sorted(words):
+    tokenizer = storage.here(f"{folder}/tokenizer").glob("*.json")
+    for file in sorted(shards) + sorted(tokenizer):
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())
         with open(file, "rb") as opened:
             while block := opened.read(1 << 20):

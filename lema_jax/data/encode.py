@@ -9,14 +9,14 @@ from transformers import PreTrainedTokenizerFast
 from lema_jax.records import Example
 from lema_jax.stage import option
 
-_AT_A_TIME = 1_000  # examples: until they are arrays, ids take a hundred times as much memory
+_AT_A_TIME = 1_000  # examples: as Python lists, ids take a hundred times the memory of arrays
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """Lengths: examples over a limit, in tokens, are left out. BOS counts to the prompt, EOS to the completion."""
 
-    # By default the paper's lengths for GSM8K; for MATH they are 768 and 768.
+    # Defaults: the paper's limits for GSM8K. For MATH they are 768 and 768.
     max_prompt: int | None = option(512, "The most tokens of a prompt, BOS included.", low=1, high=2**24)
     max_completion: int | None = option(512, "The most tokens of a completion, EOS included.", low=1, high=2**24)
     max_tokens: int | None = option(None, "The most tokens of prompt and completion together.", low=1, high=2**25)
@@ -24,46 +24,44 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """An example as the trainer reads it."""
+    """A tokenised example."""
 
     tokens: np.ndarray  # [T] int32: prompt, completion, EOS
     weights: np.ndarray  # [T] uint8: 0 on the prompt, 1 on the completion and EOS
 
 
 def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast, *, rendered: bool = False) -> list[int]:
-    """The ids a model is asked with: what this tokenizer begins a text with (`beginning`), then the prompt.
-
-    What else a tokenizer would add at the end (an EOS) is not wanted before a completion.
+    """The ids of a prompt, with the tokenizer's prefix (`prefix_ids`) but without an EOS at the end.
 
     Args:
-      rendered: the prompt is a chat template's, which writes every special token itself; nothing is put before it.
+      rendered: the prompt comes from a chat template, which writes all special tokens; no prefix is added.
     """
     bare = tokenizer(prompt, add_special_tokens=False).input_ids
-    return bare if rendered else beginning(tokenizer) + bare
+    return bare if rendered else prefix_ids(tokenizer) + bare
 
 
-def beginning(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+def prefix_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """The ids that the tokenizer puts before a text: BOS for LLaMA's, none for SmolLM2's.
 
-    They are asked of it, as not every config says so (LLaMA 3's does not).
+    Found by encoding a text, because not every config says so (LLaMA 3's does not).
     """
-    bare, whole = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
-    starts = range(len(whole) - len(bare) + 1)
-    return whole[: next(start for start in starts if whole[start : start + len(bare)] == bare)]
+    bare, full = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
+    starts = range(len(full) - len(bare) + 1)
+    return full[: next(start for start in starts if full[start : start + len(bare)] == bare)]
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the tokenizer begins a text with BOS."""
-    return tokenizer.bos_token_id is not None and tokenizer.bos_token_id in beginning(tokenizer)
+    """Whether the tokenizer puts BOS before a text."""
+    return tokenizer.bos_token_id is not None and tokenizer.bos_token_id in prefix_ids(tokenizer)
 
 
 def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limits: Limits) -> list[Encoded | None]:
-    """Ids and loss weights of each example, None for one that is over a limit.
+    """Ids and loss weights of each example; None for one over a limit.
 
-    Prompt and completion are tokenised apart and joined (the authors' way), so the prompt has at test time the very ids
-    it was trained with. Nothing is ever cut: a cut prompt loses its cue, a cut completion its answer and EOS.
+    Prompt and completion are tokenised separately, like the authors': the prompt has the same ids at test time.
+    Nothing is truncated: a prompt would lose its cue, a completion its answer and EOS.
     """
-    begin, eos = beginning(tokenizer), [tokenizer.eos_token_id]
+    prefix, eos = prefix_ids(tokenizer), [tokenizer.eos_token_id]
 
     def ids(texts: Iterable[str]) -> list[list[int]]:
         return tokenizer(list(texts), add_special_tokens=False).input_ids
@@ -72,7 +70,9 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limi
     for start in range(0, len(examples), _AT_A_TIME):
         some = examples[start : start + _AT_A_TIME]
         prompts, completions = ids(one.prompt for one in some), ids(one.completion for one in some)
-        encoded += [_join(begin + prompt, completion + eos, limits) for prompt, completion in zip(prompts, completions)]
+        encoded += [
+            _join(prefix + prompt, completion + eos, limits) for prompt, completion in zip(prompts, completions)
+        ]
     return encoded
 
 

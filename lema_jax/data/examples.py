@@ -1,8 +1,8 @@
 """Training examples in the paper's formats (arXiv 2310.20689, section 2; the instructions are the authors' own lines).
 
-A chain-of-thought example is a task's own prompt and a solution. A correction example shows a wrong solution and asks
-for the mistake in it; its completion names the step, explains it, and solves from there on. For a question with choices
-no step is asked: the completion says what is mistaken and gives the whole answer anew.
+A chain-of-thought example is the task's prompt and a solution. A correction example shows a wrong solution and asks for
+the mistake; its completion names the step, explains it, and solves from that step on. For a question with choices the
+completion names no step: it explains the mistakes and gives a full corrected answer.
 """
 
 import enum
@@ -16,7 +16,7 @@ from lema_jax.tasks.steps import number_steps, original_answer, original_solutio
 
 
 class Part(enum.StrEnum):
-    """What a correction tells. An ablation leaves one part out."""
+    """The parts of a correction; an ablation leaves one out."""
 
     STEP = "step"
     EXPLANATION = "explanation"
@@ -24,7 +24,7 @@ class Part(enum.StrEnum):
 
 
 _OPENING = "For the following math word problems, the original solutions may contain errors. Please "
-# The paper does not print its ablations' prompts: ours ask for the parts that are given, no more.
+# The paper does not print the prompts of its ablations: these ask only for the parts of the completion.
 _REQUESTS = {
     None: "identify the incorrect step in each solution, explain why it is incorrect, and provide the correct solution "
     "starting from that step.",
@@ -55,8 +55,8 @@ def cot(problem: Problem, completion: str, source: str) -> Example:
 def correction(row: Correction, without: Part | None = None) -> Example:
     """A correction example; `without` is the part that an ablation leaves out.
 
-    The row must be complete (`is_complete`), and `without` no `STEP` where none is named. The prompt's cue is that of
-    the first part that is not left out.
+    The row is complete (`is_complete`), and `without` is not `STEP` if it names no step. The prompt ends with the cue
+    of the first part that remains.
     """
     assert is_complete(row), row.id
     if row.attempt.problem.choices:
@@ -76,13 +76,13 @@ def correction(row: Correction, without: Part | None = None) -> Example:
 
 
 def extracted(row: Correction) -> Example:
-    """The chain of thought inside a correction: the attempt's steps before the mistake, then the corrected ones."""
+    """The chain of thought in a correction: the attempt's steps before the mistake, then the corrected ones."""
     assert is_complete(row), row.id
-    kept = split_steps(row.attempt.text)[: row.step - 1] if row.step else []
-    return cot(row.attempt.problem, "\n".join([*kept, *corrected_steps(row)]), row.teacher)
+    right = split_steps(row.attempt.text)[: row.step - 1] if row.step else []
+    return cot(row.attempt.problem, "\n".join([*right, *corrected_steps(row)]), row.teacher)
 
 
-# The arms of the paper's tables: what each makes of a correction. `cot` takes none.
+# The arms of the paper's tables, as functions from a correction to an example; `cot` uses none.
 ARMS: dict[str, Callable[[Correction], Example] | None] = {
     "cot": None,
     "cot_plus_extracted": extracted,
@@ -94,13 +94,13 @@ ARMS: dict[str, Callable[[Correction], Example] | None] = {
 
 
 def interface() -> list[str]:
-    """The fixed words of a correction example, for a tokenizer that is trained before there are corrections."""
+    """The fixed text of correction examples, for a tokenizer that is trained before any exist."""
     cues = "Question:\nOriginal Solution:\n{\nStep 1: \n}\nIncorrect Step:"
     return [f"{_OPENING}{_REQUESTS[None]}\n\n{cues}", "Explanation: \nCorrect Solution:\n{\n...\nStep 1: \n}"]
 
 
 def is_complete(row: Correction) -> bool:
-    """Whether the correction has steps and names the one of its attempt that they begin at, or need name none."""
+    """Whether the correction has steps, and names the step of its attempt where they start unless none is needed."""
     if row.attempt.problem.choices:
         return bool(row.steps) and row.step is None
     return bool(row.steps) and row.step is not None and 1 <= row.step <= len(split_steps(row.attempt.text))
@@ -127,43 +127,43 @@ def _solution(row: Correction) -> str:
 
 
 FINAL_SENTENCE = re.compile(r"The answer is [^\n]+\.$")
-# The last sentence, or line, of a text where it says an answer in other words: `#### 72`, `**Final Answer:** 72`.
+# A last sentence or line that states the answer in another form: `#### 72`, `**Final Answer:** 72`.
 _OTHERWISE = re.compile(
     r"""(?:^|\n|(?<=[.!?)\]}*])[^\S\n]+)
     (?:[^\S\n]*\#{4}(?!\#)
       |[^\S\n]*[\#*_>-]*[^\S\n]*(?:(?:so|thus|hence|therefore|and|then)\b[,\s]*)?(?:(?:the|our|my)\s+)?
        (?:(?:final|correct|corrected)\s+)?answer\b[*_\s]*(?:is|was|equals|[:=])[*_\s:]*)
-    (?P<said>[^\n]+)$""",
+    (?P<stated>[^\n]+)$""",
     re.IGNORECASE | re.VERBOSE,
 )
 _MORE = re.compile(r"[.!?;]\s|\b(?:because|since|as|but)\b", re.IGNORECASE)
 
 
 def closed(problem: Problem, text: str, answer: str) -> str:
-    """`text` with an end that states its answer as published golds' completions do: `The answer is {answer}.`
+    """`text` ending in the final sentence of gold completions, `The answer is {answer}.`
 
-    A last line or sentence that says the same and nothing else becomes that sentence, so that it is not said twice.
+    Replaces a last line or sentence that states only the answer in another form.
 
     Args:
-      answer: what was read in the text, in the form that the task's `extract` gives it.
+      answer: the answer of the text, as the task's `extract` returns it.
     """
     text = text.strip()
     if FINAL_SENTENCE.search(text):
         return text
     sentence = f"The answer is {' '.join(answer.split()).rstrip('.')}."
     found = _OTHERWISE.search(text)
-    if found is None or not _says_only(problem, found["said"], answer):
+    if found is None or not _states_only(problem, found["stated"], answer):
         return f"{text}\n{sentence}".strip()
     between = " " if text[found.start()] in " \t" else "\n"
     return f"{text[: found.start()].rstrip()}{between}{sentence}".strip()
 
 
-def _says_only(problem: Problem, said: str, answer: str) -> bool:
-    return _MORE.search(said) is None and tasks.get(problem.task).extract(f"The answer is {said}", problem) == answer
+def _states_only(problem: Problem, text: str, answer: str) -> bool:
+    return _MORE.search(text) is None and tasks.get(problem.task).extract(f"The answer is {text}", problem) == answer
 
 
 def corrected_steps(row: Correction) -> list[str]:
-    """The steps, the last of which states the answer as the paper's completions do."""
+    """The steps, ending in the final sentence `The answer is ….`"""
     *steps, last = row.steps
     if FINAL_SENTENCE.search(last):
         return [*steps, last]

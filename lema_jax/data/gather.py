@@ -1,4 +1,4 @@
-"""Rows to candidates: gold rationales, right attempts, kept corrections. What cannot serve is counted."""
+"""From rows to candidates: gold rationales, right attempts, accepted corrections. Unusable rows are counted."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,15 +19,13 @@ R = TypeVar("R", Attempt, Correction)
 def chain_of_thought(
     task_name: str, gold: Iterable[Problem], attempts: Iterable[Path], *, read_last_number: bool = False
 ) -> Pool:
-    """Gold rationales, then the right attempts, whose end states their answer as that of a gold rationale does.
+    """Gold rationales, then right attempts without their thinking, ending in the same final sentence as gold ones.
 
     Args:
-      read_last_number: grade an attempt that states no answer by the only number of its last sentence.
-
-    An attempt's thinking is no part of its example.
+      read_last_number: also grade an attempt that states no answer, by the only number in its last sentence.
 
     Raises:
-      UserError: an unreadable file, or one of another task.
+      UserError: a file is unreadable, or of another task.
     """
     task = tasks.get(task_name)
     candidates = [Candidate(problem, examples.cot(problem, task.completion(problem), "gold")) for problem in gold]
@@ -37,38 +35,38 @@ def chain_of_thought(
         if attempt.verdict is not Verdict.RIGHT or attempt.answer is None:
             passed_over[_PASSED_OVER[attempt.verdict]] += 1
             continue
-        said = spoken(attempt.text).text.strip()
-        text = examples.closed(attempt.problem, said, attempt.answer)
-        if text != said and _is_cut(attempt):
-            passed_over[_CUT] += 1
+        answer = spoken(attempt.text).text.strip()
+        text = examples.closed(attempt.problem, answer, attempt.answer)
+        if text != answer and _is_truncated(attempt):
+            passed_over[_TRUNCATED] += 1
             continue
         example = examples.cot(attempt.problem, text, attempt.student)
-        candidates.append(Candidate(attempt.problem, example, closed=text != said))
-    reasons = (*dict.fromkeys(_PASSED_OVER.values()), _CUT)
+        candidates.append(Candidate(attempt.problem, example, closed=text != answer))
+    reasons = (*dict.fromkeys(_PASSED_OVER.values()), _TRUNCATED)
     return Pool("chain of thought", candidates, [(why, passed_over[why]) for why in reasons if passed_over[why]])
 
 
 _PASSED_OVER = {
-    Verdict.RIGHT: "right without an answer",  # a row that no grader of ours made
+    Verdict.RIGHT: "right without an answer",  # not a row of our graders
     Verdict.WRONG: "wrong",
     Verdict.UNPARSED: "unparsed (no answer could be read)",
     Verdict.TRUNCATED: "truncated",
     Verdict.PROMPT_TOO_LONG: "never asked (their prompt is too long)",
 }
-_CUT = "right, but cut off after the answer"
+_TRUNCATED = "right, but cut off after the answer"
 
 
-def _is_cut(attempt: Attempt) -> bool:
-    """Whether the attempt ended at its token limit: what follows its answer stops in the middle of something."""
+def _is_truncated(attempt: Attempt) -> bool:
+    """Whether the attempt ended at its token limit: the text after its answer is incomplete."""
     limit = attempt.sampling.get("max_new_tokens")
     return isinstance(limit, int) and 0 < limit <= attempt.completion_tokens
 
 
 def corrections(task_name: str, paths: Iterable[Path], render: Callable[[Correction], Example]) -> Pool:
-    """The corrections that their keep rules passed, as `render` makes examples of them.
+    """The accepted corrections, as examples made by `render`.
 
     Raises:
-      UserError: an unreadable file, or one of another task.
+      UserError: a file is unreadable, or of another task.
     """
     candidates = []
     rejected = incomplete = 0
@@ -87,13 +85,13 @@ def corrections(task_name: str, paths: Iterable[Path], render: Callable[[Correct
 
 
 def held_out(task_name: str, data_dir: Path | None, *, required: bool) -> tuple[dict[str, list[Problem]], list[str]]:
-    """The problems of every split but `train` of every task, and the names (`task/split`) of those not to be had here.
+    """The problems of every split but `train` of every task, and the names (`task/split`) of unavailable ones.
 
     Args:
-      required: whether the splits of the task itself must be had; those of a user's own file need not.
+      required: whether the task's own splits must be available, unless it is a user's file.
 
     Raises:
-      UserError: a required one that cannot be read.
+      UserError: a required split is unavailable.
     """
     sets: dict[str, list[Problem]] = {}
     missing = []

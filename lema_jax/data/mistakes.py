@@ -1,4 +1,4 @@
-"""The mistakes in a file of attempts: the wrong ones, or those of them that a limit leaves."""
+"""The mistakes in a file of attempts: all wrong ones, or as many as a limit allows."""
 
 import collections
 import dataclasses
@@ -16,13 +16,13 @@ from lema_jax.tasks import last_number, prompts
 
 @dataclasses.dataclass(frozen=True)
 class Mistakes:
-    """The wrong attempts of a file, in its order. The file is read again each time: it may be larger than memory.
+    """The wrong attempts of a file, in its order. Reads the file on each pass: it may be larger than memory.
 
     Attributes:
-      attempts: file of attempts that `sample` made.
+      attempts: file written by `sample`.
       limit: the most mistakes; None for all.
-      seed: of the random draw that `limit` leaves; None for the first ones. A larger limit draws these and more.
-      read_last_number: grade an attempt that states no answer by the only number of its last sentence.
+      seed: draws `limit` mistakes at random; None takes the first ones. A larger limit draws a superset.
+      read_last_number: also grade an attempt that states no answer, by the only number in its last sentence.
     """
 
     attempts: str | Path
@@ -34,10 +34,10 @@ class Mistakes:
         return (row for row in self._wrong() if self._chosen is None or row.id in self._chosen)
 
     def survey(self) -> "Survey":
-        """Reads all attempts of the file and counts their verdicts.
+        """Counts the verdicts of all attempts in the file.
 
         Raises:
-          UserError: the file cannot be read, or is damaged.
+          UserError: the file is unreadable or damaged.
         """
         verdicts: collections.Counter[Verdict] = collections.Counter()
         families: dict[str, Problem] = {}
@@ -49,7 +49,7 @@ class Mistakes:
 
     @functools.cached_property
     def _chosen(self) -> frozenset[str] | None:
-        """The ids of the mistakes that the limit leaves; None for all."""
+        """The ids of the mistakes within the limit; None for all."""
         if self.limit is None:
             return None
         ids = (row.id for row in self._wrong())
@@ -74,7 +74,7 @@ _PASSED_OVER = {
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """How many attempts of a file have each verdict, and a problem of each family that has wrong ones."""
+    """The number of attempts with each verdict, and one problem of each family that has mistakes."""
 
     verdicts: Mapping[Verdict, int]
     families: Mapping[str, Problem]
@@ -84,6 +84,6 @@ class Survey:
         return ", ".join(f"{self.verdicts.get(verdict, 0):,} {verdict}" for verdict in listed)
 
     def passed_over(self) -> list[str]:
-        """A line for each kind of attempt that is neither right nor wrong: how many, and why."""
+        """One line per verdict that is neither right nor wrong: how many, and why."""
         counts = ((self.verdicts.get(verdict, 0), why) for verdict, why in _PASSED_OVER.items())
         return [f"  {count:7,} passed over: {why}" for count, why in counts if count]

@@ -1,10 +1,10 @@
-"""Chat templates, run where they can be ended: a template is a program of its maker's, in a model folder from anywhere.
+"""Renders chat templates in a separate process: a template is a program from an untrusted model folder.
 
-transformers runs it in Jinja's sandbox, which keeps it from files and code, but not from loops without end. So it runs
-in a process of its own with a limit of time, memory and output, and that process is ended when one is exceeded.
+transformers runs it in Jinja's sandbox, which prevents access to files and code, but not infinite loops. The process
+has limits of time, memory and output, and is killed if it exceeds one.
 
-Some templates write the date. It is that of the first prompt in all prompts of a process, however long that lasts, or
-that of the environment's SOURCE_DATE_EPOCH, seconds since 1970, with which prompts can be made again on another day.
+Some templates print the date. All prompts of a process have the date of its first one, or that of the environment
+variable SOURCE_DATE_EPOCH (seconds since 1970), which reproduces prompts on another day.
 """
 
 import functools
@@ -22,31 +22,31 @@ from lema_jax.worker import Ended, NotStarted, Worker
 _SECONDS = 10.0  # for one prompt
 _MOST_MEMORY = 4 << 30  # bytes of address space
 _DATE = "SOURCE_DATE_EPOCH"  # as https://reproducible-builds.org/specs/source-date-epoch
-_LATEST = 253_000_000_000  # seconds: the year 9987, near the last that a date can have
-_LONGEST = 1 << 22  # characters of a prompt: no model has room for so many
+_LATEST = 253_000_000_000  # seconds: the year 9987, near the end of datetime's range
+_LONGEST = 1 << 22  # characters of a prompt, beyond any model's context
 
 
 class TemplateError(Exception):
-    """Why a template gives no prompt, in words for its user."""
+    """A template failed; the message is for the user."""
 
 
 @functools.cache
 def moment() -> int:
-    """When prompts are rendered, as seconds since 1970: see above.
+    """The time of all prompts, in seconds since 1970.
 
     Raises:
-      TemplateError: the environment's is no such number.
+      TemplateError: SOURCE_DATE_EPOCH is not such a number.
     """
-    said = os.environ.get(_DATE, "").strip()
-    if not said:
+    value = os.environ.get(_DATE, "").strip()
+    if not value:
         return int(time.time())
-    if not (said.isascii() and said.isdecimal() and int(said[:20]) <= _LATEST):
-        raise TemplateError(f"the environment's {_DATE}={said!r:.80} is no number of seconds since 1970")
-    return int(said)
+    if not (value.isascii() and value.isdecimal() and int(value[:20]) <= _LATEST):
+        raise TemplateError(f"the environment's {_DATE}={value!r:.80} is no number of seconds since 1970")
+    return int(value)
 
 
 def note(template: str) -> str:
-    """What a user is to know of a template that writes the date; empty of any other."""
+    """A note for the user of a template that may print the date; empty for others."""
     if "strftime_now" not in template:
         return ""
     day = datetime.fromtimestamp(moment())
@@ -54,13 +54,13 @@ def note(template: str) -> str:
 
 
 def render(template: str, messages: list[dict[str, str]], special: dict[str, Any]) -> str:
-    """The prompt of a conversation, up to where the assistant's answer begins.
+    """The prompt of a conversation, up to the start of the assistant's answer.
 
     Args:
-      special: the tokenizer's special tokens by their roles, which templates name.
+      special: the tokenizer's special tokens by role, variables of the template.
 
     Raises:
-      TemplateError: the template fails, or does not come to an end within the limits.
+      TemplateError: the template fails, or exceeds the limits.
     """
     question = {"template": template, "messages": messages, "special": special, "moment": moment()}
     try:
@@ -82,7 +82,7 @@ def _worker() -> Worker:
 
 
 class _Fixed(datetime):
-    """A clock that stands still for transformers' `strftime_now`, in the process of templates alone."""
+    """A fixed clock for transformers' `strftime_now`, in the template process only."""
 
     moment = 0
 
@@ -94,10 +94,10 @@ class _Fixed(datetime):
 def _serve(questions: IO[str], answers: IO[str]) -> None:
     from transformers.utils import chat_template_utils
 
-    vars(chat_template_utils)["datetime"] = _Fixed  # no argument says when
+    vars(chat_template_utils)["datetime"] = _Fixed  # the function takes no time
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     for line in questions:
-        signal.alarm(2 * round(_SECONDS))  # a caller that was killed ends nothing any more
+        signal.alarm(2 * round(_SECONDS))  # the caller may be dead
         question = json.loads(line)
         _Fixed.moment = question["moment"]
         try:
@@ -110,7 +110,7 @@ def _serve(questions: IO[str], answers: IO[str]) -> None:
             if len(texts[0]) > _LONGEST:
                 break
             answer = {"text": texts[0]}
-        except Exception as error:  # a template can fail in any way
+        except Exception as error:  # a template may raise anything
             answer = {"error": str(error)[:1000] or type(error).__name__}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

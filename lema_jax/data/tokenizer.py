@@ -1,4 +1,4 @@
-"""Tokenizers in Hugging Face's format: loading anyone's, and making a small one that keeps whole numbers whole."""
+"""Tokenizers in Hugging Face's format: load any, and train a small one with one token per whole number."""
 
 import hashlib
 import json
@@ -14,18 +14,18 @@ from lema_jax.data import template, tokenizer_folder
 from lema_jax.errors import UserError
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
-LARGEST_NUMBER = 400  # whole numbers up to here are one token each in `train_bpe`'s vocabulary
-_SPACE = "Ġ"  # how the byte-level alphabet writes a space
-# Words with the space before them, runs of digits, runs of anything else, white space: digits never share a token
-# with letters or signs.
-_PIECES = r" ?\p{L}+| ?\d+| ?[^\s\p{L}\d]+|\s+(?!\S)|\s+"
+LARGEST_NUMBER = 400  # `train_bpe` has one token for each whole number up to here
+_SPACE = "Ġ"  # a space in the byte-level alphabet
+# Words and runs of digits or of other characters, each with the space before it; white space. Digits never share a
+# token with letters or punctuation.
+_WORDS = r" ?\p{L}+| ?\d+| ?[^\s\p{L}\d]+|\s+(?!\S)|\s+"
 
 
 def load(folder: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in `folder`, or in its `tokenizer/` (as a checkpoint or a data set keeps it).
+    """The tokenizer of a folder, or of its subfolder `tokenizer/` (checkpoints, data sets).
 
     Raises:
-      UserError: no tokenizer there, one without an end-of-sequence token, or see `tokenizer_folder.load`.
+      UserError: there is none, it has no end-of-sequence token, or see `tokenizer_folder.load`.
     """
     found = place(folder)
     tokenizer = tokenizer_folder.load(found)
@@ -35,7 +35,7 @@ def load(folder: str | Path) -> PreTrainedTokenizerFast:
 
 
 def place(folder: str | Path) -> Path:
-    """Where on this disk the tokenizer's own files are; raises a UserError where there are none."""
+    """The local folder of the tokenizer's files; a UserError if there are none."""
     for found in (storage.here(folder), storage.here(f"{folder}/tokenizer")):
         if tokenizer_folder.holds_one(found):
             storage.require_own_files(found)
@@ -47,11 +47,10 @@ def place(folder: str | Path) -> Path:
 
 
 def as_chat(message: str, tokenizer: PreTrainedTokenizerFast) -> str:
-    """The prompt of a user's message by the tokenizer's chat template, up to where the assistant's answer begins.
+    """The prompt of a user's message by the tokenizer's chat template, up to the start of the assistant's answer.
 
-    A template runs in Jinja's sandbox, in a process of its own (see `template`). What comes out has all special tokens
-    that the model is to see, BOS among them or not as the template writes it: it is encoded with none added
-    (`prompt_ids` with `rendered`).
+    The template runs in a sandboxed process (`template`) and writes all special tokens itself, BOS if any: encode the
+    result with `prompt_ids(…, rendered=True)`, which adds none.
 
     Raises:
       UserError: there is no template, or it fails.
@@ -66,25 +65,25 @@ def as_chat(message: str, tokenizer: PreTrainedTokenizerFast) -> str:
             digests.warn_once(note)
         return template.render(chosen, messages, tokenizer.special_tokens_map)
     except (template.TemplateError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{where}: the chat template cannot be used: {said:.300}") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: the chat template cannot be used: {reason:.300}") from None
 
 
 def save(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
-    """Writes `tokenizer.json`, `tokenizer_config.json` and a chat template into `folder`, made where it is absent.
+    """Writes `tokenizer.json`, `tokenizer_config.json` and a chat template into `folder`, created if absent.
 
-    What `load` made of a folder is all in `tokenizer.json` then, BOS before a text as its post-processor.
+    `tokenizer.json` then has everything that `load` found in the original folder, BOS as its post-processor.
     """
-    several = isinstance(tokenizer.chat_template, dict)  # as files they would need a folder of their own
+    several = isinstance(tokenizer.chat_template, dict)  # as files they would need a subfolder
     tokenizer.save_pretrained(folder, save_jinja_files=not several)
     config = Path(folder) / "tokenizer_config.json"
-    # The class by its name of old, which transformers before 5 (and servers that stay there) know too.
+    # The old name of the class, which transformers before 5 knows too.
     settings = json.loads(config.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     storage.write(config, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
-    """16 hex digits that two tokenizers share when they turn every prompt and completion into the same ids."""
+    """16 hex digits, equal for two tokenizers that give the same ids for every text."""
     body = json.loads(tokenizer.backend_tokenizer.to_str())
     shaping = {key: value for key, value in body.items() if key not in ("truncation", "padding")}
     specials = [tokenizer.bos_token_id, tokenizer.eos_token_id]
@@ -93,14 +92,14 @@ def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most `vocab_size` ids in which " 0" to " 400" are one token each, whatever the texts.
+    """Trains a byte-level BPE of at most `vocab_size` ids, in which " 0" to " 400" are always one token each.
 
-    A small model learns arithmetic far sooner on whole numbers than digit by digit. The same texts in the same order
-    give the same tokenizer. Any text comes back unchanged from `decode(encode(text))`. The vocabulary is smaller than
-    asked for where the texts offer no more pairs to merge.
+    A small model learns arithmetic much faster on such tokens than on digits. The same texts in the same order give the
+    same tokenizer, and `decode(encode(text))` is the identity. The vocabulary is smaller than `vocab_size` if the texts
+    have no more pairs to merge.
 
     Raises:
-      UserError: a `vocab_size` too small for the bytes, the special tokens and the numbers.
+      UserError: `vocab_size` is too small for the bytes, the special tokens and the numbers.
     """
     numbers = _number_merges()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -117,7 +116,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    # Numbers after a space have their merges already; those after a sign ("$12") are left for the texts to decide.
+    # Numbers after a space already have their merges; those after another character ("$12") are learnt from the texts.
     trained.train_from_iterator((re.sub(r" \d+", " ", text) for text in texts), trainer)
     learned = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
     merges = numbers + learned
@@ -140,12 +139,12 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
 
 
 def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    pieces = pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
-    return pre_tokenizers.Sequence([pieces, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")
+    return pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def _number_merges() -> list[tuple[str, str]]:
-    """Merges that build " n" digit by digit from the left. They rank before all others, so nothing comes between."""
+    """Merges that build " n" digit by digit from the left; they rank before all learnt ones."""
     merges = []
     for n in sorted(range(LARGEST_NUMBER + 1), key=lambda n: (len(str(n)), n)):
         digits = str(n)

@@ -1,8 +1,8 @@
-"""A tokenizer's folder in Hugging Face's layout, read as transformers' AutoTokenizer reads it, or refused.
+"""Loads a tokenizer folder in Hugging Face's layout like transformers' AutoTokenizer, or rejects it.
 
-transformers decides by `tokenizer_config.json`, `config.json` and which files are there what becomes of a text; all of
-that is left to it. What it would pass over in silence is checked here: settings of a wrong type, tokens that get
-another id than the folder gives them, and a sentencepiece file that it reads otherwise than sentencepiece does.
+transformers chooses the tokenization by `tokenizer_config.json`, `config.json` and the files present. This module
+checks what transformers ignores silently: settings of a wrong type, tokens whose id differs from the folder's, and a
+sentencepiece file that transformers tokenises differently from sentencepiece.
 """
 
 import json
@@ -20,8 +20,8 @@ from lema_jax.errors import UserError
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 JSON, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 _AS_IT_IS = (None, "PreTrainedTokenizerFast", "TokenizersBackend")  # classes that take tokenizer.json as it stands
-_PROBES = 2_000  # pieces of a sentencepiece file that are tried
-_TRIED = ("2 + 3 = 5.", "a\n\nb\tc", "naïve café ½ x² Ⅷ", "日本語 한국어", "😀👩‍👧 e\u0301", "two  spaces   three")
+_PROBES = 2_000  # pieces of a sentencepiece file to compare
+_TEXTS = ("2 + 3 = 5.", "a\n\nb\tc", "naïve café ½ x² Ⅷ", "日本語 한국어", "😀👩‍👧 e\u0301", "two  spaces   three")
 
 _Text = Annotated[str, pydantic.Field(min_length=1)]
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class _Added(pydantic.BaseModel):
 
 
 class _Marked(_Added):
-    """As `tokenizer_config.json` has one where a text might stand as well."""
+    """An added token in `tokenizer_config.json`, where a plain string is allowed too."""
 
     mark: Literal["AddedToken"] = pydantic.Field(alias="__type")
 
@@ -86,16 +86,16 @@ _IDS = pydantic.TypeAdapter(dict[_Text, Annotated[int, pydantic.Field(strict=Tru
 
 
 def holds_one(folder: Path) -> bool:
-    """Whether a tokenizer lies in a folder of this disk."""
+    """Whether a local folder contains a tokenizer."""
     return any((folder / name).is_file() for name in (JSON, SENTENCEPIECE))
 
 
 def load(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a folder on this disk.
+    """The tokenizer of a local folder.
 
     Raises:
-      UserError: a file is missing, damaged or has a key of a wrong type; transformers cannot read it or needs code of
-        the folder's; a token has another id than a file gives it; or see `_check_reading`.
+      UserError: a file is missing, damaged or has a key of a wrong type; transformers cannot load it, or needs code
+        from the folder; a token's id differs from a file's; or see `_check_sentencepiece`.
     """
     settings, ids = _read(folder / CONFIG, _SETTINGS), _read(folder / ADDED, _IDS)
     _read(folder / SPECIAL, _ROLES)
@@ -104,15 +104,15 @@ def load(folder: Path) -> PreTrainedTokenizerFast:
         if not sentencepiece and settings.tokenizer_class in _AS_IT_IS and not (folder / "config.json").exists():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         else:
-            from transformers import AutoTokenizer  # loads torch where that is installed: only where it is needed
+            from transformers import AutoTokenizer  # imports torch if installed: only when needed
 
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        # the tokenizers library raises bare Exception for a malformed file, and panics past Exception at worse ones
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read the tokenizer in {folder}: {said:.500}") from None
+        # the tokenizers library raises a bare Exception for a malformed file, and panics with a BaseException on others
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read the tokenizer in {folder}: {reason:.500}") from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         name = type(tokenizer).__name__
         raise UserError(
@@ -122,23 +122,23 @@ def load(folder: Path) -> PreTrainedTokenizerFast:
     given += [(CONFIG, token.content, int(id)) for id, token in settings.added_tokens_decoder.items()]
     _check_ids(folder, tokenizer, given)
     if sentencepiece is not None:
-        _check_reading(folder / SENTENCEPIECE, tokenizer, sentencepiece)
+        _check_sentencepiece(folder / SENTENCEPIECE, tokenizer, sentencepiece)
     return tokenizer
 
 
 def bos_rule(folder: Path) -> str:
-    """The rule by which `load` puts BOS before a text, or does not: for a reader who wonders."""
-    said = _read(folder / CONFIG, _SETTINGS).add_bos_token
+    """The setting that decides whether the tokenizer of `load` puts BOS before a text, for a message."""
+    setting = _read(folder / CONFIG, _SETTINGS).add_bos_token
     if (folder / JSON).is_file():
-        ignored = "" if said is None else f", not {CONFIG}'s add_bos_token={json.dumps(said)}, as transformers"
+        ignored = "" if setting is None else f", not {CONFIG}'s add_bos_token={json.dumps(setting)}, as transformers"
         return f"by {JSON}'s post_processor{ignored}"
-    if said is None:
+    if setting is None:
         return f"as transformers does where {CONFIG} has no add_bos_token"
-    return f"by {CONFIG}'s add_bos_token={json.dumps(said)}"
+    return f"by {CONFIG}'s add_bos_token={json.dumps(setting)}"
 
 
 def _read(path: Path, kind: "pydantic.TypeAdapter[T]") -> T:
-    """What a file of settings says, which may be absent; a UserError names every key of a wrong type."""
+    """The settings of a file, which may be absent; a UserError names every key of a wrong type."""
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (ValueError, RecursionError, OSError) as error:
@@ -150,7 +150,7 @@ def _read(path: Path, kind: "pydantic.TypeAdapter[T]") -> T:
 
 
 def _problems(error: pydantic.ValidationError, content: Any) -> list[str]:
-    """Each key at fault once: of a union pydantic tells what every member lacks."""
+    """One message per invalid key; for a union pydantic reports one per member."""
     if not isinstance(content, dict):
         return [f"it holds {json.dumps(content):.80}, not an object of settings"]
     found: dict[str, str] = {}
@@ -163,7 +163,7 @@ def _problems(error: pydantic.ValidationError, content: Any) -> list[str]:
 
 
 def _check_ids(folder: Path, tokenizer: PreTrainedTokenizerFast, given: list[tuple[str, str, int]]) -> None:
-    """A token that a file gives an id must have it: another id is another row of the embedding."""
+    """Every token has the id that the files give it, which is its row of the embedding."""
     vocabulary = tokenizer.get_vocab()
     for name, token, id in given:
         if (found := vocabulary.get(token)) != id:
@@ -172,10 +172,10 @@ def _check_ids(folder: Path, tokenizer: PreTrainedTokenizerFast, given: list[tup
 
 
 def _sentencepiece(path: Path, settings: _Settings) -> SentencePieceProcessor:
-    """The sentencepiece library's own reading of a file, with or without a space before a text as the settings have it.
+    """The sentencepiece library's tokenizer for a file, with or without the dummy prefix as the settings say.
 
     Raises:
-      UserError: the file is missing or damaged, or of another format (LLaMA 3's `tokenizer.model`, say).
+      UserError: the file is missing or damaged, or of another format (such as LLaMA 3's `tokenizer.model`).
     """
     try:
         described = ModelProto.FromString(path.read_bytes())
@@ -190,16 +190,16 @@ def _sentencepiece(path: Path, settings: _Settings) -> SentencePieceProcessor:
         raise UserError(f"{path} is not a sentencepiece model, or is cut short ({error}); add a {JSON}") from None
 
 
-def _check_reading(path: Path, tokenizer: PreTrainedTokenizerFast, theirs: SentencePieceProcessor) -> None:
-    """transformers' reading of a sentencepiece file against the sentencepiece library's, on the file's own pieces.
+def _check_sentencepiece(path: Path, tokenizer: PreTrainedTokenizerFast, theirs: SentencePieceProcessor) -> None:
+    """Compares transformers' tokenization of a sentencepiece file with the library's, on the file's own pieces.
 
     Raises:
-      UserError: they differ: the class that was taken ignores how the file normalises a text, say, or cuts it another
-        way than the file's kind of model. transformers takes a class of no model's where none is named.
+      UserError: they differ, for example because the class ignores the file's normalisation or model type.
+        transformers uses a generic class if none is named.
     """
-    added = tokenizer.get_added_vocab()  # sentencepiece knows nothing of them
+    added = tokenizer.get_added_vocab()  # unknown to sentencepiece
     pieces = [theirs.id_to_piece(id) for id in range(0, len(theirs), -(-len(theirs) // _PROBES))]
-    texts = [*_TRIED, *("x" + piece.replace("▁", " ") for piece in pieces)]
+    texts = [*_TEXTS, *("x" + piece.replace("▁", " ") for piece in pieces)]
     texts = [text for text in texts if not any(token in text for token in added)]
     for text, expected in zip(texts, theirs.encode(texts)):
         if (found := tokenizer(text, add_special_tokens=False).input_ids) != expected:

@@ -45,7 +45,7 @@ class JsonlTask:
                 continue
             problem = self._problem(where, split, row, str(row["id"]) if "id" in row else str(number - 1))
             if (first := lines.setdefault(problem.id, number)) != number:
-                raise UserError(f"{where}: id {row['id']!r} stands on line {first} already; each needs its own")
+                raise UserError(f"{where}: id {row['id']!r} is on line {first} already; each row needs its own")
             problems.append(problem)
         if not problems:
             raise UserError(f"{self._path}: no problem of split {split!r}; rows without a `split` belong to every one")

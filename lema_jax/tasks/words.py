@@ -21,7 +21,7 @@ _ARTICLES = frozenset(("the", "a", "an"))
 
 
 def number(expression: Sequence[str]) -> tuple[str, ...] | None:
-    """A number in words, as tokens: `negative five`, `one hundred and twenty-three`, `two thirds`; None if it is none."""
+    """A number in words as tokens (`negative five`, `one hundred and twenty-three`, `two thirds`), or None."""
     words = [token.lstrip(tokens.WORD).lower() for at, token in enumerate(expression) if token != "-" or at == 0]
     sign = words[0] in ("negative", "minus", "-")
     words = words[sign:]

@@ -150,7 +150,7 @@ def test_what_a_tokenizer_puts_before_a_text_is_not_what_it_puts_behind(words) -
     for single, before in (("$A </s>", []), ("</s> $A", [1]), ("</s> $A </s>", [1]), ("$A", [])):
         backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=ends)
         one = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="</s>", eos_token="</s>")
-        assert encode.beginning(one) == before
+        assert encode.prefix_ids(one) == before
         assert encode.prompt_ids("Ann has 12.", one) == before + ids(words, "Ann has 12.")
 
 

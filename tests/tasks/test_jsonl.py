@@ -44,7 +44,7 @@ def test_rows_are_graded_by_what_their_gold_is(tmp_path):
         ({"question": "q", "gold": "a", "answer": 5}, r":2: unknown key 'answer'; a row has choices, gold"),
         ({"question": "q", "gold": "a", "choices": ["b"]}, r":2: gold: 'a' is none of the choices"),
         ({"question": 5, "gold": "a"}, r":2: question: Input should be a valid string"),
-        ({"question": "q", "gold": "a", "id": "sum"}, r":2: id 'sum' stands on line 1 already"),
+        ({"question": "q", "gold": "a", "id": "sum"}, r":2: id 'sum' is on line 1 already"),
         ("{", r":2: not JSON"),
     ],
 )
