@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_rows_of_another_kind_are_refused(file: Path) -> None:
     with pytest.raises(
-        UserError, match=r"rows.jsonl:1: this is a file of training examples .*; a file of problems is wanted"
+        UserError, match=r"rows.jsonl:1: this is a file of training examples .*; a file of problems is needed"
     ):
         list(records.read(file, Problem))
 

@@ -298,13 +298,13 @@ def test_nothing_left_names_the_filter(tmp_path: Path, corrections: Path, fields
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"arm": "lemma"}, "arm=lemma is none of cot, "),
-        ({"arm": "lema"}, "arm=lema needs corrections"),
+        ({"arm": "lemma"}, "--arm=lemma must be one of cot, "),
+        ({"arm": "lema"}, "--arm=lema needs --corrections"),
         ({"corrections": (Path("c"),)}, "--corrections without --arm"),
         ({"gold_rationales": False}, "nothing to learn from"),
-        ({"tokenizer": Path("t")}, "either tokenizer .* or train_tokenizer"),
-        ({"train_tokenizer": None}, "either tokenizer .* or train_tokenizer"),
-        ({"equal_examples": 3, "equal_tokens": 3}, "equal_examples or equal_tokens, not both"),
+        ({"tokenizer": Path("t")}, "either --tokenizer .* or --train_tokenizer"),
+        ({"train_tokenizer": None}, "either --tokenizer .* or --train_tokenizer"),
+        ({"equal_examples": 3, "equal_tokens": 3}, "--equal_examples or --equal_tokens, not both"),
         ({"correction_share": 1.5}, "correction_share=1.5"),
         ({"export": ("csv",)}, "export=csv is none of jsonl, messages, preference"),
         ({"export": ("preference",)}, "export=preference makes pairs from corrections"),

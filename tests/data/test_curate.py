@@ -200,6 +200,6 @@ def test_gsm8k_train_gives_no_test_question_away_but_knows_its_own(data_dir: Pat
 def test_an_empty_pool_tells_which_filter_emptied_it() -> None:
     pool = Pool("corrections", [candidate("a"), candidate("b")], [("rejected", 5)])
     curate.require_some(pool)
-    pool.keep(lambda row: False, "over-long")
+    pool.filter(lambda row: False, "over-long")
     with pytest.raises(UserError, match=r"nothing is left .*corrections: 7 rows, 5 rejected, 2 over-long; 0 left"):
         curate.require_some(pool)
