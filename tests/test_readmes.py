@@ -29,7 +29,7 @@ every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path:
 
 _SOURCE = (".py", ".sh", ".md", ".txt", ".yaml", ".yml", ".sbatch", ".ipynb", ".toml", ".cff")
 _FOREIGN = re.compile(r"convert_hf_to_gguf|llama-server|llama-bench|vllm |gcloud |sbatch |uv pip|pip install|squeue")
-_OF_OTHERS = {"help", "upgrade", "parallel"}  # flags of every command, of uv behind lock.sh, of llama.cpp
+_OF_OTHERS = {"help", "upgrade", "upgrade-package", "parallel", "ctx-size"}  # flags of every command, of uv behind lock.sh, of llama.cpp
 
 
 def blocks(text: str) -> list[str]:
@@ -46,10 +46,8 @@ def inline(text: str) -> list[str]:
 
 def there(name: str, beside: Path) -> bool:
     """Whether a file or folder of that name exists; capitals and `*` stand for anything."""
-    pattern = re.sub(r"\b[A-Z]{3,}(?=[_.])", "*", name.rstrip("/")) if name.islower() is False else name.rstrip("/")
-    return any(
-        (place / name.rstrip("/")).exists() or any(place.glob(pattern)) for place in (ROOT, beside, PACKAGE, ROOT / "launch")
-    )
+    name, pattern = name.rstrip("/"), re.sub(r"[A-Z]{3,}", "*", name.rstrip("/"))
+    return any((place / name).exists() or any(place.glob(pattern)) for place in (ROOT, beside, PACKAGE))
 
 
 @every_document
@@ -87,7 +85,7 @@ def test_flags_named_are_there(document: Path) -> None:
     known = set.union(*map(flags_of, STAGES)) | flags_of_files() | _OF_OTHERS
     text = document.read_text()
     lines = [line for line in (*inline(text), *"\n".join(blocks(text)).splitlines()) if not _FOREIGN.search(line)]
-    named = {flag for line in lines for flag in re.findall(r"(?<![\w-])--(\w+)", line)}
+    named = {flag for line in lines for flag in re.findall(r"(?<![\w-])--([\w-]+)", line)}
     assert named - known == set()
 
 
