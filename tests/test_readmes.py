@@ -1,4 +1,4 @@
-"""What the READMEs and CONTRIBUTING name is there: files, trees, flags, names of the code, links; README.md stays short.
+"""What the READMEs and CONTRIBUTING name is there: files, trees, flags, names of the code, links; one stays short.
 
 The commands that they show are parsed in `test_commands_in_docs.py`.
 """
@@ -29,7 +29,8 @@ every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path:
 
 _SOURCE = (".py", ".sh", ".md", ".txt", ".yaml", ".yml", ".sbatch", ".ipynb", ".toml", ".cff")
 _FOREIGN = re.compile(r"convert_hf_to_gguf|llama-server|llama-bench|vllm |gcloud |sbatch |uv pip|pip install|squeue")
-_OF_OTHERS = {"help", "upgrade", "upgrade-package", "parallel", "ctx-size"}  # flags of every command, of uv behind lock.sh, of llama.cpp
+# Flags of every command, of uv behind lock.sh, of llama.cpp.
+_OF_OTHERS = {"help", "upgrade", "upgrade-package", "parallel", "ctx-size"}
 
 
 def blocks(text: str) -> list[str]:
@@ -69,15 +70,14 @@ def test_files_named_are_there(document: Path) -> None:
 
 
 def flags_of(name: str) -> set[str]:
-    """The flags of a stage, or of a benchmark or a script."""
+    """The flags of a stage."""
     return set(stage.names(importlib.import_module(f"lema_jax.{name}").Config))
 
 
 def flags_of_files() -> set[str]:
     """What the scripts and the benchmarks read, by their text."""
-    files = [*(ROOT / "launch").glob("*.s*"), *(ROOT / "tests" / "benchmarks").glob("*.*")]
-    files = [file for file in files if file.suffix != ".md"]
-    return {flag for file in files for flag in re.findall(r"--(?:\[no\])?(\w+)|[\"'](\w+)[\"']", file.read_text()) for flag in flag}
+    files = [*(ROOT / "launch").glob("*.s*"), *(ROOT / "tests" / "benchmarks").glob("*.[ps]*")]
+    return {flag for file in files for flag in re.findall(r"(?:--|[\"'])(\w+)", file.read_text())}
 
 
 @every_document
@@ -166,7 +166,7 @@ def test_the_tree_is_that_of_the_package() -> None:
 @pytest.mark.parametrize("folder", ["launch", "configs"])
 def test_a_table_has_every_file_of_its_folder(folder: str) -> None:
     text = (ROOT / folder / "README.md").read_text()
-    cells = [cell for cell in re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE)]
+    cells = re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE)
     patterns = [re.sub(r"[A-Z]{3,}", "*", name) for cell in cells for name in re.findall(r"`([\w.]+)`", cell)]
     named = {path.name for pattern in patterns for path in (ROOT / folder).glob(pattern)}
     files = {path.name for path in (ROOT / folder).iterdir() if path.is_file() and path.name != "README.md"}
@@ -176,7 +176,9 @@ def test_a_table_has_every_file_of_its_folder(folder: str) -> None:
 @every_document
 def test_links_lead_somewhere(document: Path) -> None:
     text = document.read_text()
-    headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)}
+    headings = {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)
+    }
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith("#"):
             assert target[1:] in headings, target

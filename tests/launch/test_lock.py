@@ -20,7 +20,11 @@ LOCKED = [line for line in (ROOT / "launch" / "constraints.txt").read_text().spl
 def pinned(python: str) -> dict[str, str]:
     """Name -> version, of what is locked for Linux on x86-64 with that Python."""
     here = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
-    here |= {"platform_machine": "x86_64", "implementation_name": "cpython", "platform_python_implementation": "CPython"}
+    here |= {
+        "platform_machine": "x86_64",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
     found: dict[str, str] = {}
     for line in LOCKED:
         one = Requirement(line)
