@@ -49,7 +49,7 @@ def all_commands() -> list[tuple[str, str, list[str], bool]]:
         (str(path.relative_to(ROOT)), name, words, whole)
         for path in (*READMES, *SCRIPTS, *MODULES)
         for name, words, whole in commands(path)
-        if any(word.startswith("--") for word in words)
+        if any(word.startswith("--") and word != "--help" for word in words)
     ]
 
 
@@ -77,12 +77,13 @@ def filled(word: str, kind: type) -> str:
 def wrong(name: str, words: list[str], whole: bool) -> str:
     """Why a stage does not take a command; empty where it does."""
     command = importlib.import_module(f"lema_jax.{name}").command
-    if any(word.startswith("--config=") and _OPEN.search(word) for word in words):  # no file to look fields up in
-        words = [word for word in words if not word.startswith("--config.")]
-        words = ["--config=configs/arithmetic_arm.py" if word.startswith("--config=") else word for word in words]
-    words = [word for word in words if not (word.startswith("--config.") and _OPEN.search(word))]
+    files = [word for word in words if word.startswith("--config=") and not _OPEN.search(word)]
+    if any(word.startswith("--config") for word in words) and not files:
+        files = ["--config=configs/smollm2_gsm8k.py"]  # fields are looked up in this one where none is named
+    fields = [word for word in words if word.startswith("--config.") and not _OPEN.search(word)]
+    others = [filled(word, command.config) for word in words if not word.startswith(("--config", "--help"))]
     try:
-        command.parse([filled(word, command.config) for word in words])
+        command.parse([*files, *fields, *others])
     except UserError as error:
         return "" if not whole and "is missing" in str(error) else str(error)
     return ""
