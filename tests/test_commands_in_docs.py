@@ -71,7 +71,10 @@ def filled(word: str, kind: type) -> str:
         return word
     field, hint = found[name]
     usual = "1" if {int, float} & set(ranges.classes(hint)) else "x"
-    return f"--{name}={next(iter(field.metadata.get('choices') or ()), usual)}"
+    choices = field.metadata.get("choices")
+    parts = enumerate(value.split(","))  # a list keeps its length, and names nothing twice
+    filled = (choices[0] if choices else usual + str(n) if n else usual for n, _ in parts)
+    return f"--{name}={','.join(filled)}"
 
 
 def wrong(name: str, words: list[str], whole: bool) -> str:
