@@ -73,8 +73,8 @@ def filled(word: str, kind: type) -> str:
     usual = "1" if {int, float} & set(ranges.classes(hint)) else "x"
     choices = field.metadata.get("choices")
     parts = enumerate(value.split(","))  # a list keeps its length, and names nothing twice
-    filled = (choices[0] if choices else usual + str(n) if n else usual for n, _ in parts)
-    return f"--{name}={','.join(filled)}"
+    values = (choices[0] if choices else usual + str(n) if n else usual for n, _ in parts)
+    return f"--{name}={','.join(values)}"
 
 
 def wrong(name: str, words: list[str], whole: bool) -> str:
