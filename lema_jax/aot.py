@@ -8,56 +8,85 @@ weights and no data set need be there. With `--decode` the evaluator's prefill a
 each program; exit code 2 when one does not fit. Needs the extra `[tpu]` (libtpu), no TPU and no environment variable.
 """
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
-from absl import flags
-from ml_collections import config_flags
-
-from lema_jax import checkpoint, cli, storage
+from lema_jax import checkpoint, cli, flagged, stage, storage
 from lema_jax.ahead import compiler, estimate, programs, report, search
+from lema_jax.ahead.report import Report
 from lema_jax.errors import UserError
 from lema_jax.model import presets
 from lema_jax.model.config import LlamaConfig
 from lema_jax.parallel import chips
+from lema_jax.stage import group, option
 from lema_jax.training.config import TrainConfig
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().")
-_TOPOLOGY = flags.DEFINE_string("topology", "", "A TPU slice: v5e-32, v5p-128, v6e:8x8; unknown names list them all.")
-_SLICES = flags.DEFINE_integer("slices", 1, "So many such slices, joined by the data centre's network.", 1, 2**16)
-_PRESET = flags.DEFINE_string("preset", "", "Architecture by name, where --config.init is not on this disk.")
-_DECODE = flags.DEFINE_bool("decode", False, "Also prefill and decoding step.")
-_ROWS = flags.DEFINE_integer("rows", 128, "Of --decode: answers under way at a time.", 1, 2**16)
-_PROMPT = flags.DEFINE_integer("prompt", 512, "Of --decode: tokens of a prompt.", 1, 2**20)
-_SLOTS = flags.DEFINE_integer("slots", 2560, "Of --decode: tokens of prompt and answer.", 1, 2**20)
-_SEARCH = flags.DEFINE_bool("search", False, "Tries meshes, remat and accumulation, and prints the frontier.")
-_PRICE = flags.DEFINE_float("price_per_chip_hour", 0.0, "In any currency; prices the run.", lower_bound=0.0)
-_CALIBRATE = flags.DEFINE_string("calibrate", "", "A --json report with measured_seconds_per_step added to it.")
-_JSON = flags.DEFINE_string("json", "", "File for the report as JSON.")
 TOO_LARGE = 2
 
 
-def main(argv: Sequence[str]) -> int:
-    """The door of `ahead`."""
-    if len(argv) > 1:
-        raise UserError(f"unknown argument {argv[1]!r}; fields are set by --config.field=value")
-    config = cli.config_of(_CONFIG, TrainConfig)
-    where = chips.named(_TOPOLOGY.value, _SLICES.value)
-    llama = architecture(config, _PRESET.value)
-    ratio = estimate.calibration(_CALIBRATE.value, where) if _CALIBRATE.value else None
-    job = programs.Job(where, compiler.devices(where), llama, _PRICE.value, ratio)
-    if _SEARCH.value:
-        reports = search.run(job, config, lambda line: print(line, flush=True))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answering:
+    """Decoding, with --decode."""
+
+    decode: bool = option(False, "Also compile prefill and a decoding step.")
+    rows: int = option(128, "Answers in flight at a time.", low=1, high=2**16)
+    prompt: int = option(512, "Tokens of a prompt.", low=1, high=2**20)
+    slots: int = option(2560, "Cache length: tokens of prompt and answer.", low=1, high=2**20)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(stage.Config):
+    """What `run` compiles, and for which slice."""
+
+    config: TrainConfig = flagged.config_file(TrainConfig)
+    topology: str = option("", "TPU slice: v5e-32, v5p-128, v6e:8x8; an unknown name lists them all.")
+    slices: int = option(1, "Number of such slices, connected by the data centre's network.", low=1, high=2**16)
+    preset: str = option(
+        "", f"Architecture by name, where --config.init is not on this disk: {', '.join(presets.names())}."
+    )
+    search: bool = option(False, "Try meshes, remat and accumulation, and print the frontier.")
+    price_per_chip_hour: float = option(0.0, "Price of a chip for an hour in any currency; prices the run.", low=0)
+    calibrate: str = option("", "File of --json with measured_seconds_per_step added to it.")
+    json: str = option("", "File for the report as JSON.")
+    answering: Answering = group(Answering)
+
+    def writes(self) -> str | None:
+        return self.json or None
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The compiled programs, and whether they fit: all of them, or with `search` any."""
+
+    reports: Sequence[Report]
+    fits: bool
+
+
+@stage.function
+def run(config: Config) -> Result:
+    """Compiles the training step, with `decode` prefill and a decoding step too, and prints what each takes.
+
+    Raises:
+      UserError: an unknown slice or architecture, or a configuration that does not hold together.
+    """
+    where = chips.named(config.topology, config.slices)
+    llama = architecture(config.config, config.preset)
+    ratio = estimate.calibration(config.calibrate, where) if config.calibrate else None
+    job = programs.Job(where, compiler.devices(where), llama, config.price_per_chip_hour, ratio)
+    if config.search:
+        reports = search.run(job, config.config, lambda line: print(line, flush=True))
         print("\n" + "\n".join(search.summary(reports)))
     else:
-        reports = [programs.train_step(job, config)]
-        if _DECODE.value:
-            reports += programs.answering(job, config, rows=_ROWS.value, prompt=_PROMPT.value, slots=_SLOTS.value)
+        how = config.answering
+        reports = [programs.train_step(job, config.config)]
+        if how.decode:
+            reports += programs.answering(job, config.config, rows=how.rows, prompt=how.prompt, slots=how.slots)
         print("\n\n".join(map(report.table, reports)))
-    if _JSON.value:
-        told = [one.as_json() for one in reports]
-        storage.write(_JSON.value, json.dumps(told if len(told) > 1 else told[0], indent=2) + "\n")
-    return 0 if all(one.fits for one in reports) or (_SEARCH.value and any(one.fits for one in reports)) else TOO_LARGE
+    if config.json:
+        found = [one.as_json() for one in reports]
+        storage.write(config.json, json.dumps(found if len(found) > 1 else found[0], indent=2) + "\n")
+    return Result(reports, (any if config.search else all)(one.fits for one in reports))
 
 
 def architecture(config: TrainConfig, preset: str) -> LlamaConfig:
@@ -78,5 +107,6 @@ def architecture(config: TrainConfig, preset: str) -> LlamaConfig:
     return checkpoint.read_card(config.init).config
 
 
+command = cli.Command("aot", __doc__, Config, run, code=lambda result: 0 if result.fits else TOO_LARGE)
 if __name__ == "__main__":
-    cli.run(main, out=lambda: _JSON.value or None)
+    command.main()

@@ -21,48 +21,29 @@ import contextlib
 import dataclasses
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
-from absl import flags
 
-from lema_jax import checkpoint, cli, storage
+from lema_jax import checkpoint, cli, stage, storage
 from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.data.encode import adds_bos
 from lema_jax.errors import UserError
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import job, mesh, sharding
+from lema_jax.parallel.job import Job
 from lema_jax.parallel.mesh import MeshConfig
+from lema_jax.stage import group, option
 from lema_jax.weights import formats, hf_folder, names, peft, record
 from lema_jax.weights.formats import Opened
 from lema_jax.weights.merge import Dequantised, Merged
 from lema_jax.weights.names import Source
 from lema_jax.weights.record import Record
-
-_GGUF = flags.DEFINE_string("gguf", None, "A GGUF file of architecture llama.")
-_HF_DIR = flags.DEFINE_string("hf_dir", None, "A Hugging Face folder: config.json, safetensors, tokenizer.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A model folder of convert or train.")
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint's step; the last when left out.", 0)
-_PEFT_DIR = flags.DEFINE_string("peft_dir", None, "An adapter of PEFT's for the model that is read.")
-_TO = flags.DEFINE_enum("to", "model", ["model", "adapter", "hf", "peft"], "What to write; see above.")
-_OUT = flags.DEFINE_string("out", None, "The folder to write.", required=True)
-_DTYPE = flags.DEFINE_enum(
-    "dtype", "stored", ["stored", "float32", "bfloat16", "float16"], "Of whole weights; stored: the type they have."
-)
-_MERGE_INTO = flags.DEFINE_enum(
-    "merge_into",
-    "base",
-    ["base", "nf4"],
-    "What adapters are merged into: the base weights, as the paper's authors do for QLoRA too (and as was measured to "
-    "be the better; see README), or the values that nf4 holds of them, to get exactly what was trained.",
-)
-_SHARD_GIB = flags.DEFINE_float("shard_gib", 5.0, "Largest weights file of a Hugging Face folder.", 1e-6, 1e6)
-_PEFT_BASE = flags.DEFINE_string("peft_base", None, "The base model's name that a PEFT folder is to carry.")
 
 _DTYPES = {
     "float32": np.dtype(np.float32),
@@ -72,60 +53,115 @@ _DTYPES = {
 _VOCAB_MULTIPLE = 128  # rows are padded to it, so that a mesh can cut any vocabulary
 
 
-def _first() -> bool:
-    """Whether this process is the first of its job."""
-    jax.config.update("jax_platforms", "cpu")  # weights pass through the host alone; its chips may be at work
-    return flags.FLAGS.processes is None or job.join(heeds_notice=False)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(stage.Config):
+    """What `run` reads, and what it writes."""
+
+    gguf: str | None = option(None, "GGUF file of architecture llama.")
+    hf_dir: str | None = option(None, "Hugging Face folder: config.json, safetensors, tokenizer.")
+    checkpoint: str | None = option(None, "Model folder of convert or train.")
+    step: int | None = option(None, "Step of the checkpoint; the last by default.", low=0)
+    peft_dir: str | None = option(None, "Folder of a PEFT adapter for the model that is read.")
+    to: str = option("model", "What to write; see above.", choices=("model", "adapter", "hf", "peft"))
+    out: Path | str = option(help="Folder to write.")
+    dtype: str = option(
+        "stored",
+        "Type of dense weights; stored: the type they have.",
+        choices=("stored", "float32", "bfloat16", "float16"),
+    )
+    merge_into: str = option(
+        "base",
+        "What adapters are merged into: the base weights, as the paper's authors do for QLoRA too (measured as the"
+        " better), or the dequantised nf4 values, to get exactly what was trained.",
+        choices=("base", "nf4"),
+    )
+    shard_gib: float = option(5.0, "Largest weights file of a Hugging Face folder, in GiB.", low=1e-6, high=1e6)
+    peft_base: str | None = option(None, "Name of the base model that a PEFT folder is to carry.")
+    job: Job = group(Job)
+
+    def problems(self) -> list[str]:
+        found = []
+        if [self.gguf, self.hf_dir, self.checkpoint].count(None) != 2:
+            found.append("name one thing to convert: --gguf=FILE, --hf_dir=FOLDER or --checkpoint=FOLDER")
+        if self.to == "adapter" and (self.checkpoint is None or self.peft_dir is None):
+            found.append("--to=adapter puts --peft_dir upon a model folder; name both --checkpoint and --peft_dir")
+        return found
+
+    def join(self) -> bool:
+        return self.job.processes is None or job.join(self.job, heeds_notice=False)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Converts, unless the very thing lies there already."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; name what to convert by --gguf, --hf_dir or --checkpoint")
-    if jax.process_count() > 1 and (_TO.value != "model" or _CHECKPOINT.value is not None):
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The folder. `new`: it was made now; else it was there, made from the same weights."""
+
+    out: Path
+    new: bool
+
+
+@stage.function
+def run(config: Config) -> Result:
+    """Converts, unless the folder is there already, made from the same weights.
+
+    Raises:
+      UserError: something that cannot be read or is no such model, or an `out` that holds something else.
+    """
+    if jax.process_count() > 1 and (config.to != "model" or config.checkpoint is not None):
         raise UserError("several processes can only make a model folder (--to=model) of --gguf or --hf_dir")
-    opened = _open()
-    if _TO.value in ("adapter", "peft") and opened.adapters is None:
-        raise UserError(f"--to={_TO.value} writes adapters, but {opened.source.where} has none; --peft_dir adds some")
-    if _TO.value in ("adapter", "peft") and opened.whole:
-        raise UserError(
-            f"--to={_TO.value} writes low-rank adapters alone, but {_PEFT_DIR.value} replaces whole weights "
-            f"({', '.join(opened.whole)}); merge it with --to=model or --to=hf"
-        )
-    if _MERGE_INTO.present and (opened.adapters is None or _TO.value not in ("model", "hf")):
-        raise UserError(f"--merge_into={_MERGE_INTO.value} has nothing to merge; it is for adapters, --to=model or hf")
-    shaping: dict[str, Any] = {"dtype": _DTYPE.value, "to": _TO.value, "merge_into": _MERGE_INTO.value}
-    for flag, form in ((_SHARD_GIB, "hf"), (_PEFT_BASE, "peft")):  # which shape these folders alone
-        if flag.present and _TO.value == form:
-            shaping[flag.name] = flag.value
-    lineage = checkpoint.lineage(source=opened.fingerprint, **shaping)
-    out = storage.on_disk(_OUT.value)
+    opened = _open(config)
+    out, lineage = storage.on_disk(config.out), _checked_lineage(config, opened)
     if out.exists():
         if _lineage(out) != lineage:
             raise UserError(f"{out} exists already, made from something else; remove it or choose another --out")
         _say(f"{out} is there already, made from the same weights; nothing to do")
-        return
+        return Result(out, new=False)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = Path(scratch) / "tokenizer"
         opened.save_tokenizer(tokenizer)
-        read = tokenizers.load(tokenizer)
-        if opened.bos_rule:
-            begin = read.bos_token if adds_bos(read) else "no BOS"
-            _say(f"tokenizer: a text begins with {begin}, {opened.bos_rule}")
-        tokens, rows = len(read), opened.config.vocab_size
-        if tokens > rows:
-            raise UserError(
-                f"{opened.source.where}: a tokenizer of {tokens} tokens, but only {rows} rows for them; take out the "
-                "tokens that were added to it, or add rows with transformers' resize_token_embeddings"
-            )
+        _check_tokenizer(opened, tokenizer)
         writers = {"model": _write_model, "adapter": _write_adapter, "hf": _write_hf, "peft": _write_peft}
-        writers[_TO.value](out, opened, tokenizer, lineage)
-    _say(f"{out}: {_TO.value} of {_told(opened)}")
+        writers[config.to](config, out, opened, tokenizer, lineage)
+    _say(f"{out}: {config.to} of {_described(opened)}")
     if opened.config.context != opened.config.max_positions:
         scaling, trained = opened.config.rope_scaling, opened.config.max_positions
         _say(
             f"texts of up to {opened.config.context:,} tokens: {trained:,} of max_position_embeddings, stretched by "
             f"rope_type {scaling.kind} with factor {scaling.factor:g}"
+        )
+    return Result(out, new=True)
+
+
+def _checked_lineage(config: Config, opened: Opened) -> str:
+    """What the output is made from and how, as its metadata says it; refuses what cannot be written."""
+    to = config.to
+    if to in ("adapter", "peft") and opened.adapters is None:
+        raise UserError(f"--to={to} writes adapters, but {opened.source.where} has none; --peft_dir adds some")
+    if to in ("adapter", "peft") and opened.whole:
+        raise UserError(
+            f"--to={to} writes low-rank adapters alone, but {config.peft_dir} replaces whole weights "
+            f"({', '.join(opened.whole)}); merge it with --to=model or --to=hf"
+        )
+    changed = stage.changed(config)
+    if "merge_into" in changed and (opened.adapters is None or to not in ("model", "hf")):
+        raise UserError(f"--merge_into={config.merge_into} has nothing to merge; it is for adapters, --to=model or hf")
+    shaping: dict[str, Any] = {"dtype": config.dtype, "to": to, "merge_into": config.merge_into}
+    for name, form in (("shard_gib", "hf"), ("peft_base", "peft")):  # which shape these folders alone
+        if name in changed and to == form:
+            shaping[name] = getattr(config, name)
+    return checkpoint.lineage(source=opened.fingerprint, **shaping)
+
+
+def _check_tokenizer(opened: Opened, folder: Path) -> None:
+    """That the saved tokenizer can be read, and has a row of the embedding for each of its tokens."""
+    read = tokenizers.load(folder)
+    if opened.bos_rule:
+        begin = read.bos_token if adds_bos(read) else "no BOS"
+        _say(f"tokenizer: a text begins with {begin}, {opened.bos_rule}")
+    tokens, rows = len(read), opened.config.vocab_size
+    if tokens > rows:
+        raise UserError(
+            f"{opened.source.where}: a tokenizer of {tokens} tokens, but only {rows} rows for them; take out the "
+            "tokens that were added to it, or add rows with transformers' resize_token_embeddings"
         )
 
 
@@ -134,43 +170,41 @@ def _say(text: str) -> None:
         print(text)
 
 
-def _told(opened: Opened) -> str:
+def _described(opened: Opened) -> str:
     count = sum(math.prod(opened.source.shape(name)) for name in opened.source.names())
-    told = f"{opened.source.where}, {count:,} parameters"
+    model = f"{opened.source.where}, {count:,} parameters"
     if opened.adapters is None:
-        return told
+        return model
     tree, lora = opened.adapters
     shape = f"rank {lora.rank}, alpha {lora.alpha:g} in {opened.config.num_layers} layers"
     whole = f", and {', '.join(opened.whole)} replaced whole" if opened.whole else ""
-    return f"{told}, with adapters of {shape} on {', '.join(peft.adapted(tree))}{whole}"
+    return f"{model}, with adapters of {shape} on {', '.join(peft.adapted(tree))}{whole}"
 
 
-def _open() -> Opened:
-    opened = _open_model()
-    if _PEFT_DIR.value is None:
+def _open(config: Config) -> Opened:
+    opened = _open_model(config)
+    if config.peft_dir is None:
         return opened
     if opened.adapters is not None:
         raise UserError(f"{opened.source.where} holds adapters already; merge them first (--to=model)")
-    opened = formats.with_peft(opened, _PEFT_DIR.value)
+    opened = formats.with_peft(opened, config.peft_dir)
     assert opened.adapters is not None
     if why := peft.idle(*opened.adapters):
-        _say(f"warning: the adapter of {_PEFT_DIR.value} changes nothing: {why}; was it trained, and saved afterwards?")
+        _say(f"warning: the adapter of {config.peft_dir} changes nothing: {why}; was it trained, and saved afterwards?")
     return opened
 
 
-def _open_model() -> Opened:
-    if [_GGUF.value, _HF_DIR.value, _CHECKPOINT.value].count(None) == 2:
-        if _GGUF.value is not None:
-            return formats.open_gguf(_GGUF.value)
-        if _HF_DIR.value is not None:
-            return formats.open_hf(_HF_DIR.value)
-        if _CHECKPOINT.value is not None:
-            return _open_checkpoint(_CHECKPOINT.value)
-    raise UserError("name one thing to convert: --gguf=FILE, --hf_dir=FOLDER or --checkpoint=FOLDER")
+def _open_model(config: Config) -> Opened:
+    if config.gguf is not None:
+        return formats.open_gguf(config.gguf)
+    if config.hf_dir is not None:
+        return formats.open_hf(config.hf_dir)
+    assert config.checkpoint is not None  # one of the three is given
+    return _open_checkpoint(config.checkpoint, config.step)
 
 
-def _open_checkpoint(folder: str) -> Opened:
-    step = checkpoint.latest_step(folder) if _STEP.value is None else _STEP.value
+def _open_checkpoint(folder: str, step: int | None) -> Opened:
+    step = checkpoint.latest_step(folder) if step is None else step
     card, variables = checkpoint.stored_weights(folder, step)
     return Opened(
         names.Tree(variables["params"], names.table(card.config), folder),
@@ -191,27 +225,27 @@ def _lineage(out: Path) -> str | None:
     return made.lineage if made else None
 
 
-def _merged(opened: Opened) -> Source:
+def _merged(config: Config, opened: Opened) -> Source:
     if opened.adapters is None:
         return opened.source
-    base = Dequantised(opened.source) if _MERGE_INTO.value == "nf4" else opened.source
+    base = Dequantised(opened.source) if config.merge_into == "nf4" else opened.source
     return Merged(base, *opened.adapters)
 
 
-def _write_model(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
+def _write_model(config: Config, out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
     padding = -opened.config.vocab_size % _VOCAB_MULTIPLE
-    config = dataclasses.replace(opened.config, vocab_padding=padding)
-    abstract = checkpoint.abstract_variables(Llama(config), mesh.make_mesh(MeshConfig()))
+    llama = dataclasses.replace(opened.config, vocab_padding=padding)
+    abstract = checkpoint.abstract_variables(Llama(llama), mesh.make_mesh(MeshConfig()))
     shardings = sharding.of(abstract["params"])
-    params = names.load_model(_merged(opened), config, _DTYPES.get(_DTYPE.value), shardings)
-    checkpoint.save_model(out, Card(config, lineage, eos_ids=opened.eos_ids), params, tokenizer)
+    params = names.load_model(_merged(config, opened), llama, _DTYPES.get(config.dtype), shardings)
+    checkpoint.save_model(out, Card(llama, lineage, eos_ids=opened.eos_ids), params, tokenizer)
 
 
-def _write_adapter(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
-    base = _CHECKPOINT.value
-    if base is None or opened.adapters is None or _PEFT_DIR.value is None:
-        raise UserError("--to=adapter puts --peft_dir upon a model folder; name both --checkpoint and --peft_dir")
-    if _STEP.value not in (None, checkpoint.latest_step(base)):
+def _write_adapter(config: Config, out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
+    base = config.checkpoint
+    assert base is not None  # Config.problems has checked both
+    assert opened.adapters is not None
+    if config.step not in (None, checkpoint.latest_step(base)):
         raise UserError(
             f"adapters stand upon the last step of {base}, {checkpoint.latest_step(base)}; leave --step out"
         )
@@ -221,29 +255,34 @@ def _write_adapter(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> 
     checkpoint.save_model(out, card, adapters, tokenizer)
 
 
-def _write_hf(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
+def _write_hf(config: Config, out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
     names.check_model(opened.source, opened.config)
-    with _beside(out, opened, lineage) as folder:
-        shard_bytes = int(_SHARD_GIB.value * (1 << 30))
-        dtype = _DTYPES.get(_DTYPE.value)
-        hf_folder.write(folder, opened.config, _merged(opened), tokenizer, opened.eos_ids, dtype, shard_bytes)
+    base = opened.base if opened.adapters is None else ""  # merged weights are a model of their own
+    with _recorded(out, Record(lineage, opened.source.where, base)) as folder:
+        shard_bytes, dtype = int(config.shard_gib * (1 << 30)), _DTYPES.get(config.dtype)
+        merged = _merged(config, opened)
+        hf_folder.write(folder, opened.config, merged, tokenizer, opened.eos_ids, dtype, shard_bytes)
 
 
-def _write_peft(out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
-    assert opened.adapters is not None  # main has seen to it
-    with _beside(out, opened, lineage) as folder:
-        peft.save(folder, *opened.adapters, opened.config, _PEFT_BASE.value)
+def _write_peft(config: Config, out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
+    assert opened.adapters is not None  # _checked_lineage has refused it
+    with _recorded(out, Record(lineage, opened.source.where, opened.base)) as folder:
+        peft.save(folder, *opened.adapters, opened.config, config.peft_base)
         hf_folder.copy_tokenizer(tokenizer, folder)
 
 
 @contextlib.contextmanager
-def _beside(out: Path, opened: Opened, lineage: str) -> Iterator[Path]:
-    """A fresh folder that becomes `out` when all went well."""
+def _recorded(out: Path, made: Record) -> Iterator[Path]:
+    """A fresh folder that becomes `out`, with its record, when all went well."""
     with storage.new_folder(out) as folder:
         yield folder
-        merged = opened.adapters is not None and _TO.value == "hf"
-        record.write(folder, Record(lineage, opened.source.where, "" if merged else opened.base))
+        record.write(folder, made)
 
 
+def _on_the_host(config: Config) -> None:
+    jax.config.update("jax_platforms", "cpu")  # weights pass through the host alone; its chips may be at work
+
+
+command = cli.Command("convert", __doc__, Config, run, prepare=_on_the_host)
 if __name__ == "__main__":
-    cli.run(main, out=lambda: _OUT.value, first=_first)
+    command.main()

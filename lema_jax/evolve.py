@@ -14,35 +14,83 @@ test question, and when all answers differ. The key of the endpoint is read from
 
 import collections
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from absl import flags
-
-from lema_jax import cli, records, tasks
+from lema_jax import cli, records, stage, tasks
 from lema_jax.data import curate, gather
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Correction, Problem, row_id
+from lema_jax.stage import group, option
 from lema_jax.tasks import thinking
-from lema_jax.teacher import chat, endpoint, evolution, prompting
+from lema_jax.teacher import endpoint, evolution, prompting
 from lema_jax.teacher.chat import Reply, Request
+from lema_jax.teacher.chat_model import ChatModel
+from lema_jax.teacher.endpoint import Endpoint
+from lema_jax.teacher.evolution import LeftOut
 
-_CORRECTIONS = cli.define_paths("corrections", [], "files of correct")
-_SEEDS = flags.DEFINE_enum("seeds", "corrections", ["corrections", "random"], "what questions the new ones come from")
-_TASK = flags.DEFINE_string("task", "", "the task whose training split --seeds=random draws from")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the publishers' files lie; else the variable LEMA_DATA")
-_COUNT = flags.DEFINE_integer("count", 10_000, "seeds to draw, with replacement", 1, 10**7)
-_SEED = flags.DEFINE_integer("seed", 0, "of the draw", 0)
-_OUT = flags.DEFINE_string("out", None, "the file of problems", required=True)
-_MODEL = flags.DEFINE_string("model", None, "the chat model", required=True)
-_TEMPERATURE = flags.DEFINE_float("temperature", None, "of the chat model; the endpoint's own if not given", 0, 100)
-_TOP_P = flags.DEFINE_float("top_p", None, "of the chat model; the endpoint's own if not given", 0, 1)
-_MAX_TOKENS = flags.DEFINE_integer(
-    "max_tokens", 1024, "the most tokens of a reply, those of hidden reasoning included", lower_bound=1
-)
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what would be asked and what it would cost")
-_ENDPOINT = endpoint.define_flags()
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(stage.Config):
+    """What `run` evolves."""
+
+    corrections: Sequence[Path | str] = option(
+        (),
+        "Files of corrections that correct made, separated by commas; new questions come from those kept.",
+        paths=True,
+    )
+    seeds: str = option(
+        "corrections",
+        "Questions that new ones come from: those of --corrections, or random ones of the training split of --task.",
+        choices=("corrections", "random"),
+    )
+    task: str = option("", "Task whose training split --seeds=random draws from: " + tasks.LISTED + ".")
+    data_dir: Path | str | None = option(None, "Folder with the publishers' files; by default the variable LEMA_DATA.")
+    count: int = option(10_000, "Seed questions to draw, with replacement.", low=1, high=10**7)
+    seed: int = option(0, "Seed of the random draw.", low=0)
+    out: Path | str = option(help="File of problems to write.")
+    dry_run: bool = option(False, "Ask nothing; print what the endpoint would be asked and what it would cost.")
+    chat: ChatModel = group(ChatModel)
+    endpoint: Endpoint = group(Endpoint)
+
+    def problems(self) -> list[str]:
+        return list(self._problems())
+
+    def writes(self) -> Path | str | None:
+        return None if self.dry_run else self.out
+
+    def _problems(self) -> Iterator[str]:
+        if not self.chat.model:
+            yield "--model is missing; give the name that the endpoint knows the chat model by"
+        if self.chat.temperature == 0:
+            yield "--temperature=0 would give the same answer three times; raise it"
+        if self.seeds == "random" and not self.task:
+            yield "--seeds=random needs --task, whose training questions it draws from"
+        if self.seeds == "corrections" and not self.corrections:
+            yield "--seeds=corrections needs --corrections, files of correct"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of the seeds.
+
+    Attributes:
+      out: the file of new problems.
+      seeds: seed questions drawn.
+      made: new problems.
+      left_out: new questions that became no problem, by the reason.
+      left_out_file: the file that lists them; None where there are none.
+      estimate: what a dry run would ask and pay, in words.
+    """
+
+    out: Path
+    seeds: int
+    made: int = 0
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    left_out_file: Path | None = None
+    estimate: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,56 +102,72 @@ class _Evolved:
     seed: Problem
 
 
-def main(argv: Sequence[str]) -> None:
-    """Asks for the questions, then for answers to those that pass, and writes the problems whose answers agree."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}")
-    if _TEMPERATURE.value == 0:
-        raise UserError("--temperature=0 would give the same answer three times; raise it")
-    seeds = evolution.draw_seeds(_seed_problems(), _COUNT.value, _SEED.value)
-    where, kept_in = _ENDPOINT(), endpoint.replies_of(_OUT.value)
-    if _DRY_RUN.value:
-        print(f"questions: {where.estimate(_question_requests(seeds), kept_in)}")
+@stage.function
+def run(config: Config) -> Result:
+    """Asks for the questions, then for answers to those that pass, and writes the problems whose answers agree.
+
+    Raises:
+      UserError: a config that contradicts itself; corrections or questions that cannot be read, are of several tasks or
+        ask to choose; an endpoint that needs the user (its replies are kept).
+    """
+    seeds = evolution.draw_seeds(_seed_problems(config), config.count, config.seed)
+    ask_questions = functools.partial(_question_requests, config.chat)
+    ask_answers = functools.partial(_answer_requests, config.chat)
+    where, kept_in = config.endpoint, endpoint.replies_of(config.out)
+    if config.dry_run:
         likely = [_Evolved(f"{number}", seed.question, seed) for number, seed in enumerate(seeds)]
-        print(f"answers to all of them: {where.estimate(_answer_requests(likely), kept_in)}")
-        return
-    overlap = _overlap(seeds[0].task)  # before anything is paid for: its data may be missing
-    left_out: list[evolution.LeftOut] = []
+        estimate = (
+            f"questions: {where.estimate(ask_questions(seeds), kept_in)}\n"
+            f"answers to all of them: {where.estimate(ask_answers(likely), kept_in)}"
+        )
+        print(estimate)
+        return Result(Path(config.out), len(seeds), estimate=estimate)
+    overlap = _overlap(config, seeds[0].task)  # before anything is paid for: its data may be missing
     with Appender(kept_in, Reply) as replies:
-        outcome = where.ask(lambda: _question_requests(seeds), replies, lambda _, reply: bool(_question(reply)))
-        questions = list(_new_questions(seeds, replies, overlap, left_out))
+        outcome = where.ask(lambda: ask_questions(seeds), replies, lambda _, reply: bool(_question(reply)))
+        questions, left_out = _new_questions(ask_questions(seeds), replies, overlap)
         if not outcome.stopped:
-            outcome += where.ask(lambda: _answer_requests(questions), replies, _is_answered)
-        problems = [problem for new in questions if (problem := _problem(new, replies, left_out))]
+            outcome += where.ask(lambda: ask_answers(questions), replies, _is_answered)
+        problems = []
+        for new in questions:
+            answers = [_answer(new, reply) for ask in ask_answers([new]) if (reply := replies.rows.get(ask.id))]
+            if len(answers) < evolution.ANSWERS:
+                continue
+            if problem := _problem(new, answers, config.chat.model):
+                problems.append(problem)
+            else:
+                left_out.append(_left_out(new, "no two answers agree"))
+        result = Result(Path(config.out), len(seeds))
         if outcome.answered:
-            _write(problems, left_out, len(seeds))
+            result = _write(config, problems, left_out)
         outcome.require_all()
+    return result
 
 
-def _write(problems: Sequence[Problem], left_out: Sequence[evolution.LeftOut], seeds: int) -> None:
-    records.write(_OUT.value, problems)
-    print(f"{_OUT.value}: {len(problems):,} new problems from {seeds:,} seeds")
-    for why, count in collections.Counter(row.why for row in left_out).items():
+def _write(config: Config, problems: Sequence[Problem], left_out: Sequence[LeftOut]) -> Result:
+    out = Path(config.out)
+    records.write(out, problems)
+    print(f"{config.out}: {len(problems):,} new problems from {config.count:,} seeds")
+    reasons = collections.Counter(row.why for row in left_out)
+    for why, count in reasons.items():
         print(f"  {count:7,} left out: {why}")
-    if left_out:
-        path = Path(_OUT.value).with_suffix(".left_out.jsonl")
-        records.write(path, left_out)
-        print(f"{path} lists the questions that were left out")
+    listed = out.with_suffix(".left_out.jsonl") if left_out else None
+    if listed:
+        records.write(listed, left_out)
+        print(f"{listed} lists the questions that were left out")
+    return Result(out, config.count, len(problems), dict(reasons), listed)
 
 
-def _seed_problems() -> list[Problem]:
+def _seed_problems(config: Config) -> list[Problem]:
     """What seeds are drawn from; a question with several kept corrections is listed as often."""
-    if _SEEDS.value == "random":
-        if not _TASK.value:
-            raise UserError("--seeds=random needs --task, whose training questions it draws from")
-        problems = tasks.get(_TASK.value).load("train", Path(_DATA_DIR.value) if _DATA_DIR.value else None)
+    if config.seeds == "random":
+        problems = tasks.get(config.task).load("train", Path(config.data_dir) if config.data_dir else None)
     else:
-        if not _CORRECTIONS.value:
-            raise UserError("--seeds=corrections needs --corrections, files of correct")
-        rows = (row for path in _CORRECTIONS.value for row in records.read(path, Correction))
+        rows = (row for path in config.corrections for row in records.read(path, Correction))
         problems = [row.attempt.problem for row in rows if not row.rejected]
         if not problems:
-            raise UserError(f"no correction in {', '.join(_CORRECTIONS.value)} was kept; there is nothing to draw from")
+            files = ", ".join(map(str, config.corrections))
+            raise UserError(f"no correction in {files} was kept; there is nothing to draw from")
     if len(named := {problem.task for problem in problems}) > 1:
         raise UserError(
             f"the corrections are of several tasks ({', '.join(sorted(named))}); evolve one after the other"
@@ -113,61 +177,22 @@ def _seed_problems() -> list[Problem]:
     return problems
 
 
-def _question_requests(seeds: Sequence[Problem]) -> Iterator[Request]:
+def _overlap(config: Config, task: str) -> curate.Overlap:
+    """Finds the questions that give a held-out one away; prints which sets cannot be checked."""
+    sets, missing = gather.held_out(task, Path(config.data_dir) if config.data_dir else None, required=True)
+    if missing:
+        print(f"overlap is not checked with {', '.join(missing)}, which cannot be read here")
+    return curate.Overlap(itertools.chain.from_iterable(sets.values()))
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+def _question_requests(chat: ChatModel, seeds: Sequence[Problem]) -> Iterator[Request]:
     times: collections.Counter[str] = collections.Counter()
     for seed in seeds:
-        yield _request(prompting.evolution(seed), times[seed.id], seed)
+        yield chat.request(prompting.evolution(seed), sample=times[seed.id], about=seed)
         times[seed.id] += 1
-
-
-def _answer_requests(questions: Sequence[_Evolved]) -> Iterator[Request]:
-    for new in questions:
-        prompt = tasks.get(new.seed.task).prompt(_as_problem(new, ""))
-        for sample in range(evolution.ANSWERS):
-            yield _request(prompt, sample, new)
-
-
-def _request(prompt: str, sample: int, about: Problem | _Evolved) -> Request:
-    return chat.request(
-        prompt,
-        model=_MODEL.value,
-        max_tokens=_MAX_TOKENS.value,
-        temperature=_TEMPERATURE.value,
-        top_p=_TOP_P.value,
-        sample=sample,
-        about=about,
-    )
-
-
-def _new_questions(
-    seeds: Sequence[Problem], replies: Appender[Reply], overlap: curate.Overlap, left_out: list[evolution.LeftOut]
-) -> Iterator[_Evolved]:
-    """The questions that pass, in the order of their seeds; counts the others by what is wrong with them."""
-    seen: set[str] = set()
-    for request in _question_requests(seeds):
-        reply, seed = replies.rows.get(request.id), request.about
-        if reply is None:
-            continue
-        question = _question(reply)
-        normal = curate.normal(question)
-        why = ""
-        if not question:
-            why = "no question in the reply"
-        elif normal == curate.normal(seed.question) or normal in seen:
-            why = "a repeated question"
-        elif overlap.find(question):
-            why = "gives a test question away"
-        if why:
-            left_out.append(_left_out(_Evolved(request.id, question, seed), why))
-        else:
-            seen.add(normal)
-            yield _Evolved(request.id, question, seed)
-
-
-def _left_out(new: _Evolved, why: str) -> evolution.LeftOut:
-    return evolution.LeftOut(
-        id=row_id(reply=new.id, seed=new.seed.id), question=new.question, seed=new.seed.id, why=why
-    )
 
 
 def _question(reply: Reply) -> str:
@@ -175,12 +200,41 @@ def _question(reply: Reply) -> str:
     return "" if reply.failed else evolution.read_question(thinking.spoken(reply.text).text)
 
 
-def _overlap(task: str) -> curate.Overlap:
-    """What finds the questions that give a held-out one away; tells which sets cannot be checked."""
-    sets, missing = gather.held_out(task, Path(_DATA_DIR.value) if _DATA_DIR.value else None, required=True)
-    if missing:
-        print(f"overlap is not checked with {', '.join(missing)}, which cannot be read here")
-    return curate.Overlap(itertools.chain.from_iterable(sets.values()))
+def _new_questions(
+    requests: Iterable[Request], replies: Appender[Reply], overlap: curate.Overlap
+) -> tuple[list[_Evolved], list[LeftOut]]:
+    """The questions that pass, in the order of their seeds, and the others with what is wrong with them."""
+    passed, left_out = [], []
+    seen: set[str] = set()
+    for request in requests:
+        if (reply := replies.rows.get(request.id)) is None:
+            continue
+        new = _Evolved(request.id, _question(reply), request.about)
+        normal = curate.normal(new.question)
+        if not new.question:
+            left_out.append(_left_out(new, "no question in the reply"))
+        elif normal == curate.normal(new.seed.question) or normal in seen:
+            left_out.append(_left_out(new, "a repeated question"))
+        elif overlap.find(new.question):
+            left_out.append(_left_out(new, "gives a test question away"))
+        else:
+            seen.add(normal)
+            passed.append(new)
+    return passed, left_out
+
+
+def _left_out(new: _Evolved, why: str) -> LeftOut:
+    return LeftOut(id=row_id(reply=new.id, seed=new.seed.id), question=new.question, seed=new.seed.id, why=why)
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def _answer_requests(chat: ChatModel, questions: Sequence[_Evolved]) -> Iterator[Request]:
+    for new in questions:
+        prompt = tasks.get(new.seed.task).prompt(_as_problem(new, ""))
+        for sample in range(evolution.ANSWERS):
+            yield chat.request(prompt, sample=sample, about=new)
 
 
 def _is_answered(request: Request, reply: Reply) -> bool:
@@ -188,24 +242,18 @@ def _is_answered(request: Request, reply: Reply) -> bool:
 
 
 def _answer(new: _Evolved, reply: Reply) -> str | None:
-    said = thinking.spoken(reply.text).text
-    return None if reply.failed else tasks.get(new.seed.task).extract(said, _as_problem(new, ""))
+    text = thinking.spoken(reply.text).text
+    return None if reply.failed else tasks.get(new.seed.task).extract(text, _as_problem(new, ""))
 
 
-def _problem(new: _Evolved, replies: Appender[Reply], left_out: list[evolution.LeftOut]) -> Problem | None:
-    """The problem with its pseudo-gold; None where answers are missing or all differ."""
-    found = [replies.rows.get(request.id) for request in _answer_requests([new])]
-    answers = [_answer(new, reply) for reply in found if reply]
-    if len(answers) < evolution.ANSWERS:
-        return None
+def _problem(new: _Evolved, answers: Sequence[str | None], model: str) -> Problem | None:
+    """The problem with its pseudo-gold, the answer that most agree on; None where all differ."""
     agreed = evolution.majority(tasks.get(new.seed.task), answers)
     if agreed is None:
-        left_out.append(_left_out(new, "no two answers agree"))
         return None
     gold, votes = agreed
     origin = new.seed.meta.get("seed", new.seed.id)  # of a question evolved twice, the first one
-    meta = {"seed": origin, "teacher": _MODEL.value, "votes": votes}
-    return _as_problem(new, gold).model_copy(update={"meta": meta})
+    return _as_problem(new, gold).model_copy(update={"meta": {"seed": origin, "teacher": model, "votes": votes}})
 
 
 def _as_problem(new: _Evolved, gold: str) -> Problem:
@@ -213,5 +261,6 @@ def _as_problem(new: _Evolved, gold: str) -> Problem:
     return Problem(id=f"{task}/evolved/{new.id}", task=task, split="evolved", question=new.question, gold=gold)
 
 
+command = cli.Command("evolve", __doc__, Config, run)
 if __name__ == "__main__":
-    cli.run(main, out=lambda: None if _DRY_RUN.value else _OUT.value)
+    command.main()

@@ -21,6 +21,14 @@ PREEMPTED = 42  # exit code of a trainer that SIGTERM has stopped: launchers run
 _ONE_PRESS = 0.3  # seconds within which several signals are one: launchers pass on what their whole group gets
 
 
+class Interrupted(Exception):
+    """A command was told to stop by a signal, and has saved what it had. `number`: the signal's."""
+
+    def __init__(self, line: str, number: int):
+        super().__init__(line)
+        self.number = number
+
+
 class _Command:
     """What signals do, and have done, to the command of this process."""
 

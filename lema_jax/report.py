@@ -15,152 +15,214 @@ Writes  tables, what they mean, and a few answers to read, to the terminal; with
 Runs that share a name are training seeds of one arm: --names=cot,cot,lema,lema.
 """
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from absl import flags
-
-from lema_jax import cli, records, storage
+from lema_jax import cli, records, stage, storage
 from lema_jax.data import card
 from lema_jax.errors import UserError
 from lema_jax.evidence import ablation, attempts, audit, compare, curves, data_set, page, perplexity, runs, table
+from lema_jax.evidence.attempts import Fact
+from lema_jax.evidence.audit import Audit
+from lema_jax.evidence.compare import Arm, Comparison
+from lema_jax.evidence.perplexity import DeltaPpl
 from lema_jax.records import Attempt, Correction, Example, PathScore
-
-_RUNS = cli.define_paths("runs", [], "Folders that evaluate made, all on the same questions, to compare.")
-_ATTEMPTS = flags.DEFINE_string("attempts", None, "File of attempts that sample made, to count and to read.")
-_CORRECTIONS = flags.DEFINE_string("corrections", None, "File of corrections that correct made, to audit and to read.")
-_SCORES = cli.define_paths(
-    "scores", [], "Files that evaluate --score made: the perplexity of right and of wrong reasoning paths."
-)
-_NAMES = flags.DEFINE_list(
-    "names", [], "Name of each run (its folder's name if not given); runs of one name are training seeds of one arm."
-)
-_BASELINE = flags.DEFINE_string(
-    "baseline", None, "Name of the run that the others are compared with (the first if not given)."
-)
-_DEV = cli.define_paths(
-    "dev", [], "Folders of the same checkpoints evaluated on dev, in the order of --runs; the best on dev is chosen."
-)
-_BY_TASK = flags.DEFINE_bool("by_task", False, "Show runs of several tasks in one table: arms down, tasks across.")
-_TRAINING = cli.define_paths("training", [], "Folders that train made, whose curves the page of --runs shows.")
-_DATA = cli.define_paths(
-    "data", [], "With --runs, data sets of build_data whose filters the page counts; alone, one data set to read."
-)
-_OUT = flags.DEFINE_string("out", None, "File for the HTML page; without it only the terminal is written to.")
-_SHOW = flags.DEFINE_integer(
-    "show", 3, "Questions to print with both answers for each comparison of --runs.", lower_bound=0
-)
+from lema_jax.stage import option
 
 
-def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; lists are separated by commas, without spaces")
-    given = [bool(flag.value) for flag in (_RUNS, _ATTEMPTS, _CORRECTIONS, _SCORES)].count(True)
-    if given != 1 and (given or not _DATA.value):
-        raise UserError(
-            "give either --runs=folder,folder, --attempts=file, --corrections=file, --data=folder or --scores=file,file"
-        )
-    if _SCORES.value:
-        _tell_apart()
-    elif _ATTEMPTS.value:
-        _read_attempts(Path(_ATTEMPTS.value))
-    elif _CORRECTIONS.value:
-        _audit(Path(_CORRECTIONS.value))
-    elif not _RUNS.value:
-        _read_data(_DATA.value)
-    elif _BY_TASK.value:
-        _compare_by_task()
-    else:
-        _compare()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(stage.Config):
+    """What `run` reports: one of `runs`, `attempts`, `corrections`, `scores`, and `data` alone."""
+
+    runs: Sequence[Path | str] = option(
+        (), "Folders of evaluate to compare, all on the same questions, separated by commas.", paths=True
+    )
+    attempts: Path | str | None = option(None, "File of attempts of sample, to count and to read.")
+    corrections: Path | str | None = option(None, "File of corrections of correct, to audit and to read.")
+    scores: Sequence[Path | str] = option(
+        (), "Files of evaluate --score: the perplexity of right and of wrong reasoning paths.", paths=True
+    )
+    names: Sequence[str] = option(
+        (),
+        "Name of each of the runs or scores, by default its folder's; runs of one name are training seeds of one arm.",
+    )
+    baseline: str | None = option(
+        None, "Name of the run that the others are compared with; by default the first one's."
+    )
+    dev: Sequence[Path | str] = option(
+        (),
+        "Folders of the same checkpoints evaluated on dev, in the order of --runs; the best on dev is chosen.",
+        paths=True,
+    )
+    by_task: bool = option(False, "Show runs of several tasks in one table: arms down, tasks across.")
+    training: Sequence[Path | str] = option((), "Folders of train, whose curves the page of --runs shows.", paths=True)
+    data: Sequence[Path | str] = option(
+        (),
+        "With --runs, data sets of build_data whose filters the page counts; alone, one data set to read.",
+        paths=True,
+    )
+    out: Path | str | None = option(None, "File of the HTML page to write; by default only the terminal is written to.")
+    show: int = option(3, "Questions to print with both answers for each comparison of --runs.", low=0)
+
+    def problems(self) -> list[str]:
+        return list(self._contradictions())
+
+    def _contradictions(self) -> Iterator[str]:
+        given = [bool(one) for one in (self.runs, self.attempts, self.corrections, self.scores)].count(True)
+        if given != 1 and (given or not self.data):
+            yield (
+                "give either --runs=folder,folder, --attempts=file, --corrections=file, --data=folder or "
+                "--scores=file,file"
+            )
+            return
+        if not given and len(self.data) > 1:
+            yield f"--data={','.join(map(str, self.data))} without --runs: a page shows one data set; give one folder"
+        if self.scores and self.out:
+            yield "--scores is printed, and has no page; leave --out out"
+        if self.by_task and self.runs and not self.names:
+            yield "--by_task needs --names: the arm that each of the --runs belongs to"
+        named = self.runs or self.scores
+        if named and self.names and len(self.names) != len(named):
+            yield f"--names has {len(self.names)} names for {len(named)} folders or files; give one for each"
 
 
-def _audit(path: Path) -> None:
-    found = audit.load(path)
-    print(audit.text(found))
-    if _OUT.value:
-        _write(Path(_OUT.value), audit.html(found, records.read(path, Correction), path.name))
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was measured of what the config names; the rest is empty.
+
+    Attributes:
+      arms, comparisons: of --runs; comparisons by the arm's name, the baseline has none.
+      choice: the checkpoint that --dev chooses.
+      by_task: of --by_task, by `task/split`.
+      attempts, data: what counts of each attempt, or of each example.
+      corrections: the audit.
+      scores: ΔPPL of each of --scores, with its name.
+      page: the HTML page, where one was asked for.
+    """
+
+    arms: Sequence[Arm] = ()
+    comparisons: Mapping[str, Comparison] = dataclasses.field(default_factory=dict)
+    choice: runs.Choice | None = None
+    by_task: Mapping[str, ablation.Result] = dataclasses.field(default_factory=dict)
+    attempts: Sequence[Fact] = ()
+    data: Sequence[data_set.Fact] = ()
+    corrections: Audit | None = None
+    scores: Sequence[tuple[str, DeltaPpl]] = ()
+    page: Path | None = None
 
 
-def _read_attempts(path: Path) -> None:
+@stage.function
+def run(config: Config) -> Result:
+    """Measures what the config names, prints it, and writes its page.
+
+    Raises:
+      UserError: a config that contradicts itself; files that are missing, malformed or empty; runs that answer
+        different questions; a page that cannot be written.
+    """
+    if config.scores:
+        return _delta_ppl(config)
+    if config.attempts:
+        return _attempts(config, Path(config.attempts))
+    if config.corrections:
+        return _corrections(config, Path(config.corrections))
+    if not config.runs:
+        return _data(config, Path(config.data[0]))
+    return _compare_by_task(config) if config.by_task else _compare(config)
+
+
+def _delta_ppl(config: Config) -> Result:
+    scores = []
+    for path, name in zip(config.scores, _names(config.scores, config.names)):
+        found = perplexity.delta_ppl(records.read(path, PathScore))
+        print(perplexity.sentence(found, name))
+        scores.append((name, found))
+    return Result(scores=scores)
+
+
+def _attempts(config: Config, path: Path) -> Result:
     found = attempts.load(path)
     print(attempts.text(found))
-    if _OUT.value:
-        _write(Path(_OUT.value), attempts.html(found, records.read(path, Attempt), path.name))
+    html = lambda: attempts.html(found, records.read(path, Attempt), path.name)
+    return Result(attempts=found, page=_write_page(config.out, html))
 
 
-def _read_data(folders: Sequence[str]) -> None:
-    if len(folders) > 1:
-        raise UserError(f"--data={','.join(folders)} without --runs: a page shows one data set; give one folder")
-    folder = Path(folders[0])
+def _corrections(config: Config, path: Path) -> Result:
+    found = audit.load(path)
+    print(audit.text(found))
+    html = lambda: audit.html(found, records.read(path, Correction), path.name)
+    return Result(corrections=found, page=_write_page(config.out, html))
+
+
+def _data(config: Config, folder: Path) -> Result:
     funnel, found = {why: count for why, count in _funnel(folder).items() if count}, data_set.load(folder)
     made = card.read(folder)
     assert made is not None  # the funnel is its card's
     summary = card.summary(made)
     print(data_set.text(found, summary))
-    if _OUT.value:
-        tokens = functools.partial(_tokens, folder) if (folder / "tokenizer" / "tokenizer.json").is_file() else None
+    tokens = functools.partial(_tokens, folder) if (folder / "tokenizer" / "tokenizer.json").is_file() else None
+
+    def html() -> str:
         rows = records.read(folder / "examples.jsonl", Example)
-        html = data_set.html(found, rows, folder.name, summary=summary, funnel=funnel, tokens=tokens)
-        _write(Path(_OUT.value), html)
+        return data_set.html(found, rows, folder.name, summary=summary, funnel=funnel, tokens=tokens)
+
+    return Result(data=found, page=_write_page(config.out, html))
 
 
 def _tokens(folder: Path, rows: Sequence[Example]) -> list[list[data_set.Token]]:
     """Each example's tokens as the trainer reads them, by the data set's own tokenizer."""
     from lema_jax.data import encode, tokenizer  # transformers takes seconds to load, which no other report waits for
 
-    words = tokenizer.load(folder)
-    encoded = encode.encode(rows, words, encode.Limits(None, None, None))
+    read_by = tokenizer.load(folder)
+    encoded = encode.encode(rows, read_by, encode.Limits(None, None, None))
     return [
-        [(str(words.decode([int(id)])), bool(weight)) for id, weight in zip(one.tokens, one.weights)]
+        [(str(read_by.decode([int(id)])), bool(weight)) for id, weight in zip(one.tokens, one.weights)]
         for one in encoded
         if one is not None
     ]
 
 
-def _tell_apart() -> None:
-    if _OUT.value:
-        raise UserError("--scores is told in the terminal alone; leave --out away")
-    for path, name in zip(_SCORES.value, _names(_SCORES.value, _NAMES.value)):
-        print(perplexity.sentence(perplexity.delta_ppl(records.read(path, PathScore)), name))
-
-
-def _compare_by_task() -> None:
-    if not _NAMES.value:
-        raise UserError("--by_task needs --names: the arm that each of the --runs belongs to")
-    names = _names(_RUNS.value, _NAMES.value)
-    baseline = _baseline(names)
-    results = ablation.by_task([runs.load(Path(folder), name) for folder, name in zip(_RUNS.value, names)], baseline)
+def _compare_by_task(config: Config) -> Result:
+    baseline = _baseline(config, config.names)
+    loaded = [runs.load(Path(folder), name) for folder, name in zip(config.runs, config.names)]
+    results = ablation.by_task(loaded, baseline)
     print(table.text_table(*ablation.layout(results)))
     print(f"\n{ablation.NOTE}")
-    if _OUT.value:
-        _write(Path(_OUT.value), page.tasks_page(results, baseline))
+    return Result(by_task=results, page=_write_page(config.out, lambda: page.tasks_page(results, baseline)))
 
 
-def _compare() -> None:
-    names = _names(_RUNS.value, _NAMES.value)
-    loaded = runs.align([runs.load(Path(folder), name) for folder, name in zip(_RUNS.value, names)])
+def _compare(config: Config) -> Result:
+    names = _names(config.runs, config.names)
+    loaded = runs.align([runs.load(Path(folder), name) for folder, name in zip(config.runs, names)])
     arms = compare.arms(loaded)
-    baseline = arms[[arm.name for arm in arms].index(_baseline(names))]
+    baseline = arms[[arm.name for arm in arms].index(_baseline(config, names))]
     comparisons = {arm.name: compare.compare(baseline, arm) for arm in arms if arm is not baseline}
     print(table.text_table(*table.layout(arms, comparisons)))
     for comparison in comparisons.values():
         print(f"\n{table.sentence(comparison)}")
     if together := table.several(list(comparisons.values())):
         print(f"\n{together}")
-    choice = ""
-    if _DEV.value:
-        devs = [runs.load(Path(folder), name) for folder, name in zip(_DEV.value, names)]
-        choice = table.choice(runs.choose(loaded, devs))
-        print(f"\n{choice}")
+    chosen = None
+    if config.dev:
+        chosen = runs.choose(loaded, [runs.load(Path(folder), name) for folder, name in zip(config.dev, names)])
+        print(f"\n{table.choice(chosen)}")
     for comparison in comparisons.values():
-        if shown := table.examples(comparison, _SHOW.value):
+        if shown := table.examples(comparison, config.show):
             print(f"\n{shown}")
-    if _OUT.value:
-        training = {name: curves.read(Path(f)) for name, f in zip(_bare_names(_TRAINING.value), _TRAINING.value)}
-        funnels = {name: _funnel(Path(f)) for name, f in zip(_bare_names(_DATA.value), _DATA.value)}
-        made = page.runs_page(arms, comparisons, baseline=baseline, choice=choice, training=training, funnels=funnels)
-        _write(Path(_OUT.value), made)
+
+    def html() -> str:
+        return page.runs_page(
+            arms,
+            comparisons,
+            baseline=baseline,
+            choice=table.choice(chosen) if chosen else "",
+            training={name: curves.read(Path(f)) for name, f in zip(_own_names(config.training), config.training)},
+            funnels={name: _funnel(Path(f)) for name, f in zip(_own_names(config.data), config.data)},
+        )
+
+    return Result(arms=arms, comparisons=comparisons, choice=chosen, page=_write_page(config.out, html))
 
 
 def _funnel(folder: Path) -> dict[str, int]:
@@ -172,37 +234,39 @@ def _funnel(folder: Path) -> dict[str, int]:
     return left_out | {f"trained on: {kind}": n for kind, n in made.kinds.items()}
 
 
-def _names(folders: Sequence[str], names: Sequence[str]) -> Sequence[str]:
-    if not names:
-        return _bare_names(folders)
-    if len(names) != len(folders):
-        raise UserError(f"--names has {len(names)} names for {len(folders)} folders or files; give one for each")
-    return names
+def _names(folders: Sequence[Path | str], names: Sequence[str]) -> Sequence[str]:
+    return names or _own_names(folders)
 
 
-def _bare_names(folders: Sequence[str]) -> Sequence[str]:
-    """The last part of the paths that tells all folders apart (`cot` and `lema` of a/cot/test, a/lema/test)."""
+def _own_names(folders: Sequence[Path | str]) -> Sequence[str]:
+    """The last part of the paths by which all of them differ (`cot` and `lema` of a/cot/test, a/lema/test)."""
     parts = [Path(folder).parts[::-1] for folder in folders]
     for candidates in zip(*parts):
         if len(set(candidates)) == len(candidates):
             return candidates
-    return folders
+    return [os.fspath(folder) for folder in folders]
 
 
-def _write(path: Path, html: str) -> None:
-    try:
-        storage.write(path, html)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
-    print(f"\nThe page is at {path}")
-
-
-def _baseline(names: Sequence[str]) -> str:
-    name = names[0] if _BASELINE.value is None else _BASELINE.value
+def _baseline(config: Config, names: Sequence[str]) -> str:
+    name = names[0] if config.baseline is None else config.baseline
     if name not in names:
         raise UserError(f"--baseline={name} is none of the runs: {', '.join(dict.fromkeys(names))}")
     return name
 
 
+def _write_page(out: Path | str | None, html: Callable[[], str]) -> Path | None:
+    """Writes the page, where one was asked for, and prints its path."""
+    if not out:
+        return None
+    path, text = Path(out), html()
+    try:
+        storage.write(path, text)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+    print(f"\nThe page is at {path}")
+    return path
+
+
+command = cli.Command("report", __doc__, Config, run)
 if __name__ == "__main__":
-    cli.run(main, out=lambda: _OUT.value)
+    command.main()

@@ -19,79 +19,155 @@ endpoint are kept beside it (attempts.replies.jsonl); its key is read from OPENA
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
-
-from lema_jax import cli, records, tasks
+from lema_jax import cli, records, stage, tasks
 from lema_jax.data import curate
 from lema_jax.errors import UserError
-from lema_jax.model.config import CACHES, KERNELS
+from lema_jax.generation.decoding import Decoding
 from lema_jax.parallel import job
+from lema_jax.parallel.job import Job
 from lema_jax.records import Appender, Attempt, Problem, Verdict, row_id
+from lema_jax.stage import group, option
 from lema_jax.tasks import prompts, published
+from lema_jax.tasks.questions import Questions
 from lema_jax.teacher import chat, endpoint
 from lema_jax.teacher.chat import Outcome, Reply, Request
+from lema_jax.teacher.endpoint import Endpoint
 from lema_jax.teacher.landing import Landing
 
 if TYPE_CHECKING:
     from lema_jax.generation.engine import Engine
 
-_STUDENT = flags.DEFINE_enum(
-    "student",
-    "checkpoint",
-    ["checkpoint", "openai", *published.NAMES],
-    "a model folder, a chat endpoint, or one whose wrong solutions are published",
-)
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a model folder of convert or train")
-_STEP = flags.DEFINE_integer("step", None, "the step to sample from; the last when left out", lower_bound=0)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "a checkpoint's attempts under way at a time", 1, 2**16)
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of a checkpoint's weights and activations")
-_FSDP = flags.DEFINE_integer("fsdp", 1, "devices that a checkpoint is cut over along the model width", lower_bound=1)
-_TENSOR = flags.DEFINE_integer("tensor", 1, "devices that its heads and feed-forward width are cut over", lower_bound=1)
-_WEIGHTS = flags.DEFINE_enum("weights", None, KERNELS, "what a checkpoint's kernels are held as")
-_CACHE = flags.DEFINE_enum("cache", "dense", CACHES, "what its keys and values are held as")
-_OF_A_CHECKPOINT = (_CHECKPOINT, _STEP, _BATCH_SIZE, _DTYPE, _FSDP, _TENSOR, _WEIGHTS, _CACHE)
-_MODEL = flags.DEFINE_string("model", "", "the chat endpoint's model")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what an endpoint would be asked and what it would cost")
-_ENDPOINT = endpoint.define_flags()
-
-_TASK = flags.DEFINE_string("task", "", "whose questions; see lema_jax/tasks")
-_SPLIT = flags.DEFINE_string("split", "train", "which of them")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the publishers' files lie; else the variable LEMA_DATA")
-_PROBLEMS = flags.DEFINE_string("problems", None, "a file of problems, in place of --task")
-_LIMIT = flags.DEFINE_integer(
-    "limit", None, "Ask only the first so many questions; of published attempts, those that have any.", lower_bound=1
-)
-_PROMPT_STYLE = flags.DEFINE_enum(
-    "prompt_style", "paper", prompts.STYLES, "how questions are asked; see evaluate (chat: an endpoint's own way)"
-)
-_EXAMPLES = flags.DEFINE_string("examples", None, "worked examples for few_shot: a text file, in place of our own")
-
-_SAMPLES = flags.DEFINE_integer("samples", 1, "attempts at each question", 1, 10**5)
-_DIFFICULTY_WEIGHTED = flags.DEFINE_bool(
-    "difficulty_weighted", False, "then more at a question, up to --max_samples, the more of those have failed"
-)
-_MAX_SAMPLES = flags.DEFINE_integer("max_samples", None, "attempts at a question that failed each time", 2, 10**5)
-_TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "of sampling", 0, 100)
-_TOP_P = flags.DEFINE_float("top_p", 1.0, "nucleus that is sampled from", lower_bound=0, upper_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "of sampling; an endpoint is sent one only when it is given", 0)
-_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 512, "tokens of an attempt", 1, 2**20)
-_OUT = flags.DEFINE_string("out", None, "the attempts file to write or to go on with", required=True)
 _SELECTED = {"cot_augment": Verdict.RIGHT, "mistakes": Verdict.WRONG}
-_MODE = flags.DEFINE_enum("mode", "all", ["all", *_SELECTED], "also write a file of the right ones, or of the mistakes")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Sampling: how many attempts at a question, and how they are drawn."""
+
+    samples: int = option(1, "Attempts at each question.", low=1, high=10**5)
+    difficulty_weighted: bool = option(False, "Sample hard questions more often, up to --max_samples.")
+    max_samples: int | None = option(None, "Attempts at a question that failed each time.", low=2, high=10**5)
+    temperature: float = option(0.7, "Temperature of sampling; 0 is greedy.", low=0, high=100)
+    top_p: float = option(1.0, "Smallest set of tokens to sample from, by their share of probability.", low=0, high=1)
+    seed: int | None = option(
+        None, "Seed of sampling; 0 by default for a checkpoint, and none is sent to an endpoint.", low=0
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(stage.Config):
+    """What `run` samples."""
+
+    student: str = option(
+        "checkpoint",
+        "Who attempts: a model folder, a chat endpoint, or one whose wrong solutions are published.",
+        choices=("checkpoint", "openai", *published.NAMES),
+    )
+    checkpoint: Path | str = option("", "Model folder of convert or train, for --student=checkpoint.")
+    step: int | None = option(None, "Step of the checkpoint to sample from; the last by default.", low=0)
+    model: str = option("", "Model of --student=openai, by the name that the endpoint knows it by.")
+    prompt_style: str = option(
+        "paper", "How questions are asked; see evaluate (chat: an endpoint's own way).", choices=prompts.STYLES
+    )
+    examples: Path | str | None = option(
+        None, "Text file of worked examples for few_shot; the package's own by default."
+    )
+    mode: str = option(
+        "all",
+        "Also write a file of the right attempts (cot_augment), or of the wrong ones (mistakes).",
+        choices=("all", *_SELECTED),
+    )
+    out: Path | str = option(help="File of attempts to write, or to go on with.")
+    dry_run: bool = option(False, "Ask nothing; print what an endpoint would be asked and what it would cost.")
+    questions: Questions = group(Questions)
+    sampling: Sampling = group(Sampling)
+    decoding: Decoding = group(Decoding, max_new_tokens=512)
+    endpoint: Endpoint = group(Endpoint)
+    job: Job = group(Job)
+
+    def problems(self) -> list[str]:
+        return [*self._of_another_student(), *self._contradictions()]
+
+    def writes(self) -> Path | str | None:
+        return None if self.dry_run else self.out
+
+    def join(self) -> bool:
+        return self.student != "checkpoint" or job.join(self.job, heeds_notice=False)
+
+    def _of_another_student(self) -> list[str]:
+        given = set(stage.changed(self))
+        of_checkpoint = {"checkpoint", "step", *stage.names(Decoding)} - {"max_new_tokens"}
+        of_endpoint = {"model", "dry_run", *stage.names(Endpoint)}
+        of_both = {"prompt_style", "examples", "max_new_tokens", *stage.names(Sampling)}
+        strange = {"checkpoint": of_endpoint, "openai": of_checkpoint}
+        found = given & strange.get(self.student, of_checkpoint | of_endpoint | of_both)
+        return [
+            f"--{name} is not for --student={self.student}; leave it out, or choose another" for name in sorted(found)
+        ]
+
+    def _contradictions(self) -> Iterator[str]:
+        needed = {"checkpoint": "checkpoint", "openai": "model"}.get(self.student)
+        if needed and not getattr(self, needed):
+            yield f"--student={self.student} needs --{needed}"
+        if bool(self.questions.task) == bool(self.questions.problems):
+            yield "give either --task or --problems: a task's questions, or a file of them"
+        if self.questions.problems and self.questions.split != "train":
+            yield "--split is of --task; a file of --problems is read whole"
+        how = self.sampling
+        if how.difficulty_weighted != (how.max_samples is not None):
+            yield "--difficulty_weighted and --max_samples go together: give both or none"
+        if how.max_samples is not None and how.max_samples <= how.samples:
+            yield f"--max_samples={how.max_samples} must be above --samples={how.samples}"
+        if how.temperature == 0 and (how.max_samples or how.samples) > 1:
+            yield "several attempts at --temperature=0 would all be the same; raise it, or take one sample"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the file of attempts holds of the config's own, by verdict.
+
+    `selection`: the file of --mode, where there is one. `estimate`: what a dry run would ask and pay, in words.
+    """
+
+    out: Path
+    attempts: int = 0
+    questions: int = 0
+    verdicts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    selection: Path | None = None
+    estimate: str = ""
+
+
+@stage.function
+def run(config: Config) -> Result:
+    """Samples the attempts that the file lacks, counts the verdicts and writes the selection.
+
+    Raises:
+      UserError: a config that contradicts itself; questions, a model folder or worked examples that cannot be read; a
+        file that holds attempts at other questions of the same ids; an endpoint that needs the user (its answers are
+        kept).
+    """
+    if config.student in published.NAMES:
+        return _take_published(config)
+    prompt = prompts.style(config.prompt_style, config.examples, _as_chat(config))
+    asked = [(problem, prompt(problem)) for problem in config.questions.load()[: config.questions.limit]]
+    if config.student == "openai":
+        return _sample_endpoint(config, asked)
+    return _sample_checkpoint(config, asked)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Wanted:
-    """An attempt that the file shall hold."""
+    """An attempt that the file shall hold. `style`: of its prompt."""
 
     problem: Problem
     prompt: str
     student: str
-    sampling: dict[str, Any]
+    sampling: Mapping[str, Any]
+    style: str
 
     @functools.cached_property
     def id(self) -> str:
@@ -99,101 +175,41 @@ class _Wanted:
 
     def row(self, **fields: Any) -> Attempt:
         """The attempt that it became; fields: text, answer, verdict and the token counts."""
-        shared = {"id": self.id, "problem": self.problem, "prompt": self.prompt}
-        return _own_part(Attempt(**shared, student=self.student, sampling=self.sampling, **fields))
+        shared = {"id": self.id, "problem": self.problem, "prompt": self.prompt, "sampling": dict(self.sampling)}
+        return self._own_part(Attempt(**shared, student=self.student, **fields))
+
+    def _own_part(self, row: Attempt) -> Attempt:
+        """Without the further questions that a model of texts asks itself after worked examples, and answers."""
+        for stop in prompts.stop(self.style):
+            own, next_question, _ = row.text.partition(stop)
+            if next_question:
+                answer, verdict = tasks.grade(row.problem, own, truncated=False)
+                row = row.model_copy(update={"text": own, "answer": answer, "verdict": verdict})
+        return row
+
+
+def _wanted(
+    student: str, settings: Mapping[str, Any], style: str, problem: Problem, prompt: str, sample: int
+) -> _Wanted:
+    return _Wanted(problem, prompt, student, {**settings, "sample": sample}, style)
 
 
 Answer = Callable[[Sequence[_Wanted]], object]  # answers what the file lacks, as far as it can
 
 
-def main(argv: Sequence[str]) -> None:
-    """Samples what is missing, counts the verdicts and writes the selection."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}")
-    _check_flags()
-    if _STUDENT.value in published.NAMES:
-        _take_published(_problems())
-        return
-    prompt = prompts.style(_PROMPT_STYLE.value, _EXAMPLES.value, _as_chat())
-    asked = [(problem, prompt(problem)) for problem in _problems()]
-    if _STUDENT.value == "openai":
-        _sample_endpoint(asked)
-    else:
-        _sample_checkpoint(asked)
-
-
-def _first() -> bool:
-    """Whether this process is the first of its job: several may share a checkpoint's work."""
-    return _STUDENT.value != "checkpoint" or job.join(heeds_notice=False)
-
-
-def _check_flags() -> None:
-    of_endpoint = (_MODEL, _DRY_RUN)
-    of_both = (
-        _PROMPT_STYLE,
-        _EXAMPLES,
-        _SAMPLES,
-        _DIFFICULTY_WEIGHTED,
-        _MAX_SAMPLES,
-        _TEMPERATURE,
-        _TOP_P,
-        _SEED,
-        _MAX_NEW_TOKENS,
-    )
-    strange = {"checkpoint": of_endpoint, "openai": _OF_A_CHECKPOINT}
-    for flag in strange.get(_STUDENT.value, (*_OF_A_CHECKPOINT, *of_endpoint, *of_both)):
-        if flag.present:
-            raise UserError(f"--{flag.name} is not for --student={_STUDENT.value}; leave it out, or choose another")
-    needed = {"checkpoint": _CHECKPOINT, "openai": _MODEL}.get(_STUDENT.value)
-    if needed is not None and not needed.value:
-        raise UserError(f"--student={_STUDENT.value} needs --{needed.name}")
-    if bool(_TASK.value) == bool(_PROBLEMS.value):
-        raise UserError("give either --task or --problems: a task's questions, or a file of them")
-    if _PROBLEMS.value and _SPLIT.present:
-        raise UserError("--split is of --task; a file of --problems is taken whole")
-    if _DIFFICULTY_WEIGHTED.value != (_MAX_SAMPLES.value is not None):
-        raise UserError("--difficulty_weighted and --max_samples go together: give both or none")
-    if _MAX_SAMPLES.value is not None and _MAX_SAMPLES.value <= _SAMPLES.value:
-        raise UserError(f"--max_samples={_MAX_SAMPLES.value} must be above --samples={_SAMPLES.value}")
-    if _TEMPERATURE.value == 0 and (_MAX_SAMPLES.value or _SAMPLES.value) > 1:
-        raise UserError("several attempts at --temperature=0 would all be the same; raise it, or take one sample")
-
-
-def _problems() -> list[Problem]:
-    if _PROBLEMS.value:
-        problems = list(records.read(_PROBLEMS.value, Problem))
-        if not problems:
-            raise UserError(f"{_PROBLEMS.value} holds no problem")
-    else:
-        data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
-        problems = tasks.get(_TASK.value).load(_SPLIT.value, data_dir)
-    # Of published attempts --limit counts questions that have any.
-    return problems if _STUDENT.value in published.NAMES else problems[: _LIMIT.value]
-
-
-def _as_chat() -> Callable[[str], str]:
+def _as_chat(config: Config) -> Callable[[str], str]:
     """What makes of a user's message what the student reads: an endpoint as it is, a checkpoint by its own template."""
-    if _STUDENT.value == "openai" or _PROMPT_STYLE.value != "chat":
+    if config.student == "openai" or config.prompt_style != "chat":
         return lambda message: message
     from lema_jax.data import tokenizer  # it loads transformers, which an endpoint's user need not wait for
 
-    return functools.partial(tokenizer.as_chat, tokenizer=tokenizer.load(_CHECKPOINT.value))
-
-
-def _wanted(
-    asked: Iterable[tuple[Problem, str]], student: str, settings: dict[str, Any], numbers: Callable[[Problem], range]
-) -> list[_Wanted]:
-    return [
-        _Wanted(problem, prompt, student, settings | {"sample": number})
-        for problem, prompt in asked
-        for number in numbers(problem)
-    ]
+    return functools.partial(tokenizer.as_chat, tokenizer=tokenizer.load(config.checkpoint))
 
 
 def _rounds(
+    how: Sampling,
     asked: Sequence[tuple[Problem, str]],
-    student: str,
-    settings: dict[str, Any],
+    wanted: Callable[[Problem, str, int], _Wanted],
     file: Appender[Attempt],
     answer: Answer,
 ) -> list[str]:
@@ -202,23 +218,22 @@ def _rounds(
     The attempts grow linearly with the share that failed, from `samples` to `max_samples` (as DART-Math's, arXiv
     2407.13690, that are in proportion to difficulty). The draw repeats itself, so a rerun wants the same ones.
     """
-    wanted = _wanted(asked, student, settings, lambda _: range(_SAMPLES.value))
-    _require_same_golds(file, wanted)
-    answer(wanted)
-    ids = [one.id for one in wanted]
-    if _MAX_SAMPLES.value is None:
+
+    def round_of(numbers: Callable[[Problem], range]) -> list[str]:
+        these = [wanted(problem, prompt, number) for problem, prompt in asked for number in numbers(problem)]
+        _require_same_golds(file, these)
+        answer(these)
+        return [one.id for one in these]
+
+    ids = round_of(lambda _: range(how.samples))
+    if how.max_samples is None:
         return ids
     rows = (file.rows[id] for id in ids if id in file.rows)
     failed = collections.Counter(row.problem.id for row in rows if row.verdict is not Verdict.RIGHT)
-    more = _MAX_SAMPLES.value - _SAMPLES.value
-
-    def numbers(problem: Problem) -> range:
-        return range(_SAMPLES.value, _SAMPLES.value + -(-more * failed[problem.id] // _SAMPLES.value))
-
-    wanted = _wanted(asked, student, settings, numbers)
-    _require_same_golds(file, wanted)
-    answer(wanted)
-    return ids + [one.id for one in wanted]
+    more = how.max_samples - how.samples
+    return ids + round_of(
+        lambda problem: range(how.samples, how.samples + -(-more * failed[problem.id] // how.samples))
+    )
 
 
 def _require_same_golds(file: Appender[Attempt], wanted: Iterable[_Wanted | Attempt]) -> None:
@@ -233,30 +248,19 @@ def _require_same_golds(file: Appender[Attempt], wanted: Iterable[_Wanted | Atte
                 )
 
 
-def _own_part(row: Attempt) -> Attempt:
-    """Without the further questions that a model of texts asks itself after worked examples, and answers."""
-    for stop in prompts.stop(_PROMPT_STYLE.value):
-        own, next_question, _ = row.text.partition(stop)
-        if next_question:
-            answer, verdict = tasks.grade(row.problem, own, truncated=False)
-            row = row.model_copy(update={"text": own, "answer": answer, "verdict": verdict})
-    return row
-
-
-def _finish(file: Appender[Attempt], wanted: Iterable[str]) -> None:
+def _finish(config: Config, file: Appender[Attempt], wanted: Iterable[str]) -> Result:
     """Writes the rows in the order wanted, behind those of other commands, and the selection; counts the verdicts."""
     made = file.arrange(wanted)
-    counts: collections.Counter[str] = collections.Counter()
-    questions: set[str] = set()
-    for row in map(file.rows.__getitem__, made):
-        counts[row.verdict] += 1
-        questions.add(row.problem.id)
-    told = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common())
-    print(f"{file.path}: {len(made):,} attempts at {len(questions):,} questions: {told}")
-    if _MODE.value != "all":
-        path = file.path.with_suffix(f".{_MODE.value}.jsonl")
-        written = records.write(path, _select(records.read(file.path, Attempt), _SELECTED[_MODE.value]))
-        print(f"{path}: {written:,} of all {len(file.rows):,} attempts")
+    counts: collections.Counter[str] = collections.Counter(file.rows[id].verdict for id in made)
+    questions = len({file.rows[id].problem.id for id in made})
+    shown = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common())
+    print(f"{file.path}: {len(made):,} attempts at {questions:,} questions: {shown}")
+    selection = None
+    if config.mode != "all":
+        selection = file.path.with_suffix(f".{config.mode}.jsonl")
+        written = records.write(selection, _select(records.read(file.path, Attempt), _SELECTED[config.mode]))
+        print(f"{selection}: {written:,} of all {len(file.rows):,} attempts")
+    return Result(Path(config.out), len(made), questions, dict(counts), selection)
 
 
 def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
@@ -269,88 +273,81 @@ def _select(rows: Iterable[Attempt], verdict: Verdict) -> Iterator[Attempt]:
             yield row
 
 
-def _take_published(problems: Sequence[Problem]) -> None:
-    data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
-    rows = published.attempts(_STUDENT.value, problems, data_dir, _LIMIT.value)
-    with Appender(_OUT.value, Attempt) as file:
+def _take_published(config: Config) -> Result:
+    questions = config.questions
+    data_dir = Path(questions.data_dir) if questions.data_dir else None
+    rows = published.attempts(config.student, questions.load(), data_dir, questions.limit)
+    with Appender(config.out, Attempt) as file:
         _require_same_golds(file, rows)
         file.extend(row for row in rows if row.id not in file.rows)
-        _finish(file, [row.id for row in rows])
+        return _finish(config, file, [row.id for row in rows])
 
 
 # --- a checkpoint -----------------------------------------------------------------------------------------------------
 
 
-def _sample_checkpoint(asked: Sequence[tuple[Problem, str]]) -> None:
+def _sample_checkpoint(config: Config, asked: Sequence[tuple[Problem, str]]) -> Result:
     from lema_jax import checkpoint  # these load JAX, which an endpoint's user need not wait for
     from lema_jax.generation import student
 
-    step = checkpoint.latest_step(_CHECKPOINT.value) if _STEP.value is None else _STEP.value
-    settings = {
-        "temperature": _TEMPERATURE.value,
-        "top_p": _TOP_P.value,
-        "seed": _SEED.value,
-        "max_new_tokens": _MAX_NEW_TOKENS.value,
-        "dtype": _DTYPE.value,
+    folder, how = str(config.checkpoint), config.sampling
+    step = checkpoint.latest_step(folder) if config.step is None else config.step
+    settings: dict[str, Any] = {
+        "temperature": how.temperature,
+        "top_p": how.top_p,
+        "seed": how.seed or 0,
+        "max_new_tokens": config.decoding.max_new_tokens,
+        **config.decoding.precision(),
     }
-    if _WEIGHTS.value:
-        settings["weights"] = _WEIGHTS.value
-    if _CACHE.value != "dense":
-        settings["cache"] = _CACHE.value
-    if _PROMPT_STYLE.value == "chat":
+    if config.prompt_style == "chat":
         settings["rendered"] = True  # prompts are a template's, which writes all special tokens: see encode.prompt_ids
-    with job.one_voice(), job.written_by_the_first(_OUT.value) as path, Appender(path, Attempt) as file:
+    wanted = functools.partial(_wanted, checkpoint.identity(folder, step), settings, config.prompt_style)
+    with job.one_voice(), job.written_by_the_first(config.out) as path, Appender(path, Attempt) as file:
 
-        def answer(wanted: Sequence[_Wanted]) -> object:
-            by_id = {one.id: one for one in wanted}
-            questions = [student.Asked(one.id, one.problem, one.prompt) for one in wanted]
+        def answer(these: Sequence[_Wanted]) -> None:
+            by_id = {one.id: one for one in these}
+            asking = [student.Asked(one.id, one.problem, one.prompt) for one in these]
             row = lambda *, id, problem, prompt, **fields: by_id[id].row(**fields)
-            return student.answer(questions, file, functools.partial(_engine, step), row)
+            student.answer(asking, file, functools.partial(_engine, config, step), row)
 
-        _finish(file, _rounds(asked, checkpoint.identity(_CHECKPOINT.value, step), settings, file, answer))
+        return _finish(config, file, _rounds(how, asked, wanted, file, answer))
 
 
-def _engine(step: int, answers: int) -> "Engine":
-    from lema_jax.generation import student
-    from lema_jax.model.decode import Sampling
+def _engine(config: Config, step: int, answers: int) -> "Engine":
+    from lema_jax.model import decode
 
-    mesh = {"fsdp": _FSDP.value, "tensor": _TENSOR.value}
-    return student.engine(
-        student.read(_CHECKPOINT.value, step, _DTYPE.value, weights=_WEIGHTS.value, **mesh),
-        rows=min(_BATCH_SIZE.value, answers),
-        sampling=Sampling(_TEMPERATURE.value, _TOP_P.value),
-        stop=prompts.stop(_PROMPT_STYLE.value),
-        max_new_tokens=_MAX_NEW_TOKENS.value,
-        cache=_CACHE.value,
-        rendered=_PROMPT_STYLE.value == "chat",
-    )
+    drawn = decode.Sampling(config.sampling.temperature, config.sampling.top_p)
+    loaded = config.decoding.read(str(config.checkpoint), step)
+    return config.decoding.engine(loaded, drawn, answers, style=config.prompt_style)
 
 
 # --- a chat endpoint --------------------------------------------------------------------------------------------------
 
 
-def _sample_endpoint(asked: Sequence[tuple[Problem, str]]) -> None:
-    where, kept_in, model = _ENDPOINT(), endpoint.replies_of(_OUT.value), _MODEL.value
-    settings = {
-        "temperature": _TEMPERATURE.value,
-        "top_p": _TOP_P.value,
-        "max_new_tokens": _MAX_NEW_TOKENS.value,
+def _sample_endpoint(config: Config, asked: Sequence[tuple[Problem, str]]) -> Result:
+    where, kept_in, how = config.endpoint, endpoint.replies_of(config.out), config.sampling
+    settings: dict[str, Any] = {
+        "temperature": how.temperature,
+        "top_p": how.top_p,
+        "max_new_tokens": config.decoding.max_new_tokens,
     }
-    if _SEED.present:
-        settings["seed"] = _SEED.value
-    if _DRY_RUN.value:
-        most = range(_MAX_SAMPLES.value or _SAMPLES.value)
-        if _MAX_SAMPLES.value:
-            print("if every attempt fails:")
-        print(where.estimate(map(_request, _wanted(asked, model, settings, lambda _: most)), kept_in))
-        return
+    if how.seed is not None:
+        settings["seed"] = how.seed
+    wanted = functools.partial(_wanted, config.model, settings, config.prompt_style)
+    if config.dry_run:
+        most = range(how.max_samples or how.samples)
+        estimate = where.estimate((_request(wanted(*one, number)) for one in asked for number in most), kept_in)
+        if how.max_samples:
+            estimate = f"if every attempt fails:\n{estimate}"
+        print(estimate)
+        return Result(Path(config.out), estimate=estimate)
     outcome = Outcome(0)
-    with Appender(_OUT.value, Attempt) as file, Appender(kept_in, Reply) as replies:
+    with Appender(config.out, Attempt) as file, Appender(kept_in, Reply) as replies:
 
-        def answer(wanted: Sequence[_Wanted]) -> None:
+        def answer(these: Sequence[_Wanted]) -> None:
             nonlocal outcome
             # An attempt whose reply is gone is not asked for again; one that has both counts as answered.
-            asking = [one for one in wanted if one.id not in file.rows or _request(one).id in replies.rows]
+            asking = [one for one in these if one.id not in file.rows or _request(one).id in replies.rows]
             with Landing(file, functools.partial(_made, file)) as land:
                 if not outcome.stopped:
                     is_right = lambda request, reply: land(request, reply).verdict is Verdict.RIGHT
@@ -359,17 +356,18 @@ def _sample_endpoint(asked: Sequence[tuple[Problem, str]]) -> None:
                     if reply := replies.rows.get(request.id):
                         land(request, reply)
 
-        _finish(file, _rounds(asked, model, settings, file, answer))
+        result = _finish(config, file, _rounds(how, asked, wanted, file, answer))
         outcome.require_all()
+    return result
 
 
 def _request(one: _Wanted) -> Request:
     return chat.request(
         one.prompt,
         model=one.student,
-        max_tokens=_MAX_NEW_TOKENS.value,
-        temperature=_TEMPERATURE.value,
-        top_p=_TOP_P.value,
+        max_tokens=one.sampling["max_new_tokens"],
+        temperature=one.sampling["temperature"],
+        top_p=one.sampling["top_p"],
         seed=int(one.id[:8], 16) if "seed" in one.sampling else None,
         sample=one.sampling["sample"],
         about=one,
@@ -396,5 +394,6 @@ def _attempt(one: _Wanted, reply: Reply) -> Attempt:
     return one.row(text=reply.text, answer=answer, verdict=verdict, **tokens)
 
 
+command = cli.Command("sample", __doc__, Config, run)
 if __name__ == "__main__":
-    cli.run(main, out=lambda: None if _DRY_RUN.value else _OUT.value, first=_first)
+    command.main()

@@ -8,51 +8,71 @@ would be, how large it is on each device, and shows the first batch. Told to sto
 code 42, by which a launcher knows to run it again.
 """
 
+import dataclasses
 import signal
-import sys
-from collections.abc import Sequence
+from pathlib import Path
 
-from absl import flags
-from ml_collections import config_flags
-
-from lema_jax import cli, interrupts, records, storage
-from lema_jax.errors import UserError
+from lema_jax import cli, flagged, interrupts, records, stage, storage
 from lema_jax.generation.judge import judge
 from lema_jax.parallel import job
+from lema_jax.parallel.job import Job
 from lema_jax.records import Problem
+from lema_jax.stage import group, option
 from lema_jax.training import compiled, dry_run, loop
 from lema_jax.training.config import TrainConfig
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with get_config().")
-_ALLOW = flags.DEFINE_bool("allow_config_change", False, "Continue a run although its configuration was changed.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be trained, and show the first batch.")
-_PROFILE = flags.DEFINE_string("profile", "", "A folder for a profiler's trace of a few steps.")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(stage.Config):
+    """What `run` trains, and how."""
+
+    config: TrainConfig = flagged.config_file(TrainConfig)
+    allow_config_change: bool = option(False, "Continue a run although its configuration was changed.")
+    dry_run: bool = option(False, "Train nothing; print the run's size and memory, and the first batch.")
+    profile: str = option("", "Folder for a profiler's trace of a few steps; none by default.")
+    job: Job = group(Job)
+
+    def writes(self) -> str | None:
+        return None if self.dry_run else self.config.out or None
+
+    def join(self) -> bool:
+        return job.join(self.job, heeds_notice=True)
 
 
-def main(argv: Sequence[str]) -> None:
-    """The door of `training.loop.run`."""
-    if len(argv) > 1:
-        raise UserError(f"unknown argument {argv[1]!r}; fields are set by --config.field=value")
-    config = cli.config_of(_CONFIG, TrainConfig)
-    if _DRY_RUN.value:
-        dry_run.show(config)
-        return
-    if config.out:
-        compiled.use(config.out)  # a run that goes on need not compile again
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The run's model folder, its last step, and the loss of that step; NaN where no step was left to make."""
+
+    out: Path
+    step: int
+    loss: float
+
+
+@stage.function
+def run(config: Config) -> Result | None:
+    """Trains until the last step; called again with the same config, continues from the last checkpoint.
+
+    Returns None for a dry run.
+
+    Raises:
+      UserError: see `training.loop.run`.
+      Interrupted: a signal came, and the run is saved.
+    """
+    train = config.config
+    if config.dry_run:
+        dry_run.show(train)
+        return None
     judged = None
-    if config.dev.questions:
-        problems = list(records.read(storage.here(config.dev.path) / "problems.jsonl", Problem))[: config.dev.questions]
-        judged = judge(problems, config.data.path, config.compute, config.dev.max_new_tokens)
-    try:
-        loop.run(config, allow_config_change=_ALLOW.value, judge=judged, profile=_PROFILE.value)
-    except loop.Preempted as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(interrupts.exit_code(stopped.number))
+    if train.dev.questions:
+        problems = list(records.read(storage.here(train.dev.path) / "problems.jsonl", Problem))[: train.dev.questions]
+        judged = judge(problems, train.data.path, train.compute, train.dev.max_new_tokens)
+    with compiled.kept_in(train.out):  # a run that goes on need not compile again
+        step, loss = loop.run(
+            train, allow_config_change=config.allow_config_change, judge=judged, profile=config.profile
+        )
+    return Result(Path(train.out), step, loss)
 
 
-def _writes() -> str | None:
-    return None if _DRY_RUN.value else cli.config_of(_CONFIG, TrainConfig).out or None
-
-
+command = cli.Command("train", __doc__, Config, run, codes={signal.SIGTERM: interrupts.PREEMPTED})
 if __name__ == "__main__":
-    cli.run(main, out=_writes, first=lambda: job.join(heeds_notice=True), codes={signal.SIGTERM: interrupts.PREEMPTED})
+    command.main()

@@ -10,12 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from lema_jax import cli, disk, lock
+from lema_jax import disk, flagged, lock
 from lema_jax.errors import UserError
 from lema_jax.parallel.watchdog import Watchdog
 
 BUILD = ("build_data", "--task=arithmetic", "--limit=60", "--overlap=keep", "--train_tokenizer=800")
-PRELUDE = "import os, sys, time\nfrom lema_jax import cli, interrupts\nfrom absl import flags\n"
+PRELUDE = """
+import dataclasses, os, sys, time
+from collections.abc import Sequence
+from lema_jax import cli, interrupts, stage
+from lema_jax.stage import option
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(stage.Config):
+    out: str = option("", "Place to write.")
+    paths: Sequence[str] = option((), "Paths.", paths=True)
+    seconds: float = option(0.0, "Seconds to work.")
+
+def command(run):
+    cli.Command("test", "A test.", Config, stage.function(run)).main()
+"""
 
 
 def start(code: str, *argv: object, **how) -> subprocess.Popen:
@@ -29,18 +43,18 @@ def ended(process: subprocess.Popen, seconds: float = 60) -> tuple[int, str, str
 
 
 HOLDS = """
-def main(argv):
+def run(config):
     print("in", flush=True)
     time.sleep(60)
-cli.run(main, out=lambda: sys.argv[1])
+command(run)
 """
 
 
 def test_the_second_command_is_told_who_writes_and_a_dead_one_locks_nothing(tmp_path):
     out = tmp_path / "new" / "out"
-    holder = start(HOLDS, out)
+    holder = start(HOLDS, f"--out={out}")
     assert holder.stdout.readline() == "in\n"
-    code, _, said = ended(start(HOLDS, out))
+    code, _, said = ended(start(HOLDS, f"--out={out}"))
     assert code == 1
     assert len(said.splitlines()) == 1
     assert f"{out} is being written by" in said
@@ -49,7 +63,7 @@ def test_the_second_command_is_told_who_writes_and_a_dead_one_locks_nothing(tmp_
     holder.kill()
     ended(holder)
     assert (tmp_path / "new" / "out.lock").exists()  # which is not the lock
-    third = start(HOLDS, out)
+    third = start(HOLDS, f"--out={out}")
     assert third.stdout.readline() == "in\n"
     third.send_signal(signal.SIGINT)
     assert ended(third)[0] == 130
@@ -75,7 +89,7 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
     ],
 )
 def test_a_signal_ends_a_command_at_once_in_one_line(tmp_path, number, work):
-    process = start(f"def main(argv):\n    print('in', flush=True)\n    {work}\ncli.run(main)")
+    process = start(f"def run(config):\n    print('in', flush=True)\n    {work}\ncommand(run)")
     process.stdout.readline()
     began = time.monotonic()
     process.send_signal(number)
@@ -91,24 +105,24 @@ def test_a_signal_ends_a_command_at_once_in_one_line(tmp_path, number, work):
 
 HEEDS = """
 noticed = []
-def main(argv):
+def run(config):
     with interrupts.heeded(noticed.append, "saving"):
         print("in", flush=True)
         while not noticed: time.sleep(0.01)
     print("saved", flush=True)
-    time.sleep(float(sys.argv[1]))
-cli.run(main)
+    time.sleep(config.seconds)
+command(run)
 """
 
 
 def test_a_heeded_signal_lets_the_work_end_and_the_second_ends_it():
-    process = start(HEEDS, 0)
+    process = start(HEEDS)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     code, out, said = ended(process)
     assert (code, out) == (130, "saved\n")
     assert "saving" in said
-    process = start(HEEDS, 60)
+    process = start(HEEDS, "--seconds=60")
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "saved\n"
@@ -119,7 +133,7 @@ def test_a_heeded_signal_lets_the_work_end_and_the_second_ends_it():
 
 def test_what_a_shell_ignores_stays_ignored():
     process = start(
-        "def main(argv):\n    print('in', flush=True)\n    time.sleep(1)\n    print('out')\ncli.run(main)",
+        "def run(config):\n    print('in', flush=True)\n    time.sleep(1)\n    print('out')\ncommand(run)",
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
     process.stdout.readline()
@@ -128,7 +142,7 @@ def test_what_a_shell_ignores_stays_ignored():
 
 
 def test_a_closed_pipe_and_a_full_output():
-    code = "def main(argv):\n    for n in range(100000): print(n)\ncli.run(main)"
+    code = "def run(config):\n    for n in range(100000): print(n)\ncommand(run)"
     process = start(code)
     process.stdout.readline()
     process.stdout.close()
@@ -155,7 +169,7 @@ def test_a_closed_pipe_and_a_full_output():
     ],
 )
 def test_a_disks_errors_are_one_line(tmp_path, raised, expected):
-    process = start(f"def main(argv):\n    raise {raised}\ncli.run(main, out=lambda: sys.argv[1])", tmp_path / "OUT")
+    process = start(f"def run(config):\n    raise {raised}\ncommand(run)", f"--out={tmp_path / 'OUT'}")
     code, _, said = ended(process)
     assert code == 1
     assert len(said.splitlines()) == 1
@@ -167,11 +181,11 @@ def test_a_cause_counts_and_a_fault_of_ours_keeps_its_traceback():
     error = ValueError("cannot save")
     error.__cause__ = OSError(28, "No space left on device", "/a/b")
     assert disk.told(error, None).startswith("/a/b: No space left on device")
-    code, _, said = ended(start("def main(argv):\n    raise KeyError('ours')\ncli.run(main)"))
+    code, _, said = ended(start("def run(config):\n    raise KeyError('ours')\ncommand(run)"))
     assert code == 1
     assert "Traceback" in said
     environment = os.environ | {"LEMA_TRACEBACK": "1"}
-    code, _, said = ended(start("def main(argv):\n    open('/nowhere/x')\ncli.run(main)", env=environment))
+    code, _, said = ended(start("def run(config):\n    open('/nowhere/x')\ncommand(run)", env=environment))
     assert "Traceback" in said
     assert "error: /nowhere/x: No such file or directory" in said
 
@@ -191,7 +205,7 @@ def test_paths_may_have_commas(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a,b", "c", "d,e,f"):
         Path(name).mkdir()
-    parse = cli._PathsParser().parse
+    parse = flagged._PathsParser().parse
     assert parse("a,b") == ["a,b"]
     assert parse("a,b@200,c,d,e,f@best") == ["a,b@200", "c", "d,e,f@best"]
     assert parse("x,y") == ["x", "y"]
@@ -211,7 +225,7 @@ def test_paths_may_have_commas(tmp_path, monkeypatch):
 )
 def test_virtual_devices_get_their_threads_in_every_command(given, threads):
     environment = {k: v for k, v in os.environ.items() if k not in ("NPROC", "JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
-    process = start("cli.run(lambda argv: print(os.environ.get('NPROC')))", env=environment | given)
+    process = start("command(lambda config: print(os.environ.get('NPROC')))", env=environment | given)
     assert ended(process)[:2] == (0, f"{threads}\n")
 
 
@@ -248,7 +262,7 @@ def test_a_file_that_is_no_configuration(tmp_path, content, expected):
 def test_a_path_stands_once_in_a_list(tmp_path, given, twice):
     for name in "ab":
         (tmp_path / name).mkdir()
-    code = "paths = cli.define_paths('paths', [], '')\ncli.run(lambda argv: print(len(paths.value)))"
+    code = "command(lambda config: print(len(config.paths)))"
     status, _, complained = ended(start(code, f"--paths={given}", cwd=tmp_path, env=WITH_US))
     if twice is None:
         assert (status, complained) == (0, "")

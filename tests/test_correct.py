@@ -1,16 +1,18 @@
-"""The correct door with the reference teacher: undisturbed, killed, misused."""
+"""The correct command with the reference teacher: undisturbed, killed, misused."""
 
 import subprocess
 import sys
 
 import pytest
 
-from lema_jax import records
+from lema_jax import correct, records
+from lema_jax.errors import UserError
 from lema_jax.records import Verdict, row_id
 from lema_jax.tasks.steps import split_steps
-from tests.correct_door import (
+from tests.correct_command import (
     ENVIRONMENT,
     attempt,
+    command,
     corrections,
     fails,
     kill_when,
@@ -38,6 +40,32 @@ def test_wrong_attempts_alone_are_corrected_in_their_order(tmp_path):
         assert (row.teacher, row.rejected) == ("reference", "")
         assert row.answer == row.attempt.problem.gold
         assert 1 <= row.step <= len(split_steps(row.attempt.text))
+
+
+def test_a_process_of_its_own_writes_what_the_function_writes(tmp_path):
+    attempts = write_attempts(tmp_path / "attempts.jsonl", 3)
+    flags = (f"--attempts={attempts}", f"--out={tmp_path / 'command.jsonl'}")
+    done = subprocess.run(command(*flags), capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 corrections kept" in done.stdout
+    result = correct.run(correct.Config(attempts=attempts, out=tmp_path / "function.jsonl"))
+    assert (result.mistakes, result.corrected, result.rows, result.kept, result.rejected) == (3, 3, 3, 3, {})
+    assert result.out.read_bytes() == (tmp_path / "command.jsonl").read_bytes()
+
+
+def test_one_run_leaves_nothing_to_the_next(tmp_path):
+    attempts = write_attempts(tmp_path / "attempts.jsonl", 4)
+    limited = correct.run(correct.Config(attempts=attempts, out=tmp_path / "limited.jsonl", limit=2))
+    write_attempts(attempts, 6)
+    every = correct.run(correct.Config(attempts=attempts, out=tmp_path / "every.jsonl"))
+    other = correct.run(correct.Config(attempts=attempts, out=tmp_path / "other.jsonl", limit=5))
+    assert [result.mistakes for result in (limited, every, other)] == [2, 6, 5]
+
+
+def test_a_config_that_contradicts_itself_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(UserError, match=r"--seed draws .* give --limit with it"):
+        correct.run(correct.Config(attempts=tmp_path / "none.jsonl", out=tmp_path / "c.jsonl", seed=3))
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_attempts_add_their_rows_and_leave_the_others(files, tmp_path):
@@ -77,8 +105,8 @@ def test_rows_that_earlier_versions_named_stand_where_they_say_the_same(files, t
 def test_cut_at_first_error(files, tmp_path):
     succeeds(*files, "--cut_at_first_error")
     for row, number in zip(corrections(tmp_path / "corrections.jsonl"), range(12)):
-        whole = split_steps(attempt(number).text)
-        assert split_steps(row.attempt.text) == whole[: row.step]
+        steps = split_steps(attempt(number).text)
+        assert split_steps(row.attempt.text) == steps[: row.step]
         assert row.attempt.sampling == {"cut_at_step": row.step}
 
 
@@ -137,14 +165,14 @@ def test_a_limit_takes_the_first_and_with_a_seed_a_draw_that_a_larger_one_contai
         assert ("of the 12 wrong ones are corrected" in said) == ("--limit=12" not in flags)
         return [row.attempt.id for row in corrections(out)]
 
-    whole = [f"a{number}" for number in range(12)]
-    assert ids("--limit=5") == whole[:5]
+    every = [f"a{number}" for number in range(12)]
+    assert ids("--limit=5") == every[:5]
     drawn = [ids(f"--limit={limit}", "--seed=3") for limit in (4, 4, 7, 12)]
     assert drawn[0] == drawn[1]
     assert [len(some) for some in drawn] == [4, 4, 7, 12]
     assert set(drawn[0]) < set(drawn[2]) < set(drawn[3])
-    assert all(some == [id for id in whole if id in some] for some in drawn)  # in the order of the attempts
-    assert drawn[2] not in (ids("--limit=7", "--seed=4"), whole[:7])
+    assert all(some == [id for id in every if id in some] for some in drawn)  # in the order of the attempts
+    assert drawn[2] not in (ids("--limit=7", "--seed=4"), every[:7])
     assert "give --limit with it" in fails(*files, "--seed=3")
 
 
@@ -166,19 +194,20 @@ def test_nothing_to_correct(tmp_path):
     assert not (tmp_path / "c.jsonl").exists()
 
 
-def test_user_mistakes_get_one_clear_line(files, tmp_path):
+def test_user_mistakes_get_one_clear_line(files, tmp_path, monkeypatch):
     assert "cannot read" in fails(f"--attempts={tmp_path / 'none.jsonl'}", files[1])
     assert "--out" in fails(files[0])
     assert "unexpected argument" in fails(*files, "more")
     assert "--teacher" in fails(*files, "--teacher=gpt")
     assert "--model is for a chat teacher" in fails(*files, "--model=gpt-4o")
     assert "--samples is for a chat teacher" in fails(*files, "--samples=2")
+    assert "--concurrency is for a chat teacher" in fails(*files, "--concurrency=2")
     assert "needs --model" in fails(*files, "--teacher=openai")
     chat = (*files, "--teacher=openai", "--model=m")
     assert "would all be the same" in fails(*chat, "--samples=2", "--temperature=0")
     assert "cannot read" in fails(*chat, "--prompt_file=/none.txt")
-    nobody = {name: value for name, value in ENVIRONMENT.items() if name != "OPENAI_API_KEY"}
-    assert "set OPENAI_API_KEY" in fails(*chat, env=nobody)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert "set OPENAI_API_KEY" in fails(*chat, env={})
     assert "needs this model's price" in fails(*chat, "--max_cost_usd=1")
     torn = tmp_path / "torn.jsonl"
     torn.write_text((tmp_path / "attempts.jsonl").read_text().replace('"verdict":"wrong"', '"verdict":"bad"', 1))

@@ -1,4 +1,4 @@
-"""The correct door with a chat teacher behind a local endpoint: undisturbed, killed, interrupted."""
+"""The correct command with a chat teacher behind a local endpoint: undisturbed, killed, interrupted."""
 
 import collections
 import json
@@ -13,9 +13,9 @@ import pytest
 from lema_jax import records, tasks
 from lema_jax.records import Verdict
 from lema_jax.teacher import prompting, reference
-from tests.correct_door import (
+from tests.commands import KEY
+from tests.correct_command import (
     ENVIRONMENT,
-    KEY,
     attempt,
     command,
     corrections,

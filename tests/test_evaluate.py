@@ -1,24 +1,25 @@
-"""The door run as a user runs it, in this process: several checkpoints and tasks, resume, scores, mistakes."""
+"""Evaluation as a command and as a function: several checkpoints and tasks, resume, scores, mistakes."""
 
+import functools
 import json
 import shutil
-import sys
+from pathlib import Path
 
 import jax
 import pytest
-from absl import flags
 
-from lema_jax import checkpoint, cli, evaluate, records
+from lema_jax import checkpoint, evaluate, records
 from lema_jax.checkpoint import Card
 from lema_jax.data import tokenizer
+from lema_jax.errors import UserError
 from lema_jax.evidence import runs
 from lema_jax.generation import student
-from lema_jax.parallel import job
+from lema_jax.generation.decoding import Decoding
 from lema_jax.records import Attempt, PathScore, Prediction, Verdict
 from lema_jax.tasks import arithmetic
 from lema_jax.weights import names
 from lema_jax.weights.merge import Merged
-from tests import tiny
+from tests import commands, tiny
 
 SHORT = ("--max_new_tokens=8", "--batch_size=8")
 
@@ -32,37 +33,18 @@ def models(tmp_path_factory):
     return [tiny.model_folder(root / name, root / "data", seed) for seed, name in enumerate(("a", "b"))]
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Runs the door with flags; its exit code, what it printed, and what it complained of."""
-
-    def run(*given) -> tuple[int, str, str]:
-        own = flags.FLAGS.flags_by_module_dict()[evaluate.__name__]
-        saved = {flag.name: (flag.value, flag.present) for flag in own}
-        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, given)])
-        monkeypatch.setattr(job, "join", lambda **_: True)  # this process asked JAX for its devices long ago
-        try:
-            cli.run(evaluate.main)
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            for flag in own:
-                flag.value, flag.present = saved[flag.name]
-        return code, *capsys.readouterr()
-
-    return run
+succeeds = functools.partial(commands.succeeds, evaluate.command)
+fails = functools.partial(commands.fails, evaluate.command)
 
 
-def read(folder) -> list[Prediction]:
+def read(folder: Path) -> list[Prediction]:
     return list(records.read(folder / "predictions.jsonl", Prediction))
 
 
-def test_one_checkpoint_and_one_task_write_into_out(models, run, tmp_path):
+def test_one_checkpoint_and_one_task_write_into_out(models, tmp_path):
     out = tmp_path / "out"
-    code, said, complained = run(f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", f"--out={out}", *SHORT)
-    assert code == 0, complained
-    assert "The smallest difference between two runs that 9 questions show" in said.splitlines()[0]
+    printed = succeeds(f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", f"--out={out}", *SHORT)
+    assert "The smallest difference between two runs that 9 questions show" in printed.splitlines()[0]
     rows = read(out)
     assert [row.problem for row in rows] == arithmetic.load("test")[:9]
     assert all(row.paper is arithmetic.paper(row.text, row.problem) for row in rows)
@@ -73,21 +55,21 @@ def test_one_checkpoint_and_one_task_write_into_out(models, run, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["predictions.jsonl", "summary.json"]
 
 
-def test_a_killed_run_goes_on_to_the_same_file(models, run, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_to_the_same_file(models, tmp_path, monkeypatch):
     given = (f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", f"--out={tmp_path}", *SHORT)
-    run(*given)
-    whole = (tmp_path / "predictions.jsonl").read_bytes()
-    lines = whole.splitlines(keepends=True)
+    succeeds(*given)
+    complete = (tmp_path / "predictions.jsonl").read_bytes()
+    lines = complete.splitlines(keepends=True)
     (tmp_path / "predictions.jsonl").write_bytes(b"".join([lines[4], lines[1], lines[7][:100]]))  # as rows end; torn
     (tmp_path / "summary.json").unlink()
-    assert run(*given)[0] == 0
-    assert (tmp_path / "predictions.jsonl").read_bytes() == whole
+    succeeds(*given)
+    assert (tmp_path / "predictions.jsonl").read_bytes() == complete
     monkeypatch.setattr(student, "read", lambda *_: pytest.fail("weights are read though nothing is missing"))
-    assert run(*given)[0] == 0
-    assert (tmp_path / "predictions.jsonl").read_bytes() == whole
+    succeeds(*given)
+    assert (tmp_path / "predictions.jsonl").read_bytes() == complete
 
 
-def test_several_checkpoints_and_tasks_share_weights_and_programs(models, run, tmp_path, monkeypatch):
+def test_several_checkpoints_and_tasks_share_weights_and_programs(models, tmp_path, monkeypatch):
     own = tmp_path / "own.jsonl"
     own.write_text("".join(json.dumps({"question": f"What is {n} + 2?", "gold": str(n + 2)}) + "\n" for n in range(9)))
     out, tests = tmp_path / "out", f"--task=arithmetic,jsonl:{own}"
@@ -105,25 +87,24 @@ def test_several_checkpoints_and_tasks_share_weights_and_programs(models, run, t
     again = ("--limit=9", *SHORT, "--batch_size=16")  # a batch that no other test here has compiled for
     given = (both, tests, "--split=ood,test", "--harness", f"--out={out}", *again)
     try:
-        code, said, complained = run(*given)
+        printed = succeeds(*given)
     finally:
         jax.monitoring.clear_event_listeners()
-    assert code == 0, complained
     assert [folder for folder, _ in reads] == [str(models[0]), str(models[1])]
     assert 0 < len(compiled) == reads[1][1]  # the second checkpoint compiled nothing
     folders = [out / name / test for name in ("a", "b@0") for test in ("arithmetic_ood", "own_test")]
     for folder in folders:
         assert len(runs.load(folder, "run").predictions) == 9
         assert len(list(folder.glob("samples_*.jsonl"))) == len(list(folder.glob("results_*.json"))) == 1
-    assert said.count("paper's grader") == 4
+    assert printed.count("by the official grader") == 4
     texts = [[row.text for row in read(folder)] for folder in folders]
     assert texts[0] != texts[2]
     alone = tmp_path / "alone"
-    run(f"--checkpoint={models[1]}", "--task=arithmetic", "--split=ood", f"--out={alone}", *again)
+    succeeds(f"--checkpoint={models[1]}", "--task=arithmetic", "--split=ood", f"--out={alone}", *again)
     assert (alone / "predictions.jsonl").read_bytes() == (folders[2] / "predictions.jsonl").read_bytes()
 
 
-def test_adapters_answer_the_same_merged_or_not(models, run, tmp_path):
+def test_adapters_answer_the_same_merged_or_not(models, tmp_path):
     card, adapters = checkpoint.read_card(models[0]), tiny.variables(lora=tiny.LORA)["lora"]
     base = names.Tree(tiny.variables()["params"], names.table(tiny.CONFIG), "the base")
     merged = names.load_model(Merged(base, adapters, tiny.LORA), tiny.CONFIG)
@@ -132,43 +113,66 @@ def test_adapters_answer_the_same_merged_or_not(models, run, tmp_path):
     checkpoint.save_model(tmp_path / "merged", Card(tiny.CONFIG, "of-merged"), merged, models[0] / "tokenizer")
     folders = (tmp_path / "adapters", tmp_path / "merged", models[0])
     given = ("--task=arithmetic", "--limit=9", "--max_new_tokens=40", "--batch_size=8", f"--out={tmp_path / 'out'}")
-    code, _, complained = run(f"--checkpoint={','.join(map(str, folders))}", *given)
-    assert code == 0, complained
+    succeeds(f"--checkpoint={','.join(map(str, folders))}", *given)
     rows = (read(tmp_path / "out" / folder.name / "arithmetic_test") for folder in folders)
-    unmerged, whole, bare = ([row.text for row in of_one] for of_one in rows)
-    assert unmerged == whole
+    unmerged, merged, bare = ([row.text for row in of_one] for of_one in rows)
+    assert unmerged == merged
     assert all(one != other for one, other in zip(unmerged, bare))
 
 
-def test_a_prompt_is_answered_on_the_terminal(models, run, tmp_path):
+def test_a_prompt_is_answered_on_the_terminal(models, tmp_path):
     problem = arithmetic.load("test")[0]
-    code, said, complained = run(f"--checkpoint={models[0]}", f"--prompt={arithmetic.prompt(problem)}", *SHORT)
-    assert code == 0, complained
-    run(f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=1", f"--out={tmp_path}", *SHORT)
-    assert said == read(tmp_path)[0].text + "\n"
+    printed = succeeds(f"--checkpoint={models[0]}", f"--prompt={arithmetic.prompt(problem)}", *SHORT)
+    succeeds(f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=1", f"--out={tmp_path}", *SHORT)
+    assert printed == read(tmp_path)[0].text + "\n"
 
 
-def test_weights_cut_over_devices_answer_the_same(models, run, tmp_path):
+def test_sharded_weights_answer_the_same(models, tmp_path):
     given = (f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", *SHORT)
-    run(*given, f"--out={tmp_path / 'whole'}")
-    code, _, complained = run(*given, "--fsdp=2", "--tensor=2", f"--out={tmp_path / 'cut'}")
-    assert code == 0, complained
-    assert [row.text for row in read(tmp_path / "cut")] == [row.text for row in read(tmp_path / "whole")]
+    succeeds(*given, f"--out={tmp_path / 'unsharded'}")
+    succeeds(*given, "--fsdp=2", "--tensor=2", f"--out={tmp_path / 'sharded'}")
+    assert [row.text for row in read(tmp_path / "sharded")] == [row.text for row in read(tmp_path / "unsharded")]
     for refused, complaint in ((["--tensor=3"], "not a layout of 8 devices"), (["--tensor=8"], "must divide")):
-        code, _, complained = run(*given, *refused, f"--out={tmp_path / 'none'}")
-        assert (code, complained.count("\n")) == (1, 1), complained
+        complained = fails(*given, *refused, f"--out={tmp_path / 'none'}")
+        assert complained.count("\n") == 1, complained
         assert complaint in complained
 
 
-def test_a_question_that_the_context_cannot_hold_is_counted_apart(models, run, tmp_path):
+def test_the_function_returns_what_the_command_prints_and_writes(models, tmp_path, capsys):
+    """Without absl's flags: several tests of one checkpoint, and the text of a prompt."""
+    decoding = Decoding(max_new_tokens=8, batch_size=8)
+    asked = {"task": ["arithmetic"] * 2, "split": ["test", "ood"], "limit": 5, "decoding": decoding}
+    result = evaluate.run(evaluate.Config(checkpoint=[models[0]], out=tmp_path / "out", **asked))
+    assert [(one.checkpoint, one.test) for one in result.answered] == [
+        ("a", "arithmetic_test"),
+        ("a", "arithmetic_ood"),
+    ]
+    for one in result.answered:
+        assert one.folder == tmp_path / "out" / "a" / one.test
+        written = json.loads((one.folder / "summary.json").read_text())
+        assert (written["n"], written["right"], written["accuracy"]) == (5, one.summary.right, one.summary.accuracy)
+    assert (result.scored, result.texts) == ((), ())
+    prompt = arithmetic.prompt(arithmetic.load("test")[0])
+    capsys.readouterr()
+    (text,) = evaluate.run(evaluate.Config(checkpoint=[models[0]], prompt=prompt, decoding=decoding)).texts
+    assert capsys.readouterr().out == text + "\n" == read(tmp_path / "out/a/arithmetic_test")[0].text + "\n"
+
+
+def test_a_config_that_contradicts_itself_names_every_rule(tmp_path):
+    config = evaluate.Config(checkpoint=[], task=["gsm8k"], split=["a", "b"])
+    with pytest.raises(UserError) as refused:
+        evaluate.run(config)
+    for words in ("--checkpoint names no model folder", "--out is missing", "--split has 2 splits for 1 tasks"):
+        assert words in str(refused.value)
+    assert evaluate.Config(checkpoint=["a"], prompt="1 + 1?", out=tmp_path).writes() is None
+
+
+def test_a_question_that_the_context_cannot_hold_is_counted_apart(models, tmp_path):
     own = tmp_path / "own.jsonl"
     long = "How many are " + "1 and " * 300 + "1?"
     own.write_text("".join(json.dumps({"question": q, "gold": "2"}) + "\n" for q in ("What is 1 + 1?", long)))
-    code, said, complained = run(
-        f"--checkpoint={models[0]}", f"--task=jsonl:{own}", f"--out={tmp_path / 'out'}", *SHORT
-    )
-    assert code == 0, complained
-    assert "1 prompts too long" in said
+    printed = succeeds(f"--checkpoint={models[0]}", f"--task=jsonl:{own}", f"--out={tmp_path / 'out'}", *SHORT)
+    assert "1 prompts too long" in printed
     assert read(tmp_path / "out")[1].verdict is Verdict.PROMPT_TOO_LONG
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["n"], summary["prompt_too_long"]) == (2, 1)
@@ -176,7 +180,7 @@ def test_a_question_that_the_context_cannot_hold_is_counted_apart(models, run, t
 
 @pytest.fixture
 def attempts(tmp_path):
-    """Three attempts at each of four questions: right, wrong, and cut off."""
+    """Three attempts at each of four questions: right, wrong, and truncated."""
     made = []
     for problem in arithmetic.load("train")[:4]:
         for number, verdict in enumerate((Verdict.RIGHT, Verdict.WRONG, Verdict.TRUNCATED)):
@@ -188,23 +192,20 @@ def attempts(tmp_path):
     return tmp_path / "attempts.jsonl"
 
 
-def test_scores_tell_right_paths_from_wrong_ones_and_go_on(models, run, attempts, tmp_path):
+def test_scores_of_right_and_wrong_paths_resume(models, attempts, tmp_path):
     out = tmp_path / "scores"
     given = (f"--checkpoint={models[0]}", f"--score={attempts}", "--batch_size=8", f"--out={out}")
-    code, said, complained = run(*given)
-    assert code == 0, complained
+    printed = succeeds(*given)
     scores = list(records.read(out / "scores.jsonl", PathScore))
     assert [one.right for one in scores] == [True, False] * 4
     assert all(one.nll > 0 and one.tokens > 5 for one in scores)
-    assert "ΔPPL" in said
-    assert "4 questions with both, 0 without" in said
-    whole = (out / "scores.jsonl").read_bytes()
-    (out / "scores.jsonl").write_bytes(whole[:500])
-    assert run(*given)[0] == 0
+    assert "ΔPPL" in printed
+    assert "4 questions with both, 0 without" in printed
+    complete = (out / "scores.jsonl").read_bytes()
+    (out / "scores.jsonl").write_bytes(complete[:500])
+    succeeds(*given)
     assert [one.id for one in records.read(out / "scores.jsonl", PathScore)] == [one.id for one in scores]
-    code, _, complained = run(f"--checkpoint={models[1]}", f"--score={attempts}", f"--out={out}")
-    assert code == 1
-    assert "scores of something else" in complained
+    assert "scores of something else" in fails(f"--checkpoint={models[1]}", f"--score={attempts}", f"--out={out}")
 
 
 def broken(models, tmp_path, what):
@@ -218,7 +219,7 @@ def broken(models, tmp_path, what):
     ("given", "complaint"),
     [
         ({"limit": "0"}, "--limit"),
-        ({"task": "gsm9k"}, "no task 'gsm9k'; there are: arithmetic"),
+        ({"task": "gsm9k"}, "no task 'gsm9k'; choose one of "),
         ({"split": "exam"}, "no split 'exam'; there are: train, dev, test, ood"),
         ({"split": "test,dev"}, "2 splits for 1 tasks"),
         ({"task": "arithmetic,arithmetic"}, "two of the name arithmetic_test"),
@@ -232,6 +233,8 @@ def broken(models, tmp_path, what):
         ({"checkpoint": "{a},{a}"}, "names {a} twice"),
         ({"checkpoint": "{a}@0,{a}/@0"}, "two of the name a@0"),
         ({"checkpoint": ""}, "--checkpoint names no model folder"),
+        ({"weights": "int4"}, "weights=int4 must be one of"),
+        ({"score": "{tmp}/own.jsonl"}, "one of --task=name,name, --score"),
         ({"checkpoint": "{tmp}/own.jsonl"}, "is no model folder"),
         ({"checkpoint": "{tmp}"}, "is no model folder"),
         ({"out": "{tmp}/own.jsonl"}, "cannot write"),
@@ -243,12 +246,11 @@ def broken(models, tmp_path, what):
         ({"examples": "{tmp}/own.jsonl"}, "is for --prompt_style=few_shot, not for paper"),
     ],
 )
-def test_a_mistake_is_one_line(models, run, tmp_path, given, complaint):
+def test_a_mistake_is_one_line(models, tmp_path, given, complaint):
     (tmp_path / "own.jsonl").write_text('{"question": "1 + 1?", "gold": "2"}\n{"question": "2 + 2?", "gold": ""}\n')
     usual = {"checkpoint": "{a}", "task": "arithmetic", "limit": "2", "out": "{tmp}/out"}
     flags = [f"--{k}={v.format(a=models[0], tmp=tmp_path)}" for k, v in (usual | given).items()]
-    code, _, complained = run(*flags)
-    assert code == 1
+    complained = fails(*flags)
     assert complained.startswith("error: ")
     assert complained.count("\n") == 1, complained
     assert complaint.format(a=models[0]) in complained
@@ -256,50 +258,46 @@ def test_a_mistake_is_one_line(models, run, tmp_path, given, complaint):
 
 
 @pytest.mark.parametrize(("what", "complaint"), [("tokenizer", "no tokenizer in"), ("checkpoints", "no checkpoint")])
-def test_a_model_folder_that_lacks_a_part_is_named(models, run, tmp_path, what, complaint):
+def test_a_model_folder_that_lacks_a_part_is_named(models, tmp_path, what, complaint):
     folder = broken(models, tmp_path, what)
-    code, _, complained = run(f"--checkpoint={folder}", "--task=arithmetic", f"--out={tmp_path}/out")
-    assert (code, complained.count("\n")) == (1, 1)
+    complained = fails(f"--checkpoint={folder}", "--task=arithmetic", f"--out={tmp_path}/out")
+    assert complained.count("\n") == 1
     assert complaint in complained
     assert str(folder) in complained
 
 
-def test_predictions_of_another_evaluation_are_left_alone(models, run, tmp_path):
+def test_predictions_of_another_evaluation_are_left_alone(models, tmp_path):
     given = ("--task=arithmetic", "--limit=3", f"--out={tmp_path}", *SHORT)
-    run(f"--checkpoint={models[0]}", *given)
+    succeeds(f"--checkpoint={models[0]}", *given)
     before = (tmp_path / "predictions.jsonl").read_bytes()
     for other in ((f"--checkpoint={models[1]}", *given), (f"--checkpoint={models[0]}", *given, "--limit=2")):
-        code, _, complained = run(*other)
-        assert code == 1
-        assert "holds answers to something else (model " in complained
+        assert "holds answers to something else (model " in fails(*other)
         assert (tmp_path / "predictions.jsonl").read_bytes() == before
 
 
-def test_a_question_with_another_gold_is_another_question(models, run, tmp_path):
-    """Answers that were graded by the former gold are not taken for its own."""
+def test_a_question_with_another_gold_is_another_question(models, tmp_path):
+    """Answers graded by the former gold are not reused."""
     given = (f"--checkpoint={models[0]}", f"--task=jsonl:{tmp_path}/own.jsonl", f"--out={tmp_path}/out", *SHORT)
     own = tmp_path / "own.jsonl"
     own.write_text('{"question": "1 + 1?", "gold": "3", "id": "a"}\n')
-    assert run(*given)[0] == 0
+    succeeds(*given)
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
     own.write_text('{"question": "1 + 1?", "gold": "2", "id": "a", "rationale": "One and one."}\n')
-    code, _, complained = run(*given)
-    assert code == 1
+    complained = fails(*given)
     assert "holds answers to something else (model " in complained
     assert "gold" in complained
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == before
     own.write_text('{"question": "1 + 1?", "gold": "3", "id": "a", "rationale": "One and two."}\n')  # shapes no answer
-    assert run(*given)[0] == 0
+    succeeds(*given)
 
 
-def test_another_way_to_ask_is_recorded_and_never_mixed_with_the_papers(models, run, tmp_path):
+def test_another_way_to_ask_is_recorded_and_never_mixed_with_the_papers(models, tmp_path):
     """Chat: by the template in the model's folder, which came with its tokenizer."""
     shutil.copytree(models[0], tmp_path / "a")
     template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
     (tmp_path / "a" / "tokenizer" / "chat_template.jinja").write_text(template)
     given = (f"--checkpoint={tmp_path / 'a'}", "--task=arithmetic", "--limit=3", f"--out={tmp_path / 'out'}", *SHORT)
-    code, _, complained = run(*given, "--prompt_style=chat")
-    assert code == 0, complained
+    succeeds(*given, "--prompt_style=chat")
     rows = read(tmp_path / "out")
     assert {row.prompt_style for row in rows} == {"chat"}
     assert all(row.prompt.startswith("[user]Please solve ") and row.prompt.endswith("[assistant]") for row in rows)
@@ -309,8 +307,7 @@ def test_another_way_to_ask_is_recorded_and_never_mixed_with_the_papers(models, 
         chat = [{"role": "user", "content": row.prompt.removeprefix("[user]").removesuffix("[assistant]")}]
         assert row.prompt_tokens == len(read_by.apply_chat_template(chat, add_generation_prompt=True).input_ids)
     for style in ("paper", "wizardmath", "few_shot"):
-        code, _, complained = run(*given, f"--prompt_style={style}")
-        assert code == 1
+        complained = fails(*given, f"--prompt_style={style}")
         assert "holds answers to something else" in complained
         assert "prompt" in complained
     assert read(tmp_path / "out") == rows

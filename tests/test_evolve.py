@@ -1,38 +1,24 @@
-"""The evolve door, run as a user runs it, against a chat endpoint on this machine."""
+"""The evolve command, run as a user runs it, against a chat endpoint on this machine."""
 
 import collections
 import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from lema_jax import records, tasks
+from lema_jax import evolve, records, tasks
 from lema_jax.records import Attempt, Correction, Problem, Verdict
+from lema_jax.teacher.chat_model import ChatModel
+from lema_jax.teacher.endpoint import Endpoint
 from lema_jax.teacher.evolution import LeftOut
+from tests import commands
 from tests.teacher.wire_server import Act, Server, completion, error
 
-ENVIRONMENT = os.environ | {"OPENAI_API_KEY": "sk-secret-of-the-test", "NO_PROXY": "127.0.0.1"}
-
-
-def evolve(*flags):
-    command = [sys.executable, "-m", "lema_jax.evolve", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
-
-
-def succeeds(*flags) -> str:
-    done = evolve(*flags)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def fails(*flags) -> str:
-    done = evolve(*flags)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in done.stderr
-    return done.stderr
+succeeds = functools.partial(commands.succeeds, evolve.command)
+fails = functools.partial(commands.fails, evolve.command)
 
 
 @functools.cache
@@ -79,7 +65,7 @@ class Model:
         return Act(completion(f"He has them.\nThe answer is {answer}." if answer else "Who knows?"))
 
 
-def problems(tmp_path) -> list[Problem]:
+def problems(tmp_path: Path) -> list[Problem]:
     return list(records.read(tmp_path / "evolved.jsonl", Problem))
 
 
@@ -104,6 +90,30 @@ def test_new_problems_with_the_answer_that_most_agree_on(files, tmp_path):
     assert set(drawn) <= {f"arithmetic/train/{n}" for n in (1, 2, 3)}  # kept corrections alone; 0 has none
     train = split("train")
     assert collections.Counter(model.seeds) == {train[int(id.split("/")[2])].question: n for id, n in drawn.items()}
+
+
+def test_the_function_counts_what_the_command_prints(files, tmp_path, monkeypatch):
+    for name, value in commands.ENDPOINT.items():
+        monkeypatch.setenv(name, value)
+    with Server(Model(questions={0: "I am sorry."})) as server:
+        result = evolve.run(
+            evolve.Config(
+                corrections=(tmp_path / "corrections.jsonl",),
+                out=tmp_path / "evolved.jsonl",
+                count=3,
+                chat=ChatModel(model="m"),
+                endpoint=Endpoint(base_url=server.url),
+            )
+        )
+        again = ("--count=3", f"--base_url={server.url}", "--model=m")
+        command = [sys.executable, "-m", "lema_jax.evolve", *files[:2], *again]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+        assert len(server.asked) == 3 + 3 * 2  # the process of its own asks for nothing twice
+    assert done.returncode == 0, done.stderr
+    assert "2 new problems from 3 seeds" in done.stdout
+    assert (result.seeds, result.made, result.left_out) == (3, 2, {"no question in the reply": 1})
+    assert len(problems(tmp_path)) == result.made
+    assert len(list(records.read(result.left_out_file, LeftOut))) == 1
 
 
 @pytest.mark.parametrize("answers", [("1", "2", "3"), ("1", None, None), (None,)])

@@ -13,6 +13,8 @@ FLOORS = (
     ("storage",),
     ("digests",),
     ("lock", "records"),
+    ("stage",),
+    ("flagged",),
     ("cli",),
     ("tasks",),
     ("teacher", "data", "evidence"),

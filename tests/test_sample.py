@@ -1,8 +1,7 @@
-"""The sample door, run as a user runs it: from a tiny checkpoint and from a chat endpoint on this machine."""
+"""The sample command, run as a user runs it: from a tiny checkpoint and from a chat endpoint on this machine."""
 
 import collections
 import functools
-import os
 import shutil
 import subprocess
 import sys
@@ -12,34 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from lema_jax import records, tasks
+from lema_jax import records, sample, tasks
 from lema_jax.data import encode, tokenizer
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks import prompts
-from tests import tiny
+from tests import commands, tiny
+from tests.commands import KEY
 from tests.teacher.wire_server import Act, Server, completion, error
 
-KEY = "sk-secret-of-the-test"
-ENVIRONMENT = os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1", "JAX_NUM_CPU_DEVICES": "1"}
-
-
-def sample(*flags):
-    command = [sys.executable, "-m", "lema_jax.sample", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
-
-
-def succeeds(*flags) -> str:
-    done = sample(*flags)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def fails(*flags) -> str:
-    done = sample(*flags)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in done.stderr
-    return done.stderr
+succeeds = functools.partial(commands.succeeds, sample.command)
+fails = functools.partial(commands.fails, sample.command)
 
 
 def attempts(path: Path) -> list[Attempt]:
@@ -314,7 +295,7 @@ def until(holds, seconds: float = 20.0) -> bool:
 def test_a_run_that_goes_on_counts_what_was_done_before(out):
     with Server(says("The answer is {}.", "The answer is 987654.")) as server:
         succeeds(*chat_flags(server, out, "--limit=4"))
-        done = sample(*chat_flags(server, out))
+        done = commands.run(sample.command, *chat_flags(server, out))
         assert "6/6 answered · right 100.0%" in done.stderr
         out.with_suffix(".replies.jsonl").unlink()  # without the replies the rows alone are not asked for again
         succeeds(*chat_flags(server, out))
@@ -368,13 +349,13 @@ def test_an_endpoint_needs_no_jax(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (("--task=chess",), "no task 'chess'; there are: "),
+        (("--task=chess",), "no task 'chess'; choose one of "),
         (("--task=arithmetic", "--split=moon"), "no split 'moon'"),
         (("--task=arithmetic", "--samples=2", "--temperature=0"), "would all be the same"),
         (("--task=arithmetic", "--problems=p.jsonl"), "either --task or --problems"),
         ((), "either --task or --problems"),
         (("--problems=/none.jsonl",), "cannot read /none.jsonl"),
-        (("--problems=/none.jsonl", "--split=train"), "--split is of --task"),
+        (("--problems=/none.jsonl", "--split=test"), "--split is of --task"),
         (("--task=arithmetic", "--model="), "--student=openai needs --model"),
         (("--task=arithmetic", "--dtype=bfloat16"), "--dtype is not for --student=openai"),
         (("--task=arithmetic", "--student=checkpoint"), "--model is not for --student=checkpoint"),

@@ -1,4 +1,4 @@
-"""Every door after the other, as a user calls them, on a model too small to learn: what is tested is that they fit."""
+"""Every stage after the other, on a model too small to learn: as commands, and as functions of one process."""
 
 import json
 import subprocess
@@ -13,8 +13,8 @@ from lema_jax.records import Correction, Prediction
 ROOT = Path(__file__).parents[1]
 
 
-def door(name: str, *flags: str) -> str:
-    """Runs a door in the project's folder and returns what it printed."""
+def command(name: str, *flags: str) -> str:
+    """Runs a command in the project's folder and returns what it printed."""
     done = subprocess.run(
         [sys.executable, "-m", f"lema_jax.{name}", *flags], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -25,7 +25,7 @@ def door(name: str, *flags: str) -> str:
 @pytest.mark.slow
 def test_from_questions_to_a_report(tmp_path):
     at = lambda name: str(tmp_path / name)
-    door(
+    command(
         "build_data",
         "--task=arithmetic",
         "--limit=300",
@@ -36,23 +36,23 @@ def test_from_questions_to_a_report(tmp_path):
     student = ["--config=configs/arithmetic_student.py", "--config.steps=60", "--config.data.batch_size=8"]
     small = ["--config.model.hidden_size=64", "--config.model.intermediate_size=64", "--config.model.num_layers=1"]
     paths = [f"--config.data.path={at('data')}", f"--config.out={at('student')}"]
-    door("train", *student, *small, *paths, "--config.optimizer.learning_rate=0.01")
+    command("train", *student, *small, *paths, "--config.optimizer.learning_rate=0.01")
 
     sampling = [f"--checkpoint={at('student')}", "--task=arithmetic", "--max_new_tokens=64"]
-    door("sample", *sampling, "--limit=40", f"--out={at('attempts.jsonl')}")
+    command("sample", *sampling, "--limit=40", f"--out={at('attempts.jsonl')}")
     before = Path(at("attempts.jsonl")).read_bytes()
-    door("sample", *sampling, "--limit=40", f"--out={at('attempts.jsonl')}")
+    command("sample", *sampling, "--limit=40", f"--out={at('attempts.jsonl')}")
     assert Path(at("attempts.jsonl")).read_bytes() == before
 
-    door("correct", f"--attempts={at('attempts.jsonl')}", f"--out={at('corrections.jsonl')}", "--teacher=reference")
+    command("correct", f"--attempts={at('attempts.jsonl')}", f"--out={at('corrections.jsonl')}", "--teacher=reference")
     assert any(not row.rejected for row in records.read(at("corrections.jsonl"), Correction))
 
     for arm in ("cot", "lema"):
         made = [f"--tokenizer={at('student')}", f"--out={at('data_' + arm)}", "--limit=100", "--overlap=drop"]
         made += [f"--corrections={at('corrections.jsonl')}"] if arm == "lema" else []
-        door("build_data", "--task=arithmetic", f"--arm={arm}", "--max_tokens=500", "--equal_examples=20", *made)
+        command("build_data", "--task=arithmetic", f"--arm={arm}", "--max_tokens=500", "--equal_examples=20", *made)
         paths = [f"--config.data.path={at('data_' + arm)}", f"--config.out={at(arm)}", f"--config.init={at('student')}"]
-        door(
+        command(
             "train",
             "--config=configs/arithmetic_arm.py",
             "--config.steps=2",
@@ -61,14 +61,58 @@ def test_from_questions_to_a_report(tmp_path):
             *paths,
         )
         asked = ["--task=arithmetic", "--limit=12", "--max_new_tokens=48"]
-        door("evaluate", f"--checkpoint={at(arm)}", *asked, f"--out={at('test_' + arm)}")
+        command("evaluate", f"--checkpoint={at(arm)}", *asked, f"--out={at('test_' + arm)}")
         assert json.loads((tmp_path / f"test_{arm}" / "summary.json").read_text())["n"] == 12
 
     cot, lema = (list(records.read(at(f"test_{arm}/predictions.jsonl"), Prediction)) for arm in ("cot", "lema"))
     assert [row.problem.id for row in cot] == [row.problem.id for row in lema]
     assert {row.checkpoint for row in cot}.isdisjoint({row.checkpoint for row in lema})
-    told = door(
+    printed = command(
         "report", f"--runs={at('test_cot')},{at('test_lema')}", "--names=cot,lema", f"--out={at('report.html')}"
     )
-    assert "lema" in told
+    assert "lema" in printed
     assert Path(at("report.html")).read_text().startswith("<!")
+
+
+IN_ONE_PROCESS = """
+import dataclasses, sys
+from pathlib import Path
+from lema_jax import build_data, correct, evaluate, report, sample, train
+from lema_jax.model.config import LlamaConfig
+from lema_jax.training.config import DataConfig, TrainConfig
+
+root = Path(sys.argv[1])
+task = {"task": "arithmetic", "overlap": "drop"}
+build_data.run(build_data.Config(**task, limit=300, train_tokenizer=800, out=root / "data"))
+shape = {"hidden_size": 64, "intermediate_size": 64}
+llama = LlamaConfig(vocab_size=800, **shape, num_layers=1, num_heads=4, num_kv_heads=4, head_dim=16, max_positions=512)
+first = TrainConfig(out=str(root / "student"), data=DataConfig(str(root / "data"), 8, 256), steps=60, model=llama)
+first.optimizer.learning_rate = 0.01
+trained = train.run(train.Config(config=first))
+questions = sample.Questions(task="arithmetic", limit=40)
+decoding = sample.Decoding(max_new_tokens=64)
+where = {"checkpoint": root / "student", "out": root / "attempts.jsonl"}
+sampled = sample.run(sample.Config(**where, questions=questions, decoding=decoding))
+corrected = correct.run(correct.Config(attempts=root / "attempts.jsonl", out=root / "corrections.jsonl"))
+for arm in ("cot", "lema"):
+    mix = {"limit": 100, "equal_examples": 20, "corrections": [root / "corrections.jsonl"]}
+    where = {"tokenizer": root / "student", "out": root / f"data_{arm}"}
+    made = build_data.run(build_data.Config(**task, **mix, **where, arm=arm))
+    data = DataConfig(str(made.out), 8, 512, packing=False)
+    config = TrainConfig(out=str(root / arm), init=str(root / "student"), data=data, steps=2)
+    train.run(train.Config(config=config))
+    asked = {"task": ["arithmetic"], "limit": 12, "decoding": decoding}
+    evaluate.run(evaluate.Config(checkpoint=[root / arm], out=root / f"test_{arm}", **asked))
+page = report.run(report.Config(runs=[root / "test_cot", root / "test_lema"], out=root / "report.html"))
+print("READ", trained.step, sampled.attempts, made.card.kinds, Path(root / "report.html").exists())
+"""
+
+
+def test_the_stages_are_functions_of_one_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ONE_PROCESS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (read,) = (line for line in done.stdout.splitlines() if line.startswith("READ"))
+    assert read.startswith("READ 60 40 ")
+    assert read.endswith(" True")

@@ -9,59 +9,85 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from lema_jax import digests, ranges, records, storage, tasks
+from lema_jax import digests, records, stage, storage, tasks
 from lema_jax.data import card, curate, dataset, examples, exports, gather, tokenizer
 from lema_jax.data.card import Card
 from lema_jax.data.curate import Candidate, Pool
 from lema_jax.data.encode import Encoded, Limits, encode
 from lema_jax.errors import UserError
 from lema_jax.records import Example, Problem
-from lema_jax.tasks import sources
+from lema_jax.stage import group, option
+from lema_jax.tasks import last_number, sources
+
+_Paths = Sequence[Path | str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Recipe(stage.Config):
     """What a data set is made of and how. Equal recipes over equal inputs give equal bytes."""
 
-    task: str
-    arm: str = "cot"  # one of examples.ARMS
-    attempts: tuple[Path, ...] = ()  # right ones become chain of thought
-    corrections: tuple[Path, ...] = ()  # kept ones become correction examples
-    data_dir: Path | None = None  # the publishers' files
-    read_last_number: bool = False  # grade an attempt that states no answer by its last sentence's only number
-    gold_rationales: bool = True
-    limit: int | None = ranges.within(None, 1, 10**9)  # gold rationales of the first so many training questions only
-    tokenizer: Path | None = None  # a folder to load one from, or …
-    train_tokenizer: int | None = ranges.within(None, 1, 2**20)  # … the vocabulary of one to train on the examples
-    limits: Limits = dataclasses.field(default_factory=Limits)
-    equal_examples: int | None = ranges.within(None, 1, 10**9)
-    equal_tokens: int | None = ranges.within(None, 1, 10**15)
-    correction_share: float = ranges.within(0.28, 0, 1, above=True)  # of an equalised mix; the paper's GSM8K data
-    dev_questions: int = ranges.within(0, 0, 10**9)
-    overlap: str = "refuse"  # with test questions: "refuse", "drop" or "keep"
-    export: tuple[str, ...] = ()  # of exports.FORMS
-    seed: int = ranges.within(0, 0, 2**63 - 1)
+    task: str = option(help=f"Task that the questions are of: {tasks.LISTED}.")
+    arm: str | None = option(
+        None,
+        "What is trained on besides chain of thought; by default and for cot, which leaves --corrections out, nothing.",
+        choices=tuple(examples.ARMS),
+    )
+    attempts: _Paths = option((), "Files made by sample; their right attempts are chain of thought.", paths=True)
+    corrections: _Paths = option((), "Files made by correct; their kept corrections are examples.", paths=True)
+    data_dir: Path | str | None = option(None, "Folder with the publishers' files; by default the variable LEMA_DATA.")
+    read_last_number: bool = option(False, last_number.HELP)
+    gold_rationales: bool = option(True, "Take the training split's gold rationales as chain of thought.")
+    limit: int | None = option(None, "Take gold rationales of the first so many training questions only.", low=1)
+    tokenizer: Path | str | None = option(None, "Tokenizer: of a model folder, a data set, or a Hugging Face folder.")
+    train_tokenizer: int | None = option(
+        None, "Train a tokenizer with so many ids on the examples instead.", low=1, high=2**20
+    )
+    limits: Limits = group(Limits)
+    equal_examples: int | None = option(None, "Mix exactly so many examples.", low=1)
+    equal_tokens: int | None = option(None, "Mix as many examples as have so many tokens.", low=1, high=10**15)
+    correction_share: float = option(
+        0.28,
+        "Share of corrections in an equalised mix (the paper's GSM8K data has 0.28); other mixes take all.",
+        low=0,
+        high=1,
+        above=True,
+    )
+    dev_questions: int = option(0, "Hold so many training questions out, as dev/; none of them is trained on.", low=0)
+    overlap: str = option(
+        "refuse", "What to do about training questions that give a test one away.", choices=("refuse", "drop", "keep")
+    )
+    export: Sequence[str] = option((), f"Also write other trainers' formats: {', '.join(exports.FORMS)}.")
+    seed: int = option(0, "Seed of what is drawn: dev questions, the mix, its order.", low=0, high=2**63 - 1)
 
     def problems(self) -> list[str]:
-        """Every rule that the fields break."""
-        found = ranges.problems(self) + [f"limits: {problem}" for problem in self.limits.problems()]
-        if self.arm not in examples.ARMS:
-            found.append(f"arm={self.arm} is none of {', '.join(examples.ARMS)}")
-        elif self.arm != "cot" and not self.corrections:
-            found.append(f"arm={self.arm} needs corrections")
-        elif self.arm == "cot" and self.corrections:
-            found.append("arm=cot takes no corrections; leave them out, or choose another arm")
-        if not (self.gold_rationales or self.attempts or self.corrections):
-            found.append("there is nothing to learn from: give gold_rationales, attempts or corrections")
+        found = []
+        if self.arm is None and self.corrections:
+            found.append("--corrections without --arm; --arm=lema learns from them, --arm=cot leaves them out")
+        if self.arm not in (None, "cot") and not self.corrections:
+            found.append(f"--arm={self.arm} needs --corrections")
+        if not (self.gold_rationales or self.attempts or self.learnt):
+            found.append("there is nothing to learn from: give --gold_rationales, --attempts or --corrections")
         if (self.tokenizer is None) == (self.train_tokenizer is None):
-            found.append("give either tokenizer (a folder that has one) or train_tokenizer (the size of a new one)")
+            found.append("give either --tokenizer (a folder that has one) or --train_tokenizer (the size of a new one)")
         if self.equal_examples is not None and self.equal_tokens is not None:
-            found.append("give equal_examples or equal_tokens, not both")
+            found.append("give --equal_examples or --equal_tokens, not both")
+        if "correction_share" in stage.changed(self) and self.equal_examples is None and self.equal_tokens is None:
+            found.append("--correction_share is of an equalised mix; give --equal_examples or --equal_tokens with it")
         if unknown := [name for name in self.export if name not in exports.FORMS]:
-            found.append(f"export={','.join(unknown)} is none of {', '.join(exports.FORMS)}")
-        elif "preference" in self.export and not self.corrections:
-            found.append("export=preference makes pairs from corrections; there are none")
+            found.append(f"--export={','.join(unknown)} is none of {', '.join(exports.FORMS)}")
+        elif "preference" in self.export and not self.learnt:
+            found.append("--export=preference makes pairs from corrections; there are none")
         return found
+
+    @property
+    def learnt(self) -> tuple[Path, ...]:
+        """The files whose corrections are trained on: none in the arm `cot`."""
+        return () if self.arm in (None, "cot") else tuple(map(Path, self.corrections))
+
+    @property
+    def data_folder(self) -> Path | None:
+        """`data_dir` as a path."""
+        return Path(self.data_dir) if self.data_dir else None
 
 
 def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
@@ -73,9 +99,8 @@ def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
       UserError: a recipe that contradicts itself, an unreadable input, overlap with test questions, nothing left after
         a filter, or an `out` that holds something else.
     """
-    if found := recipe.problems():
-        raise UserError("; ".join(found))
-    training = tasks.get(recipe.task).load("train", recipe.data_dir)
+    stage.require(recipe)
+    training = tasks.get(recipe.task).load("train", recipe.data_folder)
     identity = _identity(recipe, training)
     if (made := _made_already(out, identity)) is not None:
         dataset.check(out, all_files=True)
@@ -150,19 +175,21 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
             )
         taken = gold if recipe.gold_rationales else []
         pools.append(
-            gather.chain_of_thought(recipe.task, taken, recipe.attempts, read_last_number=recipe.read_last_number)
+            gather.chain_of_thought(
+                recipe.task, taken, tuple(map(Path, recipe.attempts)), read_last_number=recipe.read_last_number
+            )
         )
     if recipe.arm == "lema_no_step" and any(problem.choices for problem in training):
         raise UserError(f"arm=lema_no_step: a correction of {recipe.task} names no step; choose another arm")
-    if (render := examples.ARMS[recipe.arm]) is not None:
-        pools.append(gather.corrections(recipe.task, recipe.corrections, render))
+    if (render := examples.ARMS[recipe.arm or "cot"]) is not None:
+        pools.append(gather.corrections(recipe.task, recipe.learnt, render))
     return pools
 
 
 def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
     """Applies the overlap policy; returns what was checked and found."""
     required = recipe.overlap != "keep"  # a user who keeps what overlaps need not have the test sets
-    tests, unchecked = gather.held_out(recipe.task, recipe.data_dir, required=required)
+    tests, unchecked = gather.held_out(recipe.task, recipe.data_folder, required=required)
     overlap = curate.Overlap(itertools.chain.from_iterable(tests.values()))
     questions = {row.problem.question: row.problem.id for pool in pools for row in pool.candidates}
     found = {question: test for question in questions if (test := overlap.find(question)) is not None}
@@ -230,11 +257,14 @@ def _write_dev(folder: Path, dev: Sequence[Problem], words: PreTrainedTokenizerF
 
 def _identity(recipe: Recipe, training: Sequence[Problem]) -> dict[str, Any]:
     """All that shapes the data, as JSON: settings as they are, inputs by their content."""
-    settings = dataclasses.asdict(recipe)
+    settings = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
     del settings["data_dir"]
+    limits = {"prompt": recipe.limits.max_prompt, "completion": recipe.limits.max_completion}
     return settings | {
-        "attempts": [[path.name, _sha256(path)] for path in recipe.attempts],
-        "corrections": [[path.name, _sha256(path)] for path in recipe.corrections],
+        "arm": recipe.arm or "cot",
+        "limits": limits | {"tokens": recipe.limits.max_tokens},
+        "attempts": [[Path(path).name, _sha256(Path(path))] for path in recipe.attempts],
+        "corrections": [[path.name, _sha256(path)] for path in recipe.learnt],
         "tokenizer": recipe.tokenizer and tokenizer.fingerprint(tokenizer.load(recipe.tokenizer)),
         "export": list(recipe.export),
         "training_questions": sources.digest(training),

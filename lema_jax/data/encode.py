@@ -6,23 +6,20 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from lema_jax import ranges
 from lema_jax.records import Example
+from lema_jax.stage import option
 
 _AT_A_TIME = 1_000  # examples: until they are arrays, ids take a hundred times as much memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How long an example may be, in tokens. BOS counts to the prompt, EOS to the completion; None is no limit."""
+    """Lengths: examples over a limit, in tokens, are left out. BOS counts to the prompt, EOS to the completion."""
 
-    prompt: int | None = ranges.within(512, 1, 2**24)  # the paper's lengths for GSM8K; 768 and 768 for MATH
-    completion: int | None = ranges.within(512, 1, 2**24)
-    tokens: int | None = ranges.within(None, 1, 2**25)  # prompt and completion together
-
-    def problems(self) -> list[str]:
-        """Every rule that the fields break."""
-        return ranges.problems(self)
+    # By default the paper's lengths for GSM8K; for MATH they are 768 and 768.
+    max_prompt: int | None = option(512, "The most tokens of a prompt, BOS included.", low=1, high=2**24)
+    max_completion: int | None = option(512, "The most tokens of a completion, EOS included.", low=1, high=2**24)
+    max_tokens: int | None = option(None, "The most tokens of prompt and completion together.", low=1, high=2**25)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +78,7 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limi
 
 def _join(prompt: list[int], completion: list[int], limits: Limits) -> Encoded | None:
     sizes = (len(prompt), len(completion), len(prompt) + len(completion))
-    allowed = (limits.prompt, limits.completion, limits.tokens)
+    allowed = (limits.max_prompt, limits.max_completion, limits.max_tokens)
     if any(limit is not None and size > limit for size, limit in zip(sizes, allowed)):
         return None
     return Encoded(

@@ -1,1 +1,1 @@
-"""Is a difference real? Statistics and the page that shows them."""
+"""Statistics of evaluations and data sets, and the pages that show them."""

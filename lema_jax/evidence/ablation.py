@@ -1,4 +1,4 @@
-"""Arms down, tasks across: the paper's way to set out an ablation."""
+"""The table of an ablation, as in the paper: arms down, tasks across."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from lema_jax.evidence.runs import Run
 
 NOTE = (
     "In brackets: points more than the baseline on the same questions; * where significant at the 5 % level, "
-    "† where the questions were asked in other words than of the baseline."
+    "† where the prompts differ from the baseline's."
 )
 
 
 @dataclass(frozen=True)
 class Result:
-    """One task's arms by name, and their comparisons with the baseline where that was run on the task."""
+    """One task's arms by name, and their comparisons with the baseline; none where the baseline lacks the task."""
 
     arms: dict[str, Arm]
     comparisons: dict[str, Comparison]
 
 
 def by_task(loaded: Sequence[Run], baseline: str) -> dict[str, Result]:
-    """The runs of several tasks, each task's aligned and compared on their own. Keys are `task/split`.
+    """The results of runs of several tasks, by `task/split`; each task's runs are aligned and compared.
 
     Raises:
       UserError: runs of one task and split on different questions.
@@ -39,7 +39,7 @@ def by_task(loaded: Sequence[Run], baseline: str) -> dict[str, Result]:
 
 
 def layout(results: Mapping[str, Result]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows: a row an arm, a column a task, a cell `83.5 (+2.1*)`; `–` where an arm was not run."""
+    """Header and rows: one row an arm, one column a task, cells such as `83.5 (+2.1*)`; `–` where there is no run."""
     names = dict.fromkeys(name for result in results.values() for name in result.arms)
     header = ("run", *(f"{task} (n={next(iter(r.arms.values())).questions:,})" for task, r in results.items()))
     return header, [(name, *(_cell(result, name) for result in results.values())) for name in names]

@@ -1,4 +1,4 @@
-"""A file of attempts looked at: how they end, whose they are, how long, and rows to read."""
+"""The report of a file of attempts: verdicts, students, lengths, and a sample of attempts to read."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,13 +13,13 @@ from lema_jax.evidence import charts, drawn, groups, page, stats, table
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks.steps import split_steps
 
-EACH = 40  # attempts of a verdict that are drawn to be read
+EACH = 40  # attempts of a verdict on the page
 HEADER = ("student", "attempts", "questions", *(verdict.value.replace("_", " ") for verdict in Verdict), "tokens each")
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What counts of an attempt: all but the texts, which are most of it."""
+    """An attempt without its texts, so that a large file fits into memory."""
 
     problem: Problem
     student: str
@@ -29,20 +29,20 @@ class Fact:
 
 
 def load(path: Path) -> list[Fact]:
-    """What counts of an `attempts.jsonl`, read row by row.
+    """The facts of an `attempts.jsonl`, read row by row.
 
     Raises:
       UserError: a file that is missing, malformed or empty.
     """
     found = facts(records.read(path, Attempt))
     if not found:
-        raise UserError(f"{path} holds no attempts; run sample again")
+        raise UserError(f"{path} has no attempts; run sample again")
     return found
 
 
 def facts(attempts: Iterable[Attempt]) -> list[Fact]:
-    """What counts of each; the attempts may be more than fit into memory."""
-    problems: dict[str, Problem] = {}  # each once, however many attempts it has
+    """The fact of each attempt; attempts may be more than fit into memory."""
+    problems: dict[str, Problem] = {}  # one object a problem, however many attempts it has
     return [
         Fact(
             problem=problems.setdefault(row.problem.id, row.problem),
@@ -56,7 +56,7 @@ def facts(attempts: Iterable[Attempt]) -> list[Fact]:
 
 
 def finding(found: Sequence[Fact]) -> str:
-    """The whole file in a sentence."""
+    """The share of right attempts and of questions with one, in a sentence."""
     right, questions = sum(row.verdict is Verdict.RIGHT for row in found), _questions(found)
     ever = len({row.problem.id for row in found if row.verdict is Verdict.RIGHT})
     return (
@@ -66,7 +66,7 @@ def finding(found: Sequence[Fact]) -> str:
 
 
 def rows(found: Sequence[Fact]) -> list[tuple[str, ...]]:
-    """Lines of a table with the header `HEADER`, one a student."""
+    """Rows of the table with the header `HEADER`, one a student."""
     lines = []
     for student in dict.fromkeys(row.student for row in found):
         own = [row for row in found if row.student == student]
@@ -78,12 +78,12 @@ def rows(found: Sequence[Fact]) -> list[tuple[str, ...]]:
 
 
 def text(found: Sequence[Fact]) -> str:
-    """The file for the terminal."""
+    """The report for the terminal."""
     return f"{finding(found)}\n\n{table.text_table(HEADER, rows(found))}"
 
 
 def html(found: Sequence[Fact], attempts: Iterable[Attempt], name: str, *, seed: int = 0) -> str:
-    """The file as one page, with up to EACH attempts of every verdict, drawn at random (seeded), to be read."""
+    """The report as an HTML page, with up to EACH attempts of every verdict, drawn at random (seeded), to read."""
     numbers = drawn.numbers([row.verdict for row in found], EACH, seed)
     shown = [(row, found[number]) for number, row in enumerate(attempts) if number in numbers]
     keys = groups.keys([row.problem for row in found])

@@ -1,7 +1,7 @@
-"""A file of corrections looked at: what each keep rule rejected, where the mistakes are, whose, and rows to read.
+"""The audit of a file of corrections: what each keep rule rejected, which steps are wrong, and a sample to read.
 
-Where people have marked the first wrong step of an attempt (`sample --student=stepverify`), it also says how often a
-teacher names the same one.
+Where people have marked the first wrong step of an attempt (`sample --student=stepverify`), the audit also counts how
+often a teacher names the same step.
 """
 
 import itertools
@@ -20,14 +20,14 @@ from lema_jax.evidence import charts, groups, page, stats, table
 from lema_jax.records import FAULTS, Correction, Problem
 from lema_jax.tasks.steps import split_steps
 
-READ = 30  # rows drawn to be read
+READ = 30  # corrections on the page
 _REASONS = 12  # reasons of rejection that have a bar of their own
 _LAST_STEP = 12  # steps from here on are one bar
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How many of `n` corrections were kept, or agree."""
+    """`count` of `n` corrections: those that were kept, or that agree."""
 
     count: int
     n: int
@@ -43,7 +43,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often a rule names the step that people marked, or one beside it; `n` counts their marks."""
+    """How often a teacher or a rule names the step that people marked, or one beside it; `n` counts the marks."""
 
     exact: Rate
     near: Rate  # at most one step away
@@ -58,14 +58,14 @@ class Audit:
     attempts_corrected: int  # with at least one kept correction
     rejected: dict[str, int]  # by the rule that a row failed, most frequent first
     steps: dict[int, int]  # kept corrections by the step they call wrong, ascending
-    rates: dict[str, dict[str, Rate]]  # "student", "teacher" and what a task knows of its questions -> value -> rate
-    usage: dict[str, float]  # what the teachers' replies report, summed
-    agreement: dict[str, Agreement]  # by teacher, and of rules that need none; empty where no step was marked
+    rates: dict[str, dict[str, Rate]]  # key ("student", "teacher", a field of Problem.meta) -> value -> rate
+    usage: dict[str, float]  # summed over the teachers' replies
+    agreement: dict[str, Agreement]  # by teacher or trivial rule; empty where no step was marked
 
 
 @dataclass(frozen=True, slots=True)
 class _Fact:
-    """What counts of a correction: all but the texts, which are most of it."""
+    """A correction without its texts, so that a large file fits into memory."""
 
     attempt: str
     problem: Problem
@@ -85,12 +85,12 @@ def load(path: Path) -> Audit:
     """
     found = audit(records.read(path, Correction))
     if not found.overall.n:
-        raise UserError(f"{path} holds no corrections; run correct again")
+        raise UserError(f"{path} has no corrections; run correct again")
     return found
 
 
 def audit(corrections: Iterable[Correction]) -> Audit:
-    """Counts over corrections, kept and rejected; they may be more than fit into memory."""
+    """Counts over corrections, kept and rejected; corrections may be more than fit into memory."""
     rows = list(_facts(corrections))
     kept = [row for row in rows if not row.rejected]
     rates = {"student": _rates(rows, lambda row: row.student), "teacher": _rates(rows, lambda row: row.teacher)}
@@ -112,7 +112,7 @@ def audit(corrections: Iterable[Correction]) -> Audit:
 
 
 def _facts(corrections: Iterable[Correction]) -> Iterator[_Fact]:
-    problems: dict[str, Problem] = {}  # each once, however many corrections it has
+    problems: dict[str, Problem] = {}  # one object a problem, however many corrections it has
     for row in corrections:
         problem = problems.setdefault(row.attempt.problem.id, row.attempt.problem)
         yield _Fact(
@@ -128,7 +128,7 @@ def _facts(corrections: Iterable[Correction]) -> Iterator[_Fact]:
 
 
 def _agreement(rows: Sequence[_Fact]) -> dict[str, Agreement]:
-    """Of each teacher, of people with each other, and of rules that read nothing."""
+    """The agreement of each teacher, of people with each other, and of trivial rules (always step 1, always step 2)."""
     marks = [(mark, row) for row in rows for mark in row.marks]
     attempts = {row.attempt: row.marks for row in rows}.values()
     named: dict[str, list[tuple[int, int | None]]] = {
@@ -141,7 +141,7 @@ def _agreement(rows: Sequence[_Fact]) -> dict[str, Agreement]:
 
 
 def _within(pairs: Sequence[tuple[int, int | None]], distance: int) -> Rate:
-    """How many of the marks are so near to the step that is named; a teacher that names none is not near."""
+    """How many pairs of (marked step, named step) are at most that distance apart; no named step counts as far."""
     return Rate(sum(step is not None and abs(mark - step) <= distance for mark, step in pairs), len(pairs))
 
 
@@ -181,7 +181,7 @@ AGREEMENT = ("who names the wrong step", "as marked", "95 % interval", "within o
 
 
 def agreement_rows(found: Audit) -> list[tuple[str, ...]]:
-    """Lines of a table with the header `AGREEMENT`."""
+    """Rows of the table with the header `AGREEMENT`."""
     rows: list[tuple[str, ...]] = []
     for name, who in found.agreement.items():
         exact, near = ((table.percent(rate.share), table.span(rate.interval)) for rate in (who.exact, who.near))
@@ -190,7 +190,7 @@ def agreement_rows(found: Audit) -> list[tuple[str, ...]]:
 
 
 def html(found: Audit, corrections: Iterable[Correction], name: str, *, seed: int = 0) -> str:
-    """The audit as one page, with READ of the corrections drawn at random (seeded) to be read side by side."""
+    """The audit as an HTML page, with READ corrections drawn at random (seeded), beside their attempts."""
     overall = found.overall
     positions = _positions(found.steps)
     drawn = set(random.Random(seed).sample(range(overall.n), min(READ, overall.n)))
@@ -202,7 +202,7 @@ def html(found: Audit, corrections: Iterable[Correction], name: str, *, seed: in
         finding=_finding(found),
         filters=charts.bars({"all": overall.n, **_most(found.rejected), "kept": overall.count}, "corrections"),
         faults=[
-            (fault, f"{n:,}", FAULTS.get(fault, "In the endpoint's words.")) for fault, n in found.rejected.items()
+            (fault, f"{n:,}", FAULTS.get(fault, "As the endpoint reports it.")) for fault, n in found.rejected.items()
         ],
         positions=charts.bars(positions, "kept corrections") if positions else None,
         rates=[(key, _rate_plot(rates)) for key, rates in found.rates.items()],

@@ -1,7 +1,7 @@
-"""Plots as SVG text to stand inside a page, drawn by matplotlib in colours that the page's style sheet decides.
+"""Plots as inline SVG, drawn by matplotlib and coloured by the page's style sheet.
 
-Every colour drawn is a placeholder that becomes a CSS variable, so one plot serves light and dark. `colours` gives each
-name the number of its colour in the style sheet, so that a name has one colour in all plots of a page.
+Every colour drawn is a placeholder that becomes a CSS variable, so one plot serves light and dark mode. `colours` maps
+each name to the number of its colour, so that a name has one colour in all plots of a page.
 """
 
 import io
@@ -55,7 +55,7 @@ _POINT: Any = {"fmt": "o", "markersize": 6, "elinewidth": 1.8, "capsize": 0}
 def intervals(
     rows: Sequence[tuple[str, float, Interval]], label: str, colours: Mapping[str, int], *, zero: bool = False
 ) -> Markup:
-    """One dot with its interval a row, fractions shown in percent; `zero` marks the line of no difference."""
+    """A dot with its interval for each row, fractions in percent; `zero` draws the line of no difference."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(0.62 + 0.34 * len(rows))
         for i, (name, value, interval) in enumerate(rows):
@@ -76,7 +76,7 @@ def grouped(
     label: str,
     colours: Mapping[str, int],
 ) -> Markup:
-    """For each group one dot with its interval per arm, fractions in percent; `arms[name][i]` is of `groups[i]`."""
+    """For each group a dot with its interval per arm, fractions in percent; `arms[name][i]` belongs to `groups[i]`."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(0.55 + 0.35 * (len(arms) > 1) + len(groups) * (0.18 + 0.15 * len(arms)))
         for j, (name, values) in enumerate(arms.items()):
@@ -95,7 +95,7 @@ def grouped(
 def curves(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str, colours: Mapping[str, int]
 ) -> Markup:
-    """Lines over training steps: name -> (steps, values)."""
+    """Lines over training steps; `series` maps name to (steps, values)."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(2.6)
         for name, (steps, values) in series.items():
@@ -110,7 +110,7 @@ def curves(
 
 
 def bars(counts: Mapping[str, int], label: str) -> Markup:
-    """One horizontal bar a count, its number beside it, in the order given."""
+    """A horizontal bar for each count, with its number, in the order given."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(0.5 + 0.36 * len(counts))
         drawn = axes.barh(range(len(counts)), list(counts.values()), color=_SERIES[1], height=0.62)
@@ -138,7 +138,7 @@ def _dots(
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    """Names down the left side, the first on top."""
+    """Names on the left side, the first on top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.grid(visible=False, axis="y")
@@ -146,7 +146,7 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _short(name: str, most: int = 28) -> str:
-    """A name as a label: SVG has no room for long ones, and no control characters."""
+    """A name as a label: shortened, and without control characters, which SVG does not allow."""
     clean = "".join(c if c.isprintable() else "\ufffd" for c in name)
     return clean if len(clean) <= most else f"{clean[: most - 1]}…"
 
@@ -158,7 +158,7 @@ def _two_lines(name: str) -> str:
 def _svg(figure: Figure, label: str) -> Markup:
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts count, not those on this machine
+        warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts draw the text, not this machine's
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -168,8 +168,8 @@ def _svg(figure: Figure, label: str) -> Markup:
 
 
 def _named(svg: str, label: str) -> str:
-    """Ids made unique in a page that holds several plots, sizes left to the style sheet, a label for screen readers."""
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # it would style the whole page
+    """The SVG with ids unique in the page, sizes left to the style sheet, and a label for screen readers."""
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # it would style all of the page
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
     prefix = f"c{zlib.crc32(svg.encode()):x}-"
     svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", svg)

@@ -1,4 +1,4 @@
-"""Arms and their comparison: what the statistics say of runs that answered the same questions."""
+"""Arms (recipes, with one run a training seed) and their comparison on the same questions."""
 
 import enum
 import random
@@ -18,8 +18,8 @@ from lema_jax.records import Prediction, Verdict
 class Arm:
     """One recipe: a run, or several that differ in the training seed. Counts are sums over its runs.
 
-    `right` is [runs, questions]; `accuracy` the mean over both. The interval is Wilson's for one run; for several, the
-    crossed bootstrap of seeds and questions.
+    `right` is [runs, questions], `accuracy` the mean over both. The interval is Wilson's for one run, and for several
+    the crossed bootstrap of seeds and questions.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Arm:
     unparsed: int
     truncated: int
     prompt_too_long: int
-    paper: float | None  # accuracy by the authors' grader
+    paper: float | None  # accuracy by the official grader
 
     @property
     def questions(self) -> int:
@@ -39,10 +39,11 @@ class Arm:
 
 
 def arms(runs: Sequence[Run]) -> list[Arm]:
-    """Aligned runs gathered by name, in the order in which the names first occur.
+    """The arms of aligned runs: one for each name, in the order in which names first occur.
 
     Raises:
-      UserError: two runs of one name and one checkpoint, or asked in other words: seeds differ in the checkpoint alone.
+      UserError: two runs of one name with the same checkpoint or with different prompts; seeds differ in the checkpoint
+        alone.
     """
     first: dict[tuple[str, str], Run] = {}
     for run in runs:
@@ -65,12 +66,12 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
 
 
 def reworded(one: Run, other: Run) -> int:
-    """How many questions two aligned runs were asked in different words."""
+    """The number of questions whose prompts differ between two aligned runs."""
     return sum(a.prompt != b.prompt for a, b in zip(one.predictions, other.predictions))
 
 
 def arm(runs: Sequence[Run]) -> Arm:
-    """The arm that aligned runs of one name are seeds of."""
+    """The arm whose training seeds are these aligned runs of one name."""
     right = np.array([[p.verdict is Verdict.RIGHT for p in run.predictions] for run in runs])
     counts = Counter(p.verdict for run in runs for p in run.predictions)
     return Arm(
@@ -88,9 +89,9 @@ def arm(runs: Sequence[Run]) -> Arm:
 
 
 def interval(right: np.ndarray) -> stats.Interval:
-    """The 95 % interval of the mean of [runs, questions] right or wrong.
+    """The 95 % interval of the mean of booleans [runs, questions].
 
-    Where seeds agree that every question is right, or none, resampling them is blind: Wilson's on the questions then.
+    Where all are right, or none, a bootstrap has no width, so it is Wilson's interval on the questions.
     """
     if len(right) == 1 or right.all() or not right.any():
         return stats.wilson(int(right[0].sum()), right.shape[1])
@@ -99,9 +100,9 @@ def interval(right: np.ndarray) -> stats.Interval:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """An arm against the baseline, as other - baseline.
+    """An arm against the baseline; differences are other - baseline.
 
-    `p` and `paired` are for single runs; None with seeds. `reworded`: the questions asked in other words.
+    `p` and `paired` are None where an arm has several seeds. `reworded` counts the questions whose prompts differ.
     """
 
     baseline: Arm
@@ -115,14 +116,14 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """At 5 %: by the exact McNemar test; across seeds, by an interval that leaves 0 out."""
+        """At 5 %: by the exact McNemar test, or, with several seeds, by an interval that excludes 0."""
         if self.p is not None:
             return self.p < stats.ALPHA
         return self.interval.low > 0 or self.interval.high < 0
 
 
 def compare(baseline: Arm, other: Arm) -> Comparison:
-    """Both arms' runs must be aligned with one another."""
+    """The comparison of two arms whose runs are aligned with one another."""
     difference = other.accuracy - baseline.accuracy
     differing = reworded(baseline.runs[0], other.runs[0])
     if len(baseline.runs) == len(other.runs) == 1:
@@ -137,13 +138,21 @@ def compare(baseline: Arm, other: Arm) -> Comparison:
             p=stats.mcnemar(paired),
             reworded=differing,
         )
-    across = stats.hierarchical_bootstrap(baseline.right, other.right)
-    detectable = stats.detectable_from(across)
-    return Comparison(baseline, other, difference, across, detectable, paired=None, p=None, reworded=differing)
+    across_seeds = stats.hierarchical_bootstrap(baseline.right, other.right)
+    return Comparison(
+        baseline,
+        other,
+        difference,
+        interval=across_seeds,
+        detectable=stats.detectable_from(across_seeds),
+        paired=None,
+        p=None,
+        reworded=differing,
+    )
 
 
 class Change(enum.StrEnum):
-    """What became of a question between the baseline and another run."""
+    """How a question's verdict changes from the baseline to another run."""
 
     FIXED = "fixed"
     BROKEN = "broken"
@@ -152,7 +161,7 @@ class Change(enum.StrEnum):
 
 
 def change(baseline: Prediction, other: Prediction) -> Change:
-    """Anything but RIGHT counts as wrong here: unparsed and truncated answers too."""
+    """The change of one question; any verdict but RIGHT counts as wrong."""
     match baseline.verdict is Verdict.RIGHT, other.verdict is Verdict.RIGHT:
         case False, True:
             return Change.FIXED
@@ -164,9 +173,9 @@ def change(baseline: Prediction, other: Prediction) -> Change:
 
 
 def to_read(baseline: Run, other: Run, count: int, *, seed: int = 0) -> list[tuple[Prediction, Prediction]]:
-    """Up to `count` pairs of answers worth reading: fixed ones first, then broken, then wrong ones that changed.
+    """Up to `count` pairs of answers to read: fixed first, then broken, then wrong in both with different texts.
 
-    Within a kind they are drawn at random (seeded): the first of a file are no fair sample, nor are the best.
+    Within a kind they are drawn at random (seeded), since the first rows of a file are not a fair sample.
     """
     pairs = list(zip(baseline.predictions, other.predictions))
     random.Random(seed).shuffle(pairs)

@@ -1,4 +1,4 @@
-"""Training curves: the numbers of a run's metrics.jsonl."""
+"""Training curves: the numbers in a run's metrics.jsonl."""
 
 import json
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ Curve = tuple[list[int], list[float]]
 def read(folder: Path) -> dict[str, Curve]:
     """Every number of a training run's `metrics.jsonl`, by name: (steps, values), steps ascending.
 
-    A step that stands twice was done again after a resume: its last line counts. A torn last line is left out; the run
-    may still be writing it.
+    A step that occurs twice was repeated after a resume, and its last line counts. An incomplete last line is skipped,
+    since the run may still be writing it.
 
     Raises:
-      UserError: no such file, or a line that is no JSON object with a number `step`.
+      UserError: no such file, or a line that is not a JSON object with a number `step`.
     """
     path = folder / "metrics.jsonl"
     try:

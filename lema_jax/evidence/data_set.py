@@ -1,4 +1,4 @@
-"""A training data set looked at: what it is made of, and examples to read as the model will, with what has loss."""
+"""The report of a training data set: its kinds and sources, and examples to read, token by token with the loss mask."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,15 +10,15 @@ from lema_jax.errors import UserError
 from lema_jax.evidence import charts, drawn, page, table
 from lema_jax.records import Example
 
-EACH = 20  # examples of a kind and source that are drawn to be read
-MOST = 120  # examples on the page
+EACH = 20  # examples of a kind and source on the page
+MOST = 120  # examples on the page, at most
 
-Token = tuple[str, bool]  # its text, and whether it has loss
+Token = tuple[str, bool]  # text, and whether it has loss
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What counts of an example; lengths in characters."""
+    """An example without its texts; `prompt` and `completion` are their lengths in characters."""
 
     kind: str
     source: str
@@ -27,20 +27,20 @@ class Fact:
 
 
 def load(folder: Path) -> list[Fact]:
-    """What counts of the examples of a folder that `build_data` made.
+    """The facts of the examples in a folder that `build_data` made.
 
     Raises:
-      UserError: there are none.
+      UserError: a file that is missing, malformed or empty.
     """
     rows = records.read(folder / "examples.jsonl", Example)
     found = [Fact(row.kind, row.source, len(row.prompt), len(row.completion)) for row in rows]
     if not found:
-        raise UserError(f"{folder}/examples.jsonl holds no examples; run build_data again")
+        raise UserError(f"{folder}/examples.jsonl has no examples; run build_data again")
     return found
 
 
 def text(found: Sequence[Fact], summary: str) -> str:
-    """The data set for the terminal; `summary` is its card's."""
+    """The report for the terminal; `summary` is the data card's (`card.summary`)."""
     return f"{summary}\n\n{table.text_table(HEADER, rows(found))}"
 
 
@@ -48,7 +48,7 @@ HEADER = ("who wrote the completion", "kind", "examples", "characters of a promp
 
 
 def rows(found: Sequence[Fact]) -> list[tuple[str, ...]]:
-    """Lines of a table with the header `HEADER`, the most frequent first."""
+    """Rows of the table with the header `HEADER`, one a source and kind, the most frequent first."""
     lines = []
     for (source, kind), count in Counter((row.source, row.kind) for row in found).most_common():
         own = [row for row in found if (row.source, row.kind) == (source, kind)]
@@ -67,12 +67,14 @@ def html(
     tokens: Callable[[Sequence[Example]], list[list[Token]]] | None,
     seed: int = 0,
 ) -> str:
-    """The data set as one page, with examples of each kind and source, drawn at random (seeded), to be read.
+    """The report as an HTML page, with examples of each kind and source, drawn at random (seeded), to read.
 
     Args:
-      summary: what the card says in a few lines.
-      funnel: how many rows each filter left out, and what remained.
-      tokens: makes tokens of examples, where there is a tokenizer.
+      found: facts of all examples.
+      examples: the examples, in the same order.
+      summary: the data card's (`card.summary`).
+      funnel: rows that each filter left out, and rows that remain, by name.
+      tokens: tokenises examples; None where the data set has no tokenizer.
     """
     numbers = sorted(drawn.numbers([(row.kind, row.source) for row in found], EACH, seed))[:MOST]
     wanted = set(numbers)
@@ -81,11 +83,11 @@ def html(
     fields = [
         {
             "written by": row.source,
-            "length": drawn.bucket(len(cut), drawn.TOKENS, "tokens")
-            if cut
+            "length": drawn.bucket(len(tokenized), drawn.TOKENS, "tokens")
+            if tokenized
             else drawn.bucket(len(row.completion), (200, 400, 800, 1600), "characters"),
         }
-        for row, cut in zip(shown, split)
+        for row, tokenized in zip(shown, split)
     ]
     filters = drawn.filters(fields)
     return page.render(
@@ -98,8 +100,8 @@ def html(
         kinds=list(dict.fromkeys(row.kind for row in found)),
         filters=filters,
         items=[
-            {"row": row, "tokens": cut, "fields": [values[str(chosen["key"])] for chosen in filters]}
-            for row, cut, values in zip(shown, split, fields)
+            {"row": row, "tokens": tokenized, "fields": [values[str(chosen["key"])] for chosen in filters]}
+            for row, tokenized, values in zip(shown, split, fields)
         ],
         tokenized=tokens is not None,
         each=EACH,

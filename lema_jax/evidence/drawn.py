@@ -1,4 +1,4 @@
-"""Rows of a file drawn to be read, and the fields by which a page finds them."""
+"""Random samples of rows to read, and the fields by which a page filters them."""
 
 import random
 from collections.abc import Hashable, Mapping, Sequence
@@ -13,7 +13,7 @@ TOKENS = (100, 200, 400, 800)
 
 
 def numbers(kinds: Sequence[K], each: int, seed: int) -> set[int]:
-    """The numbers of the rows to read: of each kind at most `each`, drawn at random (seeded)."""
+    """The row numbers of a random sample (seeded) of at most `each` rows of every kind."""
     of: dict[K, list[int]] = {}
     for number, kind in enumerate(kinds):
         of.setdefault(kind, []).append(number)
@@ -22,7 +22,7 @@ def numbers(kinds: Sequence[K], each: int, seed: int) -> set[int]:
 
 
 def bucket(value: int, edges: Sequence[int], unit: str) -> str:
-    """The range that a size falls into, in words: `up to 100 tokens`, `101 to 200 tokens`, `over 800 tokens`."""
+    """The name of the range that a size falls into: `up to 100 tokens`, `101 to 200 tokens`, `over 800 tokens`."""
     low = 0
     for edge in edges:
         if value <= edge:
@@ -32,12 +32,12 @@ def bucket(value: int, edges: Sequence[int], unit: str) -> str:
 
 
 def order(name: str) -> tuple[bool, bool, list[tuple[int, int, str]]]:
-    """What values of a field are sorted by: their numbers as numbers, the smallest bucket first."""
+    """Sort key of a field's values: numbers as numbers, the smallest bucket first."""
     return not name.startswith("up to "), name.startswith("over "), groups.natural(name)
 
 
 def filters(items: Sequence[Mapping[str, str]]) -> list[dict[str, object]]:
-    """The fields that tell items apart, each with its values in natural order; every item has the same fields."""
+    """The fields with more than one value, each with its values in natural order; all items have the same fields."""
     names = items[0].keys() if items else ()
     values = {name: sorted({item[name] for item in items}, key=order) for name in names}
     return [{"key": name, "groups": of} for name, of in values.items() if len(of) > 1]

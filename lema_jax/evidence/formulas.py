@@ -1,7 +1,7 @@
-r"""LaTeX in models' texts as MathML, which browsers draw without a script and without a network.
+r"""LaTeX in models' texts as MathML, which browsers render without scripts or network.
 
-A text comes from anywhere: everything in it is escaped, sizes are bounded, and what cannot be drawn stands as it was
-written. Of the library's result only the elements and attributes that are listed here go into the page.
+Texts are untrusted: everything is escaped, sizes are bounded, and a formula that cannot be rendered stays as its LaTeX.
+Of the library's output only the elements and attributes in the lists below enter the page.
 """
 
 import functools
@@ -20,7 +20,7 @@ _MOST_ELEMENTS = 2_000  # of a formula
 _MOST_FORMULAS = 300  # of a text
 _WIDEST = 10.0  # of a space, in whatever unit
 
-# A dollar sign is money unless it opens and closes: no white space inside of either, no digit behind the second.
+# A dollar sign is money unless it is one of a pair without white space inside, and no digit follows the second.
 _FORMULA = re.compile(
     r"""(?:\n[^\S\n]*)?\\\[(?P<square>.{1,2000}?)\\\](?:[^\S\n]*\n)?
     |\\\((?P<round>.{1,2000}?)\\\)
@@ -31,7 +31,7 @@ _FORMULA = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _INLINE = ("round", "dollar", "boxed")
-# Commands that define others may grow without bound; the rest leave mathematics for links and styles.
+# Definitions may expand without bound; the other commands are links, styles and files.
 _REFUSED = re.compile(
     r"\\(?:def|gdef|edef|xdef|let|newcommand|renewcommand|providecommand|newenvironment|DeclareMathOperator|require"
     r"|href|url|style|class|cssId|html\w*|includegraphics|input|special)(?![A-Za-z])"
@@ -66,7 +66,7 @@ _VALUE = re.compile(r"[\w.%+ -]{0,40}")
 
 
 def rendered(text: str) -> Markup:
-    """The text escaped, with each formula that can be drawn as MathML."""
+    """The text escaped, with its formulas as MathML where they can be rendered."""
     parts, end = [], 0
     for number, found in enumerate(_FORMULA.finditer(text)):
         drawn = _drawn(found) if number < _MOST_FORMULAS else None
@@ -78,7 +78,7 @@ def rendered(text: str) -> Markup:
 
 
 def _drawn(found: re.Match[str]) -> Markup | None:
-    """The formula; one of its own line is drawn so, and scrolls where it is wider than the page."""
+    """The formula as MathML; a display formula scrolls where it is wider than the page."""
     display = found.lastgroup not in _INLINE
     drawn = formula(_content(found), display=display)
     return Markup('<span class="formula">{}</span>').format(drawn) if display and drawn is not None else drawn
@@ -86,19 +86,19 @@ def _drawn(found: re.Match[str]) -> Markup | None:
 
 @functools.lru_cache(maxsize=4096)
 def formula(latex: str, *, display: bool = False) -> Markup | None:
-    """A formula as MathML, its LaTeX beside it for those who hover; None where it cannot be drawn."""
+    """A formula as MathML, with its LaTeX as the tooltip; None where it cannot be rendered."""
     if len(latex) > _LONGEST or _REFUSED.search(latex) or _depth(latex) > _DEEPEST or not latex.strip():
         return None
     shown = "block" if display else "inline"
     try:
         tree = latex2mathml.converter.convert_to_element(_tidy(latex), display=shown)
-        pieces = list(_written(tree, 0))
-    except Exception:  # of the library's own kinds, and of any other where it meets what it does not know
+        parts = list(_html(tree, 0))
+    except Exception:  # the library raises many types on LaTeX that it does not support
         return None
-    if len(pieces) > 3 * _MOST_ELEMENTS:
+    if len(parts) > 3 * _MOST_ELEMENTS:
         return None
     opened = Markup('<math display="{}" title="{}">').format(shown, " ".join(latex.split()))
-    return Markup("").join([opened, *pieces[1:]])
+    return Markup("").join([opened, *parts[1:]])
 
 
 def _content(found: re.Match[str]) -> str:
@@ -106,10 +106,10 @@ def _content(found: re.Match[str]) -> str:
 
 
 def _tidy(latex: str) -> str:
-    """In the words that the library knows; a `%` is that of a percentage, not a comment.
+    """The formula in environments that the library supports; a `%` is a percent sign, not a comment.
 
     Raises:
-      ValueError: an environment that it does not know, of which it would show the alignment signs.
+      ValueError: an environment that has no supported equivalent, whose `&` would be shown.
     """
     for name in set(re.findall(r"\\begin\s*\{([^}]*)\}", latex)):
         if name not in _KNOWN:
@@ -120,7 +120,7 @@ def _tidy(latex: str) -> str:
 
 
 def _depth(latex: str) -> float:
-    """How far groups stand inside one another; infinite where one is not closed, or closed that was not opened."""
+    """Nesting depth of groups; infinite where they are unbalanced."""
     deepest, depth = 0.0, 0
     for sign in re.findall(r"\\left(?![A-Za-z])|\\right(?![A-Za-z])|\\begin|\\end|\\.|[{}]", latex, re.DOTALL):
         if sign in ("{", "\\left", "\\begin"):
@@ -131,11 +131,11 @@ def _depth(latex: str) -> float:
     return deepest if depth == 0 else math.inf
 
 
-def _written(element: Element, depth: int) -> Iterator[Markup]:
-    """The element as HTML: its opening tag, what is inside, its closing tag.
+def _html(element: Element, depth: int) -> Iterator[Markup]:
+    """The element as HTML: opening tag, content, closing tag.
 
     Raises:
-      ValueError: an element that is not listed, or too many inside one another.
+      ValueError: an element that is not in the list, or too deep a nesting.
     """
     if element.tag not in _ELEMENTS or depth > _DEEPEST:
         raise ValueError(element.tag)
@@ -144,7 +144,7 @@ def _written(element: Element, depth: int) -> Iterator[Markup]:
     yield Markup("<{}{}>").format(element.tag, attributes)
     yield _text(element.text)
     for child in element:
-        yield from _written(child, depth + 1)
+        yield from _html(child, depth + 1)
         yield _text(child.tail)
     yield Markup("</{}>").format(element.tag)
 
@@ -155,5 +155,5 @@ def _is_harmless(name: str, value: str) -> bool:
 
 
 def _text(text: str | None) -> Markup:
-    """The library writes signs as character references; all is read and escaped again."""
+    """The text of an element, whose character references are resolved and escaped again."""
     return escape(html.unescape(text or ""))

@@ -1,4 +1,4 @@
-"""Accuracy by what a task knows of its questions: subject, level, number of steps, template."""
+"""Accuracy by the metadata of questions: subject, level, number of steps, template."""
 
 import re
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from lema_jax.evidence import stats
 from lema_jax.evidence.compare import Arm, interval
 from lema_jax.records import Problem
 
-_MOST = 60  # more values than this make no groups: an identifier, or a free text
+_MOST = 60  # groups of a field; one with more values is an identifier or a free text
 
 
 @dataclass(frozen=True)
 class Grouped:
-    """`accuracy[arm][i]` is the accuracy of that arm, with its interval, on the `n[i]` questions of `groups[i]`."""
+    """`accuracy[arm][i]` is the accuracy of that arm and its interval on the `n[i]` questions of `groups[i]`."""
 
     key: str
     groups: tuple[str, ...]
@@ -24,14 +24,14 @@ class Grouped:
 
 
 def keys(problems: Sequence[Problem]) -> list[str]:
-    """The fields of `Problem.meta` that divide the questions into 2 to 60 groups, not each into its own."""
+    """The fields of `Problem.meta` that divide the questions into 2 to 60 groups, fewer than there are questions."""
     names = dict.fromkeys(key for problem in problems for key in problem.meta)
     most = min(_MOST, len(problems) - 1)
     return [key for key in names if 2 <= len({value(problem, key) for problem in problems}) <= most]
 
 
 def value(problem: Problem, key: str) -> str:
-    """The group a question belongs to; "none" where the task does not say."""
+    """The group a question belongs to; "none" where its metadata lacks the field."""
     return str(problem.meta[key]) if key in problem.meta else "none"
 
 
@@ -47,4 +47,5 @@ def by(key: str, arms: Sequence[Arm]) -> Grouped:
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
+    """Sort key of natural order: digits as numbers."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]

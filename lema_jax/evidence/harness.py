@@ -1,10 +1,10 @@
-"""A run as lm-evaluation-harness writes its own, so that the tools around it read ours.
+"""A run in the file formats of lm-evaluation-harness, for tools that read those.
 
     results_<date>.json            the accuracy, and what was run
-    samples_<task>_<date>.jsonl    a line for every question
+    samples_<task>_<date>.jsonl    one line a question
 
-`paper` is the verdict of the authors' grader, beside `exact_match`, which is ours. A task that is a file of one's own
-goes by the file's name. A run written again replaces its files.
+`exact_match` is the verdict of this package's grader, `paper` that of the official one. A task `jsonl:PATH` has the
+name of its file. Writing a run again replaces its files.
 """
 
 import datetime
@@ -35,7 +35,7 @@ def write(folder: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def samples(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """The harness's sample of each prediction; one of no answer has an empty filtered response, and is not right."""
+    """The harness's sample of each prediction; without an extracted answer the filtered response is empty."""
     return [_sample(number, prediction) for number, prediction in enumerate(predictions)]
 
 
@@ -62,7 +62,7 @@ def _sample(number: int, prediction: Prediction) -> dict[str, Any]:
 
 
 def results(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """The harness's results; the standard error is of a mean of n rights and wrongs, with its n - 1."""
+    """The harness's results; the standard error is √(p (1 - p) / (n - 1))."""
     summary = stats.summarize(predictions)
     task, n = _name(predictions[0].problem.task), summary.n
     metrics = {_METRIC: summary.accuracy} | ({} if summary.paper is None else {_PAPER: summary.paper})

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that opens from disk, asks no network, and shows all that was measured."""
+"""The pages of reports: single HTML files that open from disk and need no network."""
 
 import base64
 import datetime
@@ -20,14 +20,14 @@ METHOD = (
     "An interval of one run's accuracy is Wilson's; of a difference on the same questions, the paired bootstrap's; of "
     "arms with several training seeds, a bootstrap that draws seeds and questions both.",
     "McNemar's exact test asks how often a fair coin would split the questions on which two runs differ as unevenly as "
-    "they did. It speaks of questions like these and of these two checkpoints, not of the recipe: that takes seeds.",
-    "“Unparsed” is a finished answer in which no result could be read, “truncated” one that the token limit cut off, "
+    "they did. It is about questions like these and these two checkpoints; a claim about recipes needs several seeds.",
+    "“Unparsed” is a finished answer in which no result could be read, “truncated” one that ended at the token limit, "
     "“prompt too long” a question that left no room in the model's context; none of them is “wrong”, nor right.",
 )
 
 
 def render(template: str, **values: object) -> str:
-    """A template of the package, filled in; every text is escaped unless it is Markup."""
+    """A page from a template of the package; every text is escaped unless it is Markup."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lema_jax.evidence"),
         autoescape=True,
@@ -37,7 +37,7 @@ def render(template: str, **values: object) -> str:
     )
     environment.filters["formulas"] = formulas.rendered
     style, script = (_source(environment, name) for name in ("style.css", "filter.js"))
-    # The page allows this one script by its hash: a script that came in with a model's text would not run.
+    # The Content-Security-Policy allows this one script by its hash, so that none in a model's text can run.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(style=style, script=script, script_hash=digest, **values)
 
@@ -59,10 +59,10 @@ def runs_page(
     """The page of arms that answered the same questions.
 
     Args:
-      arms: in the order to show; their runs are aligned with one another.
+      arms: in the order of display; their runs are aligned with one another.
       comparisons: by the arm's name; the baseline has none.
       baseline: the arm that the others are compared with.
-      choice: what `table.choice` says, where checkpoints were chosen on dev.
+      choice: text of `table.choice`, where checkpoints were chosen on dev.
       training: curves (`curves.read`) by the name of a training run.
       funnels: counts at each filter, by the name of a data set.
     """
@@ -133,19 +133,19 @@ def tasks_page(results: Mapping[str, ablation.Result], baseline: str) -> str:
 
 
 def labelled(arm: Arm) -> list[tuple[str, Run]]:
-    """An arm's runs with a name each: the arm's own, numbered where it has several seeds."""
+    """An arm's runs with a name each: the arm's, numbered where it has several seeds."""
     if len(arm.runs) == 1:
         return [(arm.name, arm.runs[0])]
     return [(f"{arm.name} #{number}", run) for number, run in enumerate(arm.runs, start=1)]
 
 
 def _colours(baseline: str, names: Iterable[str]) -> dict[str, int]:
-    """The number of every name's colour: 0 is the baseline's, the others' count from 1 in their order."""
+    """Colour numbers by name: 0 for the baseline, the others from 1 in their order."""
     return {baseline: 0} | {name: i for i, name in enumerate((n for n in names if n != baseline), start=1)}
 
 
 def _findings(comparisons: Mapping[str, Comparison]) -> list[dict[str, str]]:
-    """What to say of each comparison, and of all together; `kind` is for the eye."""
+    """A sentence for each comparison, and one for all together; `kind` is a CSS class."""
     findings = []
     for comparison in comparisons.values():
         direction = "gain" if comparison.difference > 0 else "loss"
@@ -175,7 +175,7 @@ def _group_plots(grouped: groups.Grouped, colours: Mapping[str, int]) -> list[Ma
 
 
 def _curve_plots(training: Mapping[str, Mapping[str, Curve]], colours: Mapping[str, int]) -> list[tuple[str, Markup]]:
-    """One plot a measure, a line a training run; measures that never change are left out."""
+    """A plot for each measure with a line for each training run; constant measures are left out."""
     measures = dict.fromkeys(chain.from_iterable(training.values()))
     plots = []
     for measure in measures:
@@ -193,7 +193,7 @@ def _cost(label: str, run: Run) -> tuple[str, ...]:
 
 
 def _training_cost(name: str, curves: Mapping[str, Curve]) -> tuple[str, ...]:
-    """Steps, tokens and time of a training run, of those that its metrics tell."""
+    """Steps, tokens and time of a training run, as far as its metrics have them."""
     steps = max((steps[-1] for steps, _ in curves.values()), default=0)
     if not {"tokens", "tokens_per_second"} <= curves.keys():
         return (name, f"{steps:,}", "", "")

@@ -1,4 +1,4 @@
-"""ΔPPL: how much likelier a student finds right paths than wrong ones (the paper's cheap diagnostic, Fig. 11)."""
+"""ΔPPL: how much likelier a student finds right paths than wrong ones (the paper's diagnostic, Fig. 11)."""
 
 import math
 from collections import defaultdict
@@ -20,14 +20,14 @@ class DeltaPpl:
     left_out: int
     right: float  # mean perplexity of right paths
     wrong: float
-    difference: float  # wrong - right: the larger, the better the student tells them apart
+    difference: float  # wrong - right: the larger, the better the student separates them
     interval: stats.Interval
 
 
 def delta_ppl(scores: Iterable[PathScore], *, seed: int = 0) -> DeltaPpl:
     """PPL(wrong | question) - PPL(right | question), with PPL = exp(nll / tokens).
 
-    Several paths of a kind to one question are averaged first, so that a question counts once; the 95 % interval is a
+    Paths of a kind to one question are averaged first, so that each question counts once; the 95 % interval is a
     bootstrap over questions.
 
     Raises:
@@ -36,7 +36,7 @@ def delta_ppl(scores: Iterable[PathScore], *, seed: int = 0) -> DeltaPpl:
     paths: dict[str, dict[bool, list[float]]] = defaultdict(lambda: {True: [], False: []})
     for score in scores:
         if score.tokens < 1:
-            raise UserError(f"a path to question {score.problem_id} has no tokens; leave it out")
+            raise UserError(f"a path to question {score.problem_id} has no tokens; remove it")
         paths[score.problem_id][score.right].append(math.exp(score.nll / score.tokens))
     both = np.array([[np.mean(of[False]), np.mean(of[True])] for of in paths.values() if of[False] and of[True]])
     if not len(both):
@@ -47,7 +47,7 @@ def delta_ppl(scores: Iterable[PathScore], *, seed: int = 0) -> DeltaPpl:
 
 
 def sentence(found: DeltaPpl, name: str) -> str:
-    """The finding in plain words."""
+    """ΔPPL with its interval and counts, in a sentence."""
     low, high = found.interval
     return (
         f"{name}: ΔPPL {found.difference:.3f}, 95 % interval {low:.3f} to {high:.3f} (perplexity of wrong paths "

@@ -1,4 +1,4 @@
-"""Runs of `evaluate`, read back and checked: finished, of one task, on the same questions."""
+"""Runs of `evaluate`: read, checked to be finished and of one task, and aligned by question."""
 
 import json
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def load(folder: Path, name: str) -> Run:
     path = folder / "predictions.jsonl"
     predictions = tuple(records.read(path, Prediction))
     if not predictions:
-        raise UserError(f"{path} holds no predictions; run evaluate again")
+        raise UserError(f"{path} has no predictions; run evaluate again")
     _check_finished(folder, len(predictions))
     tasks = sorted({prediction.problem.task for prediction in predictions})
     if len(tasks) > 1:
@@ -65,9 +65,7 @@ def _check_finished(folder: Path, rows: int) -> None:
     except (ValueError, KeyError, TypeError):
         raise UserError(f'{path} is not a summary that evaluate wrote: no field "n"; run evaluate again') from None
     if n != rows:
-        raise UserError(
-            f"{path} speaks of {n} answers, {folder / 'predictions.jsonl'} holds {rows}; run evaluate again"
-        )
+        raise UserError(f"{path} counts {n} answers, {folder / 'predictions.jsonl'} has {rows}; run evaluate again")
 
 
 def align(runs: Sequence[Run]) -> list[Run]:
@@ -105,7 +103,7 @@ def _aligned(run: Run, reference: Run) -> Run:
 
 @dataclass(frozen=True)
 class Choice:
-    """Of several checkpoints, the one that is best on dev, and the one that happens to be best on test."""
+    """Of several checkpoints, the best on dev, and the best on test."""
 
     chosen: Run
     on_dev: stats.Summary
@@ -117,8 +115,8 @@ class Choice:
 def choose(tests: Sequence[Run], devs: Sequence[Run]) -> Choice:
     """Chooses a checkpoint by its dev accuracy (the first of equals) and reports it on test.
 
-    `devs[i]` is the checkpoint of `tests[i]` on held-out training questions. The best accuracy on test is given
-    beside it: it is the paper's rule, and optimistic, for it chooses by the very questions it reports.
+    `devs[i]` is the checkpoint of `tests[i]` on held-out training questions. The result also has the best accuracy on
+    test, which is the paper's rule; it is optimistic, since it chooses by the questions that it reports.
 
     Raises:
       UserError: not one dev run for each test run, or a pair of two different checkpoints or of one set of questions.

@@ -1,4 +1,4 @@
-"""What the numbers of an evaluation can and cannot tell: intervals, paired tests, detectable differences.
+"""Statistics of evaluations: intervals, paired tests, detectable differences.
 
 Everything here is a pure function of counts or of arrays of right/wrong; random resampling is seeded. Accuracies and
 differences are fractions in [0, 1] and [-1, 1]; a difference is always `other - baseline`.
@@ -31,7 +31,7 @@ class Interval(NamedTuple):
 class Summary:
     """The result of one run: `n = right + wrong + unparsed + truncated + prompt_too_long`, accuracy = right / n.
 
-    `paper` is the accuracy by the authors' grader; None where not every answer has its verdict.
+    `paper` is the accuracy by the official grader (the authors'); None where an answer lacks its verdict.
     """
 
     n: int
@@ -49,7 +49,7 @@ def summarize(predictions: Iterable[Prediction]) -> Summary:
     """Counts the verdicts of one run and puts the 95 % Wilson interval around its accuracy.
 
     Raises:
-      UserError: no predictions: an accuracy of nothing is not 0.
+      UserError: there are no predictions.
     """
     predictions = list(predictions)
     counts = Counter(prediction.verdict for prediction in predictions)
@@ -71,7 +71,7 @@ def summarize(predictions: Iterable[Prediction]) -> Summary:
 
 
 def paper_accuracy(predictions: Sequence[Prediction]) -> float | None:
-    """The share of answers that the authors' grader takes for right; None where one lacks its verdict."""
+    """Accuracy by the official grader; None where an answer lacks its verdict."""
     verdicts = [prediction.paper for prediction in predictions]
     return None if None in verdicts else sum(map(bool, verdicts)) / len(verdicts)
 
@@ -87,7 +87,7 @@ def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> Interval:
 
 
 class Paired(NamedTuple):
-    """Two runs on the same n questions, by question: a 2 x 2 table."""
+    """The 2 x 2 table of two runs on the same n questions."""
 
     both_right: int
     fixed: int  # the baseline wrong, the other right
@@ -132,7 +132,7 @@ def mcnemar(paired: Paired) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values corrected for being several, so that 5 % bounds the chance of *any* false finding.
+    """Holm's adjusted p-values: rejecting below 5 % bounds the chance of *any* false finding by 5 %.
 
     The i-th smallest of k is multiplied by k - i + 1, and never falls below the one before (Holm 1979, Scand. J.
     Statist. 6:65).
@@ -171,10 +171,10 @@ def hierarchical_bootstrap(
     """Bootstrap interval of the difference in mean accuracy of two arms, each trained with several seeds.
 
     Each resample draws seeds of either arm with replacement, and questions with replacement, the same questions for
-    all of them: every seed answers one test set, so seeds and questions are crossed, and drawing questions anew for
+    all of them: every seed answers one test set, so seeds and questions are crossed, and drawing new questions for
     each seed would average their variance away (Owen 2007, "The pigeonhole bootstrap", Ann. Appl. Stat. 1:386).
-    With one seed an arm it is the paired bootstrap, blind to the variance between seeds; with k seeds their variance
-    is taken (k - 1) / k too small, so that fewer than about five make the interval too narrow.
+    With one seed an arm it is the paired bootstrap, which does not see the variance between seeds; with k seeds that
+    variance is (k - 1) / k too small, so that fewer than about five make the interval too narrow.
 
     Args:
       baseline: right or wrong, [seeds, questions].

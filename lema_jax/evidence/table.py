@@ -1,4 +1,4 @@
-"""What was measured, in words and columns: the terminal's table, and the sentences that the page says too."""
+"""Results as text: tables for the terminal, and the sentences that terminal and page share."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ def p_value(p: float) -> str:
 
 
 def result(summary: stats.Summary) -> str:
-    """One run in a line."""
-    paper = "" if summary.paper is None else f"; {percent(summary.paper)} by the paper's grader"
+    """The result of one run in a line."""
+    paper = "" if summary.paper is None else f"; {percent(summary.paper)} by the official grader"
     too_long = f", {summary.prompt_too_long:,} prompts too long" if summary.prompt_too_long else ""
     return (
         f"{percent(summary.accuracy)} right, 95 % interval {span(summary.interval)}, n = {summary.n:,} "
@@ -43,14 +43,14 @@ def result(summary: stats.Summary) -> str:
 
 
 _HEADER = (
-    *("run", "accuracy", "n", "95 % interval", "paper's grader", "wrong", "unparsed", "truncated", "prompt too long"),
+    *("run", "accuracy", "n", "95 % interval", "official grader", "wrong", "unparsed", "truncated", "prompt too long"),
     *("Δ points", "its 95 % interval", "McNemar p"),
 )
 _TOO_LONG = _HEADER.index("prompt too long")
 
 
 def layout(arms: Sequence[Arm], comparisons: Mapping[str, Comparison]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows, one an arm; prompts that were too long have a column only where there are any.
+    """Header and rows, one row an arm; the column of prompts that were too long only where there are any.
 
     Args:
       comparisons: by the arm's name; the baseline has none.
@@ -74,7 +74,7 @@ def _row(arm: Arm, comparison: Comparison | None) -> tuple[str, ...]:
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell: the first to the left, the others to the right."""
+    """The table with padded columns: the first left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     rule = ["─" * width for width in widths]
     return "\n".join(
@@ -84,7 +84,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def sentence(comparison: Comparison) -> str:
-    """One comparison in plain words, the same way whichever way it falls."""
+    """A comparison in a sentence of one form, whatever its result."""
     return " ".join(filter(None, (_measured(comparison), _prompts(comparison))))
 
 
@@ -94,8 +94,8 @@ def _prompts(comparison: Comparison) -> str:
         return ""
     styles = f"{comparison.other.runs[0].prompt_style} against {comparison.baseline.runs[0].prompt_style}"
     return (
-        f"They were not asked alike: {comparison.reworded:,} prompts differ ({styles}), so the difference is one of "
-        "prompts as well as of models."
+        f"{comparison.reworded:,} of their prompts differ ({styles}), so the difference is one of prompts as well as "
+        "of models."
     )
 
 
@@ -103,7 +103,7 @@ def _measured(comparison: Comparison) -> str:
     baseline, other = comparison.baseline, comparison.other
     n = f"{other.questions:,} questions"
     if comparison.paired is not None and not comparison.paired.discordant:
-        return f"{other.name} and {baseline.name} get the very same of the {n} right: nothing tells them apart."
+        return f"{other.name} and {baseline.name} answer exactly the same of the {n} right: they show no difference."
     size = f"{100 * abs(comparison.difference):.1f} points"
     if abs(comparison.difference) >= 0.0005:
         direction = "more" if comparison.difference > 0 else "fewer"
@@ -138,39 +138,39 @@ def _seeds(comparison: Comparison) -> str:
 
 
 def several(comparisons: Sequence[Comparison]) -> str:
-    """What remains of several findings when their number is taken into account; empty for fewer than two tests."""
+    """The findings that remain significant after Holm's correction; empty for fewer than two tests."""
     tested = [comparison for comparison in comparisons if comparison.p is not None]
     if len(tested) < 2:
         return ""
     corrected = stats.holm([comparison.p for comparison in tested if comparison.p is not None])
     left = [f"{c.other.name} (p = {p_value(p)})" for c, p in zip(tested, corrected) if p < stats.ALPHA]
     return (
-        f"{len(tested)} comparisons give chance {len(tested)} tries; corrected for that (Holm), significant: "
+        f"Of {len(tested)} comparisons, significant after correction for their number (Holm): "
         f"{', '.join(left) or 'none'}."
     ).replace("= <", "<")
 
 
 def before_a_run(n: int) -> str:
-    """What n questions can show, said before any is answered: the discordance is supposed, not measured."""
+    """The difference that n questions can show, for two assumed rates of disagreement; printed before a run."""
     sizes = [(share, stats.detectable_paired(n, share)) for share in (0.1, 0.3)]
-    said = " and ".join(
+    differences = " and ".join(
         f"{'none' if math.isinf(size) else f'{100 * size:.1f} points'} (if {percent(share)} of the answers differ)"
         for share, size in sizes
     )
     return (
-        f"The smallest difference between two runs that {n:,} questions show 4 times in 5 is {said}; "
+        f"The smallest difference between two runs that {n:,} questions show 4 times in 5 is {differences}; "
         "to see a smaller one, take more questions or several seeds."
     )
 
 
 def choice(chosen: Choice) -> str:
-    """The checkpoint that dev chooses, and beside it what choosing on test would have claimed."""
+    """The accuracy of the checkpoint chosen on dev, and that of one chosen on test."""
     dev, test, best = chosen.on_dev, chosen.on_test, chosen.best_test
     return (
         f"Chosen on dev: {chosen.chosen.name} ({percent(dev.accuracy)} of {dev.n:,} dev questions), on test "
         f"{percent(test.accuracy)}, 95 % interval {span(test.interval)}.\n"
-        f"Best on test: {chosen.best_on_test.name}, {percent(best.accuracy)} — the paper's rule, optimistic: "
-        "it chooses by the questions it reports."
+        f"Best on test: {chosen.best_on_test.name}, {percent(best.accuracy)} — the paper's rule, which is optimistic: "
+        "it chooses by the questions that it reports."
     )
 
 
@@ -199,13 +199,13 @@ def _label(name: str, prediction: Prediction) -> str:
 
 
 def quote(text: str) -> str:
-    """Text of a model's, marked as such line by line, cut when very long, safe for a terminal."""
-    cut = text.strip()
-    if len(cut) > _LONGEST:
-        cut = f"{cut[:_LONGEST]} … ({len(cut) - _LONGEST:,} more characters)"
-    return "\n".join(f"  │ {printable(line)}" for line in cut.splitlines()) or "  │"
+    """A model's text for the terminal: marked line by line, truncated when very long, without control characters."""
+    shown = text.strip()
+    if len(shown) > _LONGEST:
+        shown = f"{shown[:_LONGEST]} … ({len(shown) - _LONGEST:,} more characters)"
+    return "\n".join(f"  │ {printable(line)}" for line in shown.splitlines()) or "  │"
 
 
 def printable(line: str) -> str:
-    """Control characters written out: an answer must not move the cursor or colour the screen."""
+    """The line with control characters escaped: an answer must not move the cursor or colour the screen."""
     return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in line)

@@ -1,1 +1,1 @@
-"""Texts in, texts out."""
+"""Decoding and scoring: texts in, texts or their probabilities out."""

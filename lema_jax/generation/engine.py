@@ -1,17 +1,17 @@
-"""Prompts in, answers out: B rows on the device, each refilled with the next prompt as soon as its answer ends.
+"""Continuous batching: B rows on the device, each refilled with the next prompt as soon as its answer ends.
 
-Prompts are taken shortest first and padded to a ladder of lengths, long ones are read in pieces, and the cache grows
-along the same ladder rung by rung, so the number of compiled programs is bounded by the ladder, not by the data nor by
-the order in which answers end. Only prompts of one padded length are read together. What all prompts begin with (worked
-examples, say) is read once.
+Prompts are taken shortest first and padded to length buckets, long ones are prefilled in chunks, and the cache grows
+bucket by bucket, so the number of compiled programs is bounded by the number of buckets, whatever the prompts and the
+order in which answers end. Only prompts of one padded length are prefilled together. A prefix that all prompts share
+(worked examples, say) is prefilled once.
 
-Over a mesh of several processes all of them run an engine on the same prompts in step; each learns every answer.
+Over a mesh of several processes each runs an engine on the same prompts in step, and each gets every answer.
 """
 
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,18 +27,18 @@ from lema_jax.model.decode import Reading, Rows, Sampling
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 
-GROUP = 4  # prompts read at a time, at most, as soon as so many rows are free
-PIECE = 512  # tokens of a prompt read at a time
-BLOCK = 32  # tokens made between two looks of the host
-SHARED = 32  # a beginning that all prompts share is read once if it has this many tokens, in multiples of it
+GROUP = 4  # prompts prefilled together, at most, as soon as so many rows are free
+CHUNK = 512  # tokens of a prompt prefilled at a time
+BLOCK = 32  # tokens decoded between two transfers to the host
+PREFIX = 32  # the length of a shared prefix is a multiple of this
 GREEDY = Sampling()
 
-# The model is an argument by which programs are told apart, so engines of equal models share what is compiled.
+# The model is a static argument, so engines of equal models share compiled programs.
 _IDLE = jax.jit(decode.idle, static_argnums=(0, 1, 2, 3))
-_UNREAD = jax.jit(decode.unread, static_argnums=(0, 1, 2, 3))
+_EMPTY = jax.jit(decode.unread, static_argnums=(0, 1, 2, 3))
 _SHARE = jax.jit(decode.share, static_argnums=(1, 2))
-_READ = jax.jit(decode.read, static_argnums=0, donate_argnums=2)
-_BEGIN = jax.jit(decode.begin, static_argnums=0, static_argnames=("eos", "sampling"))
+_PREFILL = jax.jit(decode.read, static_argnums=0, donate_argnums=2)
+_FIRST = jax.jit(decode.begin, static_argnums=0, static_argnames=("eos", "sampling"))
 _INSERT = jax.jit(decode.insert, donate_argnums=0)
 _GROW = jax.jit(decode.grow, static_argnums=1)
 _DECODE = jax.jit(decode.decode, static_argnums=0, donate_argnums=2, static_argnames=("block", "eos", "sampling"))
@@ -48,8 +48,8 @@ _DECODE = jax.jit(decode.decode, static_argnums=0, donate_argnums=2, static_argn
 class Completion:
     """The answer to prompt number `index`.
 
-    `truncated`: it ended at the token limit, at neither an end-of-sequence nor a stop string. `too_long`: the prompt
-    leaves no room in the model's context, so it was not asked; the answer is empty.
+    `truncated`: it ended at the token limit, at neither an end-of-sequence token nor a stop string. `too_long`: the
+    prompt leaves no room in the model's context, so it was not answered; the text is empty.
     """
 
     index: int
@@ -62,51 +62,55 @@ class Completion:
 
 @dataclasses.dataclass
 class Tally:
-    """What a run came to. A slot is useful when it made a token of an answer."""
+    """Statistics of an engine's calls."""
 
-    programs: set[tuple[Any, ...]] = dataclasses.field(default_factory=set)  # compiled, or found compiled
-    slots: int = 0  # rows × steps of the decoding loop
-    useful: int = 0
-    cache_bytes: int = 0  # of all devices, at its largest
+    programs: set[tuple[Any, ...]] = dataclasses.field(default_factory=set)  # those that were called, by shapes
+    row_steps: int = 0  # rows × steps of the decoding loop
+    useful: int = 0  # row-steps that made a token of an answer
+    cache_bytes: int = 0  # largest, over all devices
 
     def __str__(self) -> str:
-        share = f", {self.useful / self.slots:.0%} of the decoding slots useful" if self.slots else ""
+        share = f", {self.useful / self.row_steps:.0%} of decoding steps useful" if self.row_steps else ""
         return f"{len(self.programs)} programs, cache up to {memory.size(self.cache_bytes)}{share}"
 
 
 @dataclasses.dataclass
 class _Request:
+    """A prompt's token ids, the ids of its answer so far (`made`), and, where a stop string ended it, the `text` before
+    that."""
+
     index: int
     ids: list[int]
     seed: int
     made: list[int] = dataclasses.field(default_factory=list)
     ended: bool = False
-    text: str | None = None  # set where a stop string ended it: what stands before
+    text: str | None = None
 
 
 class Engine:
     """A model on a mesh that answers lists of prompts.
 
     Args:
-      model: deterministic, with the layout that `variables` have.
+      model: deterministic, in the layout of `variables`.
       variables: its collections, on the mesh.
-      rows: B, answers under way at a time; rounded up to what the mesh's batch axes divide.
+      rows: B, answers in flight at a time; rounded up to a multiple of the mesh's batch axes.
       sampling: how tokens are chosen.
-      max_new_tokens: of an answer; 2,048 in the paper. The context length bounds it too.
-      stop: strings that end an answer; it is cut before the first.
+      max_new_tokens: the most tokens of an answer (2,048 in the paper); the context length bounds it too.
+      stop: strings that end an answer; its text is what stands before the first of them.
       eos_ids: tokens that end an answer, beside the tokenizer's own.
-      block: tokens made between two looks of the host.
-      cache: one of `config.CACHES`.
+      block: tokens decoded between two transfers to the host.
+      cache: format of the cache, one of `config.CACHES`.
       rendered: prompts are a chat template's; see `encode.prompt_ids`.
 
     Raises:
-      UserError: a tokenizer without an end-of-sequence token, or heads that the mesh cannot cut.
+      UserError: a tokenizer without an end-of-sequence token, or attention heads that the mesh's `tensor` axis does not
+        divide.
     """
 
     def __init__(
         self,
         model: Llama,
-        variables: Any,
+        variables: Mapping[str, Any],
         tokenizer: PreTrainedTokenizerFast,
         mesh: Mesh,
         *,
@@ -144,80 +148,91 @@ class Engine:
         seeds: Sequence[int] | None = None,
         wanted: Collection[int] | None = None,
     ) -> Iterator[Completion]:
-        """Yields the prompts' completions as they end; order is that of ending, `index` says whose it is.
+        """Yields the prompts' completions in the order in which they end.
 
         Args:
           seeds: one for each prompt, used when sampling: a completion depends on its prompt and seed alone.
-          wanted: numbers of the prompts to complete, of which the others were completed before; all when left out. What
-            is read once is what all of `prompts` begin with, so that those completed later are read the same.
+          wanted: numbers of the prompts to complete; by default all. The shared prefix is that of all `prompts`, so
+            that a resumed run prefills a prompt as the first run did.
 
         Raises:
-          UserError: an empty prompt, or a cache that the memory does not hold.
+          UserError: an empty prompt, or a cache that does not fit the devices' memory.
         """
         readable, requests = [], []
         for index, prompt in enumerate(prompts):
             ids, asked = self._ids(prompt), wanted is None or index in wanted
             if not ids:
-                raise UserError(f"prompt {index} is empty, and nothing is put before it; give it text")
+                raise UserError(f"prompt {index} is empty, and the tokenizer adds no token to it; give it text")
             if len(ids) < self._model.config.context:
                 readable.append(ids)
                 if asked:
                     requests.append(_Request(index, ids, seeds[index] if seeds is not None else 0))
             elif asked:
-                yield Completion(index, "", False, len(ids), 0, too_long=True)
-        for request in self._run(requests, self._shared(readable)):
+                yield Completion(index, "", truncated=False, prompt_tokens=len(ids), completion_tokens=0, too_long=True)
+        for request in self._run(requests, self._prefix(readable)):
             if request.ended:
                 yield self._completion(request)
 
     def stream(self, prompt: str, seed: int = 0) -> Iterator[str]:
-        """Yields the completion of one prompt in pieces, as it is made."""
+        """Yields the completion of one prompt in parts, as it is made."""
         ids, room = self._ids(prompt), self._model.config.context - 1
         if not 0 < len(ids) <= room:
             raise UserError(f"the prompt has {len(ids):,} tokens; this model takes 1 to {room:,}")
-        said = ""
+        yielded = ""
         for request in self._run([_Request(0, ids, seed)], 0):
             text = self._completion(request).text if request.ended else self._settled(request)
-            yield text[len(said) :]
-            said = text
+            yield text[len(yielded) :]
+            yielded = text
 
     def _ids(self, prompt: str) -> list[int]:
         return prompt_ids(prompt, self._tokenizer, rendered=self._rendered)
 
-    def _shared(self, prompts: list[list[int]]) -> int:
-        """How many tokens of a beginning are read once; none where the whole prompt's length turns its every key."""
+    def _prefix(self, prompts: list[list[int]]) -> int:
+        """The length of the prefix to prefill once; 0 where dynamic RoPE scaling makes every key depend on the prompt's
+        full length."""
         config = self._model.config
         stretched = any(len(ids) > config.max_positions for ids in prompts)
-        return 0 if config.rope_scaling.kind == "dynamic" and stretched else shared_beginning(prompts)
+        return 0 if config.rope_scaling.kind == "dynamic" and stretched else shared_prefix(prompts)
 
     def _run(self, requests: list[_Request], start: int) -> Iterator[_Request]:
-        """Yields every request after each block in which it got tokens; `ended` at last. All begin with the same
-        `start` tokens."""
+        """Yields each request after every block in which it got tokens, `ended` the last time.
+
+        Args:
+          start: length of the prefix that all requests share.
+        """
+        # 1. Check the memory, and prefill the shared prefix.
         groups = self._groups(requests, start)
         with sharding.use(self._mesh):
-            self._refuse_what_does_not_fit(requests)
-            prefix = self._read_pieces(None, 0, [requests[0].ids[:start]], self._ways) if start and requests else None
-            under_way: dict[int, _Request] = {}
-            rows: Any = None  # made when it is known how long the first ones are
+            self._require_memory(requests)
+            prefix = self._prefill(None, 0, [requests[0].ids[:start]], self._ways) if start and requests else None
+            in_flight: dict[int, _Request] = {}  # by row
+            rows: Rows | None = None  # allocated when the first group's cache length is known
             refills = len(requests) > self._rows
-            while groups or under_way:
-                free = [row for row in range(self._rows) if row not in under_way]
+            while groups or in_flight:
+                # 2. Refill free rows: prefill groups, and insert each with its first token.
+                free = [row for row in range(self._rows) if row not in in_flight]
                 while groups and len(free) >= len(groups[0]):
                     group = dict(zip(free, groups.popleft()))
                     free = free[len(group) :]
-                    reading = self._read_pieces(prefix, start, [one.ids for one in group.values()], self._group)
-                    fresh, token_R = self._begin(list(group.values()), reading)
-                    under_way |= group
-                    coming = [*under_way.values(), *itertools.islice(itertools.chain(*groups), len(free))]
-                    slots = max(self._slots(coming), fresh.slots)
+                    prefilled = self._prefill(prefix, start, [one.ids for one in group.values()], self._group)
+                    fresh, token_R = self._first_tokens(list(group.values()), prefilled)
+                    in_flight |= group
+                    coming = [*in_flight.values(), *itertools.islice(itertools.chain(*groups), len(free))]
+                    slots = max(self._cache_length(coming), fresh.slots)
                     if rows is None:
                         rows = self._call(_IDLE, self._model, self._rows, slots, self._cache)
                     rows = self._insert(self._grown(rows, slots), fresh, list(group))
                     for request, token in zip(group.values(), jax.device_get(token_R)):
                         request.made.append(int(token))
-                before, rows = rows, self._grown(rows, self._slots(under_way.values()))
-                if rows is not before and refills:  # puts nothing, but leaves no program of a rung to chance
-                    rows = self._insert(rows, fresh, [])
-                stopped = np.array([row not in under_way for row in range(self._rows)])
+
+                # 3. Grow the cache to hold another block.
+                assert rows is not None  # something is in flight
+                before, rows = rows, self._grown(rows, self._cache_length(in_flight.values()))
+                if rows is not before and refills:
+                    rows = self._insert(rows, fresh, [])  # no-op insert, so that this bucket's program is compiled now
+
+                # 4. Decode a block, or less once a waiting group has enough free rows.
+                stopped = np.array([row not in in_flight for row in range(self._rows)])
                 enough = np.int32(self._rows - len(groups[0]) if groups else 0)
                 rows, out_BC = self._call(
                     _DECODE, self._model, self._variables, rows, stopped, enough, block=self._block, **self._choice
@@ -225,87 +240,90 @@ class Engine:
                 tokens_BC = jax.device_get(out_BC)
                 live_BC = tokens_BC != decode.NONE
                 self.tally.useful += int(live_BC.sum())
-                self.tally.slots += self._rows * int(live_BC.any(axis=0).sum())
-                for row, request in list(under_way.items()):
+                self.tally.row_steps += self._rows * int(live_BC.any(axis=0).sum())
+
+                # 5. Hand out the tokens, and free the rows of answers that ended.
+                for row, request in list(in_flight.items()):
                     request.made.extend(tokens_BC[row][live_BC[row]].tolist())
                     self._look_for_stop(request)
-                    request.ended = self._at_its_end(request)
+                    request.ended = self._has_ended(request)
                     if request.ended:
-                        del under_way[row]
+                        del in_flight[row]
                     yield request
 
     def _groups(self, requests: list[_Request], start: int) -> deque[list[_Request]]:
-        """Requests as they are read together, shortest first. Those of a group are padded to one length, so that what a
-        prompt is read as does not depend on which others are asked."""
+        """Requests that are prefilled together, shortest first. A group has one padded length, so that the prefill of a
+        prompt does not depend on the other prompts."""
         groups: deque[list[_Request]] = deque()
         by_length = sorted(requests, key=lambda request: len(request.ids))
-        for _, alike in itertools.groupby(by_length, lambda request: pieces(len(request.ids) - start)):
+        for _, alike in itertools.groupby(by_length, lambda request: chunks(len(request.ids) - start)):
             while group := list(itertools.islice(alike, self._group)):
                 groups.append(group)
         return groups
 
-    def _read_pieces(self, prefix: Reading | None, start: int, prompts: list[list[int]], rows: int) -> Reading:
-        """Reads prompts from token `start` on, of which `prefix` holds the ones before; `rows` of them with padding."""
+    def _prefill(self, prefix: Reading | None, start: int, prompts: list[list[int]], rows: int) -> Reading:
+        """Prefills prompts from token `start` on, behind the `prefix` of that length; padded to `rows` prompts."""
         length_R = np.full(rows, start + 1, np.int32)  # padding rows have one token
         length_R[: len(prompts)] = [len(ids) for ids in prompts]
-        piece, width = pieces(int(length_R.max()) - start)
-        tokens = np.zeros((rows, width), np.int32)
+        chunk, width = chunks(int(length_R.max()) - start)
+        tokens_RT = np.zeros((rows, width), np.int32)
         for row, ids in enumerate(prompts):
-            tokens[row, : len(ids) - start] = ids[start:]
-        slots = ladder(start + width)
+            tokens_RT[row, : len(ids) - start] = ids[start:]
+        slots = bucket(start + width)
         if prefix is None:
-            reading = self._call(_UNREAD, self._model, rows, slots, self._cache)
+            prefilled = self._call(_EMPTY, self._model, rows, slots, self._cache)
         else:
-            reading = self._call(_SHARE, prefix, rows, slots)
-        for at in range(0, width, piece):
-            tokens_RC = tokens[:, at : at + piece]
-            reading = self._call(
-                _READ, self._model, self._variables, reading, tokens_RC, np.int32(start + at), length_R
+            prefilled = self._call(_SHARE, prefix, rows, slots)
+        for at in range(0, width, chunk):
+            tokens_RC = tokens_RT[:, at : at + chunk]
+            prefilled = self._call(
+                _PREFILL, self._model, self._variables, prefilled, tokens_RC, np.int32(start + at), length_R
             )
-        return reading
+        return prefilled
 
-    def _begin(self, group: list[_Request], reading: Reading) -> tuple[Rows, jax.Array]:
-        """The rows of a group that was read, and their first tokens; those that pad it are done from the start."""
-        length, limit = np.ones(self._group, np.int32), np.zeros(self._group, np.int32)
-        seed = np.zeros(self._group, np.uint32)
+    def _first_tokens(self, group: list[_Request], prefilled: Reading) -> tuple[Rows, jax.Array]:
+        """The rows of a group that was prefilled, and their first tokens [R]; padding rows are done from the start."""
+        length_R, limit_R = np.ones(self._group, np.int32), np.zeros(self._group, np.int32)
+        seed_R = np.zeros(self._group, np.uint32)
         for row, request in enumerate(group):
-            length[row], limit[row], seed[row] = len(request.ids), self._limit(request), request.seed
-        return self._call(_BEGIN, self._model, self._variables, reading, length, limit, seed, **self._choice)
+            length_R[row], limit_R[row], seed_R[row] = len(request.ids), self._limit(request), request.seed
+        return self._call(_FIRST, self._model, self._variables, prefilled, length_R, limit_R, seed_R, **self._choice)
 
     def _limit(self, request: _Request) -> int:
         return min(self._max_new_tokens, self._model.config.context - len(request.ids))
 
-    def _slots(self, requests: Iterable[_Request]) -> int:
-        """How many a row needs that holds the longest of the requests and another block."""
-        slots = ladder(max(len(request.ids) + max(1, len(request.made)) for request in requests) + self._block)
+    def _cache_length(self, requests: Iterable[_Request]) -> int:
+        """The cache length for the longest of the requests and another block."""
+        slots = bucket(max(len(request.ids) + max(1, len(request.made)) for request in requests) + self._block)
         taken = memory.cache_bytes(self._model, self._rows, slots, self._cache)
         self.tally.cache_bytes = max(self.tally.cache_bytes, taken)
         return slots
 
     def _grown(self, rows: Rows, slots: int) -> Rows:
-        """Rows with at least so many slots, one rung of the ladder after another: a program for a rung, not for two."""
+        """Rows whose cache has at least that length, grown by one bucket after another: a program a bucket, not one for
+        each pair of them."""
         while rows.slots < slots:
-            rows = self._call(_GROW, rows, ladder(rows.slots + 1))
+            rows = self._call(_GROW, rows, bucket(rows.slots + 1))
         return rows
 
     def _insert(self, rows: Rows, fresh: Rows, where: list[int]) -> Rows:
-        """Puts the first fresh rows at row numbers `where`; the others only pad their group."""
+        """Puts the first of the fresh rows at row numbers `where`; the others are padding."""
         out_of_range = [self._rows] * (self._group - len(where))
         return self._call(_INSERT, rows, self._grown(fresh, rows.slots), np.array(where + out_of_range, np.int32))
 
-    def _refuse_what_does_not_fit(self, requests: list[_Request]) -> None:
-        """Says before anything is compiled that the longest answers would not fit."""
+    def _require_memory(self, requests: list[_Request]) -> None:
+        """Refuses, before anything is compiled, a batch whose longest answers would not fit the memory."""
         longest = max((len(request.ids) + self._limit(request) for request in requests), default=0)
-        slots = ladder(longest + self._block)
+        slots = bucket(longest + self._block)
         memory.require(self._model, self._mesh, self._rows, slots, self._cache, of_batch=self._ways)
 
-    def _call(self, program: Any, *args: Any, **static: Any) -> Any:
-        """Runs a program, and counts it among those of the tally by what tells programs apart."""
+    def _call(self, program: Callable[..., Any], *args: Any, **static: Any) -> Any:
+        """Calls a program, and adds it to the tally by the shapes for which it is compiled."""
         shapes = tuple(leaf.shape if hasattr(leaf, "shape") else leaf for leaf in jax.tree.leaves(args))
         self.tally.programs.add((program, shapes))
         return program(*args, **static)
 
-    def _at_its_end(self, request: _Request) -> bool:
+    def _has_ended(self, request: _Request) -> bool:
         if request.text is not None or len(request.made) >= self._limit(request):
             return True
         return request.made[-1] in self._eos
@@ -313,7 +331,7 @@ class Engine:
     def _look_for_stop(self, request: _Request) -> None:
         if self._stop and any(stop in (text := self._text(request.made)) for stop in self._stop):
             request.text = text[: min(at for stop in self._stop if (at := text.find(stop)) >= 0)]
-            # the tokens up to the one that completed the stop string were needed; what the block made after is dropped
+            # Only the tokens up to the one that completed the stop string count as the answer's.
             while any(stop in self._text(request.made[:-1]) for stop in self._stop):
                 request.made.pop()
 
@@ -321,39 +339,46 @@ class Engine:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _settled(self, request: _Request) -> str:
-        """The text so far that further tokens cannot change: no half character, no beginning of a stop string."""
+        """The text so far that further tokens cannot change: without an incomplete character or stop string at its
+        end."""
         text = self._text(request.made).rstrip("\ufffd")
         starts = [size for stop in self._stop for size in range(1, len(stop)) if text.endswith(stop[:size])]
         return text[: len(text) - max(starts, default=0)]
 
     def _completion(self, request: _Request) -> Completion:
-        if request.text is not None:
-            return Completion(request.index, request.text, False, len(request.ids), len(request.made))
-        ended = request.made[-1] in self._eos
-        text = self._text(request.made[:-1] if ended else request.made)
-        return Completion(request.index, text, not ended, len(request.ids), len(request.made))
+        text, truncated = request.text, False
+        if text is None:
+            truncated = request.made[-1] not in self._eos
+            text = self._text(request.made if truncated else request.made[:-1])
+        return Completion(
+            request.index,
+            text,
+            truncated=truncated,
+            prompt_tokens=len(request.ids),
+            completion_tokens=len(request.made),
+        )
 
 
-def shared_beginning(prompts: Sequence[list[int]]) -> int:
-    """How many tokens all prompts begin with, in multiples of SHARED; each keeps one of its own at least."""
+def shared_prefix(prompts: Sequence[list[int]]) -> int:
+    """The length of the prompts' common prefix, a multiple of PREFIX; each prompt keeps at least one further token."""
     if len(prompts) < 2:
         return 0
-    first, last = min(prompts), max(prompts)  # what these two share, all share
+    first, last = min(prompts), max(prompts)  # the common prefix of these two is that of all
     common = next((at for at, (one, other) in enumerate(zip(first, last)) if one != other), len(first))
-    return min(common, min(map(len, prompts)) - 1) // SHARED * SHARED
+    return min(common, min(map(len, prompts)) - 1) // PREFIX * PREFIX
 
 
-def pieces(length: int) -> tuple[int, int]:
-    """How a prompt of that many tokens is read: tokens at a time, and the length that it is padded to."""
-    piece = min(ladder(length), PIECE)
-    return piece, -(-length // piece) * piece
+def chunks(length: int) -> tuple[int, int]:
+    """How a prompt of that many tokens is prefilled: tokens of a chunk, and the length that the prompt is padded to."""
+    chunk = min(bucket(length), CHUNK)
+    return chunk, -(-length // chunk) * chunk
 
 
-def ladder(length: int) -> int:
+def bucket(length: int) -> int:
     """The smallest of 32, 48, 64, 96, 128, 192, … that is at least `length`."""
-    step = 32
-    while step < length:
-        if step * 3 // 2 >= length:
-            return step * 3 // 2
-        step *= 2
-    return step
+    size = 32
+    while size < length:
+        if size * 3 // 2 >= length:
+            return size * 3 // 2
+        size *= 2
+    return size

@@ -1,4 +1,4 @@
-"""Greedy accuracy of weights that are still being trained."""
+"""Greedy accuracy of weights during training."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,22 +20,22 @@ ROWS = 32
 
 
 def judge(
-    problems: Sequence[Problem], words: str, compute: Compute, max_new_tokens: int
+    problems: Sequence[Problem], tokenizer_folder: str, compute: Compute, max_new_tokens: int
 ) -> Callable[[Card, Mesh], Callable[[dict[str, Any]], float]]:
-    """Makes, for a card's model on a mesh, what tells its variables' share of right answers to `problems`.
+    """A function of a model's card and mesh that returns a function from variables to accuracy on `problems`.
 
     Args:
-      words: a folder with the tokenizer.
-      compute: the layout and dtypes that the variables have.
+      tokenizer_folder: folder with the tokenizer.
+      compute: layout and dtypes of the variables.
     """
     prompts = [tasks.get(problem.task).prompt(problem) for problem in problems]
 
     def make(card: Card, mesh: Mesh) -> Callable[[dict[str, Any]], float]:
         model = Llama(card.config, dataclasses.replace(compute, remat="none"), card.lora)
-        read = tokenizer.load(words)
+        loaded = tokenizer.load(tokenizer_folder)
 
         def accuracy(variables: dict[str, Any]) -> float:
-            one = Student(model, variables, read, mesh, card.eos_ids)
+            one = Student(model, variables, loaded, mesh, card.eos_ids)
             rows = min(ROWS, len(problems))
             engine = student.engine(one, rows=rows, sampling=Sampling(), max_new_tokens=max_new_tokens)
             right = 0

@@ -1,4 +1,4 @@
-"""How much memory a cache takes, how much there is, and which batch fits."""
+"""The memory that a cache takes, and the largest batch that fits."""
 
 import math
 from pathlib import Path
@@ -13,15 +13,18 @@ from lema_jax.model.llama import Llama
 
 
 def cache_bytes(model: Llama, rows: int, slots: int, kind: str) -> int:
-    """2 (keys, values) · layers · rows · key/value heads as held · slots · bytes of a head's: its width times those of
-    the type, or in 8 bits its width and a float32 scale."""
+    """Bytes of a cache of `rows` rows and `slots` positions, over all devices, in one of the formats `config.CACHES`.
+
+    2 (keys, values) · layers · rows · stored key/value heads · slots · bytes of a head: its width times those of the
+    dtype, or in int8 its width and a float32 scale.
+    """
     c = model.config
     head = c.head_dim + 4 if kind == "int8" else c.head_dim * jnp.dtype(model.compute.dtype).itemsize
     return 2 * c.num_layers * rows * attention.held(c.num_kv_heads) * slots * head
 
 
 def free_bytes(device: jax.Device) -> int | None:
-    """What a device still has; on a CPU, what the machine has. None where nobody says."""
+    """A device's free bytes; on a CPU its share of the machine's. None where the platform does not report them."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
@@ -33,13 +36,16 @@ def free_bytes(device: jax.Device) -> int | None:
 
 
 def require(model: Llama, mesh: Mesh, rows: int, slots: int, kind: str, *, of_batch: int) -> None:
-    """Checks that a cache fits each device; `rows` is a multiple of `of_batch`, and so is the batch that is proposed.
+    """Checks that a cache fits each device.
+
+    Args:
+      of_batch: devices that rows are sharded over; it divides `rows` and the batch that an error proposes.
 
     Raises:
-      UserError: it does not; the message has the largest batch that fits.
+      UserError: it does not fit; the message has the largest batch that does.
     """
     free = free_bytes(mesh.local_devices[0])
-    # a cache grows by copying: the one before it, at most three quarters of its size, exists beside it for a moment
+    # A cache grows by a copy, beside which the former one, of at most three quarters of the size, exists until then.
     need = lambda rows: math.ceil(1.75 * cache_bytes(model, rows, slots, kind) / (of_batch * mesh.shape["tensor"]))
     if free is None or need(rows) <= free:
         return
@@ -47,10 +53,11 @@ def require(model: Llama, mesh: Mesh, rows: int, slots: int, kind: str, *, of_ba
     remedy = f"--batch_size={fits} fits" if fits else "not even the smallest batch fits"
     shorter = "" if kind == "int8" else ", or take --cache=int8"
     raise UserError(
-        f"{rows} answers under way of up to {slots:,} tokens each, prompt included, take {size(need(rows))} of cache "
+        f"{rows} answers in flight of up to {slots:,} tokens each, prompt included, take {size(need(rows))} of cache "
         f"on a device, which has {size(free)} left; {remedy}, or lower --max_new_tokens{shorter}"
     )
 
 
 def size(count: int) -> str:
+    """Bytes in GB or MB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,11 +1,11 @@
-"""How likely a model finds given completions: the sum of -log p over a completion's tokens, its prompt excluded.
+"""How likely a model finds given completions: -log p summed over the completion's tokens, given its prompt.
 
 Shapes: B rows, T time, C a chunk of it, D width, V vocabulary.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from lema_jax.data.encode import prompt_ids
-from lema_jax.generation.engine import ladder
+from lema_jax.generation.engine import bucket
 from lema_jax.generation.student import Student
 from lema_jax.model.linear import shard
 from lema_jax.model.llama import Llama
@@ -25,7 +25,7 @@ CHUNK = 128  # positions of a row whose logits exist at a time
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """What is scored; `rendered`: the prompt is a chat template's (see `encode.prompt_ids`)."""
+    """A prompt and the completion to score; `rendered`: the prompt is a chat template's (see `encode.prompt_ids`)."""
 
     prompt: str
     completion: str
@@ -34,8 +34,8 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """The score of pair number `index`: nats, summed over `tokens` tokens; None where the model cannot read the pair
-    (nothing to score, or more tokens than its context)."""
+    """The score of pair number `index`: nats, summed over `tokens` tokens; None where the prompt or the completion is
+    empty, or both together are longer than the model's context."""
 
     index: int
     nll: float | None
@@ -45,8 +45,8 @@ class Scored:
 def score(student: Student, pairs: Sequence[Pair], *, rows: int) -> Iterator[Scored]:
     """Yields the score of every (prompt, completion), shortest first, `rows` at a time.
 
-    Prompt and completion are tokenised apart, as in training. The completion is scored as it stands: no end-of-sequence
-    is put after it, for a text that was cut off had none.
+    Prompt and completion are tokenised separately, as in training. No end-of-sequence token is added to the completion,
+    since a truncated text has none.
     """
     ways = student.mesh.shape["data"] * student.mesh.shape["fsdp"]
     rows = -(-rows // ways) * ways
@@ -63,7 +63,7 @@ def score(student: Student, pairs: Sequence[Pair], *, rows: int) -> Iterator[Sco
     with sharding.use(student.mesh):
         for start in range(0, len(readable), rows):
             batch = readable[start : start + rows]
-            tokens_BT = np.zeros((rows, ladder(sizes[batch[-1]])), np.int32)
+            tokens_BT = np.zeros((rows, bucket(sizes[batch[-1]])), np.int32)
             segments_BT, weights_BT = np.zeros_like(tokens_BT), np.zeros(tokens_BT.shape, np.float32)
             for row, index in enumerate(batch):
                 tokens_BT[row, : sizes[index]] = prompts[index] + completions[index]
@@ -73,15 +73,15 @@ def score(student: Student, pairs: Sequence[Pair], *, rows: int) -> Iterator[Sco
             yield from (Scored(index, float(nll), len(completions[index])) for index, nll in zip(batch, nll_B))
 
 
-def completion_nll(
-    model: Llama, variables: Any, tokens_BT: jax.Array, segments_BT: jax.Array, weights_BT: jax.Array
+def sequence_nll(
+    model: Llama, variables: Mapping[str, Any], tokens_BT: jax.Array, segments_BT: jax.Array, weights_BT: jax.Array
 ) -> jax.Array:
-    """Σ_t weight · -log p(token_t | tokens before it) of each row, [B] float32; never more than [B, CHUNK, V] logits.
+    """Σ_t weight_t · -log p(token_t | tokens before it) of each row, [B] float32.
 
-    A row may be padded on the right, where `segments_BT` is 0 and not 1; T is a length of the engine's ladder.
+    At most [B, CHUNK, V] logits exist at a time. Rows are padded on the right, where `segments_BT` is 0 instead of 1.
     """
     x_BTD = model.apply(variables, tokens_BT, None, segments_BT, method="trunk")
-    # position t predicts token t + 1; the last predicts nothing, so its weight is that of no token
+    # Position t predicts token t + 1; the last position predicts nothing and has weight 0.
     targets_BT = jnp.roll(tokens_BT, -1, axis=1)
     weights_BT = jnp.roll(weights_BT.at[:, 0].set(0), -1, axis=1)
 
@@ -97,7 +97,7 @@ def completion_nll(
 
     zero_B = jnp.zeros(tokens_BT.shape[0], jnp.float32)
     total_B = jax.lax.scan(add, zero_B, tuple(map(chunks, (x_BTD, targets_BT, weights_BT))))[0]
-    return shard(total_B, None)  # whole on every device, for each process to read
+    return shard(total_B, None)  # replicated, since each process reads it
 
 
-_NLL = jax.jit(completion_nll, static_argnums=0)
+_NLL = jax.jit(sequence_nll, static_argnums=0)

@@ -1,9 +1,9 @@
-"""A student at work: a model folder answers questions into a file, each answer on the disk before it counts."""
+"""A student: the model of a folder on a mesh, which answers questions into a file, each answer durable when counted."""
 
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer", Attempt, Prediction)
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One answer that is wanted: the row it becomes has this `id`, which also seeds it when sampling."""
+    """A wanted answer: `id` is that of its row, and seeds it when sampling."""
 
     id: str
     problem: Problem
@@ -35,10 +35,10 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Student:
-    """A model folder's step on a mesh, rows to be spread over all devices; `eos_ids` as its card has them."""
+    """A model folder's step on a mesh; `eos_ids` are the end tokens of its metadata."""
 
     model: Llama
-    variables: Any
+    variables: Mapping[str, Any]
     tokenizer: PreTrainedTokenizerFast
     mesh: Mesh
     eos_ids: tuple[int, ...]
@@ -49,24 +49,26 @@ def read(
 ) -> Student:
     """The student of a model folder's step, with weights and activations in `dtype`.
 
-    `weights`, one of `config.KERNELS`, says what kernels are held as; left out, dense or as adapters were trained upon.
-    Weights are cut over `fsdp` × `tensor` devices (see `MeshConfig`); of the others each group has a copy, and its
-    part of the rows.
+    Args:
+      fsdp, tensor: devices that weights are sharded over (see `MeshConfig`); weights are replicated over the remaining
+        factor of the devices, and rows are sharded over `data` and `fsdp`.
+      weights: format that kernels are stored in, one of `config.KERNELS`; by default dense, or the format that adapters
+        were trained upon.
 
     Raises:
-      UserError: a mesh that the devices do not give, and what `checkpoint.load_weights` and `tokenizer.load` raise.
+      UserError: a mesh that the devices do not form, and what `checkpoint.load_weights` and `tokenizer.load` raise.
     """
     compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=jax.default_backend() != "cpu")
     mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp, tensor=tensor))
-    words = tokenizer.load(folder)
+    loaded = tokenizer.load(folder)
     card, variables = checkpoint.load_weights(folder, mesh, compute, step, held=weights)
     if jax.default_backend() == "cpu":
         variables["params"] = layout.turn_kernels(variables["params"])
-    return Student(Llama(card.config, compute, card.lora), variables, words, mesh, card.eos_ids)
+    return Student(Llama(card.config, compute, card.lora), variables, loaded, mesh, card.eos_ids)
 
 
 def engine(student: Student, **how: Any) -> Engine:
-    """Its decoding engine; `how`: the engine's settings. Those of equal models share their compiled programs."""
+    """The student's decoding engine; `how`: settings of `Engine`."""
     return Engine(student.model, student.variables, student.tokenizer, student.mesh, eos_ids=student.eos_ids, **how)
 
 
@@ -75,15 +77,15 @@ def answer(
 ) -> list[Answer]:
     """Answers what `file` lacks, and returns all rows in the order asked.
 
-    A run that goes on reads each prompt as the first one would have. While answers are made, the cache's length and so
-    the rounding of sums over it depend on what runs beside them (in float32 SmolLM2's last layer differs by up to
-    2e-4): a token can be another one than an undisturbed run's where two are that close.
+    A resumed run prefills each prompt as the first run would. In decoding, the cache length, and so the rounding of
+    sums over it, depends on the other answers in flight (in float32 SmolLM2's last layer differs by up to 2e-4): where
+    two tokens are that close, a resumed run may choose the other one.
 
     Args:
-      asked: every answer that the file shall hold in the end.
-      file: what is there already, and where new rows go as they end.
-      engine: makes the engine for that many answers; called only when something is missing. It is told of all of
-        them, so that a run that goes on has the batch of the first one.
+      asked: every wanted answer, those in the file included.
+      file: the rows of an earlier run, to which new ones are appended as they end.
+      engine: makes the engine for that many answers; called only where one is missing, with the count of all, so that
+        a resumed run has the first run's batch.
       row: makes a row; called with id, problem, prompt, text, answer, verdict, prompt_tokens and completion_tokens.
     """
     missing = {index for index, one in enumerate(asked) if one.id not in file.rows}
@@ -95,12 +97,12 @@ def answer(
         with Watchdog("answer") as watchdog:
             for done in made.complete([one.prompt for one in asked], seeds, missing):
                 one = asked[done.index]
-                said, verdict = None, Verdict.PROMPT_TOO_LONG
+                extracted, verdict = None, Verdict.PROMPT_TOO_LONG
                 if not done.too_long:
-                    said, verdict = tasks.grade(one.problem, done.text, truncated=done.truncated)
+                    extracted, verdict = tasks.grade(one.problem, done.text, truncated=done.truncated)
                 counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
                 shared: dict[str, Any] = {"id": one.id, "problem": one.problem, "prompt": one.prompt}
-                file.append(row(**shared, text=done.text, answer=said, verdict=verdict, **counts))
+                file.append(row(**shared, text=done.text, answer=extracted, verdict=verdict, **counts))
                 progress.add(verdict, done.completion_tokens)
                 watchdog.alive(f"question {one.problem.id}")
         print(f"decoding: {made.tally}")
@@ -108,7 +110,7 @@ def answer(
 
 
 class _Progress:
-    """One line that is written over: how many, how many right, how fast, how long still."""
+    """A line that overwrites itself: answers done, share right, tokens a second, time left."""
 
     def __init__(self, total: int, done: int, right: int):
         self._total, self._done, self._right = total, done, right

@@ -1,53 +1,63 @@
-"""The job that a process is one of: how its processes find each other, and how they answer questions as one.
+"""Multi-process set-up: how the processes of a job find each other, and how they answer questions as one.
 
 All processes of a job do the same work in step, each on its own devices' part of every array. What they print and write
-is the same, so the first one's is kept. JAX is imported where it is used: a door that does not always need it can have
-these flags without waiting for it.
+is the same, so the first one's is kept. JAX is imported where it is used: a stage that does not always need it can have
+these options without waiting for it.
 """
 
 import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from absl import flags
-
 from lema_jax.errors import UserError
+from lema_jax.stage import option
 
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long is lost, and the others end with an error
 
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; TPU pods and Slurm need no flags.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes run this program.", 1, 2**20)
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", 0, 2**20)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """Several processes of one job; TPU pods, Slurm and MPI need none of these."""
+
+    coordinator: str | None = option(None, "HOST:PORT of process 0.")
+    processes: int | None = option(None, "Number of processes that run this command.", low=1, high=2**20)
+    process: int | None = option(None, "Number of this process, from 0.", low=0, high=2**20)
 
 
-def join(*, heeds_notice: bool) -> bool:
+def join(job: Job, *, heeds_notice: bool) -> bool:
     """Makes this process one of its job's, before anything else asks JAX for a device.
 
-    The job is found by JAX itself on a TPU pod and under Slurm or MPI, else told by --coordinator, --processes and
-    --process; without either the process is alone. Returns whether it is the first one, which writes.
+    JAX finds the job itself on a TPU pod and under Slurm or MPI, else `job` says it; without either the process is
+    alone. Returns whether it is the first one, which writes. A process that has joined, or that uses its devices
+    already, stays what it is.
 
     Args:
-      heeds_notice: whether SIGTERM to one of several is a notice that all ask for (`processes.Preemption`); else it
-        ends the process, and with it the job.
+      heeds_notice: whether SIGTERM to one of several is a preemption signal that all ask for (`processes.Preemption`);
+        else it ends the process, and with it the job.
 
     Raises:
-      UserError: only some of the flags, or a coordinator that does not answer.
+      UserError: only some of the options, or a coordinator that does not answer.
     """
     import jax
 
-    told = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    if None in told and told != (None, None, None):
+    given = (job.coordinator, job.processes, job.process)
+    if None in given and given != (None, None, None):
         raise UserError("give all of --coordinator, --processes and --process, or none of them")
+    if jax.distributed.is_initialized():
+        return jax.process_index() == 0
     jax.config.update("jax_enable_preemption_service", heeds_notice)
     try:
-        jax.distributed.initialize(*told, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except ValueError as error:
-        if told != (None, None, None):
-            raise UserError(f"--coordinator={told[0]} --processes={told[1]} --process={told[2]}: {error}") from None
+        if given != (None, None, None):
+            raise UserError(f"--coordinator={given[0]} --processes={given[1]} --process={given[2]}: {error}") from None
         return True  # alone
     except RuntimeError as error:
+        if given == (None, None, None) and "before any JAX calls" in str(error):  # a notebook, say
+            return jax.process_index() == 0
         raise UserError(f"the processes do not find each other: {error}; check --coordinator and the network") from None
     return jax.process_index() == 0
 

@@ -13,6 +13,7 @@ from lema_jax.records import Problem, Verdict
 from lema_jax.tasks import thinking
 
 NAMES = ("arithmetic", "asdiv", "csqa", "gsm8k", "math", "svamp")
+LISTED = f"{', '.join(NAMES)}, or jsonl:PATH for a file of your own"
 
 
 class Task(Protocol):
@@ -50,7 +51,7 @@ def get(name: str) -> Task:
 
         return JsonlTask(Path(name.removeprefix("jsonl:")))
     if name not in NAMES:
-        raise UserError(f"no task {name!r}; there are: {', '.join(NAMES)}, and jsonl:PATH for a file of your own")
+        raise UserError(f"no task {name!r}; choose one of {LISTED}")
     return cast(Task, importlib.import_module(f"lema_jax.tasks.{name}"))
 
 

@@ -5,6 +5,7 @@ model learn them in minutes. `train`, `dev` and `test` share their templates and
 own. `meta` names the template and the number of steps.
 """
 
+import functools
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -70,10 +71,15 @@ def load(split: str, data_dir: Path | None = None) -> list[Problem]:
     Raises:
       UserError: no such split.
     """
+    if split not in SPLITS:
+        raise UserError(f"the task arithmetic has no split {split!r}; there are: {', '.join(SPLITS)}")
+    return list(_drawn(split))
+
+
+@functools.cache  # the long split takes seconds to draw
+def _drawn(split: str) -> tuple[Problem, ...]:
     if split == "ood":
         return _problems(split, itertools.islice(_stories(HELD_OUT, seed=1), _OOD))
-    if split not in _STREAM:
-        raise UserError(f"the task arithmetic has no split {split!r}; there are: {', '.join(SPLITS)}")
     start = 0
     for name, size in _STREAM.items():
         if name == split:
@@ -101,8 +107,8 @@ def _tell(template: Template, draw: Draw) -> Story:
             continue
 
 
-def _problems(split: str, stories: Iterator[tuple[Template, Story]]) -> list[Problem]:
-    return [
+def _problems(split: str, stories: Iterator[tuple[Template, Story]]) -> tuple[Problem, ...]:
+    return tuple(
         Problem(
             id=f"arithmetic/{split}/{number}",
             task="arithmetic",
@@ -113,4 +119,4 @@ def _problems(split: str, stories: Iterator[tuple[Template, Story]]) -> list[Pro
             meta={"template": template.__name__, "steps": len(story.steps)},
         )
         for number, (template, story) in enumerate(stories)
-    ]
+    )

@@ -1,18 +1,17 @@
-"""The flags of every door that asks a chat endpoint, and the two ways to ask it."""
+"""A chat endpoint as the stages ask it: its options, and the two ways to ask, one by one or in batches."""
 
 import asyncio
 import dataclasses
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from absl import flags
-
-from lema_jax import records
+from lema_jax import records, stage
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
+from lema_jax.stage import option
 from lema_jax.teacher import batch, budget, heard, losses
 from lema_jax.teacher.budget import Budget, Price, Tokens
 from lema_jax.teacher.chat import Outcome, Paid, Reply, Request
@@ -23,41 +22,51 @@ from lema_jax.teacher.pace import Pace
 from lema_jax.teacher.wire import Dialect, Wire, address
 
 _START = 4  # requests at once, at first, where nobody says what they cost: a server of one's own has few slots
-_ABOVE_ZERO = ("requests_per_minute", "tokens_per_minute", "timeout_s", "batch_poll_s")
-_AT_LEAST_ZERO = ("max_cost_usd", "max_tokens_total")
 
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """Where to ask, how fast, and what it may cost.
+    """A chat endpoint: where it is, how fast to ask, what it may cost.
 
     Raises:
-      UserError: an address that nothing can be sent to, or a number that is none.
+      UserError: an address that nothing can be sent to, or a number out of its range.
     """
 
-    base_url: str | None = None  # None: OpenAI's own
-    concurrency: int = 32
-    requests_per_minute: float = math.inf
-    tokens_per_minute: float = math.inf
-    timeout_s: float = 300.0
-    max_cost_usd: float = math.inf  # this and the next count what earlier runs spent too, or may have
-    max_tokens_total: float = math.inf
-    usd_per_million: tuple[str, ...] = ()
-    release_bookings: bool = False
-    batch: bool = False
-    batch_poll_s: float = 30.0
+    base_url: str | None = option(None, "Address of an OpenAI-compatible endpoint; OpenAI's own if not given.")
+    concurrency: int = option(
+        32,
+        f"The most requests in flight; {_START} at first where no price is known, fewer after time-outs and refusals.",
+        low=1,
+    )
+    requests_per_minute: float = option(math.inf, "The most requests to start in a minute.", low=1e-3, also=[math.inf])
+    tokens_per_minute: float = option(
+        math.inf, "The most tokens, sent and received, in a minute.", low=1e-3, also=[math.inf]
+    )
+    timeout_s: float = option(
+        300.0,
+        "Seconds to wait for an answer; a request that has none is sent twice more, each time with twice as long.",
+        low=1e-3,
+    )
+    max_cost_usd: float = option(
+        math.inf, "The most US dollars to spend, earlier runs on the same file included.", low=0, also=[math.inf]
+    )
+    max_tokens_total: float = option(
+        math.inf, "The most tokens to use, earlier runs on the same file included.", low=0, also=[math.inf]
+    )
+    usd_per_million: Sequence[str] = option(
+        (), f"Prices in US dollars of a million tokens, PROMPT,COMPLETION; by default the list of {budget.LISTED}."
+    )
+    release_bookings: bool = option(
+        False,
+        "Count no more what earlier requests without an answer may have cost at most: the bill says they cost nothing.",
+    )
+    batch: bool = option(False, "Use the Batch API: half the price, answers within a day.")
+    batch_poll_s: float = option(30.0, "Seconds between two looks at a batch.", low=1e-3)
     _known: Known = dataclasses.field(init=False, repr=False, compare=False)  # found out while asking
     _released: set[Path] = dataclasses.field(init=False, repr=False, compare=False, default_factory=set)
 
     def __post_init__(self) -> None:
-        for name in _ABOVE_ZERO:
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name}={getattr(self, name)}: give a number above 0")
-        for name in _AT_LEAST_ZERO:
-            if not getattr(self, name) >= 0:
-                raise UserError(f"--{name}={getattr(self, name)}: give a number that is not below 0")
-        if not self.concurrency >= 1:
-            raise UserError(f"--concurrency={self.concurrency}: give 1 or more")
+        stage.require(self)
         budget.price("", self.usd_per_million)
         object.__setattr__(self, "_known", Known(Dialect(address(self.base_url))))
 
@@ -179,60 +188,5 @@ class Endpoint:
 
 
 def replies_of(out: str | Path) -> Path:
-    """The file beside a door's output that keeps the answers: `corrections.jsonl` -> `corrections.replies.jsonl`."""
+    """The file beside a stage's output that keeps the answers: `corrections.jsonl` -> `corrections.replies.jsonl`."""
     return Path(out).with_suffix(".replies.jsonl")
-
-
-def define_flags() -> Callable[[], Endpoint]:
-    """Defines the flags of `Endpoint` for the door that calls it; returns what reads them after parsing."""
-    flags.disclaim_key_flags()  # they are the door's
-    usual = Endpoint  # whose defaults are the flags'
-    base_url = flags.DEFINE_string("base_url", None, "an OpenAI-compatible endpoint; OpenAI's own if not given")
-    concurrency = flags.DEFINE_integer(
-        "concurrency",
-        usual.concurrency,
-        f"the most requests in flight; {_START} at first where no price is known, fewer after time-outs and refusals",
-        lower_bound=1,
-    )
-    requests = flags.DEFINE_float(
-        "requests_per_minute", usual.requests_per_minute, "the most requests to start in a minute", lower_bound=1e-3
-    )
-    tokens = flags.DEFINE_float(
-        "tokens_per_minute",
-        usual.tokens_per_minute,
-        "the most tokens, sent and received, in a minute",
-        lower_bound=1e-3,
-    )
-    timeout = flags.DEFINE_float(
-        "timeout_s",
-        usual.timeout_s,
-        "seconds to wait for an answer; a request that has none is tried again twice, each time with twice as long",
-        lower_bound=1e-3,
-    )
-    usd = flags.DEFINE_float("max_cost_usd", usual.max_cost_usd, "spend no more, earlier runs included", lower_bound=0)
-    total = flags.DEFINE_float(
-        "max_tokens_total", usual.max_tokens_total, "use no more tokens, likewise", lower_bound=0
-    )
-    prices = flags.DEFINE_list(
-        "usd_per_million", [], f"prices of a million tokens, prompt,completion; else our list of {budget.LISTED}"
-    )
-    release = flags.DEFINE_bool(
-        "release_bookings",
-        usual.release_bookings,
-        "count no more what earlier tries without an answer may have cost at most: the bill says they cost nothing",
-    )
-    batched = flags.DEFINE_bool("batch", usual.batch, "use the Batch API: half those prices, within a day")
-    poll = flags.DEFINE_float("batch_poll_s", usual.batch_poll_s, "seconds between looks at a batch", lower_bound=1e-3)
-    return lambda: Endpoint(
-        base_url=base_url.value,
-        concurrency=concurrency.value,
-        requests_per_minute=requests.value,
-        tokens_per_minute=tokens.value,
-        timeout_s=timeout.value,
-        max_cost_usd=usd.value,
-        max_tokens_total=total.value,
-        usd_per_million=tuple(prices.value),
-        release_bookings=release.value,
-        batch=batched.value,
-        batch_poll_s=poll.value,
-    )

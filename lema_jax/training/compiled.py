@@ -4,11 +4,14 @@ JAX writes an entry in place and reads what is there: one that a kill or a full 
 with a warning, at every start, and a changed byte may go unnoticed. So the SHA-256 of each entry is kept beside.
 """
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from lema_jax import storage
 from lema_jax.errors import UserError
@@ -17,12 +20,25 @@ _SUMS = "sha256.json"
 _ENTRIES = "*-cache"
 
 
-def use(out: str | Path) -> None:
-    """Keeps compiled programs in a run's folder, unless JAX was told to keep them elsewhere. Entries that are damaged,
-    or were not `seal`ed, are removed."""
-    if jax.config.values["jax_compilation_cache_dir"]:
+@contextlib.contextmanager
+def kept_in(out: str | Path) -> Iterator[None]:
+    """Within, compiled programs are kept in a run's folder, unless JAX was told to keep them elsewhere. Entries that
+    are damaged, or were not `seal`ed, are removed."""
+    if not out or jax.config.values["jax_compilation_cache_dir"]:
+        yield
         return
     folder = _folder(out)
+    _remove_damaged(folder)
+    compilation_cache.reset_cache()  # it reads its folder once
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
+
+
+def _remove_damaged(folder: Path) -> None:
     if folder.exists():
         sums, found = _sums(folder), _found(folder)
         whole = {name: sum for name, sum in found.items() if sums.get(name) == sum}
@@ -30,7 +46,6 @@ def use(out: str | Path) -> None:
             (folder / name).unlink(missing_ok=True)
         if whole != sums and jax.process_index() == 0:
             storage.write(folder / _SUMS, json.dumps(whole, indent=2) + "\n")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def seal(out: str | Path) -> None:

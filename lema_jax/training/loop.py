@@ -1,6 +1,7 @@
 """The training loop: step, watch, try on dev, save, until the end or a notice to stop."""
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from lema_jax import checkpoint
 from lema_jax.checkpoint import Card
 from lema_jax.data import batches
 from lema_jax.errors import UserError
+from lema_jax.interrupts import Interrupted
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.parallel.processes import Preemption
@@ -30,22 +32,16 @@ from lema_jax.training.program import Program
 from lema_jax.training.step import State
 
 
-class Preempted(Exception):
-    """The run was told to stop by a signal, and has saved what it had. `number`: the signal's."""
-
-    def __init__(self, said: str, number: int):
-        super().__init__(said)
-        self.number = number
-
-
 def run(
     config: TrainConfig,
     *,
     allow_config_change: bool = False,
     judge: Callable[[Card, Mesh], Judge] | None = None,
     profile: str = "",
-) -> None:
-    """Trains until its last step; called again with the same configuration, continues where it stopped.
+) -> tuple[int, float]:
+    """Trains until the last step, and returns it with its loss (NaN where no step was left).
+
+    Called again with the same configuration, it continues where it stopped.
 
     Args:
       judge: makes what answers dev questions, for a model of that card on that mesh.
@@ -54,7 +50,7 @@ def run(
     Raises:
       UserError: a configuration that does not hold together, or differs from the run's own; missing or foreign data,
         weights or tokenizer; a loss or gradient that is no number.
-      Preempted: SIGTERM or Ctrl-C came, and the run is saved.
+      Interrupted: SIGTERM or Ctrl-C came, and the run is saved.
     """
     validate(config, jax.device_count())
     if jax.process_index() == 0:
@@ -79,7 +75,7 @@ def run(
         start.record(out, int(state.step), compile_seconds=seconds)
         compiled.seal(out)
         with _checkpointer(config, dev) as checkpointer:
-            _train(config, program, step, state, card, begun.frozen, iterator, dev, checkpointer, profile)
+            return _train(config, program, step, state, card, begun.frozen, iterator, dev, checkpointer, profile)
 
 
 def _train(
@@ -93,20 +89,23 @@ def _train(
     dev: Dev | None,
     checkpointer: ocp.training.Checkpointer,
     profile: str,
-) -> None:
-    """Steps until the last. A step's metrics are fetched when the next is under way, so the device never waits."""
-    first = int(state.step)
+) -> tuple[int, float]:
+    """Steps until the last, which is returned with its loss.
+
+    A step's metrics are fetched when the next is in flight, so the device never waits.
+    """
+    first, loss = int(state.step), math.nan
     guard = Guard(config.guard, config.data.path)
     under_way: tuple[int, dict[str, jax.Array], np.ndarray] | None = None
     log = Metrics(config, first, ideal_seconds(program.work, list(program.mesh.devices.flat)))
     with log, Preemption() as preemption, Profile(profile, first) as profiler, Watchdog("step") as watchdog:
 
         def settle() -> None:
-            nonlocal under_way
+            nonlocal under_way, loss
             if under_way:
                 step, metrics, records = under_way
                 found = jax.device_get(metrics)
-                under_way = None
+                under_way, loss = None, float(found["loss"])
                 log.write(step, found)
                 watchdog.alive(f"step {step}")
                 guard.check(step, found, records)
@@ -132,7 +131,8 @@ def _train(
                 checkpointer.close()
                 name, number = signal.Signals(preemption.number).name, preemption.number
                 said = f"{name}: saved at step {step} of {config.steps}; the same command goes on from there"
-                raise Preempted(said, number)
+                raise Interrupted(said, number)
+    return config.steps, loss
 
 
 def _checkpointer(config: TrainConfig, dev: Dev | None) -> ocp.training.Checkpointer:

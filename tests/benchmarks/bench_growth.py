@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_growth --checkpoint=runs/base --out=growth.svg
 
-By context: steps of 1 and 32 rows that have so many tokens each, the cache as long as the engine's ladder makes it;
+By context: steps of 1 and 32 rows that have so many tokens each, the cache as long as the engine's buckets make it;
 `--where` adds what a step's time goes to. By prompts: so many GSM8K questions through an engine of 32 rows, a fixed
 number of tokens each, reading included. Prints a JSON line for each point (the median of several runs; trust it only
 where `other_busy` is small) and draws both.
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from lema_jax import checkpoint
 from lema_jax.generation import memory, student
-from lema_jax.generation.engine import ladder
+from lema_jax.generation.engine import bucket
 from lema_jax.generation.student import Student
 from lema_jax.model import decode
 from lema_jax.model.decode import Sampling
@@ -35,7 +35,7 @@ NEVER = -7  # no token is this one, so no row ends early
 
 def by_context(read: Student, rows: int, context: int, runs: int, traced: bool) -> float:
     """Milliseconds for a token of a row with so many before it."""
-    slots = ladder(context + BLOCK)
+    slots = bucket(context + BLOCK)
     with sharding.use(read.mesh):
         made = jax.jit(decode.idle, static_argnums=(0, 1, 2))(read.model, rows, slots)
         full = functools.partial(np.full, rows, dtype=np.int32)

@@ -22,7 +22,7 @@ import optax
 from lema_jax import checkpoint, tasks
 from lema_jax.data.encode import prompt_ids
 from lema_jax.generation import student
-from lema_jax.generation.engine import ladder
+from lema_jax.generation.engine import bucket
 from lema_jax.generation.student import Student
 from lema_jax.model import cache as caches
 from lema_jax.model.decode import Sampling
@@ -53,7 +53,7 @@ def solutions(read: Student, kind: str, problems: list[Problem]) -> Iterator[tup
     with sharding.use(read.mesh):
         for start in range(0, len(problems), ROWS):
             group = [prompts[at] + texts[at] for at in range(start, min(start + ROWS, len(problems)))]
-            tokens = np.zeros((ROWS, ladder(max(map(len, group)))), np.int32)
+            tokens = np.zeros((ROWS, bucket(max(map(len, group)))), np.int32)
             for row, ids in enumerate(group):
                 tokens[row, : len(ids)] = ids
             losses, likeliest = jax.device_get(read_through(read.model, kind, read.variables, tokens))

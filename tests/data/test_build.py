@@ -97,7 +97,7 @@ def test_the_same_recipe_is_the_same_bytes_and_not_made_twice(tmp_path: Path, co
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "a").rglob("*")} == before
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"equal_examples": 20}, {"limits": Limits(tokens=400)}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"equal_examples": 20}, {"limits": Limits(max_tokens=400)}])
 def test_another_recipe_does_not_overwrite(tmp_path: Path, change: dict[str, Any]) -> None:
     build(recipe(), tmp_path / "out")
     before = content(tmp_path / "out")
@@ -282,7 +282,7 @@ def test_a_task_without_gold_says_what_to_give(tmp_path: Path, task: dict[str, l
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"limits": Limits(prompt=3)}, "chain of thought: 40 rows, 40 over-long; 0 left"),
+        ({"limits": Limits(max_prompt=3)}, "chain of thought: 40 rows, 40 over-long; 0 left"),
         ({"limit": 3, "arm": "lema", "rejected": "no_explanation"}, "corrections: 30 rows, 30 rejected; 0 left"),
     ],
 )
@@ -300,7 +300,7 @@ def test_nothing_left_names_the_filter(tmp_path: Path, corrections: Path, fields
     [
         ({"arm": "lemma"}, "arm=lemma is none of cot, "),
         ({"arm": "lema"}, "arm=lema needs corrections"),
-        ({"corrections": (Path("c"),)}, "arm=cot takes no corrections"),
+        ({"corrections": (Path("c"),)}, "--corrections without --arm"),
         ({"gold_rationales": False}, "nothing to learn from"),
         ({"tokenizer": Path("t")}, "either tokenizer .* or train_tokenizer"),
         ({"train_tokenizer": None}, "either tokenizer .* or train_tokenizer"),

@@ -36,7 +36,7 @@ def test_layout_has_differences_marks_and_gaps():
     ]
 
 
-def test_arms_that_were_asked_in_other_words_are_marked():
+def test_arms_with_other_prompts_are_marked():
     rows = [row.model_copy(update={"prompt": "<user>"}) for row in RUNS[1].predictions]
     chat = Run("lema", "lema", tuple(rows))
     assert ablation.layout(ablation.by_task([RUNS[0], chat], "cot"))[1][1] == ("lema", "100.0 (+50.0*†)")

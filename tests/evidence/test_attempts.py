@@ -112,7 +112,7 @@ def test_buckets_are_in_the_order_of_their_sizes():
 
 def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
-    with pytest.raises(UserError, match="holds no attempts"):
+    with pytest.raises(UserError, match="has no attempts"):
         attempts.load(tmp_path / "a.jsonl")
     records.write(tmp_path / "a.jsonl", made("r"))
     assert [fact.verdict for fact in attempts.load(tmp_path / "a.jsonl")] == [Verdict.RIGHT]

@@ -118,5 +118,5 @@ def test_terminal_says_the_same():
 
 def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "c.jsonl").write_text("")
-    with pytest.raises(UserError, match="holds no corrections"):
+    with pytest.raises(UserError, match="has no corrections"):
         audit.load(tmp_path / "c.jsonl")

@@ -36,7 +36,7 @@ def asked_by(run: Run, style: str) -> Run:
     return Run(run.name, run.folder, tuple(rows))
 
 
-def test_runs_that_were_asked_in_other_words_are_said_to_be():
+def test_runs_with_other_prompts_are_reported():
     alike, apart = run("a", "rrww"), asked_by(run("b", "rwrw"), "chat")
     cot, other = compare.arms([alike, apart])
     assert (compare.compare(cot, other).reworded, compare.compare(cot, cot).reworded) == (4, 0)

@@ -73,7 +73,7 @@ def test_text_of_models_stays_text():
 
 def test_an_empty_one_is_refused(tmp_path):
     records.write(tmp_path / "examples.jsonl", [])
-    with pytest.raises(UserError, match="holds no examples"):
+    with pytest.raises(UserError, match="has no examples"):
         data_set.load(tmp_path)
     records.write(tmp_path / "examples.jsonl", ROWS)
     assert data_set.load(tmp_path) == found(ROWS)

@@ -83,7 +83,7 @@ def test_markup_in_a_models_text_stays_text():
 
 @given(st.text(st.characters(codec="utf-8"), max_size=80))
 @settings(max_examples=10, deadline=None)
-def test_any_text_leaves_the_page_whole(text):
+def test_any_text_leaves_the_structure_of_the_page(text):
     tags = Parsed(made(("cot", "rw"), ("lema", "wr"), text=text)).tags
     assert len(tags) == len(Parsed(made(("cot", "rw"), ("lema", "wr"), text="plain")).tags)
 
@@ -124,7 +124,7 @@ def test_many_groups_are_spread_over_several_plots(monkeypatch):
     assert {"0 (n=10)", "1 (n=10)"} <= {text.strip() for text in parsed.text}
 
 
-def test_choice_of_a_checkpoint_is_said():
+def test_the_choice_of_a_checkpoint_is_shown():
     assert "Chosen on dev: late" in " ".join(Parsed(made(("cot", "rw"), choice="Chosen on dev: late")).text)
 
 

@@ -1,4 +1,4 @@
-"""Run folders are read back whole, aligned by question, and refused where a comparison would be unfair."""
+"""Run folders are read, aligned by question, and refused where a comparison would be unfair."""
 
 import json
 
@@ -53,7 +53,7 @@ def test_an_unfinished_evaluation_is_refused(tmp_path):
     folder = made_runs.write_letters(tmp_path / "a", "rrw")
     summary = folder / "summary.json"
     summary.write_text(json.dumps({"n": 4}))
-    with pytest.raises(UserError, match=r"speaks of 4 answers, .* holds 3"):
+    with pytest.raises(UserError, match=r"counts 4 answers, .* has 3"):
         runs.load(folder, "a")
     summary.write_text("[]")
     with pytest.raises(UserError, match='no field "n"'):
@@ -62,7 +62,7 @@ def test_an_unfinished_evaluation_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"summary\.json: No such file"):
         runs.load(folder, "a")
     (folder / "predictions.jsonl").write_text("")
-    with pytest.raises(UserError, match="holds no predictions"):
+    with pytest.raises(UserError, match="has no predictions"):
         runs.load(folder, "a")
 
 

@@ -221,6 +221,6 @@ def test_detectable_unpaired_solves_its_formula(n, accuracy):
 
 
 def test_the_papers_gain_is_below_what_one_run_of_gsm8k_can_show():
-    """method.md: 1-2 points on 1,319 questions cannot be told from noise without pairing and several seeds."""
+    """1-2 points on 1,319 questions do not differ from noise without pairing and several seeds."""
     assert stats.detectable_unpaired(1319, 0.814) > 0.035
     assert 0.02 < stats.detectable_paired(1319, 0.15) < 0.04

@@ -1,4 +1,4 @@
-"""The words and columns say what the numbers say, whichever way they fall."""
+"""Sentences and columns report the numbers, whichever way they fall."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def test_sentence_of_noise_names_what_could_have_been_seen():
 
 
 def test_sentence_where_nothing_or_too_little_differs():
-    assert "very same" in table.sentence(comparison("rwr", "rwr"))
+    assert "exactly the same" in table.sentence(comparison("rwr", "rwr"))
     assert "too few questions" in table.sentence(comparison("rw" * 20, "rw" * 19 + "rr"))
     assert "as many of the 40 questions right" in table.sentence(comparison("rw" * 20, "wr" * 20))
 
@@ -49,7 +49,7 @@ def test_sentence_warns_of_other_prompts():
     chat = dataclasses.replace(alike.other, runs=(Run("lema", "lema", tuple(rows)),))
     warned = table.sentence(dataclasses.replace(alike, other=chat, reworded=40))
     assert warned.startswith(table.sentence(alike))
-    assert "They were not asked alike: 40 prompts differ (chat against paper)" in warned
+    assert "40 of their prompts differ (chat against paper)" in warned
 
 
 def test_sentence_across_seeds_says_so():
@@ -117,6 +117,6 @@ def test_quoted_text_cannot_drive_the_terminal(text):
     assert len(quoted) < 60_000
 
 
-def test_escape_sequences_are_written_out_and_long_texts_cut():
+def test_escape_sequences_are_written_out_and_long_texts_truncated():
     assert table.quote("\x1b[31mred\r") == "  │ \\x1b[31mred"
     assert table.quote("x" * 5000).endswith("(3,500 more characters)")

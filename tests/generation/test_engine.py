@@ -9,7 +9,7 @@ from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
 from lema_jax.generation import engine as engine_module
 from lema_jax.generation import memory
-from lema_jax.generation.engine import GREEDY, Engine, ladder
+from lema_jax.generation.engine import GREEDY, Engine, bucket
 from lema_jax.model import cache as caches
 from lema_jax.model import layout
 from lema_jax.model.config import CACHES, Compute, LlamaConfig
@@ -47,7 +47,7 @@ def run(words, prompts=PROMPTS, seeds=SEEDS, **how):
 
 
 def greedy_by_hand(words, prompt: str, new: int) -> list[int]:
-    """No cache, no batch: the whole sequence anew for every token."""
+    """No cache, no batch: the full sequence again for every token."""
     from lema_jax.data.encode import prompt_ids
 
     model, variables = Llama(CONFIG), tiny.variables(CONFIG)
@@ -110,32 +110,32 @@ def test_a_block_boundary_changes_nothing(words, alone):
     assert run(words, rows=4, block=7) == alone
 
 
-def test_a_prompt_read_in_pieces_is_read_the_same(words, alone, monkeypatch):
-    monkeypatch.setattr(engine_module, "PIECE", 4)
+def test_a_prompt_prefilled_in_chunks_is_answered_the_same(words, alone, monkeypatch):
+    monkeypatch.setattr(engine_module, "CHUNK", 4)
     assert run(words, rows=4) == alone
 
 
-def test_a_shared_beginning_is_read_once(words, monkeypatch):
+def test_a_shared_prefix_is_prefilled_once(words, monkeypatch):
     prompts = [" ".join([*WORDS, word]) for word in WORDS[:6]]
     apart = run(words, prompts, rows=4)
-    monkeypatch.setattr(engine_module, "SHARED", 5)
+    monkeypatch.setattr(engine_module, "PREFIX", 5)
     made = engine(words, rows=4)
     assert {done.index: done for done in made.complete(prompts, SEEDS)} == apart
     reads = [shapes for program, shapes in made.tally.programs if program is engine_module._SHARE]
     assert reads  # the groups began with what was read before
 
 
-def test_prompts_completed_later_are_read_as_at_first(words, monkeypatch):
+def test_prompts_completed_later_are_prefilled_as_at_first(words, monkeypatch):
     """Though they begin alike for longer than all do, and other lengths would be beside them."""
     calls: list[tuple[int, tuple[int, int]]] = []
 
-    def noted(self, prefix, start, prompts, rows, read=Engine._read_pieces):
-        calls.append((start, engine_module.pieces(max(map(len, prompts)) - start)))
+    def noted(self, prefix, start, prompts, rows, read=Engine._prefill):
+        calls.append((start, engine_module.chunks(max(map(len, prompts)) - start)))
         return read(self, prefix, start, prompts, rows)
 
-    monkeypatch.setattr(Engine, "_read_pieces", noted)
-    monkeypatch.setattr(engine_module, "SHARED", 2)
-    monkeypatch.setattr(engine_module, "ladder", lambda length: -(-length // 8) * 8)
+    monkeypatch.setattr(Engine, "_prefill", noted)
+    monkeypatch.setattr(engine_module, "PREFIX", 2)
+    monkeypatch.setattr(engine_module, "bucket", lambda length: -(-length // 8) * 8)
     prompts = ["one two three", *(" ".join([*WORDS, *WORDS[:more]]) for more in range(1, 8))]
     made = engine(words, rows=4)
     whole = {done.index: done for done in made.complete(prompts, SEEDS)}
@@ -147,9 +147,9 @@ def test_prompts_completed_later_are_read_as_at_first(words, monkeypatch):
     assert list(made.complete(prompts, SEEDS, ())) == []
 
 
-def test_a_shared_beginning_leaves_each_prompt_a_token():
+def test_a_shared_prefix_leaves_each_prompt_a_token():
     beginning = list(range(100))
-    share = engine_module.shared_beginning
+    share = engine_module.shared_prefix
     assert share([[*beginning, 7], [*beginning, 8]]) == 96
     assert share([beginning, beginning]) == 96
     assert share([beginning[:64], beginning]) == 32
@@ -178,11 +178,11 @@ def test_an_answer_ends_at_any_of_several_tokens(words):
     assert found[1].completion_tokens == 1
 
 
-def test_a_stream_is_the_completion_in_pieces(words, alone):
+def test_a_stream_is_the_completion_in_parts(words, alone):
     for index in (0, 4):
-        pieces = list(engine(words, rows=1, block=3).stream(PROMPTS[index]))
-        assert "".join(pieces) == alone[index].text
-        assert len(pieces) > 2
+        parts = list(engine(words, rows=1, block=3).stream(PROMPTS[index]))
+        assert "".join(parts) == alone[index].text
+        assert len(parts) > 2
 
 
 def test_a_stream_holds_back_half_characters_and_the_beginnings_of_stop_strings(words):
@@ -193,11 +193,11 @@ def test_a_stream_holds_back_half_characters_and_the_beginnings_of_stop_strings(
     assert settled(words("one\n", add_special_tokens=False).input_ids) == "one"
 
 
-def test_slots_are_counted(words):
+def test_row_steps_are_counted(words):
     made = engine(words, rows=4)
     done = list(made.complete(PROMPTS, SEEDS))
     # the first token of each answer comes of reading the prompt
-    assert made.tally.useful == sum(one.completion_tokens - 1 for one in done) <= made.tally.slots
+    assert made.tally.useful == sum(one.completion_tokens - 1 for one in done) <= made.tally.row_steps
     assert "programs" in str(made.tally)
 
 
@@ -208,7 +208,7 @@ def test_programs_do_not_grow_with_the_prompts(words):
     assert many.tally.programs == few.tally.programs
 
 
-def test_programs_are_as_many_as_rungs_whatever_the_lengths(words):
+def test_programs_are_as_many_as_buckets_whatever_the_lengths(words):
     programs = set()
     for seed in range(5):
         random = np.random.default_rng(seed)
@@ -216,10 +216,10 @@ def test_programs_are_as_many_as_rungs_whatever_the_lengths(words):
         made = engine(words, rows=8, new=int(random.integers(2, 60)), block=4)
         list(made.complete(prompts))
         programs |= made.tally.programs
-    rungs = {ladder(length) for length in range(1, CONFIG.max_positions + 4)}
+    buckets = {bucket(length) for length in range(1, CONFIG.max_positions + 4)}
     count = collections.Counter(program for program, _ in programs)
-    assert count.pop(engine_module._GROW) <= 2 * len(rungs)  # rows, and a group of them
-    assert max(count.values()) <= len(rungs)
+    assert count.pop(engine_module._GROW) <= 2 * len(buckets)  # rows, and a group of them
+    assert max(count.values()) <= len(buckets)
 
 
 def test_programs_do_not_depend_on_when_answers_end(words):
@@ -230,8 +230,8 @@ def test_programs_do_not_depend_on_when_answers_end(words):
     assert made[("e",)].tally.programs == made[("s",)].tally.programs == made[()].tally.programs
 
 
-def test_a_program_is_compiled_once_wherever_its_rows_came_from(words):
-    """On a mesh an array lies where the program that made it put it, and one that takes it is compiled for that."""
+def test_a_program_is_compiled_once_whatever_made_its_rows(words):
+    """jit compiles a program for each sharding of its inputs, so the shardings of outputs are pinned."""
     own = LlamaConfig(**CONFIG.__dict__ | {"num_layers": 3})  # shapes that no other test has compiled for
     long = " ".join(WORDS * 3)
     begun_long, grown = (engine(words, rows=8, new=40, sizes=(2, 2, 2), config=own) for _ in range(2))
@@ -310,7 +310,7 @@ def test_a_cache_beyond_the_memory_is_refused_before_compiling(words, monkeypatc
         list(engine(words, rows=4).complete(PROMPTS[:4]))
 
 
-def test_programs_are_bounded_by_the_ladder():
-    assert [ladder(n) for n in (1, 32, 33, 48, 49, 64, 65, 97, 129)] == [32, 32, 48, 48, 64, 64, 96, 128, 192]
-    assert all(ladder(n) >= n for n in range(1, 5000))
-    assert len({ladder(n) for n in range(1, 4097)}) <= 16
+def test_programs_are_bounded_by_the_buckets():
+    assert [bucket(n) for n in (1, 32, 33, 48, 49, 64, 65, 97, 129)] == [32, 32, 48, 48, 64, 64, 96, 128, 192]
+    assert all(bucket(n) >= n for n in range(1, 5000))
+    assert len({bucket(n) for n in range(1, 4097)}) <= 16

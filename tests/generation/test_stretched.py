@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lema_jax.data import encode, tokenizer
 from lema_jax.generation import engine as engine_module
-from lema_jax.generation.engine import Engine, ladder, pieces
+from lema_jax.generation.engine import Engine, bucket, chunks
 from lema_jax.generation.score import Pair, score
 from lema_jax.generation.student import Student
 from lema_jax.model import cache as caches
@@ -81,7 +81,7 @@ def generated(theirs, ids: list[int]) -> list[int]:
 @pytest.mark.parametrize("rope", ROPES.values(), ids=ROPES)
 @pytest.mark.parametrize("shared", [0, 40], ids=["apart", "one beginning"])
 def test_greedy_answers_are_those_of_generate(words, rope, shared, monkeypatch):
-    monkeypatch.setattr(engine_module, "PIECE", 48)
+    monkeypatch.setattr(engine_module, "CHUNK", 48)
     raw = RAW | {"rope_scaling": rope}
     theirs, config = hf_oracle.make(raw), hf_config.parse(raw, "test")
     read = student(words, theirs, config)
@@ -150,11 +150,11 @@ def test_packed_texts_are_stretched_each_by_its_own_length(words):
 def test_any_beginning_goes_before_any_rest(start, rest, kind):
     """Shapes alone: the prefix's bucket may be larger than that of the group that goes on from it."""
     config = LlamaConfig(704, 32, 48, 2, 4, 2, 8)
-    _, width = pieces(start)
+    _, width = chunks(start)
     cache = lambda rows, slots: caches.empty(config, Compute(), rows, slots, kind)
     last = jax.ShapeDtypeStruct((1, 32), np.float32)
-    prefix = decode.Reading(jax.eval_shape(lambda: cache(1, ladder(width))), last)
-    slots = ladder(start + pieces(rest)[1])
+    prefix = decode.Reading(jax.eval_shape(lambda: cache(1, bucket(width))), last)
+    slots = bucket(start + chunks(rest)[1])
     made = jax.eval_shape(lambda reading: decode.share(reading, 4, slots), prefix)
     assert made.cache.slots == slots >= start + rest
 
@@ -162,14 +162,14 @@ def test_any_beginning_goes_before_any_rest(start, rest, kind):
 @pytest.mark.parametrize(
     ("beginning", "rests"), [(160, (1, 30)), (160, (5, 40, 90)), (96, (1,) * 3), (288, (3, 31, 60))]
 )
-def test_answers_after_a_shared_beginning_are_those_without(words, beginning, rests, monkeypatch):
-    """With pieces of 128, as pieces of 512 do it with 544 tokens and rests of up to 192."""
+def test_answers_after_a_shared_prefix_are_those_without(words, beginning, rests, monkeypatch):
+    """With chunks of 128, as chunks of 512 do with 544 tokens and last chunks of up to 192."""
     raw = RAW | {"max_position_embeddings": 1024}
     theirs, config = hf_oracle.make(raw), hf_config.parse(raw, "test")
     read = student(words, theirs, config)
     common = "".join(f" {n}" for n in np.random.default_rng(5).integers(0, 400, beginning + 3))
     texts = [common + "".join(f" {400 - n - 7 * k}" for k in range(rest)) for n, rest in enumerate(rests)]
-    monkeypatch.setattr(engine_module, "PIECE", 128)
+    monkeypatch.setattr(engine_module, "CHUNK", 128)
 
     def answers():
         made = Engine(read.model, read.variables, words, read.mesh, rows=4, max_new_tokens=NEW)

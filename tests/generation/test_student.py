@@ -1,4 +1,4 @@
-"""Model folders read to answer: what their kernels are held as, on any mesh."""
+"""Model folders read to answer: the format of their kernels, on any mesh."""
 
 import dataclasses
 from pathlib import Path
@@ -24,7 +24,7 @@ PAIRS = [score.Pair("one two", " three"), score.Pair("four", " one two three")]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> tuple[Path, Path]:
-    """A model whose kernels are whole tiles of nf4, and adapters that were trained upon it as nf4."""
+    """A model whose kernels are full tiles of nf4, and adapters that were trained upon it in nf4."""
     root = tmp_path_factory.mktemp("folders")
     data = tiny.data_set(root / "data")
     variables = tiny.variables(tiny.TILED, LoraConfig(4, 8.0, 0.0))
@@ -51,7 +51,7 @@ def scores(read: student.Student) -> list[float]:
 
 
 @pytest.mark.parametrize("weights", ["int8", pytest.param("nf4", marks=pytest.mark.slow)])
-def test_kernels_are_held_as_asked_the_same_on_every_mesh(folders, weights):
+def test_kernels_are_stored_in_the_format_asked_for_on_every_mesh(folders, weights):
     base, _ = folders
     dense = student.read(base, 0, "float32")
     read = student.read(base, 0, "float32", weights=weights)
@@ -73,7 +73,7 @@ def test_kernels_are_held_as_asked_the_same_on_every_mesh(folders, weights):
 
 
 @pytest.mark.slow
-def test_adapters_stand_upon_what_they_were_trained_upon_unless_told(folders):
+def test_adapters_get_the_format_they_were_trained_upon_by_default(folders):
     base, adapters = folders
     trained_upon = student.read(adapters, 0, "float32")
     assert isinstance(trained_upon.variables["params"]["layers_0"]["attn"]["q"]["kernel"], Nf4)

@@ -13,6 +13,7 @@ import pytest
 
 from lema_jax import checkpoint, disk, interrupts
 from lema_jax.errors import UserError
+from lema_jax.interrupts import Interrupted
 from lema_jax.model.config import LoraConfig
 from lema_jax.training import dry_run, loop
 from lema_jax.training.config import GuardConfig
@@ -62,7 +63,7 @@ def test_a_notice_to_stop_saves_and_the_run_goes_on_bit_equal(tmp_path, data, ba
 
     monkeypatch.setattr(Metrics, "write", write)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(loop.Preempted, match="saved at step 3 of 6"):
+    with pytest.raises(Interrupted, match="saved at step 3 of 6"):
         loop.run(adapters(tmp_path / "run", data, base))
     assert signal.getsignal(signal.SIGTERM) is before
     assert checkpoint.latest_step(tmp_path / "run") == 3

@@ -18,7 +18,6 @@ pytestmark = pytest.mark.slow
 _SCRIPT = """
 import sys
 from pathlib import Path
-from absl import app
 from lema_jax.model.config import LoraConfig
 from lema_jax.parallel import job
 from lema_jax.parallel.mesh import MeshConfig
@@ -26,13 +25,12 @@ from lema_jax.training import loop
 from tests.training.test_loop import config
 out, data, base, mesh, steps = sys.argv[1:6]
 
-def main(argv):
-    job.join(heeds_notice=True)
-    sizes = MeshConfig(*map(int, mesh.split(",")))
-    fields = dict(init=base, lora=LoraConfig(4, 8.0, 0.1), steps=int(steps), checkpoint_every=2, mesh=sizes)
-    loop.run(config(Path(out), Path(data), **fields))
-
-app.run(main, sys.argv[:1] + sys.argv[6:])
+given = dict(flag[2:].split("=") for flag in sys.argv[6:])
+numbers = {name: int(value) for name, value in given.items() if name != "coordinator"}
+job.join(job.Job(**given | numbers), heeds_notice=True)
+sizes = MeshConfig(*map(int, mesh.split(",")))
+fields = dict(init=base, lora=LoraConfig(4, 8.0, 0.1), steps=int(steps), checkpoint_every=2, mesh=sizes)
+loop.run(config(Path(out), Path(data), **fields))
 """
 
 
@@ -69,7 +67,7 @@ def test_a_notice_to_one_process_stops_all_at_one_step(tmp_path, data, base):
             started[1].send_signal(signal.SIGTERM)
             break
     said = [process.communicate(timeout=120)[0] for process in started]
-    assert all("Preempted: SIGTERM: saved at step" in text for text in said), said
+    assert all("Interrupted: SIGTERM: saved at step" in text for text in said), said
     assert 3 <= checkpoint.latest_step(tmp_path / "run") < 3000
 
 

@@ -1,43 +1,29 @@
-"""The correct door run as a user runs it, and wrong attempts for it: what its tests share."""
+"""The correct command, in this process and in one of its own, and wrong attempts for it: what its tests share."""
 
 import functools
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from lema_jax import records, tasks
-from lema_jax.records import Attempt, Correction, Verdict
+from lema_jax import correct, records, tasks
+from lema_jax.records import Attempt, Correction, Problem, Verdict
+from tests import commands
 
-KEY = "sk-secret-of-the-test"
-ENVIRONMENT = os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+ENVIRONMENT = os.environ | commands.ENDPOINT  # of a process of its own
+
+succeeds = functools.partial(commands.succeeds, correct.command)
+fails = functools.partial(commands.fails, correct.command)
 
 
-def command(*flags) -> list[str]:
+def command(*flags: object) -> list[str]:
     return [sys.executable, "-m", "lema_jax.correct", *map(str, flags)]
 
 
-def correct(*flags, env=ENVIRONMENT):
-    return subprocess.run(command(*flags), capture_output=True, text=True, env=env)
-
-
-def succeeds(*flags) -> str:
-    done = correct(*flags)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def fails(*flags, env=ENVIRONMENT) -> str:
-    done = correct(*flags, env=env)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
 @functools.cache
-def problems():
+def problems() -> list[Problem]:
     return tasks.get("arithmetic").load("train")
 
 
@@ -68,8 +54,8 @@ def corrections(path: Path) -> list[Correction]:
     return list(records.read(path, Correction))
 
 
-def kill_when(reached, *flags, after: float = 0.0) -> None:
-    """Starts the door, waits until `reached()` (and a moment more), and kills it as kill -9 does."""
+def kill_when(reached: Callable[[], bool], *flags: object, after: float = 0.0) -> None:
+    """Starts the command, waits until `reached()` (and a moment more), and kills it as kill -9 does."""
     process = subprocess.Popen(command(*flags), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT)
     while process.poll() is None and not reached():
         time.sleep(0.002)
