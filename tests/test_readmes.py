@@ -191,6 +191,28 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 30
 
 
+@pytest.mark.parametrize(
+    ("question", "section", "answer"),
+    [
+        ("What is it?", "lema_jax", "learning from mistakes"),
+        ("Will my model work?", "Which models", "others are refused"),
+        ("How do I start?", "Quickstart", "launch/quickstart.sh"),
+        ("On which machine?", "Install", "CPU cores"),
+        ("With my own data?", "The loop on a real model", "--task=jsonl:PATH"),
+        ("With a local server?", "A paid teacher", "--base_url=http://127.0.0.1"),
+        ("What does it cost?", "A paid teacher", "--dry_run"),
+        ("What does it cost on a TPU?", "On a TPU", "--price_per_chip_hour"),
+        ("What do the files hold?", "What each stage reads and writes", "corrections.jsonl"),
+        ("Why was a correction rejected?", "A paid teacher", "wrong_answer"),
+        ("How do I go on after a kill?", "The loop on a real model", "run the same command again"),
+    ],
+)
+def test_a_newcomers_questions_are_answered(question: str, section: str, answer: str) -> None:
+    parts = re.split(r"^#+ (.+)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2]))
+    assert answer in " ".join(sections[section].split()), question
+
+
 def test_every_stage_has_a_row_in_the_readme() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert set(STAGES) <= set(rows)
