@@ -115,8 +115,8 @@ def test_adapters_answer_the_same_merged_or_not(models, tmp_path):
     given = ("--task=arithmetic", "--limit=9", "--max_new_tokens=40", "--batch_size=8", f"--out={tmp_path / 'out'}")
     succeeds(f"--checkpoint={','.join(map(str, folders))}", *given)
     rows = (read(tmp_path / "out" / folder.name / "arithmetic_test") for folder in folders)
-    unmerged, merged, bare = ([row.text for row in of_one] for of_one in rows)
-    assert unmerged == merged
+    unmerged, of_merged, bare = ([row.text for row in of_one] for of_one in rows)
+    assert unmerged == of_merged
     assert all(one != other for one, other in zip(unmerged, bare))
 
 

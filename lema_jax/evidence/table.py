@@ -145,7 +145,7 @@ def several(comparisons: Sequence[Comparison]) -> str:
     corrected = stats.holm([comparison.p for comparison in tested if comparison.p is not None])
     left = [f"{c.other.name} (p = {p_value(p)})" for c, p in zip(tested, corrected) if p < stats.ALPHA]
     return (
-        f"Of {len(tested)} comparisons, significant after correction for their number (Holm): "
+        f"Of {len(tested)} comparisons, after correction for their number (Holm), significant: "
         f"{', '.join(left) or 'none'}."
     ).replace("= <", "<")
 

@@ -1,7 +1,7 @@
-"""The reference teacher: corrects offline, from the gold rationale, what a paid teacher would correct from knowledge.
+"""The reference teacher: corrects offline, from the gold rationale, in place of a chat model.
 
-It stands in for a chat model on tasks whose rationale tells its arithmetic (GSM8K, our own word problems), not where
-that is LaTeX (MATH); attempts may be LaTeX. A step is wrong when a sum it claims does not hold, or when it computes a
+It serves tasks whose rationale is plain arithmetic (GSM8K, our own word problems), not LaTeX (MATH); attempts may be
+LaTeX. A step is wrong when a sum it claims does not hold, or when it computes a
 value that the gold rationale has no use for and that leads to none of the rationale's values either. When every value
 is of use, the path stopped short: then the step after the last useful value is wrong. The corrected steps are the gold
 ones that the kept steps have not reached.
@@ -22,7 +22,7 @@ from lema_jax.tasks.steps import number_steps, split_steps
 from lema_jax.teacher.claims import Claim, claims, numbers
 
 TEACHER = "reference"
-VERSION = 2  # of how it corrects; part of the ids of its rows
+VERSION = 2  # of its behaviour; part of the ids of its rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def locate(problem: Problem, steps: Sequence[str]) -> Finding:
     gold = _gold_steps(problem)
     needed = _needed(problem, gold)
     made = [claims(step) for step in steps]
-    # A value that a later true sum turns into a needed one was of use, though the rationale goes another way.
+    # A value from which a later true sum makes a needed one is of use, though the rationale takes another path.
     used = [{o for claim in step if claim.holds and claim.stated in needed for o in claim.operands} for step in made]
     last_useful = 0
     known = _stated(problem.question)
@@ -90,7 +90,7 @@ def locate(problem: Problem, steps: Sequence[str]) -> Finding:
     return Finding(step_number, _short(problem, left, step_number))
 
 
-# --- what the gold rationale holds ------------------------------------------------------------------------------------
+# --- the gold rationale -----------------------------------------------------------------------------------------------
 
 _MARK = re.compile(r"<<([^<>]*)>>")
 
@@ -170,7 +170,7 @@ def _left(gold: Sequence[_GoldStep], question: str, kept: Sequence[str]) -> list
 
 
 def _reached(question: str, steps: Sequence[str]) -> collections.Counter[Fraction | None]:
-    """How often each value was computed, or stated without a sum; the same sum told again counts once."""
+    """How often each value was computed, or stated without a sum; the same sum repeated counts once."""
     sums = {(claim.expression, claim.stated) for step in steps for claim in claims(step)}
     reached: collections.Counter[Fraction | None] = collections.Counter(value for _, value in sums)
     known = _stated(question)
@@ -186,7 +186,7 @@ _DONE = {"+": "added", "-": "subtracted", "*": "multiplied", "/": "divided"}
 
 
 def _false(claim: Claim) -> str:
-    value, stated = _told(claim.value), _told(claim.stated)
+    value, stated = _decimal(claim.value), _decimal(claim.stated)
     places = 2
     while _about(claim.value, places) == stated:
         places += 1
@@ -207,7 +207,7 @@ def _useless(problem: Problem, value: Fraction, claim: Claim | None, left: Seque
         sign, right = _sign(claim), _sign(target)
         if sign and right and sign != right:
             return (
-                f"{_told(claim.operands[0])} and {_told(claim.operands[1])} should be {_DONE[right]}, not"
+                f"{_decimal(claim.operands[0])} and {_decimal(claim.operands[1])} should be {_DONE[right]}, not"
                 f" {_DONE[sign]}: {_equation(target)}."
             )
     return f"Computing {_equation(claim)} does not help. {needed}"
@@ -240,7 +240,7 @@ def _sign(claim: Claim) -> str:
 
 def _equation(claim: Claim) -> str:
     """The sum and its own value, whatever the path made of it."""
-    value = _told(claim.value)
+    value = _decimal(claim.value)
     return f"{_shown(claim)} ≈ {_about(claim.value, 2)}" if "/" in value else f"{_shown(claim)} = {value}"
 
 
@@ -248,7 +248,7 @@ def _shown(claim: Claim) -> str:
     return claim.expression.replace("**", "^")
 
 
-def _told(value: Fraction) -> str:
+def _decimal(value: Fraction) -> str:
     return answers.written(value)
 
 

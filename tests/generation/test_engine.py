@@ -79,7 +79,7 @@ def test_greedy_answers_are_those_without_cache_and_batch(words, alone):
 
 
 @pytest.mark.slow
-def test_an_answer_from_a_cache_in_8_bits_does_not_either(words):
+def test_an_answer_from_an_int8_cache_does_not_depend_on_the_batch(words):
     alone = run(words, rows=1, cache="int8")
     assert run(words, rows=3, cache="int8") == alone
     assert run(words, rows=8, cache="int8", sizes=(2, 2, 2)) == alone
