@@ -118,7 +118,7 @@ def _cudnn(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, elsewhere: bool) -> jax.Ar
 
 
 def _triton(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, elsewhere: bool) -> jax.Array:
-    t, n, h = q_BTNH.shape[1:]
+    n, h = q_BTNH.shape[2:]
     groups = n // k_BTKH.shape[2]
     k_BTNH, v_BTNH = (jnp.repeat(x, groups, axis=2) for x in (k_BTKH, v_BTKH))
     sides = triton.BlockSizes(**dict.fromkeys(("block_q", "block_k"), 128), **dict.fromkeys(_BACKWARD, 64))
