@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.gpu import attention as triton
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -118,6 +117,10 @@ def _cudnn(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, elsewhere: bool) -> jax.Ar
 
 
 def _triton(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, elsewhere: bool) -> jax.Array:
+    from jax.experimental.pallas.ops.gpu import (
+        attention as triton,
+    )  # jax 0.11 warns of it: tokamax is to take its place
+
     n, h = q_BTNH.shape[2:]
     groups = n // k_BTKH.shape[2]
     k_BTNH, v_BTNH = (jnp.repeat(x, groups, axis=2) for x in (k_BTKH, v_BTKH))
