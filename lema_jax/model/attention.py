@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -112,7 +112,7 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.A
 def _cudnn(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, elsewhere: bool) -> jax.Array:
     # The kernel leaves out what lies above the diagonal by itself; the mask keeps segments apart.
     same_B1TT = (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :])[:, None]
-    by = "xla" if elsewhere else "cudnn"
+    by: Literal["xla", "cudnn"] = "xla" if elsewhere else "cudnn"
     return jax.nn.dot_product_attention(q_BTNH, k_BTKH, v_BTKH, mask=same_B1TT, is_causal=True, implementation=by)
 
 

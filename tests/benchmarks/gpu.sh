@@ -10,7 +10,7 @@
 # not done again by a second call on the same machine. LIMIT: seconds that the whole call may take (570); BASE: where all
 # is kept (/tmp/lema-gpu); PYTHON (python3).
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 if [ "${1:-}" = --dry ]; then
   export LEMA_GPU_DRY=1 JAX_PLATFORMS=cpu CUDA_VISIBLE_DEVICES=
   slow=8 # a CPU's seconds are shorter
@@ -73,8 +73,7 @@ run make 150 gpu_make
 run expect 90 gpu_torch expect &
 exact nf4 60 gpu_right nf4 &
 run resume 150 gpu_right resume &
-XLA_FLAGS="${XLA_FLAGS:-} $([ -n "${LEMA_GPU_DRY:-}" ] || echo --xla_gpu_deterministic_ops=true)" \
-  run resume_deterministic 150 gpu_right resume &
+XLA_FLAGS="--xla_gpu_deterministic_ops=true${XLA_FLAGS:+ $XLA_FLAGS}" run resume_deterministic 150 gpu_right resume &
 wait
 run attention 120 gpu_attention
 exact model 120 gpu_right model &

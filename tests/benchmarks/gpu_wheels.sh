@@ -32,7 +32,7 @@ for package in "${packages[@]}"; do
     --implementation cp "${platforms[@]}" --dest "$wheels" "${pinned:-$package}" 2>/dev/null ||
     python3 -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$wheels" "${pinned:-$package}"
 done
-if ls "$wheels"/*.whl | grep -vE -- '-(any|[^-]*x86_64)\.whl$'; then
+if find "$wheels" -name '*.whl' ! -name '*-any.whl' ! -name '*x86_64.whl' | grep .; then
   echo "these wheels were built for this machine alone" >&2
   exit 1
 fi
