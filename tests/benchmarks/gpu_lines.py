@@ -12,6 +12,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +100,26 @@ def seconds(run: Callable[[], Any], wait: Callable[[Any], Any], times: int) -> f
 
 
 def machine() -> None:
-    """The first line: card, driver, versions, commit."""
-    from importlib import metadata
-
-    asked = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    """The first line: card, driver, versions, commit (COMMIT, where the copy has no repository)."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "torch", "transformers", "peft", "numpy")
-    card = "none" if DRY else subprocess.run(asked, capture_output=True, text=True).stdout.strip()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    found = {name: metadata.version(name) for name in packages}
-    line("machine", card=card, cores=os.cpu_count(), commit=commit or "no repository", dry=DRY, **found)
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    commit = os.environ.get("COMMIT") or _said(["git", "rev-parse", "--short", "HEAD"])
+    versions = {name: _version(name) for name in packages}
+    line("machine", card=_said(query), cores=os.cpu_count(), commit=commit, dry=DRY, **versions)
+
+
+def _said(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"unknown: {error}"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
 
 
 if __name__ == "__main__":
