@@ -5,9 +5,10 @@ layouts, Hugging Face's and ours; a data set packed into batches; prompts.
 
 WORK/hf, WORK/model       the model (SmolLM2 itself, where gpu.sh put together its GGUF), WORK/adapter as PEFT begins it
 WORK/data, WORK/*.npz     packed batches: `short`, `long`, `followed`, each array [steps, rows, tokens]
-WORK/prompts.json         questions of the task `arithmetic`
+WORK/prompts.json         questions of the task `arithmetic`, of one padded length
 """
 
+import collections
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import transformers
 from lema_jax.data import batches, dataset, tokenizer
 from lema_jax.data.batches import DataConfig
 from lema_jax.data.encode import Encoded, beginning
+from lema_jax.generation.engine import ladder
 from lema_jax.tasks import arithmetic
 from tests.benchmarks.gpu_lines import DRY, MODELS, SIZES, STEPS, WORK, case
 
@@ -67,7 +69,11 @@ def packed(made) -> None:
         stream = iter(batches.batches(DataConfig(str(WORK / "data"), rows, length)))
         taken = [next(stream) for _ in range(STEPS)]
         np.savez(WORK / f"{name}.npz", **{key: np.stack([one[key] for one in taken]) for key in taken[0]})
-    asked = [f"Question: {one.question}\nAnswer:" for one in arithmetic.load("train")[4000 : 4000 + SIZES.questions]]
+    asked = [f"Question: {one.question}\nAnswer:" for one in arithmetic.load("train")[4000:]]
+    # Of one padded length, the commonest, so that few programs are compiled for them.
+    padded = [ladder(len(made(text).input_ids)) for text in asked]
+    common, _ = collections.Counter(padded).most_common(1)[0]
+    asked = [text for text, length in zip(asked, padded) if length == common][: SIZES.questions]
     (WORK / "prompts.json").write_text(json.dumps(asked))
 
 
