@@ -81,10 +81,11 @@ exact greedy 150 gpu_right greedy &
 exact losses 120 gpu_right losses &
 wait
 # Speeds, one at a time.
-run train 240 gpu_train
+run train 150 gpu_train first
 run torch_train 90 gpu_torch train
 run decode 150 gpu_decode
 run torch_decode 90 gpu_torch decode
+run train_rest 200 gpu_train rest
 TORCH_COMPILED=1 run torch_compiled 120 gpu_torch train
 
 tail -n +1 "$WORK"/logs/* >"$OUT/log.txt" 2>/dev/null

@@ -1,6 +1,6 @@
 """Training steps on the card: tokens a second, MFU and memory of a model's shape, by attention kernel and layout.
 
-    python -m tests.benchmarks.gpu_train
+    python -m tests.benchmarks.gpu_train first|rest
 
 Some programs are compiled at the same time, then timed one after the other, then the next ones, on the batches of
 gpu_make, which gpu_torch takes too. Weights and optimizer state are in float32 and activations in bfloat16; frozen
@@ -12,6 +12,7 @@ import concurrent.futures
 import dataclasses
 import json
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -126,7 +127,8 @@ def main() -> None:
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
     arrays = {name: np.load(WORK / f"{name}.npz", allow_pickle=False) for name in ("short", "long")}
     batches = {name: [{key: a[at] for key, a in of.items()} for at in range(3)] for name, of in arrays.items()}
-    asked, together = jobs()[: 3 if DRY else None], 2 if DRY else 6
+    together = 2 if DRY else 6
+    asked = jobs()[:together] if sys.argv[1] == "first" else jobs()[together:]
     with concurrent.futures.ThreadPoolExecutor(together) as pool:
         for start in range(0, len(asked), together):
             with sharding.use(mesh):
