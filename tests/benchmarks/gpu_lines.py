@@ -63,7 +63,7 @@ class Sizes:
     greedy: int = 64
 
 
-SIZES = Sizes((2, 256), (1, 256), (2, 256), 1, 8, 8, 12, 8) if DRY else Sizes()
+SIZES = Sizes((2, 256), (1, 256), (2, 384), 1, 8, 8, 12, 8) if DRY else Sizes()
 
 
 def line(step: str, **found: Any) -> None:
