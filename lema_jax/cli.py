@@ -101,6 +101,8 @@ def _tell(error: BaseException, out: Callable[[], str | None]) -> int:
         return _NOBODY_READS  # `| head`, say
     if (said := disk.told(error, _written(out))) is not None:
         return _fail(said)
+    if isinstance(error, MemoryError):
+        return _fail(f"there is not enough memory (in {_operation(error)}; LEMA_TRACEBACK=1 shows more)")
     if isinstance(error, OSError):
         return _fail(f"{error} (in {_operation(error)}; LEMA_TRACEBACK=1 shows more)")
     raise error

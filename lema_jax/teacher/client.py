@@ -274,7 +274,7 @@ class Asking:
         elif judged.kind in (Kind.PASSING, Kind.CROWDED) or (judged.kind is Kind.NO_API and self._known.answered):
             raise _TryAgain(
                 self._wire.clean(judged.said), after=judged.after, paid=self._cost(request, judged),
-                crowded=judged.kind is Kind.CROWDED,
+                crowded=judged.kind is Kind.CROWDED and (self._known.answered or judged.status != 503),  # or not up yet
             )  # fmt: skip
         else:
             if paid := self._cost(request, judged):
