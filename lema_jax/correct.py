@@ -45,7 +45,8 @@ _PROMPT_FILE = flags.DEFINE_string(
     "prompt_file",
     None,
     "Text file with the instruction and worked examples for --teacher=openai. The case takes the place of its line"
-    " {case}, or follows its end, as in the authors' released prompts. The package's own by default.",
+    " {case}, or follows its end, as in the authors' released prompts. It is sent as one message; the package's own,"
+    " which is the default, as a conversation in which each worked example is a turn.",
 )
 _LIMIT = flags.DEFINE_integer(
     "limit", None, "Correct only so many wrong attempts: the first ones, or with --seed a random draw.", lower_bound=1
@@ -101,6 +102,8 @@ def main(argv: Sequence[str]) -> None:
         print(where.estimate(requests(range(_SAMPLES.value)), endpoint.replies_of(_OUT.value)))
         return
     with Appender(_OUT.value, Correction) as out, Appender(endpoint.replies_of(_OUT.value), Reply) as replies:
+        if said := prompting.asked_otherwise(out.rows.values(), by_family.values()):
+            print(f"{_OUT.value}: {said}")
         counts, outcome = _correct_by_chat(where, by_family, requests, out, replies)
         print(counts)
         outcome.require_all()
