@@ -207,9 +207,9 @@ def _useless(problem: Problem, value: Fraction, claim: Claim | None, left: Seque
     target = _target(left, claim)
     if target is None:
         return "This step does not lead to what the question asks for."
+    if claim is None:  # it may be part of another way, so no more is said of it than is so
+        return f"What is needed here is {_equation(target)}, which this step does not find."
     needed = f"What is needed here is {_equation(target)}."
-    if claim is None:
-        return f"This step does not help. {needed}"
     if sorted(claim.operands) == sorted(target.operands) and len(claim.operands) == 2:
         sign, right = _sign(claim), _sign(target)
         if sign and right and sign != right:
