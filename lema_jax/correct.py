@@ -60,8 +60,8 @@ class Config(stage.Config):
     prompt_file: Path | str | None = option(
         None,
         "Text file with the instruction and worked examples for --teacher=openai. The case takes the place of its line"
-        " {case}, or follows its end, as in the authors' released prompts. It is sent as one message; the package's own,"
-        " which is the default, as a conversation in which each worked example is a turn.",
+        " {case}, or follows its end, as in the authors' released prompts. It is sent as one message; the package's"
+        " own, which is the default, as a conversation in which each worked example is a turn.",
     )
     samples: int = option(1, "Replies to ask of --teacher=openai for each wrong attempt.", low=1, high=10**5)
     until_correct: bool = option(
