@@ -42,7 +42,7 @@ class Everyone:
         self.evolved = 0
 
     def __call__(self, body, times) -> Act:
-        prompt = body["messages"][0]["content"]
+        prompt = body["messages"][-1]["content"]
         case = prompt.rpartition("Question: ")[2]
         question = case.splitlines()[0]
         if prompt.endswith("\nNew Question:"):
@@ -159,7 +159,7 @@ def published_teacher(data_dir: Path):
         )
 
     def behave(body, times):
-        prompt = body["messages"][0]["content"]
+        prompt = body["messages"][-1]["content"]
         question = prompt.rpartition("Question: ")[2].partition("\nOriginal Solution:")[0]
         return Act(completion(said[" ".join(question.split())]))
 

@@ -83,7 +83,7 @@ def steps_for(cfg: DataConfig, *, epochs: float = math.inf, tokens: float = math
         packed += int((segments > 0).sum())
         steps += 1
     if examples < wanted and packed < tokens:
-        steps = math.ceil(steps * min(wanted / examples, tokens / packed))
+        steps = math.ceil(min(steps * wanted / examples, steps * tokens / packed))  # exact where the result is whole
     if steps > MOST_STEPS:
         raise UserError(f"{epochs:g} epochs or {tokens:g} tokens are {steps:,} steps, above {MOST_STEPS:,}; take fewer")
     return steps

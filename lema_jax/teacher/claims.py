@@ -30,8 +30,11 @@ def claims(step: str) -> list[Claim]:
     """The claims of a step, in its order.
 
     Units and other words between numbers and signs are passed over; equations with variables are no claims. A run-on
-    `2 * 5 = 10 * 3 = 30` claims that 2 * 5 is 10 and that 10 * 3 is 30.
+    `2 * 5 = 10 * 3 = 30` claims that 2 * 5 is 10 and that 10 * 3 is 30. A step longer than 10,000 characters, as of a
+    model that never ends, claims nothing.
     """
+    if len(step) > _LONGEST:
+        return []
     text = arithmetic(step)
     hundredfold = bool(_HUNDREDTHS.search(text))
     ambiguous = bool(_ANOTHER_ARITHMETIC.search(text))
@@ -44,8 +47,11 @@ def claims(step: str) -> list[Claim]:
 
 
 def numbers(step: str) -> list[Fraction]:
-    """The numbers written in digits, in their order."""
-    return sides.numbers(arithmetic(step))
+    """The numbers written in digits, in their order; none in a step that is too long to make claims."""
+    return sides.numbers(arithmetic(step)) if len(step) <= _LONGEST else []
+
+
+_LONGEST = 10_000
 
 
 _HUNDREDTHS = re.compile(r"%|¢|\b(?:percent|cents?)\b", re.IGNORECASE)

@@ -275,7 +275,8 @@ class Asking:
         elif judged.kind in (Kind.TRANSIENT, Kind.OVERLOADED) or (judged.kind is Kind.NO_API and self._known.answered):
             raise _Retry(
                 self._wire.clean(judged.said), after=judged.after, paid=self._cost(request, judged),
-                overloaded=judged.kind is Kind.OVERLOADED,
+                # before the first answer a 503 says that the server is not up yet
+                overloaded=judged.kind is Kind.OVERLOADED and (self._known.answered or judged.status != 503),
             )  # fmt: skip
         else:
             if paid := self._cost(request, judged):

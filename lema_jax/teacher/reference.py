@@ -68,7 +68,13 @@ def locate(problem: Problem, steps: Sequence[str]) -> Finding:
     needed = _needed(problem, gold)
     made = [claims(step) for step in steps]
     # A value from which a later true sum makes a needed one is of use, though the rationale takes another path.
-    used = [{o for claim in step if claim.holds and claim.stated in needed for o in claim.operands} for step in made]
+    used = {  # the last step that each is of use to
+        operand: i
+        for i, step in enumerate(made)
+        for claim in step
+        if claim.holds and claim.stated in needed
+        for operand in claim.operands
+    }
     last_useful = 0
     known = _stated(problem.question)
     for i, step in enumerate(steps):
@@ -77,7 +83,7 @@ def locate(problem: Problem, steps: Sequence[str]) -> Finding:
         if false := next((claim for claim in made[i] if not claim.holds), None):
             return Finding(i + 1, _false(false))
         values = [claim.stated for claim in made[i]] or [value for value in numbers(step) if value not in known]
-        useless = set(values) - needed - set().union(*used[i:])
+        useless = {value for value in values if value not in needed and used.get(value, -1) < i}
         if useless:
             value = next(value for value in values if value in useless)
             claim = next((claim for claim in made[i] if claim.stated == value), None)
@@ -171,12 +177,13 @@ def _left(gold: Sequence[_GoldStep], question: str, kept: Sequence[str]) -> list
 
 def _reached(question: str, steps: Sequence[str]) -> collections.Counter[Fraction | None]:
     """How often each value was computed, or stated without a sum; the same sum repeated counts once."""
-    sums = {(claim.expression, claim.stated) for step in steps for claim in claims(step)}
+    made = [claims(step) for step in steps]
+    sums = {(claim.expression, claim.stated) for step in made for claim in step}
     reached: collections.Counter[Fraction | None] = collections.Counter(value for _, value in sums)
     known = _stated(question)
-    for step in steps:
-        if not claims(step):
-            reached.update(set(numbers(step)) - known - set(reached))
+    for step, said in zip(steps, made):
+        if not said:
+            reached.update({value for value in numbers(step) if value not in known and value not in reached})
     return reached
 
 
@@ -200,9 +207,9 @@ def _useless(problem: Problem, value: Fraction, claim: Claim | None, left: Seque
     target = _target(left, claim)
     if target is None:
         return "This step does not lead to what the question asks for."
+    if claim is None:  # it may be part of another way, so no more is said of it than is so
+        return f"What is needed here is {_equation(target)}, which this step does not find."
     needed = f"What is needed here is {_equation(target)}."
-    if claim is None:
-        return f"This step does not help. {needed}"
     if sorted(claim.operands) == sorted(target.operands) and len(claim.operands) == 2:
         sign, right = _sign(claim), _sign(target)
         if sign and right and sign != right:

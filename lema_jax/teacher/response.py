@@ -233,6 +233,8 @@ def judge(status: int, error: Any, after: float | None = None) -> Failure:
         return as_(Kind.PERMANENT, finish=finish)
     if (after or 0) > LONGEST_WAIT:
         return as_(Kind.SETUP, said=f"{failure.said} (it asks to wait {after:,.0f} s)")
+    if status == 503 and wording.is_starting(said):  # fewer at once would not help
+        return as_(Kind.TRANSIENT)
     if status in (429, 503, 529):
         return as_(Kind.OVERLOADED)
     if status in (401, 403, 404, 405, 501):

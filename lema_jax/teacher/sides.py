@@ -293,7 +293,8 @@ class _Reader:
             if token.group().lower() == "of" and not (side.percents or "/" in side.text):
                 return self.word("of", "word")
             side.ambiguous |= side.apart and self.is_glued(token) and kind in ("minus", "over")
-            side.ambiguous |= kind == "power" and bool(_POWER.search(side.text))  # 2^43^2 is 2^4 * 3^2 to some
+            last = side.text[-_LONGEST_NUMBER:]
+            side.ambiguous |= kind == "power" and bool(_POWER.search(last))  # 2^43^2 is 2^4 * 3^2 to some
             side.text += _SYMBOLS[kind]
             side.signs += 1
             side.apart = False

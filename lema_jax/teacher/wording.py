@@ -39,6 +39,7 @@ _FILTERED = re.compile(
     r"|sensitive (?:content|information|words?)|safety (?:system|filters?|polic|reasons?|settings)|敏感|违规",
     re.IGNORECASE,
 )
+_STARTING = re.compile(r"\b(?:load(?:ing|ed)|starting|warming)\b|not (?:yet )?ready|initiali[sz]ing", re.IGNORECASE)
 _NOT_TAKEN = re.compile(
     r"unsupported|not (?:be )?support|n['’]t support|unrecogni[sz]ed|unknown (?:param|arg|field|key)|not permitted"
     r"|extra_forbidden|extra (?:inputs|fields)|unexpected (?:keyword|field|arg|param|property)|not allowed"
@@ -150,6 +151,11 @@ def own_failure(status: int, said: str) -> str:
     if status == 429:
         return ""
     return "too_long" if _TOO_LONG.search(said) else "content_filter" if _FILTERED.search(said) else ""
+
+
+def is_starting(said: str) -> bool:
+    """Whether a server says that it is not up yet, as llama.cpp does while it loads its model."""
+    return bool(_STARTING.search(said))
 
 
 def parameters_not_taken(said: str) -> tuple[str, ...]:
