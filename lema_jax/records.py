@@ -188,8 +188,8 @@ def write(path: str | Path, rows: Iterable[Row]) -> int:
 class Appender(Generic[R]):
     """A jsonl file that grows durably: once `append` returns, its rows survive kill -9.
 
+    Opening it indexes the existing rows (`rows`). An incomplete last line, left by a kill, is dropped, so its row is
     computed again; any other malformed line is an error and leaves the file unchanged. A lock excludes other writers.
-    computed again; any other malformed line is an error that leaves the file unchanged. A lock excludes a second writer.
     If the file is new and nothing is appended, the file and the folders created for it are removed.
     """
 
