@@ -101,7 +101,7 @@ def test_the_same_recipe_is_the_same_bytes_and_not_made_twice(tmp_path: Path, co
 def test_another_recipe_does_not_overwrite(tmp_path: Path, change: dict[str, Any]) -> None:
     build(recipe(), tmp_path / "out")
     before = content(tmp_path / "out")
-    with pytest.raises(UserError, match=rf"other settings or inputs \({next(iter(change))}\); delete it"):
+    with pytest.raises(UserError, match=rf"other settings or inputs \({next(iter(change))}\); remove it"):
         build(recipe(**change), tmp_path / "out")
     assert content(tmp_path / "out") == before
 
