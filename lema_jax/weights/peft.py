@@ -348,8 +348,7 @@ def save(folder: Path, adapters: dict[str, Any], lora: LoraConfig, config: Llama
     for entry in entries:
         names.put(kept, entry.path, names.get(adapters, entry.path))
     source = names.Tree(kept, entries, "the adapters")
-    safetensors.save(folder, source, np.dtype(np.float32), 1 << 62)
-    (folder / safetensors.SINGLE).rename(folder / SAFETENSORS)
+    safetensors.save(folder, source, np.dtype(np.float32), shard_bytes=None, single=SAFETENSORS)
     described = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -1,4 +1,4 @@
-"""`conversion.json`: what a folder in another program's format, which we wrote, was made from, and what is in it."""
+"""`conversion.json`: the source and the files of a folder that we wrote in another program's format."""
 
 import dataclasses
 import json
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pydantic
 
-from lema_jax import digests, storage
+from lema_jax import digests
 from lema_jax.errors import UserError
+from lema_jax.storage import RunFolder
 
 NAME = "conversion.json"
 
@@ -17,11 +18,11 @@ class Record:
     """A conversion.
 
     Attributes:
-      lineage: names all that shaped it.
-      made_from: where that lay.
-      base: `lineage@step` of the model folder that the weights are of, or that the adapters began on; empty where there
-        is none.
-      files: their SHA-256; empty in folders of earlier versions.
+      lineage: hash of all that shaped it.
+      made_from: path of the source.
+      base: `lineage@step` of the model folder whose weights they are, or on which the adapters were trained; empty
+        where there is none.
+      files: SHA-256 by name; empty in folders of earlier versions.
     """
 
     lineage: str
@@ -31,15 +32,15 @@ class Record:
 
 
 def write(folder: Path, record: Record) -> None:
-    """Adds the record, with what files are there now, to a finished folder."""
+    """Adds the record, with the digests of the files that are there now, to a finished folder."""
     files = sorted(file for file in folder.iterdir() if file.is_file())
     made = dataclasses.replace(record, files=dict(zip((file.name for file in files), digests.sha256(files))))
-    told = json.loads(json.dumps(dataclasses.asdict(made)))
-    storage.write(folder / NAME, json.dumps(told | {"sha256": digests.hashed(told)}, indent=2) + "\n")
+    content = json.loads(json.dumps(dataclasses.asdict(made)))
+    RunFolder(folder).write_json(NAME, content | {"sha256": digests.hashed(content)})
 
 
 def read(folder: str | Path) -> Record | None:
-    """The record of a folder, its files compared with it; None where we did not make it.
+    """The record of a folder whose files are as recorded; None where there is no record.
 
     Raises:
       UserError: a file is missing or is not what was written.
@@ -48,14 +49,14 @@ def read(folder: str | Path) -> Record | None:
     if not file.is_file():
         return None
     remedy = f"make the folder again with convert (or remove {NAME}, if the change is meant)"
-    told = storage.read_json(file, remedy)
+    content = RunFolder(folder).read_json(NAME, remedy)
     try:
-        seal = told.pop("sha256", None)
-        found = pydantic.TypeAdapter(Record).validate_python(told)
+        seal = content.pop("sha256", None)
+        found = pydantic.TypeAdapter(Record).validate_python(content)
     except (pydantic.ValidationError, AttributeError, TypeError):
         raise UserError(f"{file} is damaged; {remedy}") from None
     if found.files:
-        if seal != digests.hashed(told):
+        if seal != digests.hashed(content):
             raise UserError(f"{file} is damaged; {remedy}")
         digests.compare(folder, found.files, remedy)
     return found
