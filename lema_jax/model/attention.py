@@ -1,8 +1,9 @@
 """Grouped-query attention over a whole sequence, or over a key/value cache."""
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -35,13 +36,23 @@ def within(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_
     """Causal attention of whole sequences within their segments, [B, T, N, H] out.
 
     Args:
-      kind: "xla" for `attend`; "splash" for JAX's Pallas kernel, which never holds [T, T] logits (off a TPU it is
-        interpreted, for tests); "auto" for the kernel on a TPU. Rows, or a device's parts of them, that are no multiple
-        of LANES have `attend`.
+      kind: one of `config.ATTENTION`: "xla" for `attend`; a kernel that never holds [T, T] logits: "splash" (JAX's
+        Pallas kernel for TPUs), "triton" (its Pallas kernel for GPUs; either is interpreted elsewhere, for tests) or
+        "cudnn" (NVIDIA's, in bfloat16; elsewhere the same call by XLA); "auto" for splash on a TPU, else for xla. Rows,
+        or a device's parts of them, that are no multiple of LANES have `attend`; so have rows whose length the mesh
+        cuts, but for splash.
     """
-    on_tpu = platform() == "tpu"
-    if (kind == "splash" or (kind == "auto" and on_tpu)) and q_BTNH.shape[1] % (LANES * cuts("length")) == 0:
-        return _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, interpret=not on_tpu)
+    on = platform()
+    if kind == "auto":
+        kind = "splash" if on == "tpu" else "xla"
+    parts = cuts("length")
+    if kind == "splash" and q_BTNH.shape[1] % (LANES * parts) == 0:
+        return _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, interpret=on != "tpu")
+    if kind in _ON_GPU and parts == 1 and q_BTNH.shape[1] % LANES == 0:
+        kernel = functools.partial(_ON_GPU[kind], elsewhere=on != "gpu")
+        heads, kv_heads = (_axes("batch", None, axis, None) for axis in ("heads", "kv_heads"))
+        specs = (heads, kv_heads, kv_heads, _axes("batch", None))
+        return _by_device(kernel, specs, heads)(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
     k_BKHS, v_BKSH = shard(jnp.moveaxis(k_BTKH, 1, 3), *KEYS), shard(jnp.swapaxes(v_BTKH, 1, 2), *VALUES)
     return attend(q_BTNH, k_BKHS, v_BKSH, segment_mask(segment_ids_BT))
 
@@ -57,12 +68,22 @@ def platform() -> str:
     return jax.default_backend() if device is None else str(device.platform)
 
 
+def _axes(*axes: str | None) -> PartitionSpec:
+    """Where the mesh puts the axes of these logical names."""
+    return nn.logical_to_mesh_axes(axes) or PartitionSpec()
+
+
+def _by_device(kernel: Callable[..., jax.Array], specs: Any, out: PartitionSpec) -> Callable[..., jax.Array]:
+    """The kernel as every device of the mesh runs it on its own part; without a mesh, itself."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return kernel
+    return jax.shard_map(kernel, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
+
+
 def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.Array:
     """The kernel, each device on its own rows and heads; keys and values are gathered along a cut length."""
     mesh = jax.sharding.get_abstract_mesh()
-    where = nn.logical_to_mesh_axes
-    rows, length, heads = where(("batch", "length", "heads")) or (None, None, None)
-    (kv_heads,) = where(("kv_heads",)) or (None,)
     parts = cuts("length")
     t, n, h = q_BTNH.shape[1:]
     side = block(t // parts)
@@ -81,17 +102,36 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, interpret: bool) -> jax.A
         ids = splash.SegmentIds(segment_ids_BT, segment_ids_BS)
         return jax.vmap(kernel)(q_BNTH, k_BKSH, v_BKSH, ids)
 
-    attend_on: Callable[..., jax.Array] = local
+    cut, whole = _axes("batch", "heads", "length", None), _axes("batch", "kv_heads", None, None)
+    table = None if mesh.empty else kernel.manual_sharding_spec(NamedSharding(mesh, _axes(None, "length")))
+    specs = (table, cut, whole, whole, _axes("batch", "length"), _axes("batch", None))
     arrays = [jnp.swapaxes(x, 1, 2) for x in (q_BTNH * h**-0.5, k_BTKH, v_BTKH)]
-    if not mesh.empty:
-        whole = PartitionSpec(rows, kv_heads, None, None)
-        cut = PartitionSpec(rows, heads, length, None)
-        table = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, length)))
-        ids = PartitionSpec(rows, length), PartitionSpec(rows, None)
-        attend_on = jax.shard_map(
-            local, mesh=mesh, in_specs=(table, cut, whole, whole, *ids), out_specs=cut, check_vma=False
-        )
-    return jnp.swapaxes(attend_on(kernel, *arrays, segment_ids_BT, segment_ids_BT), 1, 2)
+    return jnp.swapaxes(_by_device(local, specs, cut)(kernel, *arrays, segment_ids_BT, segment_ids_BT), 1, 2)
+
+
+def _cudnn(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, elsewhere: bool) -> jax.Array:
+    # The kernel leaves out what lies above the diagonal by itself; the mask keeps segments apart.
+    same_B1TT = (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :])[:, None]
+    by: Literal["xla", "cudnn"] = "xla" if elsewhere else "cudnn"
+    return jax.nn.dot_product_attention(q_BTNH, k_BTKH, v_BTKH, mask=same_B1TT, is_causal=True, implementation=by)
+
+
+def _triton(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, *, elsewhere: bool) -> jax.Array:
+    from jax.experimental.pallas.ops.gpu import (
+        attention as triton,
+    )  # jax 0.11 warns of it: tokamax is to take its place
+
+    n, h = q_BTNH.shape[2:]
+    groups = n // k_BTKH.shape[2]
+    k_BTNH, v_BTNH = (jnp.repeat(x, groups, axis=2) for x in (k_BTKH, v_BTKH))
+    sides = triton.BlockSizes(**dict.fromkeys(("block_q", "block_k"), 128), **dict.fromkeys(_BACKWARD, 64))
+    return triton.mha(
+        q_BTNH, k_BTNH, v_BTNH, segment_ids_BT, h**-0.5, causal=True, block_sizes=sides, interpret=elsewhere
+    )
+
+
+_BACKWARD = ("block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
+_ON_GPU: dict[str, Callable[..., jax.Array]] = {"cudnn": _cudnn, "triton": _triton}
 
 
 def held(kv_heads: int) -> int:

@@ -132,7 +132,7 @@ class LoraConfig:
         return found
 
 
-ATTENTION = ("auto", "xla", "splash")  # of whole sequences; see `attention.within`
+ATTENTION = ("auto", "xla", "splash", "cudnn", "triton")  # of whole sequences; see `attention.within`
 REMAT = ("none", "dots", "full")  # what the backward pass recomputes: nothing, all but matmuls, each whole layer
 
 
@@ -168,4 +168,6 @@ class Compute:
         for name, known in (("remat", REMAT), ("attention", ATTENTION)):
             if getattr(self, name) not in known:
                 found.append(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        if self.attention == "cudnn" and self.dtype == "float32":
+            found.append("attention='cudnn' must have dtype='bfloat16'; in float32 take 'xla' or 'triton'")
         return found

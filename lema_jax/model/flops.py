@@ -91,7 +91,7 @@ def _adapters(step: Step, remat: str) -> float:
 
 def _attention(step: Step) -> float:
     forward = 1 if step.compute.remat == "none" else 2
-    if step.compute.attention != "xla" and step.length % attention.LANES == 0:
+    if step.compute.attention in ("auto", "splash") and step.length % attention.LANES == 0:
         count = SPLASH["fwd"] * forward + SPLASH["dq"] + SPLASH["dkv"]
         return count * splash_product(_heads(step), step.length, step.length, step.model.head_dim)
     return (2 * forward + 4) * 2.0 * _heads(step) * step.length**2 * step.model.head_dim

@@ -8,8 +8,9 @@ these options without waiting for it.
 import contextlib
 import dataclasses
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lema_jax.errors import UserError
@@ -50,7 +51,7 @@ def join(job: Job, *, heeds_notice: bool) -> bool:
         return jax.process_index() == 0
     jax.config.update("jax_enable_preemption_service", heeds_notice)
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        jax.distributed.initialize(*given, own_gpus(os.environ), heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except ValueError as error:
         if given != (None, None, None):
             raise UserError(f"--coordinator={given[0]} --processes={given[1]} --process={given[2]}: {error}") from None
@@ -60,6 +61,24 @@ def join(job: Job, *, heeds_notice: bool) -> bool:
             return jax.process_index() == 0
         raise UserError(f"the processes do not find each other: {error}; check --coordinator and the network") from None
     return jax.process_index() == 0
+
+
+def own_gpus(env: Mapping[str, str]) -> list[int] | None:
+    """Which of the GPUs that a task of Slurm's sees are its own, counted from 0; None where that is not told.
+
+    JAX takes the one of the task's number on its node: a GPU that is not there where each task sees its own alone
+    (--gpus-per-task), and one of several where a task has more. All GPUs of the node are shared out here, in order.
+    """
+    told = [env.get(name) for name in ("CUDA_VISIBLE_DEVICES", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")]
+    if not all(told):
+        return None
+    visible, local, layout = len(str(told[0]).split(",")), int(str(told[1])), str(told[2])  # the last as 8(x3),2
+    nodes = [int(n) for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", layout) for _ in range(int(times or 1))]
+    tasks = nodes[int(env.get("SLURM_NODEID", 0))]
+    if visible * tasks <= int(env.get("SLURM_GPUS_ON_NODE", visible)):
+        return list(range(visible))  # those of the other tasks are hidden from it
+    share = visible // tasks
+    return list(range(local * share, (local + 1) * share)) or None
 
 
 @contextlib.contextmanager

@@ -140,8 +140,9 @@ def _relations(config: TrainConfig, devices: int) -> list[str]:
         found.append(f"{told}: exactly one must be positive, and the others 0")
     if config.model is not None:
         found += too_long(config.data.seq_len, config.model)
-    if config.compute.attention == "splash" and config.data.seq_len % LANES:
-        found.append(f"data.seq_len={config.data.seq_len} must divide by {LANES} for compute.attention='splash'")
+    kind = config.compute.attention
+    if kind not in ("auto", "xla") and config.data.seq_len % LANES:
+        found.append(f"data.seq_len={config.data.seq_len} must divide by {LANES} for compute.attention={kind!r}")
     try:
         data, fsdp, sequence, tensor = config.mesh.resolve(devices)
     except UserError as error:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -257,7 +258,10 @@ def test_skypilot_begins_again_on_the_same_code():
     told = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
     assert told["resources"]["job_recovery"]["recover_on_exit_codes"] == [42]
     assert "lema_jax.train" in told["run"]
-    assert set(told["envs"]) == {"CONFIG", "OUT", "DATA", "INIT"}
+    assert set(told["envs"]) == {"CONFIG", "OUT", "DATA", "INIT", "EXTRAS"}
+    extras = tomllib.loads((LAUNCH.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(told["envs"]["EXTRAS"].split(",")) <= set(extras)
+    assert "$EXTRAS" in told["setup"]
 
 
 def test_scripts_are_clean():

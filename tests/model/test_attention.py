@@ -1,4 +1,4 @@
-"""The Pallas kernel, interpreted, against attention that holds its logits; alone and on a mesh."""
+"""Kernels, as they run without their chip, against attention that holds its logits; alone and on a mesh."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from lema_jax.model import attention
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 
+KERNELS = ["splash", "cudnn", "triton"]
 ROWS, LENGTH, HEADS, KV_HEADS, WIDTH = 2, 256, 4, 2, 64
 
 
@@ -32,15 +33,48 @@ def outcome(arrays, segments, kind):
 
 
 @pytest.mark.parametrize("mesh", [None, MeshConfig(1, 2, 2)], ids=["alone", "mesh"])
-def test_the_kernel_is_attention(arrays, mesh):
+@pytest.mark.parametrize("kind", KERNELS)
+def test_a_kernel_is_attention(arrays, kind, mesh):
     plain = outcome(*arrays, "xla")
     if mesh is None:
-        found = outcome(*arrays, "splash")
+        found = outcome(*arrays, kind)
     else:
         with sharding.use(make_mesh(mesh, jax.devices()[:4])):
-            found = outcome(*arrays, "splash")
+            found = outcome(*arrays, kind)
     for one, other in zip(found, plain):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["xla", *KERNELS])
+def test_nothing_crosses_a_segment_or_comes_from_later(arrays, kind):
+    (q, k, v), segments = arrays
+    asked = (segments == 2) & (np.arange(LENGTH) < 200)
+
+    def loss(k, v):
+        return jnp.sum(jnp.where(asked[..., None, None], attention.within(q, k, v, segments, kind), 0.0) ** 2)
+
+    seen = (segments == 2) & (np.cumsum(asked[:, ::-1], axis=1)[:, ::-1] > 0)
+    for gradient in jax.jit(jax.grad(loss, argnums=(0, 1)))(k, v):
+        per_token = np.abs(gradient).max(axis=(2, 3))
+        assert (per_token[~seen] == 0).all()
+        assert (per_token[seen] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["cudnn", "triton"])
+def test_a_kernel_for_gpus_leaves_a_cut_length_to_attention(arrays, kind):
+    plain = outcome(*arrays, "xla")
+    with sharding.use(make_mesh(MeshConfig(1, 1, 1, 4), jax.devices()[:4])):
+        found = outcome(*arrays, kind)
+    for one, other in zip(found, plain):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["cudnn", "triton"])
+def test_a_kernel_for_gpus_takes_bfloat16(arrays, kind):
+    halves = [array.astype(jnp.bfloat16) for array in arrays[0]]
+    found, plain = (attention.within(*halves, arrays[1], each) for each in (kind, "xla"))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(np.float32), plain.astype(np.float32), atol=0.03)
 
 
 def test_auto_is_the_plain_one_off_a_tpu_and_on_short_rows(arrays):

@@ -14,7 +14,7 @@ from lema_jax.weights import hf_config, names
 pytest.importorskip("torch", reason="the independent implementation; install the extra `oracle`")
 from tests import hf_oracle
 
-QUICKLY_COMPILED = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+QUICKLY_COMPILED = {"xla_backend_optimization_level": 0}
 BASE = {
     "model_type": "llama",
     "vocab_size": 61,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lema_jax.parallel import job
+
 THREADS = """
 import os
 from lema_jax import cli
@@ -25,3 +27,40 @@ def test_a_cpu_device_has_threads_for_two_collectives():
     devices, threads = map(int, done.stdout.split())
     assert devices == 8
     assert threads >= 2 * devices
+
+
+def task(visible: str, local: int, tasks: str, node: int = 0, on_node: int = 8) -> dict[str, str]:
+    return {
+        "CUDA_VISIBLE_DEVICES": visible,
+        "SLURM_LOCALID": str(local),
+        "SLURM_STEP_TASKS_PER_NODE": tasks,
+        "SLURM_NODEID": str(node),
+        "SLURM_GPUS_ON_NODE": str(on_node),
+    }
+
+
+EIGHT = "0,1,2,3,4,5,6,7"
+
+
+@pytest.mark.parametrize(
+    ("env", "own"),
+    [
+        (task(EIGHT, 0, "1"), list(range(8))),
+        (task(EIGHT, 3, "8(x2)", node=1), [3]),
+        (task(EIGHT, 1, "2"), [4, 5, 6, 7]),
+        (task("0", 5, "8"), [0]),
+        (task("0,1", 2, "4(x3)"), [0, 1]),
+        (task("0,1,2,3", 1, "4,2", node=1, on_node=4), [2, 3]),
+        ({}, None),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, None),
+    ],
+    ids=["one", "each", "halves", "bound", "bound_pairs", "uneven", "alone", "no_slurm"],
+)
+def test_a_task_takes_the_gpus_that_are_its_own(env, own):
+    assert job.own_gpus(env) == own
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 4, 8])
+def test_the_tasks_of_a_node_share_out_its_gpus(tasks):
+    shares = [job.own_gpus(task(EIGHT, local, str(tasks))) or [] for local in range(tasks)]
+    assert sorted(gpu for share in shares for gpu in share) == list(range(8))
