@@ -190,7 +190,7 @@ def _stacked(
     found = open_step(folder, step, {"weights": dense})
     if held == "dense":
         return found.load({"weights": dense})["weights"]
-    quantise = functools.partial(jax.lax.map, linear.FORMS[held].quantise)
+    quantise = functools.partial(jax.lax.map, linear.FORMATS[held].quantise)
     return found.load(
         {"weights": dense}, {"weights": {"params": abstract_variables(whole, mesh, held)["params"]}}, quantise
     )["weights"]

@@ -88,7 +88,7 @@ class Config(stage.Config):
         return found
 
     def join(self) -> bool:
-        return self.job.processes is None or job.join(self.job, heeds_notice=False)
+        return self.job.processes is None or job.join(self.job, preemptible=False)
 
 
 @dataclasses.dataclass(frozen=True)

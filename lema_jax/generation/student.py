@@ -63,7 +63,7 @@ def read(
     loaded = tokenizer.load(folder)
     card, variables = checkpoint.load_weights(folder, mesh, compute, step, held=weights)
     if jax.default_backend() == "cpu":
-        variables["params"] = layout.turn_kernels(variables["params"])
+        variables["params"] = layout.transpose_kernels(variables["params"])
     return Student(Llama(card.config, compute, card.lora), variables, loaded, mesh, card.eos_ids)
 
 

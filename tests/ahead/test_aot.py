@@ -59,8 +59,8 @@ def test_decoding_updates_its_cache_in_place(preset):
     where = chips.named("v5e-4")
     config = paper.qlora("llama2-70b", "gsm8k")
     config.lora, config.mesh = None, MeshConfig(data=1, fsdp=1, tensor=4)
-    job = programs.Job(where, devices(where), presets.get(preset))
-    memory = programs.answering(job, config, rows=64, prompt=128, slots=1024)[1].memory
+    job = programs.Target(where, devices(where), presets.get(preset))
+    memory = programs.decoding(job, config, rows=64, prompt=128, cache_length=1024)[1].memory
     assert memory.alias > 0.5e9  # the cache, which is the only thing that is returned
     assert memory.temporaries < memory.alias / 20
 

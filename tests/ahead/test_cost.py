@@ -212,4 +212,4 @@ ENTRY %main (i: s32[], a: f32[4]) -> f32[4] {
 
 def test_text_that_is_no_program():
     with pytest.raises(ValueError, match="no entry computation"):
-        hlo.read("nothing")
+        hlo.parse("nothing")

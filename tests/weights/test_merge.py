@@ -42,6 +42,6 @@ def test_any_part_of_a_weight_is_that_of_the_whole():
 def test_a_weight_that_nf4_cannot_hold_is_named():
     base = names.Tree(tiny.variables()["params"], names.table(tiny.CONFIG), "the base")
     with pytest.raises(
-        UserError, match=r"model\.layers\.0\.self_attn\.q_proj\.weight \[32, 32\] cannot be held as nf4"
+        UserError, match=r"model\.layers\.0\.self_attn\.q_proj\.weight \[32, 32\] cannot be quantised to nf4"
     ):
         names.whole(Dequantised(base), "model.layers.0.self_attn.q_proj.weight")
