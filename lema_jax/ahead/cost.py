@@ -174,7 +174,7 @@ class _Walker:
         )
 
     def _fused(self, computation: Computation, seen: set[tuple[str, str]], collectives: list[Collective]) -> float:
-        # An asynchronous collective is in three fusions, and counted in the first: its start, one that computes meanwhile
+        # An asynchronous collective is in three fusions: its start (where it is counted), one that computes meanwhile
         # (even a loop) and its end. An all-reduce of which a slice is used runs as a reduce-scatter.
         starts = any(_is_call(one, "AsyncCollectiveStart") for one in computation)
         scatters = "all-reduce-scatter" in computation.name

@@ -146,15 +146,7 @@ def _instruction(name: str, text: str, root: bool) -> Instruction:
     inside, attributes = _closing(rest)
     literal = inside if opcode in ("parameter", "constant") else ""
     operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    return Instruction(
-        name=name,
-        opcode=opcode,
-        results=results,
-        operands=operands,
-        literal=literal,
-        attributes=attributes,
-        root=root,
-    )
+    return Instruction(name, opcode, results, operands, literal, attributes, root)
 
 
 def _results(text: str) -> tuple[tuple[Array, ...], str]:

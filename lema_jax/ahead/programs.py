@@ -91,10 +91,10 @@ def decoding(target: Target, config: TrainConfig, *, rows: int, prompt: int, cac
         def prefill(
             variables: Any, tokens: jax.Array, length: jax.Array, limit: jax.Array, seed: jax.Array
         ) -> tuple[Rows, jax.Array]:
-            reading = decode.prefill(
+            prefilled = decode.prefill(
                 model, variables, decode.empty_prefill(model, rows, prompt), tokens, jnp.int32(0), length
             )
-            return decode.first_tokens(model, variables, reading, length, limit, seed, **fixed)
+            return decode.first_tokens(model, variables, prefilled, length, limit, seed, **fixed)
 
         lowered = {
             "prefill": jax.jit(prefill).lower(variables, tokens, vector, vector, seed),

@@ -1,4 +1,4 @@
-"""`conversion.json`: what a folder in another program's format, which we wrote, was made from, and what is in it."""
+"""`conversion.json`: origin and file hashes of an exported folder in another program's format."""
 
 import dataclasses
 import json
@@ -17,11 +17,10 @@ class Record:
     """A conversion.
 
     Attributes:
-      lineage: names all that shaped it.
-      made_from: where that lay.
-      base: `lineage@step` of the model folder that the weights are of, or that the adapters began on; empty where there
-        is none.
-      files: their SHA-256; empty in folders of earlier versions.
+      lineage: fingerprint of the inputs and settings.
+      made_from: path of the input.
+      base: `lineage@step` of the model folder that was exported, or of the adapters' base; else empty.
+      files: SHA-256 by file name; empty in folders of earlier versions.
     """
 
     lineage: str
@@ -31,31 +30,31 @@ class Record:
 
 
 def write(folder: Path, record: Record) -> None:
-    """Adds the record, with what files are there now, to a finished folder."""
+    """Writes the record, with the hashes of the folder's files, into a finished folder."""
     files = sorted(file for file in folder.iterdir() if file.is_file())
     made = dataclasses.replace(record, files=dict(zip((file.name for file in files), digests.sha256(files))))
-    told = json.loads(json.dumps(dataclasses.asdict(made)))
-    storage.write(folder / NAME, json.dumps(told | {"sha256": digests.hashed(told)}, indent=2) + "\n")
+    content = json.loads(json.dumps(dataclasses.asdict(made)))
+    storage.write(folder / NAME, json.dumps(content | {"sha256": digests.hashed(content)}, indent=2) + "\n")
 
 
 def read(folder: str | Path) -> Record | None:
-    """The record of a folder, its files compared with it; None where we did not make it.
+    """The record of a folder whose files match it; None without a record.
 
     Raises:
-      UserError: a file is missing or is not what was written.
+      UserError: a file is missing or changed.
     """
     file = Path(folder) / NAME
     if not file.is_file():
         return None
     remedy = f"make the folder again with convert (or remove {NAME}, if the change is meant)"
-    told = storage.read_json(file, remedy)
+    content = storage.read_json(file, remedy)
     try:
-        seal = told.pop("sha256", None)
-        found = pydantic.TypeAdapter(Record).validate_python(told)
+        seal = content.pop("sha256", None)
+        found = pydantic.TypeAdapter(Record).validate_python(content)
     except (pydantic.ValidationError, AttributeError, TypeError):
         raise UserError(f"{file} is damaged; {remedy}") from None
     if found.files:
-        if seal != digests.hashed(told):
+        if seal != digests.hashed(content):
             raise UserError(f"{file} is damaged; {remedy}")
         digests.compare(folder, found.files, remedy)
     return found
