@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a command again whenever it ends with exit code 42: the trainer's, when it was told to stop and has saved; or with
-# 143: it was told so before it could heed anything. Every other code ends this too, with the same code. Five
-# ends within a minute of their beginning are a fault, not a stop.
+# Runs a command again whenever it ends with exit code 42 (the trainer was preempted and has saved) or 143 (SIGTERM came
+# before Python could handle it). Every other code ends this script with the same code. Five such ends, each within a
+# minute of the command's start, are a fault, and end it too.
 #
 #   bash launch/again.sh .venv/bin/python -m lema_jax.train --config=… --config.out=gs://…
 set -uo pipefail
@@ -13,7 +13,7 @@ while true; do
   began=$SECONDS
   "$@" &
   child=$!
-  [ -z "${stopped:-}" ] || kill -TERM "$child" 2>/dev/null # told to stop before there was a number to tell it to
+  [ -z "${stopped:-}" ] || kill -TERM "$child" 2>/dev/null # the signal came before there was a process to pass it to
   code=0
   wait "$child" || code=$?
   # A trapped signal ends `wait` at once; the trainer is still saving.

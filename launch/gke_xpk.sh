@@ -8,7 +8,7 @@
 #   bash launch/gke_xpk.sh delete --name=… --cluster=… --zone=…       asks first, or takes --yes
 #
 # IMAGE holds this package and its extras [tpu,gcs]. A preempted or drained slice is asked for again by the cluster; the
-# trainer saves when it is told to stop and ends with 42, on which xpk's jobs begin again (as they do on 127 to 255).
+# trainer saves on SIGTERM and exits with 42, on which xpk's jobs are restarted (as they are on 127 to 255).
 # Everywhere: [--project=ID] [--dry_run] (prints the exact commands that change something).
 set -euo pipefail
 # shellcheck source=launch/verbs.sh

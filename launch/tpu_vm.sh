@@ -11,7 +11,7 @@
 #
 # `run` does it all and stays: it creates, sets up, starts, and watches until the command has ended. When the slice is
 # preempted it is deleted, asked for again, set up and started; the run continues from its last checkpoint, which is why
-# --config.out and the data must lie on gs://. It asks once, at the start, or takes --yes.
+# --config.out and the data must be on gs://. It asks once, at the start, or takes --yes.
 #
 # Everywhere: [--project=ID] [--version=RUNTIME] [--dry_run] (prints the exact commands that change something).
 # What this does to a cloud account: one queued resource and its node, named --name. Nothing else is touched.
@@ -28,7 +28,7 @@ poll=${POLL_SECONDS:-30}
 
 on() { act gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" "--worker=$1" "--command=$2"; }
 
-state() { # of the queued resource; NONE where there is none, UNKNOWN where gcloud cannot tell (a network, a permission)
+state() { # of the queued resource; NONE where there is none, UNKNOWN where gcloud does not answer (a network, a permission)
   local text
   if text=$(gcloud compute tpus queued-resources describe "$name" "${where[@]}" '--format=value(state.state)' 2>&1); then
     echo "$text"
@@ -90,7 +90,7 @@ start() {
   on all "cd lema_jax && rm -f exit_code && (setsid nohup bash -c $(printf '%q' "$words; echo \$? > exit_code") > log.txt 2>&1 < /dev/null &)"
 }
 
-workers() { # what each is at, once each: an exit code, `running`, or `idle` (nothing was started, or it is gone)
+workers() { # the distinct states of all workers: an exit code, `running`, or `idle` (nothing was started, or it is gone)
   gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=all \
     '--command=cat lema_jax/exit_code 2>/dev/null || (pgrep -f launch/again.s[h] > /dev/null && echo running) || echo idle' 2>/dev/null |
     grep -E '^([0-9]+|running|idle)$' | sort -ru
@@ -98,7 +98,7 @@ workers() { # what each is at, once each: an exit code, `running`, or `idle` (no
 
 log() { on 0 "tail -n $1 lema_jax/log.txt"; }
 
-watch() { # until the command has ended (its exit code is told), or must be started again (`lost`)
+watch() { # until the command has ended (prints its exit code), or must be started again (prints `lost`)
   local now
   while true; do
     case $(state) in
@@ -155,12 +155,12 @@ case $verb in
   run)
     need type
     need_command '-m lema_jax.train'
-    case "${command[*]}" in *gs://*) ;; *) say "warning: nothing of the command lies on gs://; a preempted slice takes its checkpoints along" ;; esac
+    case "${command[*]}" in *gs://*) ;; *) say "warning: the command names nothing on gs://; a preempted slice takes its checkpoints along" ;; esac
     ask "Create $name ($type${spot:+, spot}) in $zone, and again whenever it is preempted? It costs money until it is deleted."
     if [ -n "$dry_run" ]; then
       create && setup && start
     else
-      [ "$(state)" != UNKNOWN ] || fail "gcloud does not answer for $name in $zone (its words are above)"
+      [ "$(state)" != UNKNOWN ] || fail "gcloud does not answer for $name in $zone (its message is above)"
       run
     fi
     ;;
@@ -176,7 +176,7 @@ case $verb in
     ;;
   fetch) fetch ;;
   delete)
-    ask "Delete $name in $zone and all that lies on its disks?"
+    ask "Delete $name in $zone and everything on its disks?"
     remove
     ;;
   *) fail "say create, setup, start, run, tail, status, stop, fetch or delete; $usage" 2 ;;

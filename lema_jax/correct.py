@@ -60,7 +60,8 @@ class Config(stage.Config):
     prompt_file: Path | str | None = option(
         None,
         "Text file with the instruction and worked examples for --teacher=openai. The case takes the place of its line"
-        " {case}, or follows its end, as in the authors' released prompts. The package's own by default.",
+        " {case}, or follows its end, as in the authors' released prompts. It is sent as one message; the package's"
+        " own, which is the default, as a conversation in which each worked example is a turn.",
     )
     samples: int = option(1, "Replies to ask of --teacher=openai for each wrong attempt.", low=1, high=10**5)
     until_correct: bool = option(
@@ -149,6 +150,8 @@ def run(config: Config) -> Result:
         print(estimate)
         return Result(Path(config.out), estimate=estimate)
     with Appender(config.out, Correction) as out, Appender(kept_in, Reply) as replies:
+        if note := prompting.asked_otherwise(out.rows.values(), asking.by_family.values()):
+            print(f"{config.out}: {note}")
         tally, outcome = _correct_by_chat(asking, out, replies)
         result = _finish(config, tally)
         outcome.require_all()

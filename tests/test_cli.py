@@ -307,6 +307,12 @@ def test_what_hinders_and_what_is_damage(error, hinders):
     assert disk.hinders(ExceptionGroup("several", [KeyError("x"), outer])) is hinders
 
 
+def test_too_little_memory_is_one_line():
+    found, _, said = ended(start("def run(config):\n    bytearray(1 << 60)\ncommand(run)"))
+    assert (found, len(said.splitlines())) == (1, 1), said
+    assert "error: not enough memory (in lema_jax/" in said
+
+
 COMMANDS = {
     "train": "--config={config} --config.out={out}",
     "build_data": "--task=arithmetic --train_tokenizer=800 --out={out}",

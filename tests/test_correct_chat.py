@@ -38,7 +38,7 @@ def replies(count: int) -> dict[str, str]:
 
 
 def question(body) -> str:
-    return body["messages"][0]["content"].rpartition("Question: ")[2].partition("\nOriginal")[0]
+    return body["messages"][-1]["content"].rpartition("Question: ")[2].partition("\nOriginal")[0]
 
 
 def teacher(count: int, delay: float = 0.0):
@@ -72,9 +72,9 @@ def test_replies_become_rows_and_are_never_asked_for_again(files, tmp_path):
         succeeds(*files, *chat_flags(server, "--usd_per_million=1,2"))
         assert len(server.asked) == 12
     assert (tmp_path / "corrections.jsonl").read_bytes() == before
-    prompt = server.asked[0]
-    assert prompt.startswith("Each word problem below")
-    assert prompt.endswith(prompting.load(attempt(0).problem).after)
+    prompt = prompting.load(attempt(0).problem)
+    asked = sorted((body["messages"] for body in server.bodies), key=str)
+    assert asked == sorted((prompting.correction(prompt, attempt(n)) for n in range(12)), key=str)
     assert {row.prompt for row in rows} == {prompting.load(attempt(0).problem).id}
     for path in tmp_path.iterdir():
         assert KEY not in path.read_text()
@@ -173,7 +173,7 @@ def test_other_families(tmp_path, data_dir, task, wrong, reply, step):
     records.write(tmp_path / "a.jsonl", rows)
 
     def behave(body, times):
-        prompt = body["messages"][0]["content"]
+        prompt = body["messages"][-1]["content"]
         return Act(completion(next(text for asked, text in said.items() if f"Question: {asked}\n" in prompt)))
 
     with Server(behave) as server:
@@ -189,6 +189,21 @@ def test_a_prompt_file_is_sent_as_it_is(files, tmp_path):
     with Server(teacher(12)) as server:
         succeeds(*files, *chat_flags(server, f"--prompt_file={tmp_path / 'prompt.txt'}", "--temperature=0.5"))
     assert server.asked[0].startswith("Mend this.\n\nQuestion: 1 + 1?\n...\nIncorrect Step: Step 1.\n\nQuestion: ")
+    assert all(len(body["messages"]) == 1 for body in server.bodies)
+
+
+def test_a_file_that_goes_on_by_another_prompt_says_so(files, tmp_path):
+    (tmp_path / "prompt.txt").write_text("Mend this.\n\n{case}\n\nIncorrect Step:\n")
+    with Server(teacher(12)) as server:
+        by_ours, by_file = (), (f"--prompt_file={tmp_path / 'prompt.txt'}",)
+        assert "another prompt" not in succeeds(*files, *chat_flags(server, *by_ours))
+        said = succeeds(*files, *chat_flags(server, *by_file))
+        assert "corrections.jsonl: 12 corrections were asked for by another prompt (gsm8k@" in said
+        assert "(prompt.txt@" in said
+        assert len(server.asked) == 24
+    assert collections.Counter(row.prompt[:5] for row in corrections(tmp_path / "corrections.jsonl")) == {
+        "gsm8k": 12, "promp": 12
+    }  # fmt: skip
 
 
 def test_a_dry_run_asks_and_writes_nothing(files, tmp_path):

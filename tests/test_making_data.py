@@ -1,28 +1,23 @@
-"""The doors that make data, one after the other, as a user runs them: with a chat endpoint, and on real mistakes."""
+"""The commands that make data, one after the other, as a user runs them: with a chat endpoint, and on real mistakes."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from lema_jax import records, tasks
+from lema_jax import build_data, correct, evolve, records, sample, tasks
 from lema_jax.data import dataset, tokenizer
 from lema_jax.records import Attempt, Correction, Example, Problem, Verdict
 from lema_jax.teacher import reference
+from tests import commands
 from tests.teacher.wire_server import Act, Server, completion
 
-ENVIRONMENT = os.environ | {"OPENAI_API_KEY": "sk-secret-of-the-test", "NO_PROXY": "127.0.0.1"}
+COMMANDS = {module.command.name: module.command for module in (sample, correct, evolve, build_data)}
 
 
-def run(door: str, *flags) -> str:
-    command = [sys.executable, "-m", f"lema_jax.{door}", *map(str, flags)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run(name: str, *flags: object) -> str:
+    return commands.succeeds(COMMANDS[name], *flags)
 
 
 def require_text_is_tokens(folder: Path) -> list[Example]:
@@ -47,7 +42,7 @@ class Everyone:
         self.evolved = 0
 
     def __call__(self, body, times) -> Act:
-        prompt = body["messages"][0]["content"]
+        prompt = body["messages"][-1]["content"]
         case = prompt.rpartition("Question: ")[2]
         question = case.splitlines()[0]
         if prompt.endswith("\nNew Question:"):
@@ -164,7 +159,7 @@ def published_teacher(data_dir: Path):
         )
 
     def behave(body, times):
-        prompt = body["messages"][0]["content"]
+        prompt = body["messages"][-1]["content"]
         question = prompt.rpartition("Question: ")[2].partition("\nOriginal Solution:")[0]
         return Act(completion(said[" ".join(question.split())]))
 

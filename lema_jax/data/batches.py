@@ -81,7 +81,7 @@ def steps_for(cfg: DataConfig, *, epochs: float = math.inf, tokens: float = math
         held += int((segments > 0).sum())
         steps += 1
     if examples < wanted and held < tokens:
-        steps = math.ceil(steps * min(wanted / examples, tokens / held))
+        steps = math.ceil(min(steps * wanted / examples, steps * tokens / held))  # exact where the result is whole
     if steps > MOST_STEPS:
         raise UserError(f"{epochs:g} epochs or {tokens:g} tokens are {steps:,} steps, above {MOST_STEPS:,}; take fewer")
     return steps

@@ -28,7 +28,7 @@ def final_number(text: str) -> str | None:
         if len({canonical(content) for content in statement.boxes}) == 1:
             statement = cues.Statement(statement.boxes[0])
         plain = _arithmetic_text(_first_line(statement.text))
-        if re.search(r"\d", plain) or number_words.value(_sentence(plain)) is not None:
+        if _DIGIT.search(plain) or number_words.value(_sentence(plain)) is not None:
             found = _read_plain(plain)
             return found and found.text
     last = _arithmetic_text(presentation.document(said[-_LONGEST:]).rstrip().rpartition("\n")[2])
@@ -73,8 +73,10 @@ def same_number(answer: str, gold: str) -> bool:
         return False
     if one.pair or other.pair:
         return bool(one.pair and other.pair and _same_pair(one, other))
-    hundredfold = 100 if one.percent and not other.percent else 1
-    return any(value in (wanted, wanted * hundredfold) for value in one.values for wanted in other.values)
+    if any(value in other.values for value in one.values):
+        return True
+    share = one.percent and not other.percent  # of which `other` may be the value
+    return share and any(value == 100 * wanted for value in one.values for wanted in other.values)
 
 
 class _Reading(NamedTuple):
@@ -152,13 +154,13 @@ def _first_line(text: str) -> str:
     if "\n" in text[: len(text) - len(text.lstrip())]:
         stripped = _BULLET.sub("", stripped, count=1)
     line, _, rest = stripped.partition("\n")
-    announces = line.rstrip().endswith(":") and not re.search(r"\d", line)
+    announces = line.rstrip().endswith(":") and not _DIGIT.search(line)
     return line + " " + rest.lstrip().partition("\n")[0] if announces else line
 
 
 def _sentence(plain: str) -> str:
     """The first sentence that mentions a number, without its reasons, and there what follows the last `=`."""
-    start = found.start() if (found := re.search(r"\d", plain)) else 0
+    start = found.start() if (found := _DIGIT.search(plain)) else 0
     if (word := number_words.WORDS.match(plain, number_words.start(plain))) and word.start() < start:
         plain, start = plain[:start], word.start()  # `twelve (3 times 4)`
     end = _END.search(plain, start)
@@ -168,9 +170,10 @@ def _sentence(plain: str) -> str:
         return sentence
     if _TWO_EQUATIONS.search(before):
         return ""
-    return after if re.search(r"\d", after) or number_words.value(after) is not None else before
+    return after if _DIGIT.search(after) or number_words.value(after) is not None else before
 
 
+_DIGIT = re.compile(r"\d")
 _END = re.compile(r"[.!?](?=\s|$)|;(?=\s+\D|$)|(?<=\S)\s(?:\(|(?:because|since|as)\b)", re.IGNORECASE)
 _TWO_EQUATIONS = re.compile(r"=.*(?:\b(?:and|or)\b|[,;]\s)")
 
@@ -224,7 +227,7 @@ _UNREAD = re.compile(r"\\[a-zA-Z]")
 @functools.lru_cache(maxsize=4096)  # a gold answer is read once for all attempts at its question
 def _read(text: str) -> _Reading | None:
     if _CANONICAL.fullmatch(text):
-        value = Fraction(text)
+        value = _exact(text)
         return _Reading(written(value), (value,))
     return _read_plain(_arithmetic_text(text))
 
@@ -240,7 +243,7 @@ def _read_plain(plain: str) -> _Reading | None:
     if found is None:
         value = number_words.value(plain)
         return None if value is None else _Reading(written(value), (value,))
-    if pair := _PAIR.match(plain, found.start()):
+    if ":" in plain and (pair := _PAIR.match(plain, found.start())):
         half = f" {pair['half'].lower()}m" if pair["half"] else ""
         return _Reading(f"{int(pair[1])}:{pair[2]}{pair['seconds'] or ''}{half}", pair=pair)
     if _REMAINDER.match(plain, found.end()) or _ANOTHER_LABEL.search(plain, found.end()):
@@ -275,7 +278,7 @@ def _measured(plain: str, found: re.Match[str]) -> tuple[tuple[Fraction, ...], i
         if rest is None or rest * share >= size:
             break
         value, size, end = value + (rest * share if value > 0 else -rest * share), share, part.end()
-    if not _QUANTITY.search(plain, end):
+    if next(_quantities(plain, end), None) is None:
         return (value,), end
     unit, unit_end = _unit(plain, end)
     small, contained = value, Fraction(1)  # the value in the smallest unit so far; how many of it the first contains
@@ -308,23 +311,34 @@ def _unit(plain: str, start: int) -> tuple[units.Unit | None, int]:
 
 
 def _quantities(plain: str, start: int = 0) -> Iterator[re.Match[str]]:
-    return _QUANTITY.finditer(plain, start)
+    return _QUANTITY.finditer(plain, start) if _DIGIT.search(plain, start) else iter(())
 
 
 def _decimal(digits: str) -> Fraction | None:
     """The value of `1,234.5`, `1 234`, `1'234`, `1,00,000`, and of a decimal comma where it can be nothing else."""
     if digits.isdigit():
-        return Fraction(int(digits))
+        return _exact(digits)
     if _GROUPED.fullmatch(digits):
-        return Fraction(re.sub("[, ']", "", digits))
+        return _exact(digits.translate(_GROUP_MARKS))
     if _COMMA.fullmatch(digits):
-        return Fraction(re.sub("[. ]", "", digits).replace(",", "."))
-    return Fraction(digits) if re.fullmatch(r"\d*\.?\d+", digits) else None
+        return _exact(digits.translate(_POINT_MARKS))
+    return _exact(digits) if re.fullmatch(r"\d*\.?\d+", digits) else None
+
+
+_GROUP_MARKS = str.maketrans("", "", ", '")
+_POINT_MARKS = str.maketrans({".": None, " ": None, ",": "."})
+
+
+def _exact(digits: str) -> Fraction:
+    """The value of digits with a sign or a point; `Fraction` itself reads texts of whole numbers slowly."""
+    return Fraction(digits) if "." in digits else Fraction(int(digits))
 
 
 def _quantity(match: re.Match[str]) -> Fraction | None:
     if len(match.group()) > _MOST_DIGITS:
         return None
+    if match.group().isdigit():
+        return _exact(match.group())
     names = ("part", "of", "whole") if match["whole"] else ("top", "bottom") if match["top"] else ("value",)
     parts = [_decimal(match[name]) for name in names]
     if None in parts:
@@ -333,7 +347,7 @@ def _quantity(match: re.Match[str]) -> Fraction | None:
     if others and not others[0]:
         return None
     value = value / others[0] if others else value
-    value += others[1] if len(others) > 1 else 0
+    value = value + others[1] if len(others) > 1 else value
     exponent = int(match["e"] or match["ten"] or 0)
     if abs(exponent) > _MOST_DIGITS:
         return None

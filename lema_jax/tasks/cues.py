@@ -290,14 +290,15 @@ _CUES = (
 )
 
 
-_ASCII_WORDS = [[word for word in cue.words if word.isascii()] for cue in _CUES]
+_WORDS = [cue.words for cue in _CUES]
+_ASCII_WORDS = [[word for word in words if word.isascii()] for words in _WORDS]
 
 
 def _cued(text: str) -> Iterator[tuple[int, Statement]]:
     """Each cue that a statement follows, in any order: its rank, by its place, and the statement."""
     lower = text.lower()
-    for cue, ascii_words in zip(_CUES, _ASCII_WORDS):
-        words = ascii_words if lower.isascii() else cue.words
+    words_of = _ASCII_WORDS if lower.isascii() else _WORDS
+    for cue, words in zip(_CUES, words_of):
         for found in _last(cue.pattern, text) if any(map(lower.__contains__, words)) else ():
             before = text[max(0, found.start() - 100) : found.start()]
             if stated := cue.read(found, before, text[found.end() : found.end() + _LONGEST_STATED]):

@@ -29,6 +29,8 @@ def document(text: str) -> str:
 
 def plain(text: str) -> str:
     """The text in one form for each sign, without Markdown's emphasis and without LaTeX that sets type."""
+    if _ORDINARY.fullmatch(text):
+        return text
     text = _emphasis(text)
     if "&" in text:
         text = _ENTITY.sub(lambda found: html.unescape(found.group()), text)
@@ -38,6 +40,9 @@ def plain(text: str) -> str:
     bare = "{" in text and _BARE_COMMAND.search(text)
     return _latex(text) if "\\" in text or "$$" in text or bare or _CONTROL.search(text) else text
 
+
+# Without any sign that is looked at here: a short text is seldom more.
+_ORDINARY = re.compile(r"(?:[^*_~`&!\\${\x00-\x09\x0b-\x1f\x7f-\U0010ffff]|\$(?!\$)|!(?!=))*+")
 
 # --- documents --------------------------------------------------------------------------------------------------------
 
@@ -55,13 +60,14 @@ _PAIRED = [
     re.compile(r"(?<![\w)\]}*\\])(\*{1,3})(?=[^\s*])([^*\n]*[^\s*])\1(?![\w(*])"),
     re.compile(r"(?<![^\s(*\"'])(_{1,2})(?=[^\s_])([^_\n]*[^\s_])\1(?![^\s.,;:!?)*\"'])"),
 ]
+_PRODUCT = re.compile(r"(?<=[\w)\]}]) \* (?=[\w(\\.$-])")  # no mark of emphasis
 _LEFT_OVER = re.compile(r"(?P<before>[\w)\]}]?)(?P<gap>[^\S\n]{0,9})\*+(?P<behind>[^\S\n]*)(?=(?P<after>[\w(\\.$-]?))")
 _UNEQUAL = re.compile(r"(?<=[a-zA-Z\s}])!=")  # but 5!=120
 _STRUCK = re.compile(r"~~[^~\n]+~~")
 
 
 def _emphasis(text: str) -> str:
-    if "*" in text:
+    if "*" in text and text.count("*") != len(_PRODUCT.findall(text)):
         changed = 2  # `**Answer: *5***`
         while changed:
             text, found = _PAIRED[0].subn(r"\2", text)

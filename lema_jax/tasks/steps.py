@@ -202,6 +202,7 @@ def _elements(lines: Sequence[str]) -> Iterator[tuple[_Kind, str]]:
     last = {end: max((i for i, line in enumerate(lines) if end in line), default=-1) for end in ("\\]", "$$", "\\end{")}
     fences = [i for i, line in enumerate(lines) if _FENCE.match(line)]
     closing = dict(zip(fences[::2], fences[1::2]))
+    written = [i for i, line in enumerate(lines) if line.strip()]
     at = 0
     while at < len(lines):
         line, at = lines[at], at + 1
@@ -209,7 +210,7 @@ def _elements(lines: Sequence[str]) -> Iterator[tuple[_Kind, str]]:
             continue
         if end := closing.get(at - 1):
             code = [one for one in lines[at:end] if one.strip()]
-            whole = not any(map(str.strip, lines[: at - 1])) and not any(map(str.strip, lines[end + 1 :]))
+            whole = written[0] == at - 1 and written[-1] == end
             if not whole and not any(label(one.strip()) for one in code):
                 yield _Kind.BLOCK, " ".join(map(str.strip, code))
                 at = end + 1

@@ -1,9 +1,9 @@
 """Asks through the Batch API: half the price, answers within a day.
 
-A run writes the requests that lack an answer into input files, uploads them, and looks at the batches until they end;
-then it brings the output of each to the disk, takes in the finished rows (of an expired or cancelled one too) and does
-the same with what is still missing. Each step is noted beside the replies before the next, so a run that is stopped or
-killed anywhere finds its batches again and submits nothing twice.
+A run writes the requests that lack an answer into input files, uploads them, and polls the batches until they end.
+Then it downloads the output of each, reads the finished rows (of an expired or cancelled one too), and submits again
+what is still missing. Each step is written to a file beside the replies before the next begins, so a run that is
+stopped or killed at any point finds its batches and submits nothing twice.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _SUBMITTED, _TAKEN_IN = "submitted/", "taken_in/"
 
 
 class Note(Row):
-    """That something was done; `id` says what: `uploading/<sha256>`, `submitted/<batch>`, `taken_in/<batch>`."""
+    """A step that was done; `id` names it: `uploading/<sha256>`, `submitted/<batch>`, `taken_in/<batch>`."""
 
     input: str = ""  # sha256 of the input file
     base_url: str = ""  # where it was submitted
@@ -63,15 +63,15 @@ class Batches:
     """One run over a list of requests; see the module.
 
     Args:
-      poll_s: seconds between looks at a batch.
+      poll_s: seconds between two polls of a batch.
     """
 
-    def __init__(self, wire: Wire, known: Known, books: Books, poll_s: float):
+    def __init__(self, wire: Wire, known: Known, books: Books, poll_s: float) -> None:
         self._wire, self._known, self._books, self._poll_s = wire, known, books, poll_s
         self._client = wire.client.with_options(max_retries=3)
         self._replies, self._budget = books.replies, books.budget
         self._interrupted = asyncio.Event()
-        self._held: list[Tokens] = []
+        self._reserved: list[Tokens] = []
         self._worst: dict[str, Tokens] = {}  # of each request, by its id
 
     async def run(self, requests: Callable[[], Iterable[Request]], right: Callable[[Request, Reply], bool]) -> Outcome:
@@ -120,16 +120,16 @@ class Batches:
                 await self._submit_part(file, digest, worst)
         finally:
             file.unlink(missing_ok=True)
-        return "" if len(self._held) == self._missing() else self._budget.no_room()
+        return "" if len(self._reserved) == self._missing() else self._budget.no_room()
 
     def _affordable(self, requests: Iterable[Request]) -> Iterator[Request]:
         seen: set[str] = set()
         for request in requests:
             if request.id in self._replies.rows or request.id in seen:
                 continue
-            if not self._budget.hold(self._worst[request.id]):
+            if not self._budget.reserve(self._worst[request.id]):
                 return
-            self._held.append(self._worst[request.id])
+            self._reserved.append(self._worst[request.id])
             seen.add(request.id)
             yield request
 
@@ -165,7 +165,7 @@ class Batches:
             with self._clear_errors(), open(path, "rb") as file:
                 uploaded = await self._client.files.create(file=file, purpose="batch")
                 file_id = _named(uploaded, "id")
-                # Tried once: a batch whose answer is lost is there all the same, and the next run finds it.
+                # No retries: a batch whose response is lost exists, and the next run finds it by its metadata.
                 batch = await self._client.with_options(max_retries=0).batches.create(
                     input_file_id=file_id,
                     endpoint="/v1/chat/completions",
@@ -176,7 +176,7 @@ class Batches:
         self._notes.append(Note(id=_SUBMITTED + batch_id, input=digest, base_url=self._wire.url, worst=worst))
 
     async def _unnoted_batch(self, digest: str) -> str:
-        """A batch of this input that a run submitted and could not note, because it was killed in between."""
+        """A batch of this input whose run was killed before it could note it; "" where there is none."""
         with self._clear_errors():
             page = await self._client.batches.list(limit=100)
             for batch in getattr(page, "data", None) or []:
@@ -202,28 +202,28 @@ class Batches:
                 continue
             self._notes.append(Note(id=_TAKEN_IN + batch_id))
             kept = len(self._worst) - self._missing()
-            print(f"{kept:,}/{len(self._worst):,} answered · {self._budget.told() or '$0.00 paid'}", file=sys.stderr)
+            print(f"{kept:,}/{len(self._worst):,} answered · {self._budget.summary() or '$0.00 paid'}", file=sys.stderr)
             if batch.status == "failed":
                 said = [str(error.message) for error in (batch.errors and batch.errors.data) or []]
                 raise UserError(
                     f"the endpoint did not accept batch {batch_id}: {self._wire.clean('; '.join(said[:3]))}"
                 )
-        for tokens in self._held:
+        for tokens in self._reserved:
             self._budget.release(tokens)
-        self._held.clear()
+        self._reserved.clear()
         return new
 
     async def _take_in_files(self, batch: "Batch") -> int:
         new = 0
         for file_id, succeeded in ((batch.output_file_id, True), (batch.error_file_id, False)):
             if isinstance(file_id, str) and file_id:
-                new += self._rows.take(await self._bring(file_id), succeeded)
+                new += self._rows.take(await self._download(file_id), succeeded)
         if not (batch.output_file_id or batch.error_file_id or batch.status == "failed"):
             self._rows.failures[f"batch {batch.id} is {batch.status} and gave no file"] += 1
         return new
 
     def _forget(self, batch_id: str, why: str) -> None:
-        """Counts at its worst what is gone with all its answers; what it asked is submitted again."""
+        """Books the worst case of a batch whose answers are gone; its requests are submitted again."""
         print(f"{batch_id}: {why}; what it asked is submitted again", file=sys.stderr)
         self._rows.failures[why] += 1
         noted = Tokens(*self._notes.rows[_SUBMITTED + batch_id].worst)
@@ -242,24 +242,24 @@ class Batches:
             raise UserError(
                 f"batch {batch_id} was submitted to {there}; give that --base_url, or take it out of {notes}"
             )
-        told = ""
+        printed = ""
         while not self._interrupted.is_set():
             with self._clear_errors(gone=f"the endpoint has no such batch any more ({self._wire.url} answers 404)"):
                 batch = await self._client.batches.retrieve(batch_id)
                 status = _named(batch, "status")
                 counts = batch.request_counts
                 state = f"{status}, {counts.completed or 0:,} of {counts.total or 0:,} answered" if counts else status
-            if state != told:
+            if state != printed:
                 print(f"{batch_id}: {self._wire.clean(state)}", file=sys.stderr)
-                told = state
+                printed = state
             if status in _ENDED:
                 return batch
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._interrupted.wait(), self._poll_s)
         return None
 
-    async def _bring(self, file_id: str) -> Path:
-        """An output or error file, on this disk as it came.
+    async def _download(self, file_id: str) -> Path:
+        """Downloads an output or error file; returns its path.
 
         Raises:
           _Gone: the endpoint does not have it any more.
@@ -284,7 +284,7 @@ class Batches:
 
     @contextlib.contextmanager
     def _clear_errors(self, gone: str = "") -> Iterator[None]:
-        """Within it, what the endpoint refuses is a UserError, or `_Gone` with these words where it answers 404."""
+        """Turns errors of the endpoint into UserError, or a 404 into `_Gone` where `gone` says what that means."""
         import openai
 
         try:
@@ -299,7 +299,7 @@ class Batches:
             TypeError,
             ValueError,
             RecursionError,
-        ) as error:  # what it sent is no object
+        ) as error:  # the endpoint sent no such object
             said = error if isinstance(error, _NoBatchAPI) else "its answer is none of that API"
             raise UserError(
                 f"{self._wire.url} has no Batch API ({said}); leave --batch out, or see --base_url"
@@ -320,11 +320,11 @@ class Batches:
 
 
 class _Gone(Exception):
-    """What was submitted is not there any more."""
+    """The endpoint no longer has a batch or a file."""
 
 
 class _NoBatchAPI(Exception):
-    """An answer is none of the Batch API."""
+    """A response does not follow the Batch API."""
 
 
 def _named(value: Any, field: str) -> str:

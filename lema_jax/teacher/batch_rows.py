@@ -1,4 +1,4 @@
-"""The rows of a batch's output and error files: answers, failures, and what neither can be read from."""
+"""The rows of a batch's output and error files: answers, failures, and malformed lines."""
 
 import collections
 import dataclasses
@@ -17,28 +17,28 @@ _ROWS_A_WRITE = 500
 
 
 class Rows:
-    """Takes the rows of files in.
+    """Reads the rows of output and error files into the replies.
 
     Args:
       worst: the worst case of each request, by its id.
     """
 
-    def __init__(self, wire: Wire, known: Known, books: Books, worst: dict[str, Tokens]):
+    def __init__(self, wire: Wire, known: Known, books: Books, worst: dict[str, Tokens]) -> None:
         self._wire, self._known, self._books, self._worst = wire, known, books, worst
         self._replies, self._budget = books.replies, books.budget
         self.failures: collections.Counter[str] = collections.Counter()  # by reason, until the next `start`
-        self.learnt = False  # since then, about the parameters that the endpoint takes
+        self.learnt = False  # whether this round found a parameter that the endpoint does not take
 
     def start(self) -> None:
-        """A new round."""
+        """Starts a round: forgets the failures of the one before."""
         self.failures.clear()
         self.learnt = False
 
     def take(self, path: Path, succeeded: bool) -> int:
-        """Keeps the answers of an output or error file; returns how many are new.
+        """Appends the answers of an output or error file to the replies; returns how many are new.
 
         Args:
-          succeeded: its rows are of requests that were done, and paid for.
+          succeeded: whether it is the output file, whose rows are paid for.
         """
         new: dict[str, Reply] = {}
         before = len(self._replies.rows)
@@ -86,8 +86,8 @@ class Rows:
         return self._failure(id, failure_or_answer, worst, name)
 
     def _failure(self, id: str, failure: Failure, worst: Tokens, name: str) -> Reply | None:
-        """The reply that stands for one that will never come; None where another round may bring it."""
-        if failure.kind is Kind.OWN or (failure.kind is Kind.REJECTED and self._known.answered):
+        """The reply that records a permanent failure; None where another round may bring an answer."""
+        if failure.kind is Kind.PERMANENT or (failure.kind is Kind.REJECTED and self._known.answered):
             return chat.unanswered(id, failure, self._budget.price)
         if failure.usage != (None, None) or failure.billed:
             lost = worst if failure.billed else Tokens(0, 0)
@@ -98,7 +98,7 @@ class Rows:
         return None
 
     def _worst_of(self, id: str) -> Tokens:
-        """The worst case of a request; of one that this run does not ask, that of the largest."""
+        """The worst case of a request; that of the largest one for a request that is not of this run."""
         return self._worst.get(id) or Tokens(*map(max, zip(Tokens(0, 0), *self._worst.values())))
 
     def book(self, tokens: Tokens, reason: str, name: str, *, bound: bool = True) -> None:
@@ -108,7 +108,7 @@ class Rows:
 
 
 def _judge(row: dict[str, Any]) -> Answer | Failure:
-    """What a row of an output or error file means, as if its response had come by itself."""
+    """What a row of an output or error file means, by the rules for a single response."""
     came = row.get("response")
     status = came.get("status_code") if isinstance(came, dict) else None
     body = came.get("body") if isinstance(came, dict) else None
@@ -116,7 +116,7 @@ def _judge(row: dict[str, Any]) -> Answer | Failure:
         said = f"{error.get('code', '')}: {wording.message(error)}" if isinstance(error, dict) else str(error)
         return dataclasses.replace(response.judge(wording.status_in(error), error), said=response.plain(said))
     if body is None:
-        return Failure(Kind.PASSING, "a row without a response", status if isinstance(status, int) else 0)
+        return Failure(Kind.TRANSIENT, "a row without a response", status if isinstance(status, int) else 0)
     if not isinstance(status, int) or status == 200:
         return response.read_completion(body)
     return response.judge(status, wording.error_in(body) or body or "")

@@ -1,4 +1,4 @@
-"""What asking costs, and a limit that is never crossed."""
+"""What requests cost, and a budget that is never exceeded."""
 
 import heapq
 import json
@@ -30,7 +30,7 @@ _PRICES = {  # USD per million prompt and completion tokens; a dated snapshot ma
     "o3-mini": (1.1, 4.4),
     "o4-mini": (1.1, 4.4),
 }
-_DEAREST = 1e9  # USD per million tokens; a higher price is a slip
+_HIGHEST_PRICE = 1e9  # USD per million tokens; a higher one is a typing error
 BATCH_DISCOUNT = 0.5  # the Batch API's price beside the list price
 _HIDDEN_TOKENS = 256  # what a chat template and a server's own system prompt may add to a prompt
 _BYTES_A_TOKEN = 3.5  # of English with mathematics, on average
@@ -62,7 +62,7 @@ def price(model: str, usd_per_million: Sequence[str] = ()) -> Price | None:
         return Price(*_PRICES[model]) if model in _PRICES else None
     try:
         prompt, completion = (float(usd) for usd in usd_per_million)
-        if not (0 <= prompt <= _DEAREST and 0 <= completion <= _DEAREST):
+        if not (0 <= prompt <= _HIGHEST_PRICE and 0 <= completion <= _HIGHEST_PRICE):
             raise ValueError
     except ValueError:
         given = ",".join(usd_per_million)
@@ -71,23 +71,23 @@ def price(model: str, usd_per_million: Sequence[str] = ()) -> Price | None:
 
 
 def worst(body: dict[str, Any]) -> Tokens:
-    """More tokens than a request can cost: no token is shorter than a byte."""
+    """An upper bound of the tokens of a request: no token is shorter than a byte."""
     return Tokens(_prompt_bytes(body) + _HIDDEN_TOKENS, body["max_tokens"])
 
 
 def lost(body: dict[str, Any], price: Price | None) -> Tokens:
-    """What to book for a try that may have been billed without an answer: where tokens cost nothing, about its own."""
+    """Tokens to book for a try that may be billed without an answer: the likely number where no price is known."""
     return likely(body) if price is None else worst(body)
 
 
 def most(each: Iterable[Tokens], count: int) -> Tokens:
-    """Enough for any `count` of them."""
+    """An upper bound of the tokens of any `count` requests; `each`: the bounds of single ones."""
     prompts, completions = zip(Tokens(0, 0), *each)
     return Tokens(sum(heapq.nlargest(count, prompts)), sum(heapq.nlargest(count, completions)))
 
 
 def likely(body: dict[str, Any]) -> Tokens:
-    """About the tokens of the prompt, and the most of the completion."""
+    """An estimate of the prompt's tokens, and an upper bound of the completion's."""
     return Tokens(round(_prompt_bytes(body) / _BYTES_A_TOKEN), body["max_tokens"])
 
 
@@ -105,15 +105,15 @@ class Budget:
       UserError: a limit in USD for a model without a price.
     """
 
-    def __init__(self, price: Price | None, max_usd: float = math.inf, max_tokens: float = math.inf):
+    def __init__(self, price: Price | None, max_usd: float = math.inf, max_tokens: float = math.inf) -> None:
         if price is None and max_usd < math.inf:
             raise UserError("--max_cost_usd needs this model's price; give --usd_per_million=prompt,completion")
         self.price = price
         self._max_usd, self._max_tokens = max_usd, max_tokens
         self.paid_usd, self.paid_tokens = 0.0, 0
         self.booked_usd, self.booked_tokens = 0.0, 0
-        self._held_usd, self._held_tokens = 0.0, 0
-        self.holds = 0  # requests that something is set aside for
+        self._reserved_usd, self._reserved_tokens = 0.0, 0
+        self.reservations = 0  # requests in flight that `reserve` was called for
 
     @property
     def spent_usd(self) -> float:
@@ -129,15 +129,15 @@ class Budget:
         Args:
           booked: it is a worst case, of a try without an answer or of an answer without a count.
         """
-        tokens = Tokens(max(tokens.prompt, 0), max(tokens.completion, 0))  # no file can make money
+        tokens = Tokens(max(tokens.prompt, 0), max(tokens.completion, 0))  # a damaged file must not add to the budget
         usd = self._usd(tokens) if usd is None or not 0 <= usd < math.inf else usd
         if booked:
             self.booked_usd, self.booked_tokens = self.booked_usd + usd, self.booked_tokens + sum(tokens)
         else:
             self.paid_usd, self.paid_tokens = self.paid_usd + usd, self.paid_tokens + sum(tokens)
 
-    def told(self) -> str:
-        """The money in words, what was paid and what is only booked; empty where there is none."""
+    def summary(self) -> str:
+        """The US dollars that were paid and those that are only booked, as text; empty where there are none."""
         paid = f"${self.paid_usd:,.2f} paid"
         if self.booked_usd:
             return f"{paid}, at most ${self.booked_usd:,.2f} more booked"
@@ -154,20 +154,20 @@ class Budget:
             " --release_bookings takes that back)"
         )
 
-    def hold(self, worst: Tokens) -> bool:
-        """Sets the worst case aside until `release`, or says that it does not fit."""
-        usd, tokens = self._held_usd + self._usd(worst), self._held_tokens + sum(worst)
+    def reserve(self, worst: Tokens) -> bool:
+        """Reserves the worst case until `release`; False where it does not fit."""
+        usd, tokens = self._reserved_usd + self._usd(worst), self._reserved_tokens + sum(worst)
         if self.spent_usd + usd > self._max_usd or self.spent_tokens + tokens > self._max_tokens:
             return False
-        self._held_usd, self._held_tokens = usd, tokens
-        self.holds += 1
+        self._reserved_usd, self._reserved_tokens = usd, tokens
+        self.reservations += 1
         return True
 
     def release(self, worst: Tokens) -> None:
-        """Gives back what `hold` set aside."""
-        self._held_usd -= self._usd(worst)
-        self._held_tokens -= sum(worst)
-        self.holds -= 1
+        """Gives back what `reserve` has reserved."""
+        self._reserved_usd -= self._usd(worst)
+        self._reserved_tokens -= sum(worst)
+        self.reservations -= 1
 
     def _usd(self, tokens: Tokens) -> float:
         return self.price.of(tokens) if self.price else 0.0

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from lema_jax import records
@@ -12,6 +13,8 @@ from lema_jax.tasks import thinking
 from lema_jax.teacher import response
 from lema_jax.teacher.budget import Price, Tokens
 from lema_jax.teacher.response import Answer, Failure, Usage
+
+Message = dict[str, str]  # its role (user or assistant) and its content
 
 _MOST_TOKENS = 10**9  # of a reply; no model writes more
 
@@ -34,7 +37,7 @@ class Request:
 
 
 def request(
-    prompt: str,
+    prompt: str | Sequence[Message],
     *,
     model: str,
     max_tokens: int,
@@ -44,7 +47,7 @@ def request(
     sample: int = 0,
     about: Any = None,
 ) -> Request:
-    """A request of one user message. What is None is left out: the endpoint's own default holds.
+    """A request of these messages, or of one of the user's. What is None is left out: the endpoint's default holds.
 
     Raises:
       UserError: a number that no endpoint takes, or a model's name that cannot be written.
@@ -58,7 +61,7 @@ def request(
         raise UserError("--model holds bytes that are no text; give the name that the endpoint knows it by")
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": "user", "content": prompt}],
+        "messages": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt),
         "max_tokens": max_tokens,
     }
     chosen = {"temperature": temperature, "top_p": top_p, "seed": seed}

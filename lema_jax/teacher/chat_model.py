@@ -1,11 +1,12 @@
 """A chat model as the stages ask it: its name, and how it samples its replies."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from lema_jax.stage import option
 from lema_jax.teacher import chat
-from lema_jax.teacher.chat import Request
+from lema_jax.teacher.chat import Message, Request
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class ChatModel:
         1024, "The most tokens of a reply of the chat model, those of hidden reasoning included.", low=1
     )
 
-    def request(self, prompt: str, *, sample: int, about: Any) -> Request:
+    def request(self, prompt: str | Sequence[Message], *, sample: int, about: Any) -> Request:
         """A request for reply number `sample` to a prompt; `about` is what the caller wants back with the reply."""
         return chat.request(
             prompt,

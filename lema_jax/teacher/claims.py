@@ -1,6 +1,6 @@
 """The arithmetic that a step of a reasoning path claims: `5 boxes x $3 = $15` claims that 5 * 3 is 15.
 
-Only sides that are read wholly make claims (`sides`). Where words leave open what is meant (half, dozen, two units of
+Only sides that are read to their end make claims (`sides`). Where the text is ambiguous (half, dozen, two units of
 time), the equation is a claim only if it holds: a coincidence is rarer than another meaning.
 """
 
@@ -23,29 +23,35 @@ class Claim:
     operands: tuple[Fraction, ...]
     value: Fraction  # of the expression
     stated: Fraction
-    holds: bool  # equal, or as near as the digits written can tell
+    holds: bool  # equal up to the rounding of the digits written
 
 
 def claims(step: str) -> list[Claim]:
     """The claims of a step, in its order.
 
     Units and other words between numbers and signs are passed over; equations with variables are no claims. A run-on
-    `2 * 5 = 10 * 3 = 30` claims that 2 * 5 is 10 and that 10 * 3 is 30.
+    `2 * 5 = 10 * 3 = 30` claims that 2 * 5 is 10 and that 10 * 3 is 30. A step longer than 10,000 characters, as of a
+    model that never ends, claims nothing.
     """
+    if len(step) > _LONGEST:
+        return []
     text = arithmetic(step)
     hundredfold = bool(_HUNDREDTHS.search(text))
-    doubtful = bool(_ANOTHER_ARITHMETIC.search(text))
+    ambiguous = bool(_ANOTHER_ARITHMETIC.search(text))
     return [
         claim
         for chain in sides.chains(text)
         for left, right in itertools.pairwise(chain)
-        if (claim := _claim(left, right, hundredfold, doubtful))
+        if (claim := _claim(left, right, hundredfold, ambiguous))
     ]
 
 
 def numbers(step: str) -> list[Fraction]:
-    """The numbers written in digits, in their order."""
-    return sides.numbers(arithmetic(step))
+    """The numbers written in digits, in their order; none in a step that is too long to make claims."""
+    return sides.numbers(arithmetic(step)) if len(step) <= _LONGEST else []
+
+
+_LONGEST = 10_000
 
 
 _HUNDREDTHS = re.compile(r"%|¢|\b(?:percent|cents?)\b", re.IGNORECASE)
@@ -56,8 +62,8 @@ _ANOTHER_ARITHMETIC = re.compile(
 )
 
 
-def _claim(left: Side, right: Side, hundredfold: bool, doubtful: bool) -> Claim | None:
-    if not (left.whole and right.whole) or len(left.numbers) < 2:
+def _claim(left: Side, right: Side, hundredfold: bool, ambiguous: bool) -> Claim | None:
+    if not (left.complete and right.complete) or len(left.numbers) < 2:
         return None
     value, stated = expressions.exact(left.text), expressions.exact(right.text)
     if value is None or stated is None:
@@ -69,13 +75,13 @@ def _claim(left: Side, right: Side, hundredfold: bool, doubtful: bool) -> Claim 
         or (hundredfold and (_near(value * 100, stated, right) or _near(value / 100, stated, right)))
         or _near(_unrounded(left.text), stated, right)
     )
-    if not holds and (doubtful or _leaves_open(left, right, value, stated)):
+    if not holds and (ambiguous or _is_ambiguous(left, right, value, stated)):
         return None
     return Claim(" ".join(left.text.split()), tuple(left.numbers), value, stated, holds)
 
 
 def _near(value: Fraction | None, stated: Fraction, right: Side) -> bool:
-    """Equal, or as near as the digits written can tell: after ≈ those before the zeros at the end count."""
+    """Equal up to the rounding of the digits written; after ≈, up to that of the last non-zero digit."""
     if value is None or value == stated:
         return value == stated
     step = Fraction(1, 10**right.decimals)
@@ -84,12 +90,12 @@ def _near(value: Fraction | None, stated: Fraction, right: Side) -> bool:
     return (value.denominator > 1 or right.about) and abs(value - stated) < step
 
 
-def _leaves_open(left: Side, right: Side, value: Fraction, stated: Fraction) -> bool:
+def _is_ambiguous(left: Side, right: Side, value: Fraction, stated: Fraction) -> bool:
     """Whether an equation that does not hold may mean something else than it says."""
     units = left.units | right.units
     return (
-        left.doubtful
-        or right.doubtful
+        left.ambiguous
+        or right.ambiguous
         or len({kind for kind, _ in units}) < len(units)  # 2 hours + 30 minutes
         or (not left.signs and value < 1 < stated and not right.percents)  # `1/4 = 20 students`
         or (0 < left.percents < len(left.numbers) and ("+" in left.text or "-" in left.text))  # 200 + 10%

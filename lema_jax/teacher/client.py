@@ -1,10 +1,10 @@
 """Asks a chat endpoint many questions at once, and keeps every answer.
 
-What came is on the disk before it is judged, and an answer before it counts, so a killed run pays again only for what
+A response is on the disk before it is parsed, and an answer before it is counted: a killed run pays again only for what
 was in flight, and the budget counts that too (see `losses`). Server errors, time-outs and broken connections are tried
 again, with growing and jittered waits and fewer requests at once; what concerns one request (it is too long, it is
 filtered) is that request's own failure; what another try cannot mend (a bad key, an unknown model, an address where
-nobody listens) ends the run with one clear error after the rest has landed.
+no server listens) ends the run with one clear error, after the requests in flight have ended.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ from collections.abc import Callable, Iterable, Iterator
 from lema_jax import interrupts
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
-from lema_jax.teacher import budget, chat, heard, response
+from lema_jax.teacher import budget, chat, raw_responses, response
 from lema_jax.teacher.budget import Budget, Tokens
 from lema_jax.teacher.chat import Outcome, Reply, Request
-from lema_jax.teacher.heard import Heard, Saving
 from lema_jax.teacher.losses import Losses
 from lema_jax.teacher.pace import Pace
 from lema_jax.teacher.progress import Progress
+from lema_jax.teacher.raw_responses import GroupCommit, RawResponse
 from lema_jax.teacher.response import Answer, Failure, Kind
 from lema_jax.teacher.wire import Broken, Dialect, Wire
 
 _TRIES = 8
 _PAID_TRIES = 3  # of those that may be billed without an answer, such as time-outs
-_UNREACHED = 3  # tries to connect where nothing was answered yet
+_UNREACHED = 3  # tries to connect before the first answer
 _LONGEST_WAIT = 60.0  # seconds between tries, unless the endpoint asks for more
-_FRUITLESS = 8  # requests in a row that got no answer: it is not about the requests
+_FRUITLESS = 8  # requests in a row without an answer: then the endpoint is at fault, not a request
 
 
-class _TryAgain(Exception):
-    """A try failed in a way that another may not."""
+class _Retry(Exception):
+    """A try failed, and another try may succeed."""
 
     def __init__(
         self,
@@ -42,34 +42,34 @@ class _TryAgain(Exception):
         *,
         after: float | None = None,
         paid: Tokens | None = None,
-        crowded: bool = False,
+        overloaded: bool = False,
         late: bool = False,
         unreached: bool = False,
-    ):
+    ) -> None:
         super().__init__(reason)
         self.after = after  # seconds that the endpoint asks to wait
-        self.paid = paid  # what it may bill all the same
-        self.crowded = crowded  # fewer at once may do better
-        self.late = late
-        self.unreached = unreached
+        self.paid = paid  # tokens that the endpoint may bill although it did not answer
+        self.overloaded = overloaded  # fewer requests in flight may do better
+        self.late = late  # it timed out
+        self.unreached = unreached  # no connection was made
 
 
 @dataclasses.dataclass(frozen=True)
 class Books:
-    """Where a run keeps what it hears, what became of it, and what it spends."""
+    """The files and the budget of a run: replies, raw responses, losses."""
 
     replies: Appender[Reply]
-    heard: Appender[Heard]
+    raw: Appender[RawResponse]
     losses: Losses
     budget: Budget
 
 
 @dataclasses.dataclass
 class Known:
-    """What a command has found out about its endpoint."""
+    """What was learnt about an endpoint from its responses."""
 
     dialect: Dialect
-    answered: bool = False  # whether it has answered at all: a rejection is then about the request
+    answered: bool = False  # whether it has answered any request; a rejection is then about the request
 
 
 class Asking:
@@ -90,10 +90,10 @@ class Asking:
         books: Books,
         pace: Pace,
         right: Callable[[Request, Reply], bool],
-    ):
+    ) -> None:
         self._wire, self._known, self._requests, self._books = wire, known, iter(requests), books
         self._pace, self._right, self._budget = pace, right, books.budget
-        self._replies, self._heard = Saving(books.replies), Saving(books.heard)
+        self._replies, self._raw = GroupCommit(books.replies), GroupCommit(books.raw)
         self._outcome = Outcome(total)
         self._progress = Progress(self._outcome, self._budget, wire.url)
         self._asking: set[str] = set()
@@ -101,7 +101,7 @@ class Asking:
         self._in_flight: set[asyncio.Task[None]] = set()  # those that wait for the endpoint or for the disk
         self._room, self._landed = asyncio.Event(), asyncio.Event()
         self._fruitless = 0
-        self._doubtful: list[tuple[Request, Failure]] = []  # refused, and it is not known whether each or all would be
+        self._doubtful: list[tuple[Request, Failure]] = []  # rejected; the request or the set-up is at fault
 
     async def run(self, concurrency: int) -> Outcome:
         """Asks until all is answered or something ends it (see `Outcome.stopped`).
@@ -122,7 +122,7 @@ class Asking:
         return self._outcome
 
     def _stop(self, why: str) -> None:
-        """Lets what is in flight land and starts nothing else."""
+        """Starts no more requests; those in flight end."""
         self._outcome.stopped = self._outcome.stopped or why
         for worker in self._workers:
             if worker not in self._in_flight:
@@ -156,13 +156,13 @@ class Asking:
             return
         reason, paid, late, limit_s = "", 0, False, self._wire.timeout_s
         for number in range(_TRIES):
-            if not await self._hold(worst):
+            if not await self._reserve(worst):
                 return
             try:
                 await self._try(request, worst, expected, limit_s)
                 self._fruitless = 0
                 return
-            except _TryAgain as failure:
+            except _Retry as failure:
                 reason, wait, late = str(failure), failure.after, failure.late
                 paid += failure.paid is not None
                 if late:
@@ -184,10 +184,10 @@ class Asking:
         if self._fruitless >= _FRUITLESS:
             self._stop(f"{_FRUITLESS} requests in a row without an answer; the last from {self._wire.url}: {reason}")
 
-    async def _hold(self, worst: Tokens) -> bool:
+    async def _reserve(self, worst: Tokens) -> bool:
         """Waits until the budget has room for the request; False when it never will."""
-        while not self._budget.hold(worst):
-            if not self._budget.holds:
+        while not self._budget.reserve(worst):
+            if not self._budget.reservations:
                 self._stop(self._budget.no_room())
                 return False
             self._room.clear()
@@ -207,7 +207,7 @@ class Asking:
         self._progress.in_flight += 1
         try:
             used = await self._settle(request, await self._send(request, limit_s), worst)
-        except _TryAgain as error:
+        except _Retry as error:
             failure = error
             if error.paid is not None:
                 self._book(error.paid, str(error))
@@ -216,7 +216,7 @@ class Asking:
             self._in_flight.discard(task)
             self._progress.in_flight -= 1
             self._landed.set()
-            if failure and failure.crowded:
+            if failure and failure.overloaded:
                 self._pace.refuse(started, failure.after or (0.0 if failure.paid else _backoff(0)))
             else:
                 self._pace.leave(expected, used, answered=failure is None)
@@ -235,22 +235,23 @@ class Asking:
                 if error.hopeless and not self._progress.new:
                     raise UserError(f"{self._wire.url}: {error}; nothing was asked") from None
                 paid = budget.lost(request.body, self._budget.price) if error.sent else None
-                raise _TryAgain(
-                    self._wire.clean(str(error)), paid=paid, crowded=error.sent, late=error.late,
+                raise _Retry(
+                    self._wire.clean(str(error)), paid=paid, overloaded=error.sent, late=error.late,
                     unreached=not error.sent,
                 ) from None  # fmt: skip
             if came.status == 200:
                 text = came.body.decode("utf-8", errors="replace")
-                await self._heard.keep(Heard(id=heard.next_id(self._books.heard, request.id), body=text))
+                id = raw_responses.next_id(self._books.raw, request.id)
+                await self._raw.append(RawResponse(id=id, body=text))
             judged = response.read(came.status, came.headers, came.body)
             if isinstance(judged, Answer) or not self._known.dialect.learn(judged.parameters, body):
                 return judged
 
     async def _settle(self, request: Request, judged: Answer | Failure, worst: Tokens) -> int:
-        """Keeps an answer or a failure of the request's own; returns the tokens that were used.
+        """Writes an answer or a permanent failure of the request; returns the tokens that were used.
 
         Raises:
-          _TryAgain: another try may do better.
+          _Retry: another try may do better.
           UserError: only the user can mend it.
         """
         if isinstance(judged, Answer):
@@ -265,16 +266,17 @@ class Asking:
             self._progress.new += 1
             self._progress.tokens += sum(reply.tokens)
             return sum(reply.tokens)
-        if judged.kind is Kind.OWN and self._known.answered:
+        if judged.kind is Kind.PERMANENT and self._known.answered:
             await self._keep(request, chat.unanswered(request.id, judged, self._budget.price))
-        elif judged.kind in (Kind.OWN, Kind.REJECTED, Kind.PARAMETER):
+        elif judged.kind in (Kind.PERMANENT, Kind.REJECTED, Kind.PARAMETER):
             self._doubtful.append((request, judged))
             if len(self._doubtful) >= _FRUITLESS:
                 raise self._wire.refusal(judged, f"{len(self._doubtful)} requests in a row")
-        elif judged.kind in (Kind.PASSING, Kind.CROWDED) or (judged.kind is Kind.NO_API and self._known.answered):
-            raise _TryAgain(
+        elif judged.kind in (Kind.TRANSIENT, Kind.OVERLOADED) or (judged.kind is Kind.NO_API and self._known.answered):
+            raise _Retry(
                 self._wire.clean(judged.said), after=judged.after, paid=self._cost(request, judged),
-                crowded=judged.kind is Kind.CROWDED,
+                # before the first answer a 503 says that the server is not up yet
+                overloaded=judged.kind is Kind.OVERLOADED and (self._known.answered or judged.status != 503),
             )  # fmt: skip
         else:
             if paid := self._cost(request, judged):
@@ -293,22 +295,22 @@ class Asking:
 
     async def _keep(self, request: Request, reply: Reply) -> None:
         self._budget.spend(reply.tokens, reply.cost_usd, booked=reply.bound)
-        await self._replies.keep(reply)
+        await self._replies.append(reply)
         self._count(request, reply)
 
     async def _read_earlier(self, request: Request, worst: Tokens) -> bool:
-        """Whether an answer had come when an earlier run was killed; it is kept now."""
-        earlier = heard.last(self._books.heard, request.id)
+        """Whether an earlier, killed run had received an answer; it is parsed and written now."""
+        earlier = raw_responses.last(self._books.raw, request.id)
         judged = response.read(200, {}, earlier.body.encode()) if earlier else None
         if isinstance(judged, Answer):
             await self._keep(request, chat.reply(request.id, judged, worst, self._budget.price))
             return True
         return False
 
-    # --- refused, and it is not known yet whether it is about the request or about all -------------------------------
+    # --- rejected before any answer: the request may be at fault, or the set-up --------------------------------------
 
     async def _while_doubtful(self) -> None:
-        """Waits, while a rejection may be of the set-up's making, for what is in flight.
+        """While the set-up may be at fault for a rejection, waits for the requests in flight.
 
         Raises:
           UserError: all of that was rejected too.
@@ -319,14 +321,16 @@ class Asking:
         self._refuse_all_rejected()
 
     def _rejected_from_the_start(self) -> bool:
-        return not self._known.answered and any(failure.kind is not Kind.OWN for _, failure in self._doubtful)
+        return not self._known.answered and any(failure.kind is not Kind.PERMANENT for _, failure in self._doubtful)
 
     def _refuse_all_rejected(self) -> None:
         if self._rejected_from_the_start():
-            raise self._wire.refusal(next(failure for _, failure in self._doubtful if failure.kind is not Kind.OWN))
+            raise self._wire.refusal(
+                next(failure for _, failure in self._doubtful if failure.kind is not Kind.PERMANENT)
+            )
 
     async def _settle_doubts(self) -> None:
-        """Keeps them as the requests' own failures: others were answered, or all there are say so in known words."""
+        """Writes them as permanent failures of their requests, since another request was answered or none is left."""
         doubtful, self._doubtful = self._doubtful, []
         for request, failure in doubtful:
             await self._keep(request, chat.unanswered(request.id, failure, self._budget.price))

@@ -12,16 +12,16 @@ from lema_jax import records, stage
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
 from lema_jax.stage import option
-from lema_jax.teacher import batch, budget, heard, losses
+from lema_jax.teacher import batch, budget, losses, raw_responses
 from lema_jax.teacher.budget import Budget, Price, Tokens
 from lema_jax.teacher.chat import Outcome, Paid, Reply, Request
 from lema_jax.teacher.client import Asking, Books, Known
-from lema_jax.teacher.heard import Heard
 from lema_jax.teacher.losses import Losses
 from lema_jax.teacher.pace import Pace
+from lema_jax.teacher.raw_responses import RawResponse
 from lema_jax.teacher.wire import Dialect, Wire, address
 
-_START = 4  # requests at once, at first, where nobody says what they cost: a server of one's own has few slots
+_START = 4  # requests in flight at first, where no price is known: a local server decodes few at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Endpoint:
     )
     batch: bool = option(False, "Use the Batch API: half the price, answers within a day.")
     batch_poll_s: float = option(30.0, "Seconds between two looks at a batch.", low=1e-3)
-    _known: Known = dataclasses.field(init=False, repr=False, compare=False)  # found out while asking
+    _known: Known = dataclasses.field(init=False, repr=False, compare=False)  # learnt while asking
     _released: set[Path] = dataclasses.field(init=False, repr=False, compare=False, default_factory=set)
 
     def __post_init__(self) -> None:
@@ -76,11 +76,11 @@ class Endpoint:
         replies: Appender[Reply],
         right: Callable[[Request, Reply], bool],
     ) -> Outcome:
-        """Asks for every request that `replies` has no answer to, and keeps the answers there.
+        """Asks for every request that `replies` has no answer to, and appends the answers to it.
 
         Args:
-          requests: gives the requests anew each time; rendered as they are needed, never all at once in memory.
-          replies: where answers are kept; the file that also makes a rerun pay nothing twice.
+          requests: gives the requests, once a call; they are rendered as they are needed, never all at once in memory.
+          replies: the file of answers; a rerun asks for none of them again.
           right: whether an answer is right, for the progress line.
 
         Raises:
@@ -100,17 +100,17 @@ class Endpoint:
                 f"{len(open_)} batches of an earlier run ({', '.join(open_[:3])}) are paid for and not taken in yet;"
                 f" give --batch, or remove {replies.path.with_suffix('.batches.jsonl')} to ask again"
             )
-        price, wire = self._budget(model).price, self.connect()  # what the user must mend comes before any file
+        price, wire = self._budget(model).price, self.connect()  # errors of the user come before any file is made
         in_flight = budget.most(missing, 0 if self.batch else self.concurrency)
         with (
             Losses(replies.path, price) as lost,
-            Appender(heard.beside(replies.path), Heard) as came,
+            Appender(raw_responses.beside(replies.path), RawResponse) as raw,
         ):
-            if self.release_bookings and replies.path not in self._released:  # those of earlier runs, not of this one
+            if self.release_bookings and replies.path not in self._released:  # once: later ones are of this run
                 print(f"{lost.release():,} tokens that were only booked count no more", file=sys.stderr)
                 self._released.add(replies.path)
             spending = self._budget(model, replies.rows.values(), lost.counting())
-            books = Books(replies, came, lost, spending)
+            books = Books(replies, raw, lost, spending)
             with lost.in_flight(in_flight):
                 return asyncio.run(self._ask(wire, requests, total, books, right))
 
@@ -131,7 +131,7 @@ class Endpoint:
             return await asking.run(min(self.concurrency, total))
 
     def connect(self) -> Wire:
-        """The way there.
+        """The connection to the endpoint.
 
         Raises:
           UserError: OpenAI's own endpoint without a key in the environment; others may need none.
@@ -139,7 +139,7 @@ class Endpoint:
         return Wire(self.base_url, self.timeout_s)
 
     def estimate(self, requests: Iterable[Request], replies: Path) -> str:
-        """What asking would take, in words; nothing is asked and nothing written."""
+        """The requests, tokens and US dollars that asking would take, as text; asks nothing and writes nothing."""
         kept = lambda: records.read(replies, Reply, growing=True) if replies.exists() else iter(())
         ids = {reply.id for reply in kept()}
         count, answered, tokens, model = 0, 0, Tokens(0, 0), ""
@@ -163,7 +163,7 @@ class Endpoint:
         else:
             source = "--usd_per_million" if self.usd_per_million else f"list of {budget.LISTED}"
             halved = ", halved by --batch" if self.batch else ""
-            spent = f", beside {told}" if (told := spending.told()) else ""
+            spent = f", beside {paid}" if (paid := spending.summary()) else ""
             each = f"${price.prompt:g} and ${price.completion:g} a million ({source}{halved})"
             lines.append(f"at {each}: at most about ${usd:,.2f}{spent}")
         if spending.spent_usd + usd > self.max_cost_usd:

@@ -16,7 +16,7 @@ class LeftOut(Row):
     why: str
 
 
-ANSWERS = 3  # asked for each new question; the answer that most of them give stands for gold
+ANSWERS = 3  # answers asked for each new question; their majority is its pseudo-gold
 
 
 def draw_seeds(problems: Sequence[Problem], count: int, seed: int) -> list[Problem]:

@@ -3,7 +3,7 @@
 A rule is a pure function of the attempt and of the reply's parts; it says whether the correction passes. RULES names
 each by the fault that it finds; `records.FAULTS` says what every name means. The paper kept a correction when its final
 answer equals gold (section 2.1); the other rules catch what that one lets through: a reply that names no step of the
-attempt, rewrites what it claimed to keep, was told the answer, or has a label left in a step.
+attempt, rewrites a step that it claims to keep, points at a given answer, or leaves a label in a step.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ def correction(
 
     Args:
       prompt: the id of what a chat teacher was asked by.
-      failed: why the reply is no whole answer, where that is known already.
+      failed: why the reply is incomplete, where that is known already.
     """
     parts = align(attempt, parse(text, asks_step=asks_step(attempt.problem)))
     return Correction(
@@ -60,8 +60,8 @@ def _flaw(parts: Parts, usage: dict[str, Any]) -> str:
 def cut_at_step(row: Correction) -> Correction:
     """The same correction of an attempt that ends with its wrong step (LEMMA, arXiv 2503.17439, learns from such).
 
-    An attempt stays whole where no step is named, and where what is left would be read as other steps: a single line
-    of several sentences.
+    An attempt is not truncated where no step is named, nor where its first steps would split differently by
+    themselves: a single line of several sentences.
     """
     steps = split_steps(row.attempt.text)[: row.step]
     text = "\n".join(steps)
@@ -131,16 +131,16 @@ def changes_step(attempt: Attempt, parts: Parts) -> bool:
 
 
 def explained(attempt: Attempt, parts: Parts) -> bool:
-    """The explanation has words."""
+    """The explanation is not empty."""
     return bool(re.search(r"\w", parts.explanation))
 
 
 def no_leak(attempt: Attempt, parts: Parts) -> bool:
-    """Nothing points at an answer that the student cannot know (`gold`, unless the question is about gold)."""
+    """No text refers to an answer that the student cannot know (`gold`, unless the question is about gold)."""
     text = "\n".join([parts.explanation, *parts.steps])
-    told = _TOLD.search(text)
+    given = _GIVEN.search(text)
     gold = _GOLD.search(text) and not _GOLD.search(attempt.problem.question)
-    return not told and not gold
+    return not given and not gold
 
 
 def unlabelled(attempt: Attempt, parts: Parts) -> bool:
@@ -160,7 +160,7 @@ RULES: dict[str, Callable[[Attempt, Parts], bool]] = {
 }
 
 _RIGHT = "(?:corrected|correct|revised|fixed|updated|new)"
-# What a sentence about a step goes on with: `Step 1 gives 5 pens, so …` carries no label.
+# How a sentence about a step continues: `Step 1 gives 5 pens, so …` carries no label.
 _TELLS = (
     r"(?:is|was|gives|gave|gets|got|shows|showed|tells|told|says|said|yields|found|finds|has|and|to|does|did|we|he|she"
     r"|they|it)\b"
@@ -175,7 +175,7 @@ _LEFT = re.compile(
     re.IGNORECASE,
 )
 _GOLD = re.compile(r"\bgold", re.IGNORECASE)
-_TOLD = re.compile(
+_GIVEN = re.compile(
     r"\bground[- ]truth|\banswer key|\b(?:given|expected|provided|reference) (?:final |correct )?answer"
     r"|\breference solution|\bgold(?:en)? (?:standard |final )?(?:answer|solution|label)",
     re.IGNORECASE,

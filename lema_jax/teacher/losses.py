@@ -1,7 +1,7 @@
-"""What may have been paid for without an answer: noted on the disk, so that no restart crosses a budget.
+"""Tokens that may be billed without an answer: written to the disk, so that no restart exceeds a budget.
 
-A request that is given up after it was sent may be billed all the same, and so may all that was in flight when a run
-was killed. Both are booked at their worst, apart from what was paid; who has seen the bill may release the bookings.
+A request that is given up after it was sent may be billed, and so may all that was in flight when a run was killed.
+Both are booked at their worst case, apart from what was paid; a user who has seen the bill may release the bookings.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _LOST, _SENT, _LANDED, _RELEASED = "lost/", "sent/", "landed/", "released/"
 
 
 class Loss(Paid):
-    """Tokens that may be billed. `id` says of what, and ends in what makes it this file's only one.
+    """Tokens that may be billed. `id` names the cause, with a suffix that makes it unique in its file.
 
     `lost/N`: of a try without an answer. `sent/N`: of all that a run can have in flight at a time; `landed/N` follows
     when that run has ended by itself, and then nothing of it was lost. `released/N`: none of the rows before it counts
@@ -31,9 +31,9 @@ class Loss(Paid):
 
 
 class Losses:
-    """The losses noted beside a file of replies, in `….lost.jsonl`; held by one process at a time."""
+    """The losses noted beside a file of replies, in `….lost.jsonl`; one process at a time opens them."""
 
-    def __init__(self, replies: Path, price: Price | None):
+    def __init__(self, replies: Path, price: Price | None) -> None:
         self._file, self._price = Appender(_beside(replies), Loss), price
 
     def add(self, tokens: Tokens, reason: str = "", *, name: str = "", bound: bool = True) -> bool:
@@ -46,7 +46,7 @@ class Losses:
 
     @contextlib.contextmanager
     def in_flight(self, tokens: Tokens) -> Iterator[None]:
-        """Within it, so many tokens are lost when the process is killed; a `UserError` ends it in order."""
+        """Books the tokens while the block runs: they stay booked unless it ends by itself or by a `UserError`."""
         if not sum(tokens):
             yield
             return
@@ -69,7 +69,7 @@ class Losses:
             raise UserError(f"cannot write {self._file.path}: {error.strerror}; make room and run it again") from None
 
     def release(self) -> int:
-        """Takes back what is booked so far, since those tries were not billed; returns the tokens."""
+        """Releases what is booked so far, since the bill shows that it cost nothing; returns the tokens."""
         booked = sum(sum(row.tokens) for row in self.counting() if row.bound)
         if booked:
             self._note(f"{_RELEASED}{len(self._file.rows)}", Tokens(0, 0))

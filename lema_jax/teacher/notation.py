@@ -1,6 +1,6 @@
 r"""Arithmetic as it is written in LaTeX or Unicode, in one plain form: `\frac{1}{2} \times 16` is `1/2 × 16`.
 
-What is no arithmetic (`\sqrt`, `\pi`) becomes one sign that nothing reads, so that it spoils what it stands beside.
+Other commands (`\sqrt`, `\pi`) become one unknown sign, which makes the side beside it invalid (`sides`).
 """
 
 import re

@@ -1,18 +1,18 @@
-"""How fast to ask: so many at once, so many a minute, and no sooner than the endpoint says."""
+"""Rate control: requests in flight, requests and tokens a minute, and the waits that the endpoint asks for."""
 
 import asyncio
 import math
 
 
 class Pace:
-    """Admits requests one after the other, and slows down when the endpoint refuses.
+    """Admits requests in order, and slows down when the endpoint refuses one.
 
     A refusal, a time-out or a broken connection halves the number in flight, an answer lets it grow again by a fraction
     (additive increase, multiplicative decrease). The limits a minute are kept by one clock: each request moves the
     earliest start of the next by the share of a minute that it takes.
 
     Args:
-      start: how many at once at first; as many as there may be when None.
+      start: requests in flight at first; `concurrency` where None.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class Pace:
         requests_per_minute: float = math.inf,
         tokens_per_minute: float = math.inf,
         start: int | None = None,
-    ):
+    ) -> None:
         self._most = float(concurrency)
         self._limit = self._most if start is None else float(min(start, concurrency))
         self._per_minute = requests_per_minute, tokens_per_minute
@@ -52,7 +52,7 @@ class Pace:
         self._freed.set()
 
     def refuse(self, started: float, seconds: float) -> None:
-        """A request that started at `started` was too much: none starts for `seconds`, and then fewer at once."""
+        """A request that started at `started` was refused: none starts for `seconds`, and then fewer are in flight."""
         now = asyncio.get_running_loop().time()
         self._running -= 1
         if started >= self._slowed_at:  # those in flight together are refused together; that is one refusal

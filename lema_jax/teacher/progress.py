@@ -1,4 +1,4 @@
-"""The live line of a run that asks a chat endpoint."""
+"""The progress line of a run that asks a chat endpoint."""
 
 import asyncio
 import sys
@@ -12,9 +12,9 @@ _MOST_SAID = 5  # different reasons that are printed as they come; all are count
 
 
 class Progress:
-    """Prints, while it is entered, how far `outcome` has come: rewritten in a terminal, line by line elsewhere."""
+    """Prints the state of `outcome` within its `with` block: one line rewritten in a terminal, new lines elsewhere."""
 
-    def __init__(self, outcome: Outcome, spending: Budget, url: str = ""):
+    def __init__(self, outcome: Outcome, spending: Budget, url: str = "") -> None:
         self._outcome, self._budget, self._url = outcome, spending, url
         self.new = 0  # answers since it was entered
         self.tokens = 0  # of these
@@ -29,7 +29,7 @@ class Progress:
         self.say_once(f"{self._url}: {reason}")
 
     def say_once(self, what: str) -> None:
-        """Prints something at once, unless it was said before or too much was."""
+        """Prints a message at once, unless it was printed before or too many were."""
         if what not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(what)
             print(("\r\033[K" if sys.stderr.isatty() else "") + what, file=sys.stderr, flush=True)
@@ -45,11 +45,11 @@ class Progress:
         if self._failed:
             parts.append(f"{self._failed:,} failed {'try' if self._failed == 1 else 'tries'}")
         left = outcome.total - outcome.answered
-        if told := budget.told():
+        if paid := budget.summary():
             projected = budget.spent_usd
             if self.new:
                 projected += (budget.paid_usd - self._spent_before) / self.new * left
-            parts.append(f"{told}, ${projected:,.2f} projected")
+            parts.append(f"{paid}, ${projected:,.2f} projected")
         if self.new and seconds > 0:
             parts.append(f"{self.tokens / seconds:,.0f} tokens/s")
             minutes, rest = divmod(round(left * seconds / self.new), 60)

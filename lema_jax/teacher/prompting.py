@@ -1,20 +1,27 @@
-"""The text that asks a chat teacher: worked examples from a file, the case at hand, and the form that is asked for.
+"""The messages that ask a chat teacher: an instruction, worked examples, the case at hand, and the form asked for.
 
 A prompt file holds an instruction and worked examples in the paper's three-part structure (section 2.1). The case
 takes the place of its line `{case}`, so text may stand after it: the package's own files ask there for their form. A
 file without that line ends in the case and the cue that a reply goes on from, as the authors' released prompts do.
+
+A user's file is one message. The package's own are a conversation: each worked example is a case and the correction
+that answered it, as a small chat model copies from the examples of one long message.
 """
 
+import collections
 import dataclasses
 import re
+from collections.abc import Collection, Iterable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from lema_jax import storage
 from lema_jax.errors import UserError
-from lema_jax.records import Attempt, Problem, row_id
+from lema_jax.records import Attempt, Correction, Problem, row_id
 from lema_jax.tasks.prompts import family
 from lema_jax.tasks.steps import original_answer, original_solution, split_steps
+from lema_jax.teacher.chat import Message
 
 CASE = "{case}"  # the line of a prompt file that the question and its original solution take the place of
 _CASE_LINE = re.compile(rf"^[ \t]*{re.escape(CASE)}[ \t]*$", re.MULTILINE)
@@ -24,9 +31,10 @@ _CASE_LINE = re.compile(rf"^[ \t]*{re.escape(CASE)}[ \t]*$", re.MULTILINE)
 class Prompt:
     """What asks for a correction, around the case at hand."""
 
-    id: str  # the file's name and a hash of its text, such as `gsm8k@1a2b3c4d`: another text is another prompt
+    id: str  # the file's name and a hash of all the rest, such as `gsm8k@1a2b3c4d`: what asks otherwise is another
     before: str
     after: str = ""  # empty: the prompt ends in the case and its cue
+    examples: tuple[tuple[str, str], ...] = ()  # a case and its correction each, that were said in turns
 
 
 def asks_step(problem: Problem) -> bool:
@@ -52,7 +60,15 @@ def load(problem: Problem, prompt_file: str | Path | None = None) -> Prompt:
         raise UserError(
             f"--prompt_file: {prompt_file} has {len(after)} lines {CASE}; keep the one for the case at hand"
         )
-    return Prompt(f"{name}@{row_id(text=text)[:8]}", before.strip(), "".join(after).strip())
+    if prompt_file is not None:
+        return Prompt(f"{name}@{row_id(text=text)[:8]}", before.strip(), "".join(after).strip())
+    instruction, *shown = _EXAMPLE.split(before.strip())
+    examples = tuple((case.rstrip(), cue + said) for case, cue, said in (one.partition(_cue(problem)) for one in shown))
+    parts: dict[str, Any] = {"before": instruction, "after": "".join(after).strip(), "examples": examples}
+    return Prompt(f"{name}@{row_id(**parts)[:8]}", **parts)
+
+
+_EXAMPLE = re.compile(r"\n\n(?=Question: )")
 
 
 def packaged(name: str) -> str:
@@ -60,8 +76,11 @@ def packaged(name: str) -> str:
     return (resources.files("lema_jax.teacher") / "prompts" / f"{name}.txt").read_text(encoding="utf-8").strip()
 
 
-def correction(prompt: Prompt, attempt: Attempt) -> str:
-    """The whole prompt: what stands before the case, the attempt, and what stands after it or the reply's cue."""
+def correction(prompt: Prompt, attempt: Attempt) -> list[Message]:
+    """The messages: what stands before the case, the attempt, and what stands after it or the reply's cue.
+
+    The instruction is in the first message of the user's: not every model's template has a system message.
+    """
     problem = attempt.problem
     if asks_step(problem):
         case = original_solution(problem.question, split_steps(attempt.text))
@@ -69,7 +88,21 @@ def correction(prompt: Prompt, attempt: Attempt) -> str:
         case = original_answer(problem.question, problem.choices, attempt.text)
     if prompt.after:
         case = f"{case.removesuffix(_cue(problem)).rstrip()}\n\n{prompt.after}"
-    return f"{prompt.before}\n\n{case}".lstrip()
+    turns = [turn for example in prompt.examples for turn in example] + [case]
+    turns[0] = f"{prompt.before}\n\n{turns[0]}".lstrip()
+    return [{"role": "assistant" if number % 2 else "user", "content": turn} for number, turn in enumerate(turns)]
+
+
+def asked_otherwise(rows: Iterable[Correction], prompts: Collection[Prompt]) -> str:
+    """Which of the corrections other prompts asked for, in words; empty where none did."""
+    ours = {prompt.id for prompt in prompts}
+    others = collections.Counter(row.prompt for row in rows if row.prompt and row.prompt not in ours)
+    if not others:
+        return ""
+    return (
+        f"{others.total():,} corrections were asked for by another prompt ({', '.join(sorted(others))}) than this run's"
+        f" ({', '.join(sorted(ours))}): they stay, and this run asks by its own for each mistake"
+    )
 
 
 def evolution(problem: Problem) -> str:

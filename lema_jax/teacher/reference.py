@@ -1,7 +1,7 @@
-"""The reference teacher: corrects offline, from the gold rationale, what a paid teacher would correct from knowledge.
+"""The reference teacher: corrects offline, from the gold rationale, in place of a chat model.
 
-It stands in for a chat model on tasks whose rationale tells its arithmetic (GSM8K, our own word problems), not where
-that is LaTeX (MATH); attempts may be LaTeX. A step is wrong when a sum it claims does not hold, or when it computes a
+It serves tasks whose rationale is plain arithmetic (GSM8K, our own word problems), not LaTeX (MATH); attempts may be
+LaTeX. A step is wrong when a sum it claims does not hold, or when it computes a
 value that the gold rationale has no use for and that leads to none of the rationale's values either. When every value
 is of use, the path stopped short: then the step after the last useful value is wrong. The corrected steps are the gold
 ones that the kept steps have not reached.
@@ -22,7 +22,7 @@ from lema_jax.tasks.steps import number_steps, split_steps
 from lema_jax.teacher.claims import Claim, claims, numbers
 
 TEACHER = "reference"
-VERSION = 2  # of how it corrects; part of the ids of its rows
+VERSION = 2  # of its behaviour; part of the ids of its rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +67,14 @@ def locate(problem: Problem, steps: Sequence[str]) -> Finding:
     gold = _gold_steps(problem)
     needed = _needed(problem, gold)
     made = [claims(step) for step in steps]
-    # A value that a later true sum turns into a needed one was of use, though the rationale goes another way.
-    used = [{o for claim in step if claim.holds and claim.stated in needed for o in claim.operands} for step in made]
+    # A value from which a later true sum makes a needed one is of use, though the rationale takes another path.
+    used = {  # the last step that each is of use to
+        operand: i
+        for i, step in enumerate(made)
+        for claim in step
+        if claim.holds and claim.stated in needed
+        for operand in claim.operands
+    }
     last_useful = 0
     known = _stated(problem.question)
     for i, step in enumerate(steps):
@@ -77,7 +83,7 @@ def locate(problem: Problem, steps: Sequence[str]) -> Finding:
         if false := next((claim for claim in made[i] if not claim.holds), None):
             return Finding(i + 1, _false(false))
         values = [claim.stated for claim in made[i]] or [value for value in numbers(step) if value not in known]
-        useless = set(values) - needed - set().union(*used[i:])
+        useless = {value for value in values if value not in needed and used.get(value, -1) < i}
         if useless:
             value = next(value for value in values if value in useless)
             claim = next((claim for claim in made[i] if claim.stated == value), None)
@@ -90,7 +96,7 @@ def locate(problem: Problem, steps: Sequence[str]) -> Finding:
     return Finding(step_number, _short(problem, left, step_number))
 
 
-# --- what the gold rationale holds ------------------------------------------------------------------------------------
+# --- the gold rationale -----------------------------------------------------------------------------------------------
 
 _MARK = re.compile(r"<<([^<>]*)>>")
 
@@ -170,13 +176,14 @@ def _left(gold: Sequence[_GoldStep], question: str, kept: Sequence[str]) -> list
 
 
 def _reached(question: str, steps: Sequence[str]) -> collections.Counter[Fraction | None]:
-    """How often each value was computed, or stated without a sum; the same sum told again counts once."""
-    sums = {(claim.expression, claim.stated) for step in steps for claim in claims(step)}
+    """How often each value was computed, or stated without a sum; the same sum repeated counts once."""
+    made = [claims(step) for step in steps]
+    sums = {(claim.expression, claim.stated) for step in made for claim in step}
     reached: collections.Counter[Fraction | None] = collections.Counter(value for _, value in sums)
     known = _stated(question)
-    for step in steps:
-        if not claims(step):
-            reached.update(set(numbers(step)) - known - set(reached))
+    for step, said in zip(steps, made):
+        if not said:
+            reached.update({value for value in numbers(step) if value not in known and value not in reached})
     return reached
 
 
@@ -186,7 +193,7 @@ _DONE = {"+": "added", "-": "subtracted", "*": "multiplied", "/": "divided"}
 
 
 def _false(claim: Claim) -> str:
-    value, stated = _told(claim.value), _told(claim.stated)
+    value, stated = _decimal(claim.value), _decimal(claim.stated)
     places = 2
     while _about(claim.value, places) == stated:
         places += 1
@@ -200,14 +207,14 @@ def _useless(problem: Problem, value: Fraction, claim: Claim | None, left: Seque
     target = _target(left, claim)
     if target is None:
         return "This step does not lead to what the question asks for."
+    if claim is None:  # it may be part of another way, so no more is said of it than is so
+        return f"What is needed here is {_equation(target)}, which this step does not find."
     needed = f"What is needed here is {_equation(target)}."
-    if claim is None:
-        return f"This step does not help. {needed}"
     if sorted(claim.operands) == sorted(target.operands) and len(claim.operands) == 2:
         sign, right = _sign(claim), _sign(target)
         if sign and right and sign != right:
             return (
-                f"{_told(claim.operands[0])} and {_told(claim.operands[1])} should be {_DONE[right]}, not"
+                f"{_decimal(claim.operands[0])} and {_decimal(claim.operands[1])} should be {_DONE[right]}, not"
                 f" {_DONE[sign]}: {_equation(target)}."
             )
     return f"Computing {_equation(claim)} does not help. {needed}"
@@ -240,7 +247,7 @@ def _sign(claim: Claim) -> str:
 
 def _equation(claim: Claim) -> str:
     """The sum and its own value, whatever the path made of it."""
-    value = _told(claim.value)
+    value = _decimal(claim.value)
     return f"{_shown(claim)} ≈ {_about(claim.value, 2)}" if "/" in value else f"{_shown(claim)} = {value}"
 
 
@@ -248,7 +255,7 @@ def _shown(claim: Claim) -> str:
     return claim.expression.replace("**", "^")
 
 
-def _told(value: Fraction) -> str:
+def _decimal(value: Fraction) -> str:
     return answers.written(value)
 
 

@@ -20,7 +20,7 @@ from lema_jax.teacher import wording
 
 LONGEST_WAIT = 900.0  # seconds; an endpoint that asks to wait longer is out of quota or out of service
 
-# How a choice may end, in the words of all servers, as the protocol's own words for it.
+# Finish reasons of all servers, mapped to those of the protocol.
 FINISH = {
     "stop": "stop", "eos": "stop", "eos_token": "stop", "end_turn": "stop", "stop_sequence": "stop", "complete": "stop",
     "length": "length", "max_tokens": "length", "model_length": "length", "max_output_tokens": "length",
@@ -30,7 +30,7 @@ FINISH = {
     "refusal": "refusal",
     "tool_calls": "tool_calls", "function_call": "tool_calls", "tool_use": "tool_calls",
 }  # fmt: skip
-_GAVE_UP_WAITING = (408, 504, 524)  # a gateway's statuses for a request that is being answered behind it
+_GAVE_UP_WAITING = (408, 504, 524)  # statuses of a gateway that gave up while its server may still answer
 _MOST_TOKENS = 10**9  # no context holds more
 _NEVER_TWICE = ("error", "choices", "message", "content", "finish_reason")
 _BLOCKED = re.compile(r'"filtered": true|"block_?reason": "', re.IGNORECASE)  # Azure's and Gemini's
@@ -40,12 +40,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class Kind(enum.Enum):
     """What can mend a failure."""
 
-    PASSING = "another try"
-    CROWDED = "another try, with fewer at once"
+    TRANSIENT = "another try"
+    OVERLOADED = "another try, with fewer at once"
     NO_API = "another address; another try where others were answered"
     PARAMETER = "leaving a parameter out"
     REJECTED = "the request's or the user's change"
-    OWN = "nothing: this request will never be answered"
+    PERMANENT = "nothing: this request will never be answered"
     SETUP = "the user"
 
 
@@ -64,8 +64,8 @@ class Answer:
     """A choice that ended in a known way."""
 
     text: str
-    finish: str  # stop, length, content_filter, refusal, tool_calls; "empty": it ended by itself and says nothing
-    model: str  # who answered, in the endpoint's words
+    finish: str  # stop, length, content_filter, refusal, tool_calls; "empty": it stopped without any text
+    model: str  # name of the model that answered, as the endpoint gives it
     usage: Usage
 
 
@@ -74,13 +74,13 @@ class Failure:
     """A response that is no answer."""
 
     kind: Kind
-    said: str  # the endpoint's words, or ours for what it sent
+    said: str  # the endpoint's message, or a description of what it sent
     status: int
     after: float | None = None  # seconds that it asks to wait
-    billed: bool = False  # whether the endpoint may bill it all the same
+    billed: bool = False  # whether the endpoint may bill it
     usage: Usage = _UNKNOWN
-    finish: str = ""  # of an OWN failure: "too_long", "content_filter"
-    parameters: tuple[str, ...] = ()  # that it says not to take
+    finish: str = ""  # of a PERMANENT failure: "too_long", "content_filter"
+    parameters: tuple[str, ...] = ()  # of the request, that the endpoint says it does not take
 
 
 def read(status: int, headers: Mapping[str, str], body: bytes) -> Answer | Failure:
@@ -119,7 +119,7 @@ def decode(body: bytes) -> Any:
 
 
 def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) < 30 else float(digits)  # a long one is a number of no use here
+    return int(digits) if len(digits) < 30 else float(digits)  # int() refuses very long texts
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -140,25 +140,27 @@ def read_completion(value: Any, after: float | None = None) -> Answer | Failure:
     usage = _usage(value)
     if (error := wording.error_in(value)) is not None:
         return dataclasses.replace(judge(wording.status_in(error), error, after), usage=usage)
-    not_whole = lambda said: Failure(Kind.PASSING, said, 200, billed=True, usage=usage)
+    incomplete = lambda said: Failure(Kind.TRANSIENT, said, 200, billed=True, usage=usage)
     if not isinstance(value, dict):
-        return not_whole("no chat completion: no JSON object")
+        return incomplete("no chat completion: no JSON object")
     choices = value.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         said = _short(value)
         if _BLOCKED.search(said):
-            return Failure(Kind.OWN, "no choices: the prompt is filtered", 200, usage=usage, finish="content_filter")
-        return not_whole(f"no choices in the answer: {said[:200]}")
+            return Failure(
+                Kind.PERMANENT, "no choices: the prompt is filtered", 200, usage=usage, finish="content_filter"
+            )
+        return incomplete(f"no choices in the answer: {said[:200]}")
     if (error := wording.error_in(choice)) is not None:
         return dataclasses.replace(judge(wording.status_in(error), error, after), usage=usage, billed=True)
     message, reason = choice.get("message"), choice.get("finish_reason")
     text = _text(message.get("content")) if isinstance(message, dict) else None
     if not isinstance(message, dict) or text is None:
-        return not_whole("no chat completion: a choice without a message")
+        return incomplete("no chat completion: a choice without a message")
     finish = FINISH.get(reason.partition(":")[0].strip().lower()) if isinstance(reason, str) else None
     if finish is None:
-        return not_whole(f"not a whole answer: finish_reason {_short(reason)[:80]}")
+        return incomplete(f"an incomplete answer: finish_reason {_short(reason)[:80]}")
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal.strip():
         text, finish = text or _clean(refusal), "refusal"
@@ -205,8 +207,8 @@ def _no_json(body: bytes, headers: Mapping[str, str], flaw: str) -> Failure:
         return Failure(Kind.NO_API, f"a web page, which is no answer of an API: {plain(_read_text(body))[:100]}", 200)
     if start and start not in b"{[":
         said = f"text, which is no answer of an API (see --base_url): {plain(_read_text(body))[:100]}"
-        return Failure(Kind.PASSING, said, 200, billed=True)
-    return Failure(Kind.PASSING, f"a malformed answer ({flaw if start else 'empty'})", 200, billed=True)
+        return Failure(Kind.TRANSIENT, said, 200, billed=True)
+    return Failure(Kind.TRANSIENT, f"a malformed answer ({flaw if start else 'empty'})", 200, billed=True)
 
 
 def _error_status(status: int, headers: Mapping[str, str], body: bytes, value: Any) -> Failure:
@@ -220,23 +222,25 @@ def _error_status(status: int, headers: Mapping[str, str], body: bytes, value: A
 
 
 def judge(status: int, error: Any, after: float | None = None) -> Failure:
-    """What an error object with this status means; its words go before its status where they name the cause."""
+    """What an error object with this status means; where its text names the cause, the text decides."""
     said, shown = wording.words(error), plain(wording.message(error))
     after = wording.hinted_wait(said) if after is None else after
-    failure = Failure(Kind.PASSING, f"status {status}{f': {shown}' if shown else ''}", status, after)
+    failure = Failure(Kind.TRANSIENT, f"status {status}{f': {shown}' if shown else ''}", status, after)
     as_ = lambda kind, **more: dataclasses.replace(failure, kind=kind, **more)
     if wording.is_quota(status, said, after) or wording.is_account(status, said):
         return as_(Kind.SETUP)
     if finish := wording.own_failure(status, said):
-        return as_(Kind.OWN, finish=finish)
+        return as_(Kind.PERMANENT, finish=finish)
     if (after or 0) > LONGEST_WAIT:
         return as_(Kind.SETUP, said=f"{failure.said} (it asks to wait {after:,.0f} s)")
+    if status == 503 and wording.is_starting(said):  # fewer at once would not help
+        return as_(Kind.TRANSIENT)
     if status in (429, 503, 529):
-        return as_(Kind.CROWDED)
+        return as_(Kind.OVERLOADED)
     if status in (401, 403, 404, 405, 501):
         return as_(Kind.SETUP)
     if status in (408, 409, 425) or status >= 500 or status < 300:
-        return as_(Kind.PASSING, billed=status in _GAVE_UP_WAITING or status < 300)
+        return as_(Kind.TRANSIENT, billed=status in _GAVE_UP_WAITING or status < 300)
     if parameters := wording.parameters_not_taken(said):
         return as_(Kind.PARAMETER, parameters=parameters)
     return as_(Kind.REJECTED)

@@ -1,8 +1,8 @@
 """The sides of equations in a step: `5 boxes x $3 = $15` has the sides `5 * 3` and `15`.
 
-A step is read from left to right as chains of sides, `side = side = …`. A side is a claim's only where it is read
-wholly: what is next to it on either hand is a word, a unit, the end of a sentence or of a formula; a letter, a sign
-without an operand, a second number, anything that is not known spoils it.
+A step is read from left to right as chains of sides, `side = side = …`. A side is part of a claim only where it
+is read to its end: next to it is a word, a unit, the end of a sentence or of a formula. A letter, a sign without an
+operand, a second number, or any unknown character makes it invalid.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ _LABELS = frozenset(
     ["day", "days", "week", "weeks", "month", "year", "step", "number", "level", "grade", "row", "line", "part"]
 )
 _FACTOR = re.compile(r"(?<=[\d)])[(\[][\d+*×/. -]+[)\]]")  # `4(7)` is a product
-# Units that one number may be told in, by the quantity they measure: 2 hours + 30 minutes = 150 minutes.
+# Units by the quantity they measure: 2 hours + 30 minutes = 150 minutes.
 _UNITS = {
     unit: (kind, number)
     for kind, units in {
@@ -98,14 +98,14 @@ class Side:
     signs: int = 0
     units: set[tuple[str, int]] = dataclasses.field(default_factory=set)
     apart: bool = False  # a word has passed since the last number
-    spoilt: bool = False
-    doubtful: bool = False
+    invalid: bool = False
+    ambiguous: bool = False
     about: bool = False  # whether the sign before it is ≈
 
     @property
-    def whole(self) -> bool:
-        """Whether all of it was read."""
-        return bool(self.text) and not self.spoilt and self.depth == 0 and self.text[-1] in "0123456789)"
+    def complete(self) -> bool:
+        """Whether it was read to its end without anything unknown."""
+        return bool(self.text) and not self.invalid and self.depth == 0 and self.text[-1] in "0123456789)"
 
     def takes_operand(self) -> bool:
         return not self.text or self.text.endswith((" ", "(", "-"))
@@ -123,8 +123,8 @@ class Side:
             plain = f"{numbers[-2]} / {numbers[-1]}"
             plain = f"({numbers[0]} + {plain})" if token["whole"] else plain
             if self.text.endswith(("/ ", "** ")):
-                plain, self.doubtful = f"({plain})", True
-            self.doubtful |= bool(token["percent"])
+                plain, self.ambiguous = f"({plain})", True
+            self.ambiguous |= bool(token["percent"])
         if token["percent"]:
             plain = f"({plain} / 100)"
         self.text += plain
@@ -133,21 +133,21 @@ class Side:
         self.percents += bool(token["percent"])
         self.apart = False
         glued = (token["glued"] or "").lower()
-        self.spoilt |= bool(glued) and glued not in _GLUED_UNITS
+        self.invalid |= bool(glued) and glued not in _GLUED_UNITS
         self.units |= {_UNITS[glued]} if glued in _UNITS else set()
 
 
 class _Reader:
     """Reads the tokens of a text into chains of sides."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         self.text = text
         self.done: list[list[Side]] = []
         self.sides: list[Side] = []
         self.side = Side()
-        # What stands before the first number of a side: nothing or words, "open" to another meaning, "spoilt", or a
+        # What stands before the first number of a side: nothing or words, "open" to another meaning, "invalid", or a
         # sign without an operand, after which words may be one.
-        self.before: Literal["", "open", "spoilt", "sign"] = ""
+        self.before: Literal["", "open", "invalid", "sign"] = ""
         self.line_starts = True
 
     def read(self) -> list[list[Side]]:
@@ -177,7 +177,7 @@ class _Reader:
         behind = before[-1:].isspace() and before[:1] != ")" and not self.side.takes_operand()
         return _COMMENT.match(self.text, opened.start()) if behind else None
 
-    def stop(self, before: Literal["", "open", "spoilt", "sign"] = "") -> None:
+    def stop(self, before: Literal["", "open", "invalid", "sign"] = "") -> None:
         """Ends the chain; `before` is what the end means for what follows."""
         self.side.end()
         if not (self.sides or self.side.text or self.before):
@@ -185,7 +185,7 @@ class _Reader:
         waits = self.side.text.endswith(" ") or self.before == "sign"  # for an operand that is not read
         self.done.append([*self.sides, self.side])
         self.sides, self.side = [], Side()
-        self.before = "spoilt" if waits else before
+        self.before = "invalid" if waits else before
 
     def take(self, kind: str, token: re.Match[str]) -> None:
         side = self.side
@@ -198,9 +198,9 @@ class _Reader:
                 )
                 self.stop("open" if thousands else "")
             case "bang" if _SIGN_AFTER.match(self.text, token.end()):  # a factorial
-                self.spoil()
+                self.invalidate()
             case "bang":
-                side.doubtful = True
+                side.ambiguous = True
                 self.stop()
             case "equals":
                 side.end()
@@ -214,13 +214,13 @@ class _Reader:
                 if side.depth and not side.takes_operand():
                     side.text, side.depth = side.text + ")", side.depth - 1
                 elif side.depth:
-                    side.spoilt = True
+                    side.invalid = True
                 else:
-                    self.stop("spoilt")
+                    self.stop("invalid")
             case "word" | "unit":
                 self.word(token.group().lower().strip("/- "), kind)
             case "open_word" | "open_before":
-                side.doubtful |= bool(side.text) and kind == "open_word"
+                side.ambiguous |= bool(side.text) and kind == "open_word"
                 side.apart = True
                 self.before = "open"
             case "mark":
@@ -228,19 +228,19 @@ class _Reader:
             case _ if kind in _SYMBOLS:
                 self.sign(kind, token)
             case _:  # a variable, or what is not known
-                self.spoil()
+                self.invalidate()
                 if token.group() in _SIGNS:
                     self.before = "sign"
 
-    def spoil(self) -> None:
-        self.side.spoilt |= bool(self.side.text)
+    def invalidate(self) -> None:
+        self.side.invalid |= bool(self.side.text)
         if self.before != "sign":
-            self.before = "spoilt"
+            self.before = "invalid"
 
     def word(self, word: str, kind: str) -> None:
         side = self.side
         if side.text and side.takes_operand():
-            side.spoilt = True
+            side.invalid = True
         side.apart = True
         if word in _UNITS and kind == "word":
             side.units.add(_UNITS[word])
@@ -252,38 +252,38 @@ class _Reader:
     def number(self, token: re.Match[str]) -> None:
         side = self.side
         if len(token.group()) > _LONGEST_NUMBER:
-            return self.spoil()
+            return self.invalidate()
         if side.takes_operand():
-            self.begin()
+            self.start_side()
             side.add_number(token)
-        elif side.apart and side.depth == 0:  # a number after words begins anew
+        elif side.apart and side.depth == 0:  # a number after words starts a new chain
             self.stop(self.before)
-            self.begin()
+            self.start_side()
             self.side.add_number(token)
         else:  # two numbers in a row
-            side.spoilt = True
+            side.invalid = True
         return None
 
-    def begin(self) -> None:
-        """What stands before the first number of a side tells how it may be read."""
+    def start_side(self) -> None:
+        """Marks a new side by what stands before its first number."""
         if not self.side.text:
-            self.side.spoilt |= self.before in ("spoilt", "sign")
-            self.side.doubtful |= self.before == "open"
+            self.side.invalid |= self.before in ("invalid", "sign")
+            self.side.ambiguous |= self.before == "open"
         self.before = ""
 
     def open(self, token: re.Match[str]) -> None:
         side = self.side
         if side.takes_operand():
-            self.begin()
+            self.start_side()
             side.text, side.depth = side.text + "(", side.depth + 1
         elif _FACTOR.match(self.text, token.start()):
-            side.doubtful |= "/" in side.text
+            side.ambiguous |= "/" in side.text
             side.text, side.depth, side.signs = side.text + " * (", side.depth + 1, side.signs + 1
         elif side.apart and side.depth == 0 and self.text[token.start() - 1].isspace():
             self.stop(self.before)
             self.open(token)
         else:
-            side.spoilt = True
+            side.invalid = True
             side.depth += 1
 
     def sign(self, kind: str, token: re.Match[str]) -> None:
@@ -292,8 +292,9 @@ class _Reader:
         if not side.takes_operand():
             if token.group().lower() == "of" and not (side.percents or "/" in side.text):
                 return self.word("of", "word")
-            side.doubtful |= side.apart and self.is_glued(token) and kind in ("minus", "over")
-            side.doubtful |= kind == "power" and bool(_POWER.search(side.text))  # 2^43^2 is 2^4 * 3^2 to some
+            side.ambiguous |= side.apart and self.is_glued(token) and kind in ("minus", "over")
+            last = side.text[-_LONGEST_NUMBER:]
+            side.ambiguous |= kind == "power" and bool(_POWER.search(last))  # 2^43^2 is 2^4 * 3^2 to some
             side.text += _SYMBOLS[kind]
             side.signs += 1
             side.apart = False
@@ -304,8 +305,8 @@ class _Reader:
             elif self.line_starts and not glued:  # a bullet
                 return None
             elif glued or self.sides:
-                self.begin()
-                side.text, side.doubtful = "-", not self.sides
+                self.start_side()
+                side.text, side.ambiguous = "-", not self.sides
             else:  # `the cost - 5`, or a dash
                 self.before = "open"
         elif token.group() == "*" and self.line_starts:
@@ -313,7 +314,7 @@ class _Reader:
         elif kind == "times" and token.group().lower() == "of":
             self.word("of", "word")
         else:
-            self.spoil()
+            self.invalidate()
             self.before = "sign"
         return None
 

@@ -1,4 +1,4 @@
-"""A teacher's reply in JSON, as the text that it stands for: models name the keys as they like, and nest them."""
+"""Converts a teacher's reply in JSON to text, whatever names and nesting the model chose for its keys."""
 
 import json
 import re
@@ -59,8 +59,8 @@ def _fields(value: dict[str, Any], inside: str = "", depth: int = 0) -> Iterator
     for name, one in value.items():
         key = _key(name)
         inner = [_key(name) for name in one if name.isalpha() or "_" in name] if isinstance(one, dict) else []
-        whole = any(_STEP.search(name) or _EXPLANATION.search(name) for name in inner)  # the reply, by another name
-        solution = isinstance(one, dict) and not whole and _SOLUTION.search(key) and _lines(one)
+        is_reply = any(_STEP.search(name) or _EXPLANATION.search(name) for name in inner)  # the reply under another key
+        solution = isinstance(one, dict) and not is_reply and _SOLUTION.search(key) and _lines(one)
         if isinstance(one, dict) and not solution and depth < _DEEPEST:
             yield from _fields(one, key, depth + 1)
         elif key in ("number", "index", "id", "value") and inside:

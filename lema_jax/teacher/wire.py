@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # imported where it is used: a run without an endpoint starts
 
 _OPENAI = "https://api.openai.com/v1"
 _LONGEST_CONNECT = 10.0  # seconds until an address that does not answer at all is given up
+_LARGEST = 64 * 2**20  # bytes of an answer; a million tokens with all they may be said with are less
 _SHORT_KEY = 8  # characters; a shorter key may be part of any word
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 # The HTTP library's errors before anything was sent. By name: which library it is changes with the client's version.
@@ -140,7 +141,7 @@ class Wire:
             raise UserError("no key: set OPENAI_API_KEY, or give --base_url of an endpoint that needs none")
         connect = min(_LONGEST_CONNECT, timeout_s)
         try:  # a redirect may lead anywhere: it is shown, not followed
-            http = openai.DefaultAsyncHttpxClient(follow_redirects=False)
+            http = _bounded(openai.DefaultAsyncHttpxClient)(follow_redirects=False)
         except (ValueError, ImportError):  # whose text may hold a password
             names = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
             raise UserError(f"{names} in the environment is no proxy that can be used; set it again") from None
@@ -213,6 +214,37 @@ class Wire:
         return "; see --model, --max_tokens, --temperature" if failure.status < 500 else ""
 
 
+class _TooLarge(Exception):
+    """An answer is larger than any that could be meant."""
+
+
+def _bounded(base: type) -> type:
+    """A class of HTTP clients that reads no answer into memory that is larger than `_LARGEST`, when unpacked.
+
+    Made of the base where that is known: importing it would import the HTTP library in every command.
+    """
+    import openai
+
+    class Bounded(base):  # type: ignore[misc]
+        async def send(self, request: Any, **how: Any) -> Any:
+            came = await super().send(request, **how | {"stream": True})
+            if how.get("stream"):  # to a file
+                return came
+            body = bytearray()
+            try:
+                async for part in came.aiter_bytes():
+                    body += part
+                    if len(body) > _LARGEST:
+                        why = _TooLarge(f"an answer of more than {_LARGEST / 2**20:,.0f} MiB")
+                        raise openai.APIConnectionError(request=request) from why
+            finally:
+                await came.aclose()
+            headers = [(name, value) for name, value in came.headers.multi_items() if name != "content-encoding"]
+            return type(came)(came.status_code, headers=headers, content=bytes(body), request=request)
+
+    return Bounded
+
+
 def is_http_error(error: BaseException) -> bool:
     """Whether an error is of the HTTP library's under the client, which lets them through while it streams."""
     return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2")
@@ -232,6 +264,8 @@ def broken(error: BaseException) -> Broken:
     if any(isinstance(link, ssl.SSLError) for link in chain) and not sent:
         return Broken(f"no secure connection ({said}); see its certificate, or http:// instead of https://", sent=False,
                       hopeless=True)  # fmt: skip
+    if too_large := next((str(link) for link in chain if isinstance(link, _TooLarge)), ""):
+        return Broken(too_large, sent=True)
     if "ConnectTimeout" in names:
         return Broken("no connection (nobody answers there)", sent=False)
     if any(isinstance(link, ConnectionRefusedError) for link in chain):

@@ -1,4 +1,4 @@
-"""What the words and codes of an endpoint's error say about its cause: servers share the protocol, not its errors.
+"""The cause of an endpoint's error, from its text and codes: servers share the protocol, but not its errors.
 
 The wordings are those of OpenAI, Azure, Anthropic, Gemini, DeepSeek, DashScope, Together, OpenRouter, LiteLLM, vLLM,
 llama.cpp and Text Generation Inference. What matches none of them is judged by its status alone.
@@ -39,6 +39,7 @@ _FILTERED = re.compile(
     r"|sensitive (?:content|information|words?)|safety (?:system|filters?|polic|reasons?|settings)|敏感|违规",
     re.IGNORECASE,
 )
+_STARTING = re.compile(r"\b(?:load(?:ing|ed)|starting|warming)\b|not (?:yet )?ready|initiali[sz]ing", re.IGNORECASE)
 _NOT_TAKEN = re.compile(
     r"unsupported|not (?:be )?support|n['’]t support|unrecogni[sz]ed|unknown (?:param|arg|field|key)|not permitted"
     r"|extra_forbidden|extra (?:inputs|fields)|unexpected (?:keyword|field|arg|param|property)|not allowed"
@@ -62,7 +63,7 @@ _MOST = 4000  # characters of an error that are read
 
 
 def error_in(value: Any) -> Any:
-    """The error that a body (decoded JSON) tells of, in the shapes that are known; None where it tells of none."""
+    """The error in a body (decoded JSON), in any of the known layouts; None where there is none."""
     if isinstance(value, list):
         value = next((item for item in value if isinstance(item, dict)), None)
     if not isinstance(value, dict):
@@ -76,7 +77,7 @@ def error_in(value: Any) -> Any:
 
 
 def words(error: Any) -> str:
-    """All strings in an error, its message first; what servers repeat of the request is left out."""
+    """All strings in an error, its message first, without what servers repeat of the request."""
     found: list[str] = []
     _gather(error, found, depth=0)
     return " ".join(dict.fromkeys(found))[:_MOST]
@@ -98,7 +99,7 @@ def _gather(error: Any, found: list[str], depth: int) -> None:
 
 
 def message(error: Any) -> str:
-    """What an error says to people; all its words where it has no message."""
+    """The message of an error; all its strings where it has none."""
     if isinstance(error, Mapping):
         for key in ("message", "msg", "detail", "error"):
             if isinstance(said := error.get(key), str) and said.strip():
@@ -132,12 +133,12 @@ def hinted_wait(said: str) -> float | None:
 
 
 def is_quota(status: int, said: str, after: float | None) -> bool:
-    """Whether the account has nothing left to ask with; a limit a minute, which names a wait, is none."""
+    """Whether the account's quota is used up; a rate limit, which names a wait, is no quota."""
     return status == 402 or bool(_QUOTA_CODES.search(said)) or (after is None and bool(_QUOTA_WORDS.search(said)))
 
 
 def is_account(status: int, said: str) -> bool:
-    """Whether the account or its key is not let in, whatever the status of it."""
+    """Whether the account or its key is refused, whatever the status below 500."""
     return status < 500 and bool(_ACCOUNT.search(said))
 
 
@@ -150,6 +151,11 @@ def own_failure(status: int, said: str) -> str:
     if status == 429:
         return ""
     return "too_long" if _TOO_LONG.search(said) else "content_filter" if _FILTERED.search(said) else ""
+
+
+def is_starting(said: str) -> bool:
+    """Whether a server says that it is not up yet, as llama.cpp does while it loads its model."""
+    return bool(_STARTING.search(said))
 
 
 def parameters_not_taken(said: str) -> tuple[str, ...]:

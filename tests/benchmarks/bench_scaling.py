@@ -37,7 +37,7 @@ def row(model: LlamaConfig, lora: LoraConfig | None, chip: Chip, chips: int) -> 
     products, links = times(model, lora, chip, chips, chips, 1)
     fsdps = [fsdp for fsdp in range(1, ROWS + 1) if ROWS % fsdp == 0 and chips % fsdp == 0]
     cuts = [(fsdp, chips // fsdp) for fsdp in fsdps if model.num_kv_heads % (chips // fsdp) == 0]
-    strong = "no axis left to cut"
+    strong = "no axis left to shard"
     if cuts:
         of = lambda cut: times(model, lora, chip, ROWS, *cut)
         best = min(cuts, key=lambda cut: (max(of(cut)), of(cut)[1]))

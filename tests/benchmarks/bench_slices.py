@@ -1,4 +1,4 @@
-"""The smallest TPU slice for each model and method, by the real compiler: the README's table. No TPU needed.
+"""The smallest TPU slice for each model and method, by the real compiler (a table of the README here). No TPU needed.
 
     python -m tests.benchmarks.bench_slices [--cells=slices.jsonl] [--only=llama-2-70b,qlora,v5e]
 

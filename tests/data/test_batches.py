@@ -1,12 +1,16 @@
 """Batches: every example whole, once an epoch, in an order that seed alone decides, and resumable to the bit."""
 
 import json
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from lema_jax.data import batches as module
 from lema_jax.data import dataset
 from lema_jax.data.batches import DataConfig, batches, once, steps_for
 from lema_jax.data.encode import Encoded
@@ -165,6 +169,41 @@ def test_a_length_in_epochs_is_the_steps_that_hold_them(folder: Path, epochs: fl
     assert sum(held[:-1]) < epochs * len(SIZES) <= sum(held)
     padded = DataConfig(str(folder), batch_size=4, seq_len=32, packing=False)
     assert steps_for(padded, epochs=epochs) == -(-epochs * len(SIZES) // 4)
+
+
+LENGTHS = st.one_of(
+    st.builds(lambda epochs: {"epochs": epochs}, st.sampled_from([0.1, 0.5, 1, 1.7, 3, 10])),
+    st.builds(lambda tokens: {"tokens": tokens}, st.integers(1, 3000)),
+)
+
+
+def counted(cfg: DataConfig, length: dict[str, float]) -> int:
+    """The batches until they hold a length, one after the other."""
+    goal = length["tokens"] if "tokens" in length else length["epochs"] * len(dataset.lengths(cfg.path))
+    held = 0
+    for steps, batch in enumerate(batches(cfg), start=1):
+        ids = batch["segment_ids"]
+        held += int((ids > 0).sum() if "tokens" in length else ids.max(axis=1).sum())
+        if held >= goal:
+            return steps
+    raise AssertionError("batches end")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 5), st.booleans(), LENGTHS)
+def test_a_length_is_the_steps_that_counting_finds(sizes, batch_size, packing, length):
+    with tempfile.TemporaryDirectory() as place:
+        cfg = DataConfig(str(made(Path(place), sizes)), batch_size=batch_size, seq_len=32, packing=packing)
+        assert steps_for(cfg, **length) == counted(cfg, length)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(1, 60), st.integers(1, 5), st.booleans(), LENGTHS)
+def test_of_equal_examples_a_few_tell_the_steps_of_all(size, count, looked_at, batch_size, packing, length):
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_COUNTED", looked_at)
+        cfg = DataConfig(str(made(Path(place), [size] * count)), batch_size=batch_size, seq_len=32, packing=packing)
+        assert steps_for(cfg, **length) == counted(cfg, length)
 
 
 def test_a_length_in_tokens_is_the_steps_that_hold_them(folder: Path) -> None:

@@ -381,7 +381,7 @@ def test_rows_are_judged_as_responses_are(tmp_path):
 
     with Server(behave) as server:
         outcome = ask(server, tmp_path, questions(7))
-        assert dict(outcome.failures) == {"status 502: broken": 1, 'not a whole answer: finish_reason "error"': 1}
+        assert dict(outcome.failures) == {"status 502: broken": 1, 'an incomplete answer: finish_reason "error"': 1}
     rows = [Reply(**json.loads(line)) for line in (tmp_path / "replies.jsonl").read_bytes().splitlines()]
     found = {row.id: (row.text, row.failed) for row in rows}
     assert [found.get(request.id) for request in questions(7)] == [

@@ -44,25 +44,25 @@ def test_no_order_of_holding_and_spending_crosses_a_limit(moves, most_tokens, mo
     open_ = []
     for worst, percent, ends_now in moves:
         used = Tokens(worst.prompt * percent // 100, worst.completion * percent // 100)
-        if not spending.hold(worst):
+        if not spending.reserve(worst):
             continue
         if ends_now:
             spending.release(worst)
             spending.spend(used)
         else:
             open_.append((worst, used))
-    assert spending.holds == len(open_)
+    assert spending.reservations == len(open_)
     for worst, used in open_:
         spending.release(worst)
         spending.spend(used)
     assert spending.spent_tokens <= most_tokens
     assert spending.spent_usd <= most_usd * (1 + 1e-9)
-    assert spending.holds == 0
+    assert spending.reservations == 0
 
 
 def test_an_unlimited_budget_holds_anything_without_a_price():
     spending = Budget(None)
-    assert spending.hold(Tokens(10**9, 10**9))
+    assert spending.reserve(Tokens(10**9, 10**9))
     spending.spend(Tokens(10**9, 0))
     assert spending.spent_usd == 0
 
@@ -70,8 +70,8 @@ def test_an_unlimited_budget_holds_anything_without_a_price():
 def test_a_limit_in_dollars_needs_a_price():
     with pytest.raises(UserError, match="--usd_per_million"):
         Budget(None, max_usd=1.0)
-    assert Budget(None, max_tokens=5).hold(Tokens(2, 3))
-    assert not Budget(Price(1, 1), max_usd=math.nextafter(1e-6, 0)).hold(Tokens(1, 0))
+    assert Budget(None, max_tokens=5).reserve(Tokens(2, 3))
+    assert not Budget(Price(1, 1), max_usd=math.nextafter(1e-6, 0)).reserve(Tokens(1, 0))
 
 
 def test_what_was_paid_at_another_price_is_counted_as_it_was():
@@ -80,18 +80,18 @@ def test_what_was_paid_at_another_price_is_counted_as_it_was():
     spending.spend(Tokens(1_000_000, 0), 0.0)  # one that costs nothing
     assert spending.spent_usd == 4.5
     assert spending.spent_tokens == 2_000_000
-    assert spending.hold(Tokens(500_000, 0))
-    assert not spending.hold(Tokens(1, 0))
+    assert spending.reserve(Tokens(500_000, 0))
+    assert not spending.reserve(Tokens(1, 0))
 
 
 def test_what_was_paid_is_told_apart_from_what_is_booked():
     spending = Budget(Price(1.0, 1.0), max_usd=5.0)
-    assert spending.told() == ""
+    assert spending.summary() == ""
     assert "booked" not in spending.no_room()
     spending.spend(Tokens(1_000_000, 0))
-    assert spending.told() == "$1.00 paid"
+    assert spending.summary() == "$1.00 paid"
     spending.spend(Tokens(3_500_000, 0), booked=True)
-    assert spending.told() == "$1.00 paid, at most $3.50 more booked"
+    assert spending.summary() == "$1.00 paid, at most $3.50 more booked"
     assert (spending.spent_usd, spending.spent_tokens) == (4.5, 4_500_000)
     assert "$3.50 of it are only booked" in spending.no_room()
     assert "--release_bookings" in spending.no_room()

@@ -577,6 +577,20 @@ def test_it_starts_low_where_no_price_is_known_and_grows(tmp_path):
         assert server.most_in_flight > 16
 
 
+@pytest.mark.parametrize("says", ["Loading model", "Service Unavailable"])
+def test_a_server_that_was_not_up_yet_is_not_taken_for_a_crowded_one(tmp_path, says):
+    asked = []
+
+    def behave(body, times):
+        asked.append(times)
+        return error(says, 503) if len(asked) <= 20 else Act(completion("4"), delay=0.1)
+
+    with Server(behave) as server:
+        outcome = ask(server, tmp_path, questions(24), concurrency=8, **PRICED)
+        assert (outcome.answered, outcome.failures) == (24, {})
+        assert server.most_in_flight == 8
+
+
 def test_a_server_of_few_slots_is_not_flooded_for_ever(tmp_path):
     """Requests wait in its queue until they time out: then fewer are sent at once."""
     free_at = [0.0, 0.0]

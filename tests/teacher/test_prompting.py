@@ -10,7 +10,7 @@ from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks import expressions, prompts
 from lema_jax.tasks.steps import split_steps
-from lema_jax.teacher import keep, prompting
+from lema_jax.teacher import budget, chat, keep, prompting
 from lema_jax.teacher.parse import parse
 
 QUESTION = re.compile(r"^Question: ", re.MULTILINE)
@@ -170,21 +170,38 @@ def test_the_family_is_that_of_the_answer(task, gold, choices, family):
 @pytest.mark.parametrize("family", ["gsm8k", "math"])
 def test_the_packages_prompt_asks_for_its_form_after_the_case(family):
     case = attempt(problem(family, question="How many pens?"), "Step 1: 3 + 4 = 8.\nThe answer is 8.")
-    prompt = prompting.correction(prompting.load(case.problem), case)
-    before, after = prompting.packaged(family).split("{case}")
-    assert prompt.startswith(before + "Question: How many pens?\nOriginal Solution:\n{\nStep 1: 3 + 4 = 8.\n")
-    assert prompt.endswith("\nStep 2: The answer is 8.\n}" + after)
+    asked = prompting.correction(prompting.load(case.problem), case)[-1]["content"]
+    after = prompting.packaged(family).partition("{case}")[2]
+    assert asked == (
+        "Question: How many pens?\nOriginal Solution:\n{\nStep 1: 3 + 4 = 8.\nStep 2: The answer is 8.\n}" + after
+    )
     for heading in ("Incorrect Step:", "Explanation:", "Correct Solution:", "The answer is"):
         assert heading in after
 
 
+@pytest.mark.parametrize(("family", "choices"), [("gsm8k", ()), ("math", ()), ("csqa", ("bank", "mall"))])
+def test_the_packages_prompt_is_a_conversation_of_worked_examples(family, choices):
+    """Whose text is that of the file, in its order, but for the white space between turns."""
+    case = attempt(problem(family, choices), "3 + 4 = 8.\nThe answer is mall.")
+    messages = prompting.correction(prompting.load(case.problem), case)
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 4 + ["user"]
+    said = [message["content"] for message in messages]
+    assert "".join("".join(said[:-1]).split()) == "".join(packaged(family).split())
+    for asked, replied in zip(said[::2], said[1::2]):
+        original = asked.rpartition("{\n")[2].removesuffix("}")
+        parts = parse(replied, asks_step=not choices)
+        assert not parts.flaw
+        assert asked.endswith("\n}")
+        assert "\n".join(parts.steps) not in original
+    last = said[-1]
+    assert not any(example[0].partition("\n")[0] in last for example in prompting.load(case.problem).examples)
+
+
 def test_a_commonsense_prompt():
     case = attempt(problem("csqa", ("bank", "mall"), "Where?"), "Explanations:\nThe answer is mall.")
-    prompt = prompting.correction(prompting.load(case.problem), case)
-    shown, _, asked = prompt.rpartition("\n\n")
-    assert shown.endswith(
-        "\n\nQuestion: Where?\nCandidate Answers: bank, mall.\nOriginal Answer:\n{\n"
-        "Explanations:\nThe answer is mall.\n}"
+    shown, _, asked = prompting.correction(prompting.load(case.problem), case)[-1]["content"].rpartition("\n\n")
+    assert shown == (
+        "Question: Where?\nCandidate Answers: bank, mall.\nOriginal Answer:\n{\nExplanations:\nThe answer is mall.\n}"
     )
     for heading in ("Mistakes:", "Corrected Answer:", "The answer is"):
         assert heading in asked
@@ -202,19 +219,25 @@ def test_the_authors_prompts_are_asked_byte_for_byte(data_dir, name, task, choic
     file = data_dir / "lema" / f"prompt_correction_{name}.txt"
     wrong = attempt(problem(task, tuple(choices)), "3 + 4 = 8.")
     asked = prompting.correction(prompting.load(wrong.problem, file), wrong)
-    assert asked == f"{file.read_text().strip()}\n\nQuestion: How many?\n{case}"
+    assert asked == [{"role": "user", "content": f"{file.read_text().strip()}\n\nQuestion: How many?\n{case}"}]
+
+
+def one_message(prompt, of: Attempt) -> str:
+    (message,) = prompting.correction(prompt, of)
+    assert message["role"] == "user"
+    return message["content"]
 
 
 def test_a_file_of_ones_own_has_the_case_where_it_says(tmp_path):
     wrong = attempt(problem(question="Is {case} here?\n{case}\n"), "3 + 4 = 8.")
     (tmp_path / "own.txt").write_text("Name the step.\n\n{case}\nIncorrect Step:\n")
     prompt = prompting.load(wrong.problem, tmp_path / "own.txt")
-    assert prompting.correction(prompt, wrong) == (
+    assert one_message(prompt, wrong) == (
         "Name the step.\n\nQuestion: Is {case} here?\n{case}\n\nOriginal Solution:\n{\nStep 1: 3 + 4 = 8.\n}\n\n"
         "Incorrect Step:"
     )
     (tmp_path / "first.txt").write_text("{case}\nReply with Incorrect Step:")
-    asked = prompting.correction(prompting.load(wrong.problem, tmp_path / "first.txt"), wrong)
+    asked = one_message(prompting.load(wrong.problem, tmp_path / "first.txt"), wrong)
     assert asked.startswith("Question: Is")
     assert asked.endswith("}\n\nReply with Incorrect Step:")
 
@@ -229,6 +252,31 @@ def test_another_text_is_another_prompt(tmp_path):
     own.write_text("Incorrect Step: 3")
     assert prompting.load(problem(), own).id != first
     assert len({prompting.load(problem(task, choices)).id for task, choices in (("gsm8k", ()), ("math", ()))}) == 2
+
+
+def test_the_same_text_as_a_file_is_another_prompt(tmp_path):
+    """Asked as one message it gets other replies than in turns."""
+    own = tmp_path / "gsm8k"
+    own.write_text(prompting.packaged("gsm8k"))
+    as_file, ours = prompting.load(problem(), own), prompting.load(problem())
+    assert as_file.id.startswith("gsm8k@")
+    assert as_file.id != ours.id
+    wrong = attempt(problem(), "3 + 4 = 8.")
+    asked = [chat.request(prompting.correction(p, wrong), model="m", max_tokens=5) for p in (as_file, ours)]
+    assert asked[0].id != asked[1].id
+    assert budget.worst(asked[1].body).prompt >= sum(len(m["content"]) for m in prompting.correction(ours, wrong))
+
+
+def test_corrections_that_another_prompt_asked_for_are_told(tmp_path):
+    ours = prompting.load(problem())
+    wrong = attempt(problem(), "3 + 4 = 8.")
+    rows = [
+        keep.correction(f"c{n}", wrong, "t", "Incorrect Step: 1.", id) for n, id in enumerate(["", ours.id, "gsm8k@0"])
+    ]
+    assert prompting.asked_otherwise(rows[:2], [ours]) == ""
+    said = prompting.asked_otherwise(rows, [ours])
+    assert said.startswith("1 corrections were asked for by another prompt (gsm8k@0) than this run's (")
+    assert ours.id in said
 
 
 def test_a_file_that_cannot_serve(tmp_path):

@@ -45,7 +45,7 @@ def test_ends_that_are_known(reason, finish):
 def test_any_other_end_is_not_a_whole_answer_and_may_be_billed(reason):
     failure = read(completion("The answer is 5.", reason))
     assert isinstance(failure, Failure)
-    assert (failure.kind, failure.billed, failure.usage) == (Kind.PASSING, True, (100, 20))
+    assert (failure.kind, failure.billed, failure.usage) == (Kind.TRANSIENT, True, (100, 20))
     assert "finish_reason" in failure.said
 
 
@@ -152,25 +152,29 @@ def test_who_answered(model):
 @pytest.mark.parametrize(
     ("body", "kind", "said"),
     [
-        ({"choices": None, "error": {"code": 502, "message": "upstream died"}}, Kind.PASSING, "502: upstream died"),
-        ({"error": {"code": 429, "message": "slow down"}}, Kind.CROWDED, "429: slow down"),
-        ({"error": {"code": "429", "message": "slow down"}}, Kind.CROWDED, "slow down"),
-        ({"error": {"code": "rate_limit_exceeded", "message": "slow"}}, Kind.CROWDED, "slow"),
-        ({"error": {"type": "overloaded_error", "message": "busy"}}, Kind.CROWDED, "busy"),
-        ({"error": "something broke"}, Kind.PASSING, "something broke"),
-        ({"error": ["one", "two"]}, Kind.PASSING, "one two"),
-        ({"error": True, "message": "broke"}, Kind.PASSING, "broke"),
+        ({"choices": None, "error": {"code": 502, "message": "upstream died"}}, Kind.TRANSIENT, "502: upstream died"),
+        ({"error": {"code": 429, "message": "slow down"}}, Kind.OVERLOADED, "429: slow down"),
+        ({"error": {"code": "429", "message": "slow down"}}, Kind.OVERLOADED, "slow down"),
+        ({"error": {"code": "rate_limit_exceeded", "message": "slow"}}, Kind.OVERLOADED, "slow"),
+        ({"error": {"type": "overloaded_error", "message": "busy"}}, Kind.OVERLOADED, "busy"),
+        ({"error": "something broke"}, Kind.TRANSIENT, "something broke"),
+        ({"error": ["one", "two"]}, Kind.TRANSIENT, "one two"),
+        ({"error": True, "message": "broke"}, Kind.TRANSIENT, "broke"),
         ([{"error": {"code": 400, "message": "bad"}}], Kind.REJECTED, "bad"),
-        ({"errors": [{"message": "bad"}]}, Kind.PASSING, "bad"),
+        ({"errors": [{"message": "bad"}]}, Kind.TRANSIENT, "bad"),
         ({"object": "error", "message": "bad", "code": 404}, Kind.SETUP, "bad"),
         ({"type": "error", "error": {"type": "authentication_error", "message": "no key"}}, Kind.SETUP, "no key"),
         ({"error": {"code": "invalid_api_key", "message": "no"}}, Kind.SETUP, "no"),
         ({"error": {"code": "insufficient_quota", "message": "pay"}}, Kind.SETUP, "pay"),
-        ({"error": {"code": 400, "message": "Content Exists Risk"}}, Kind.OWN, "Risk"),
-        ({"error": {"message": "\ud83d lone"}}, Kind.PASSING, "\ufffd lone"),
-        ({"error": {"message": "P", "code": 502, "metadata": {"raw": "the provider's words"}}}, Kind.PASSING, "words"),
+        ({"error": {"code": 400, "message": "Content Exists Risk"}}, Kind.PERMANENT, "Risk"),
+        ({"error": {"message": "\ud83d lone"}}, Kind.TRANSIENT, "\ufffd lone"),
+        (
+            {"error": {"message": "P", "code": 502, "metadata": {"raw": "the provider's words"}}},
+            Kind.TRANSIENT,
+            "words",
+        ),
         ({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, Kind.SETUP, "insufficient"),
-        (completion("half", "error") | {"error": {"code": 500, "message": "died"}}, Kind.PASSING, "died"),
+        (completion("half", "error") | {"error": {"code": 500, "message": "died"}}, Kind.TRANSIENT, "died"),
     ],
 )
 def test_an_error_inside_a_200_is_judged_by_its_code_and_words(body, kind, said):
@@ -185,7 +189,7 @@ def test_an_error_in_the_choice():
     made = completion("half", "error")
     made["choices"][0]["error"] = {"code": 503, "message": "the provider went away"}
     failure = read(made)
-    assert (failure.kind, failure.billed, failure.usage) == (Kind.CROWDED, True, (100, 20))
+    assert (failure.kind, failure.billed, failure.usage) == (Kind.OVERLOADED, True, (100, 20))
 
 
 @pytest.mark.parametrize("error", [None, "", {}, [], False])
@@ -205,7 +209,7 @@ def test_an_error_that_says_nothing_is_none(error):
 def test_no_completion_is_tried_again_and_may_be_billed(body):
     failure = read(body)
     assert isinstance(failure, Failure)
-    assert (failure.kind, failure.billed) == (Kind.PASSING, True)
+    assert (failure.kind, failure.billed) == (Kind.TRANSIENT, True)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +221,7 @@ def test_no_completion_is_tried_again_and_may_be_billed(body):
 )
 def test_no_choices_because_the_prompt_is_filtered(why):
     failure = read({"choices": []} | why)
-    assert (failure.kind, failure.finish) == (Kind.OWN, "content_filter")
+    assert (failure.kind, failure.finish) == (Kind.PERMANENT, "content_filter")
 
 
 @pytest.mark.parametrize(
@@ -225,17 +229,17 @@ def test_no_choices_because_the_prompt_is_filtered(why):
     [
         (b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>", Kind.NO_API, False),
         (b"  \n<html>", Kind.NO_API, False),
-        (b"Ollama is running", Kind.PASSING, True),
-        (b" \n\n.", Kind.PASSING, True),
-        (b'data: {"choices": []}\n\ndata: [DONE]\n\n', Kind.PASSING, True),
-        (b"", Kind.PASSING, True),
-        (b"\n\n\n", Kind.PASSING, True),
-        (b'{"choices": [{"mess', Kind.PASSING, True),
-        (b"[" * 200_000, Kind.PASSING, True),
-        (b'{"a":' * 100_000, Kind.PASSING, True),
-        (b"\x1f\x8b nonsense", Kind.PASSING, True),
-        (b'{"choices": [], "choices": [1]}', Kind.PASSING, True),
-        (b'{"error": {"code": 500}, "error": null}', Kind.PASSING, True),
+        (b"Ollama is running", Kind.TRANSIENT, True),
+        (b" \n\n.", Kind.TRANSIENT, True),
+        (b'data: {"choices": []}\n\ndata: [DONE]\n\n', Kind.TRANSIENT, True),
+        (b"", Kind.TRANSIENT, True),
+        (b"\n\n\n", Kind.TRANSIENT, True),
+        (b'{"choices": [{"mess', Kind.TRANSIENT, True),
+        (b"[" * 200_000, Kind.TRANSIENT, True),
+        (b'{"a":' * 100_000, Kind.TRANSIENT, True),
+        (b"\x1f\x8b nonsense", Kind.TRANSIENT, True),
+        (b'{"choices": [], "choices": [1]}', Kind.TRANSIENT, True),
+        (b'{"error": {"code": 500}, "error": null}', Kind.TRANSIENT, True),
     ],
 )
 def test_a_200_that_is_no_json(body, kind, billed):
@@ -258,10 +262,10 @@ def test_what_is_said_twice_alike_or_of_no_use_does_not_harm():
     [
         *[(status, Kind.SETUP, False) for status in (301, 302, 307, 308, 401, 402, 403, 404, 405, 501)],
         *[(status, Kind.REJECTED, False) for status in (400, 406, 415, 418, 422, 451)],
-        *[(status, Kind.CROWDED, False) for status in (429, 503, 529)],
-        *[(status, Kind.PASSING, False) for status in (409, 425, 500, 502, 505, 520, 521, 522, 523, 525, 526, 599)],
-        *[(status, Kind.PASSING, True) for status in (408, 504, 524, 201, 202, 204, 206)],
-        (413, Kind.OWN, False),
+        *[(status, Kind.OVERLOADED, False) for status in (429, 503, 529)],
+        *[(status, Kind.TRANSIENT, False) for status in (409, 425, 500, 502, 505, 520, 521, 522, 523, 525, 526, 599)],
+        *[(status, Kind.TRANSIENT, True) for status in (408, 504, 524, 201, 202, 204, 206)],
+        (413, Kind.PERMANENT, False),
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html><h1>no</h1></html>", b'{"error": null}', b'{"detail": "no"}'])
@@ -321,7 +325,7 @@ TOO_LONG = [
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
 def test_what_is_too_long_is_the_requests_own_failure(said, status):
     failure = read({"error": {"message": said, "type": "invalid_request_error", "code": None}}, status)
-    assert (failure.kind, failure.finish) == (Kind.OWN, "too_long")
+    assert (failure.kind, failure.finish) == (Kind.PERMANENT, "too_long")
 
 
 @pytest.mark.parametrize("code", ["context_length_exceeded", "exceed_context_size_error", "string_above_max_length"])
@@ -354,7 +358,7 @@ FILTERED = [
 @pytest.mark.parametrize("status", [400, 403])
 def test_what_is_filtered_is_the_requests_own_failure(error, status):
     failure = read({"error": error}, status)
-    assert (failure.kind, failure.finish) == (Kind.OWN, "content_filter")
+    assert (failure.kind, failure.finish) == (Kind.PERMANENT, "content_filter")
 
 
 @pytest.mark.parametrize("status", [401, 404])
@@ -396,7 +400,7 @@ def test_an_account_that_has_nothing_left_ends_at_once(status, error):
 )
 def test_an_account_that_is_not_let_in_ends_the_run_whatever_the_status(status, said):
     assert read({"error": {"message": said}}, status).kind is Kind.SETUP
-    assert read({"error": {"message": said}}, 503).kind is Kind.CROWDED
+    assert read({"error": {"message": said}}, 503).kind is Kind.OVERLOADED
 
 
 @pytest.mark.parametrize(
@@ -413,7 +417,7 @@ def test_an_account_that_is_not_let_in_ends_the_run_whatever_the_status(status, 
 )
 def test_a_limit_a_minute_is_no_empty_account(said, seconds):
     failure = read({"error": {"message": said}}, 429)
-    assert failure.kind is Kind.CROWDED
+    assert failure.kind is Kind.OVERLOADED
     assert failure.after == (None if seconds is None else pytest.approx(seconds))
 
 

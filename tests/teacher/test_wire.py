@@ -1,7 +1,11 @@
 """The way to an endpoint: its address and key, what it takes, and connections that break."""
 
 import asyncio
+import contextlib
+import gzip
 import json
+import socket
+import threading
 
 import pytest
 from hypothesis import given
@@ -235,6 +239,63 @@ def test_a_connection_that_breaks_may_have_been_paid_for(sent):
         error = breaks(server.url)
     assert (error.sent, error.late, error.hopeless) == (True, False, False)
     assert "connection broke" in str(error)
+
+
+class Endless:
+    """A server that answers every connection without end, and counts what it got rid of."""
+
+    def __init__(self, head: bytes, body: bytes):
+        self.head, self.body, self.sent = head, body, 0
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1"
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+
+    def serve(self) -> None:
+        connection, _ = self.socket.accept()
+        with contextlib.suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(self.head)
+            while True:
+                connection.sendall(self.body)
+                self.sent += len(self.body)
+
+    def __enter__(self) -> "Endless":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.thread.join(10)
+        self.socket.close()
+
+
+CHUNK = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (HEAD + b"content-length: 99999999999\r\n\r\n", b" " * 0x10000),
+        (HEAD + b"transfer-encoding: chunked\r\n\r\n", CHUNK),
+        (b"HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\n", CHUNK),
+    ],
+    ids=["long", "endless", "endless error"],
+)
+def test_an_answer_without_end_is_a_failure_with_a_name(monkeypatch, head, body):
+    monkeypatch.setattr(wire, "_LARGEST", 2**20)
+    with Endless(head, body) as server:
+        error = breaks(server.url, limit_s=30.0)
+    assert (error.sent, error.late) == (True, False)
+    assert str(error) == "an answer of more than 1 MiB"
+    assert server.sent < 64 * 2**20  # what the sockets hold, and not what would fill the memory
+
+
+def test_a_small_body_that_unpacks_without_end_is_one_too(monkeypatch):
+    monkeypatch.setattr(wire, "_LARGEST", 2**20)
+    packed = {"content-encoding": "gzip"}
+    with Server(lambda body, times: Act(gzip.compress(b" " * 2**24), headers=packed)) as server:
+        assert str(breaks(server.url)) == "an answer of more than 1 MiB"
+    with Server(lambda body, times: Act(gzip.compress(b" " * 2**19), headers=packed)) as server:
+        assert post(server.url).body == b" " * 2**19
 
 
 def test_the_limit_holds_for_the_whole_answer():

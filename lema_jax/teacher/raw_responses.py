@@ -1,7 +1,7 @@
-"""What came over the wire, on the disk as it came, before anybody judges it.
+"""Raw responses, written to the disk before they are parsed.
 
-A response that may have been billed is written to `….raw.jsonl` beside the replies; the answer that is read from it
-goes into the file of replies after that. What a killed run had heard and not yet read is read by the next one.
+A response that may have been billed is written to `….raw.jsonl` beside the replies; the answer that is parsed from it
+is appended to the replies after that. The next run parses what a killed run received and did not parse.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ from lema_jax.records import Appender, Row
 R = TypeVar("R", bound=Row)
 
 
-class Heard(Row):
+class RawResponse(Row):
     """A response with status 200; `id` is the request's, a slash, and which of its responses this is, from 1."""
 
     body: str  # the key is left out; bytes that are no UTF-8 are U+FFFD
 
 
-class Saving(Generic[R]):
-    """Appends rows from many tasks at once: whoever comes first saves for all who wait behind it."""
+class GroupCommit(Generic[R]):
+    """Appends rows of many asyncio tasks: one write and one fsync serve all tasks that wait."""
 
-    def __init__(self, file: Appender[R]):
+    def __init__(self, file: Appender[R]) -> None:
         self.file = file
         self._disk = asyncio.Lock()
         self._unsaved: list[R] = []
 
-    async def keep(self, row: R) -> None:
-        """Returns when the row is on the disk.
+    async def append(self, row: R) -> None:
+        """Appends a row; returns when it is on the disk.
 
         Raises:
           UserError: the disk is full or does not allow it.
@@ -44,7 +44,7 @@ class Saving(Generic[R]):
                     raise UserError(f"cannot write {self.file.path}: {error.strerror}") from None
 
 
-def next_id(file: Appender[Heard], request: str) -> str:
+def next_id(file: Appender[RawResponse], request: str) -> str:
     """The id of the next response to a request."""
     number = 1
     while f"{request}/{number}" in file.rows:
@@ -52,12 +52,12 @@ def next_id(file: Appender[Heard], request: str) -> str:
     return f"{request}/{number}"
 
 
-def last(file: Appender[Heard], request: str) -> Heard | None:
-    """The last response to a request; None where none was heard."""
+def last(file: Appender[RawResponse], request: str) -> RawResponse | None:
+    """The last response to a request; None where there is none."""
     number = int(next_id(file, request).rpartition("/")[2]) - 1
     return file.rows[f"{request}/{number}"] if number else None
 
 
 def beside(replies: Path) -> Path:
-    """Where the responses are kept that became these replies."""
+    """The file of the responses that these replies are parsed from."""
     return replies.with_suffix(".raw.jsonl")
