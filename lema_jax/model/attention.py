@@ -92,7 +92,9 @@ def _splash(
     shards = num_shards("length")
     t, n, h = q_BTNH.shape[1:]
     size = block_size(t // shards)
-    sizes = splash.BlockSizes(block_q=size, block_kv=size, **dict.fromkeys(_BACKWARD_BLOCKS, size))
+    sizes = splash.BlockSizes(
+        block_q=size, block_kv=size, block_q_dkv=size, block_kv_dkv=size, block_q_dq=size, block_kv_dq=size
+    )
     kernel = splash.make_splash_mha(
         splash.MultiHeadMask([splash.CausalMask((t, t))] * n),
         block_sizes=sizes,
@@ -136,13 +138,12 @@ def _triton(
     n, h = q_BTNH.shape[2:]
     groups = n // k_BTKH.shape[2]
     k_BTNH, v_BTNH = (jnp.repeat(x, groups, axis=2) for x in (k_BTKH, v_BTKH))
-    sizes = triton.BlockSizes(block_q=128, block_k=128, **dict.fromkeys(_BACKWARD_BLOCKS, 64))
+    sizes = triton.BlockSizes(block_q=128, block_k=128, block_q_dkv=64, block_kv_dkv=64, block_q_dq=64, block_kv_dq=64)
     return triton.mha(
         q_BTNH, k_BTNH, v_BTNH, segment_ids_BT, h**-0.5, causal=True, block_sizes=sizes, interpret=not on_gpu
     )
 
 
-_BACKWARD_BLOCKS = ("block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
 _GPU_KERNELS: dict[str, Callable[..., jax.Array]] = {"cudnn": _cudnn, "triton": _triton}
 
 

@@ -54,7 +54,7 @@ def join(job: Job, *, preemptible: bool) -> bool:
     except ValueError as error:
         if given != (None, None, None):
             raise UserError(f"--coordinator={given[0]} --processes={given[1]} --process={given[2]}: {error}") from None
-        return True  # alone
+        return True  # the only process
     except RuntimeError as error:
         if given == (None, None, None) and "before any JAX calls" in str(error):  # in a notebook, say
             return jax.process_index() == 0

@@ -78,7 +78,10 @@ def test_rope_under_its_old_and_its_new_name():
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types="),
         ({"use_unheard_of": False}, "use_unheard_of=False"),
         ({"rope_scaling": {"type": "linear", "factor": None}}, "needs factor"),
-        ({"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": LLAMA31_ROPE}, "in two ways"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": LLAMA31_ROPE},
+            "scale positions differently",
+        ),
         ({"head_dim": None, "num_attention_heads": 63}, "must divide hidden_size=8192"),
         ({"rope_interleaved": True}, "rope_interleaved=True"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
