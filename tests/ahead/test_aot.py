@@ -1,6 +1,6 @@
-"""The door with the real compiler: what it says of programs that fit and of those that do not, and what it refuses.
+"""`aot` with the real compiler: its reports of programs that fit and that do not, and its errors.
 
-The figures are of the recorded compiler: a change that adds 3 % of memory, traffic or work is one to know of.
+The figures are of the recorded compiler: a change that adds 3 % of memory, traffic or flops fails.
 """
 
 import importlib.util

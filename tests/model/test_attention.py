@@ -1,4 +1,4 @@
-"""Kernels, as they run without their chip, against attention that holds its logits; alone and on a mesh."""
+"""Attention kernels, interpreted, against attention with materialised logits; on one device and on a mesh."""
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ def test_nothing_crosses_a_segment_or_comes_from_later(arrays, kind):
 
 
 @pytest.mark.parametrize("kind", ["cudnn", "triton"])
-def test_a_kernel_for_gpus_leaves_a_cut_length_to_attention(arrays, kind):
+def test_a_gpu_kernel_falls_back_for_a_sharded_length(arrays, kind):
     plain = outcome(*arrays, "xla")
     with sharding.use(make_mesh(MeshConfig(1, 1, 1, 4), jax.devices()[:4])):
         found = outcome(*arrays, kind)

@@ -44,7 +44,7 @@ def test_tokens_are_read_where_they_were_written(kind, platform, monkeypatch):
 
 @pytest.mark.parametrize("compute", [Compute(), Compute(scan_layers=False)], ids=["scanned", "in line"])
 def test_eight_bits_change_logits_by_little(compute):
-    """And by the same, however a text is cut in pieces: what is read later sees the rounded keys either way."""
+    """And by the same for any prefill chunks: later tokens read the rounded keys either way."""
     model, variables = Llama(tiny.CONFIG, compute), tiny.variables()
     variables = variables if compute.scan_layers else layout.unstack_layers(variables)
     ids = tiny.tokens(2, 8)

@@ -83,7 +83,7 @@ def test_rematerialisation_changes_no_gradient(remat, scan):
 
 
 @pytest.mark.parametrize("compute", LAYOUTS, ids=["scanned", "in line"])
-def test_cached_equals_uncached_in_pieces_of_any_size(compute):
+def test_cached_equals_uncached_in_chunks_of_any_size(compute):
     model, variables = Llama(tiny.CONFIG, compute), laid_out(tiny.variables(), compute)
     tokens = tiny.tokens(2, 8)
     whole = tiny.apply(model, variables, tokens)

@@ -1,4 +1,4 @@
-"""Reading straight into shards: each device's slices alone, and no more in memory than those and one tensor."""
+"""Reading into shards: only the slices of each device, in memory for those and one tensor."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""GGUF in: every type that LLaMA files are stored in, the permutation undone, other files refused."""
+"""Reading GGUF: every type of LLaMA files, the permutation reversed, other files refused."""
 
 import dataclasses
 

@@ -260,7 +260,7 @@ def test_rope_values_of_any_type_are_taken_or_named_in_one_line(kind):
 
 
 @pytest.mark.parametrize("content", [b"[]", b"null", b"3", b'"x"', b"{", b"", b"\xff\xfe{}", b"[" * 100_000])
-def test_what_is_no_object_is_told_of(tmp_path, content):
+def test_a_file_that_is_no_object_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json: ") as error:
         hf_config.read(tmp_path)

@@ -1,4 +1,4 @@
-"""Whole Hugging Face folders: whichever file holds the tokenizer, and what fine-tuners added to it."""
+"""Hugging Face folders: every file of a tokenizer, and tokens added by fine-tuning."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Adapters merged into what nf4 holds are the model that they were trained in."""
+"""Adapters merged into the base rounded to nf4 are the model that was trained."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ QLORA = LoraConfig(rank=4, alpha=8.0, rslora=True, base="nf4")
 
 
 @pytest.mark.slow
-def test_a_merged_model_is_the_unmerged_one_upon_nf4():
+def test_a_merged_model_equals_the_unmerged_one_on_nf4():
     variables = tiny.variables(tiny.TILED, LoraConfig(rank=4))
     table, tokens = names.table(tiny.TILED), tiny.tokens(2, 9)
     base = names.Tree(variables["params"], table, "the base")
@@ -29,7 +29,7 @@ def test_a_merged_model_is_the_unmerged_one_upon_nf4():
     np.testing.assert_allclose(tiny.apply(Llama(tiny.TILED), {"params": merged}, tokens), unmerged, atol=1e-4)
 
 
-def test_any_part_of_a_weight_is_that_of_the_whole():
+def test_any_slice_of_a_weight_equals_that_of_the_entire_weight():
     base = names.Tree(tiny.variables(tiny.TILED)["params"], names.table(tiny.TILED), "the base")
     source, name = Dequantised(base), "model.layers.1.mlp.down_proj.weight"
     part = (slice(3, 70), slice(1, 65))

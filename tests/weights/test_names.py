@@ -1,4 +1,4 @@
-"""The table both ways: bijective, strict, streaming, whole or in shards."""
+"""The table in both directions: bijective, strict, streaming, in full or in shards."""
 
 import dataclasses
 import itertools

@@ -223,7 +223,7 @@ def test_tensors_of_another_model_are_named(tmp_path):
         peft.load_adapter(tmp_path, dataclasses.replace(CONFIG, hidden_size=64))
 
 
-def test_what_is_no_adapter_folder_is_told(tmp_path):
+def test_what_is_no_adapter_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="adapter_config"):
         peft.load_adapter(tmp_path, CONFIG)
     (tmp_path / peft.CONFIG).write_text("{")

@@ -238,7 +238,7 @@ def test_one_weight_of_two_adapters_is_refused(tmp_path):
         peft.load_adapter(tmp_path, hf_config.parse(RAW, "test"))
 
 
-def test_an_adapter_that_changes_nothing_is_told(tmp_path):
+def test_an_adapter_that_changes_nothing_is_reported(tmp_path):
     settings = {"target_modules": ["q_proj"]}
     config = hf_config.parse(RAW, "test")
     made(tmp_path / "a", settings | {"lora_alpha": 0}, {})

@@ -78,7 +78,7 @@ def test_numbers_that_float16_cannot_hold_are_refused(tmp_path):
         safetensors.save(tmp_path, tree, np.dtype(np.float16), 1 << 30)
 
 
-def test_what_is_no_folder_of_weights_is_told_apart(tmp_path):
+def test_what_is_no_folder_of_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match="neither"):
         safetensors.open_folder(tmp_path)
     (tmp_path / "pytorch_model-00001-of-00002.bin").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Files of torch.save's: tensors come back, code does not run."""
+"""Files of torch.save: tensors are read, code does not run."""
 
 import os
 import pickle
