@@ -43,7 +43,7 @@ class Compiled:
     text: str
 
 
-def devices(where: Slice) -> list[Any]:
+def devices(where: Slice) -> list[jax.Device]:
     """Abstract devices of a slice, for a mesh to compile on. Sets this process's JAX platform to the CPU.
 
     Raises:

@@ -32,7 +32,7 @@ class Target:
     """The slice, its abstract devices and the architecture to compile for. `ratio`: see `estimate.calibration`."""
 
     slice: Slice
-    devices: list[Any]
+    devices: list[jax.Device]
     llama: LlamaConfig
     price_per_chip_hour: float = 0.0
     ratio: float | None = None

@@ -50,24 +50,13 @@ _OFF = _keys(
 )
 
 # The required and the optional keys of a rope type, besides theta.
-_ROPE_KEYS: dict[str, tuple[set[str], set[str]]] = {
-    "default": (set(), set()),
-    "linear": ({"factor"}, set()),
-    "dynamic": ({"factor"}, set()),
-    "llama3": ({"factor", "low_freq_factor", "high_freq_factor"}, {"original_max_position_embeddings"}),
-    "yarn": (
-        set(),
-        {
-            "factor",
-            "original_max_position_embeddings",
-            "attention_factor",
-            "beta_fast",
-            "beta_slow",
-            "mscale",
-            "mscale_all_dim",
-            "truncate",
-        },
-    ),
+_YARN = "factor original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim truncate"
+_ROPE_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "default": (_keys(""), _keys("")),
+    "linear": (_keys("factor"), _keys("")),
+    "dynamic": (_keys("factor"), _keys("")),
+    "llama3": (_keys("factor low_freq_factor high_freq_factor"), _keys("original_max_position_embeddings")),
+    "yarn": (_keys(""), _keys(_YARN)),
 }
 
 _One = Annotated[float, pydantic.Field(ge=1.0, le=1.0)]

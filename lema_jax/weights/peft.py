@@ -36,22 +36,13 @@ _FACTOR = re.compile(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight")  # the adapter's na
 _ANY_FACTOR = re.compile(r"(.+)\.lora_[^.]+(?:\.\w+)*")  # `lora_embedding_A` and the like too
 _SAVED = re.compile(r"\.modules_to_save(\.\w+)?(?=\.weight$)")
 
-# Keys that do not change the function: origin, initialisation, execution.
+# Keys that do not change the function: origin, initialisation, execution. peft resets `fan_in_fan_out` for linear
+# layers, which all of LLaMA's are.
 _HARMLESS = frozenset(
-    {
-        "auto_mapping",
-        "base_model_name_or_path",
-        "eva_config",
-        "fan_in_fan_out",  # peft resets it for linear layers, which all of LLaMA's are
-        "inference_mode",
-        "megatron_core",
-        "merge_weights",
-        "peft_version",
-        "qalora_group_size",
-        "revision",
-        "runtime_config",
-        "task_type",
-    }
+    """
+    auto_mapping base_model_name_or_path eva_config fan_in_fan_out inference_mode megatron_core merge_weights
+    peft_version qalora_group_size revision runtime_config task_type
+    """.split()
 )
 
 
