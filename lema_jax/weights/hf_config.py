@@ -16,13 +16,14 @@ from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, RopeScaling
 
 
-def _keys(names: str) -> frozenset[str]:
+def key_set(names: str) -> frozenset[str]:
+    """Keys of settings from a text of them."""
     return frozenset(names.split())
 
 
 # Keys that do not change the function: book-keeping, initialisation, generation, parallelism, and dropout in training
 # (here `--config.lora.dropout`).
-_HARMLESS = _keys(
+_HARMLESS = key_set(
     """
     _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash _flash_attn_2_enabled
     _model_name_or_path _name_or_path attn_implementation auto_map base_model_tp_plan base_model_pp_plan
@@ -42,7 +43,7 @@ _HARMLESS = _keys(
     """
 )
 # Switches that change nothing if they are off.
-_OFF = _keys(
+_OFF = key_set(
     """
     add_cross_attention is_decoder is_encoder_decoder qk_layernorm qk_norm qkv_bias tie_encoder_decoder use_bias
     use_mrope use_qk_norm use_sliding_window
@@ -52,11 +53,11 @@ _OFF = _keys(
 # The required and the optional keys of a rope type, besides theta.
 _YARN = "factor original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim truncate"
 _ROPE_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "default": (_keys(""), _keys("")),
-    "linear": (_keys("factor"), _keys("")),
-    "dynamic": (_keys("factor"), _keys("")),
-    "llama3": (_keys("factor low_freq_factor high_freq_factor"), _keys("original_max_position_embeddings")),
-    "yarn": (_keys(""), _keys(_YARN)),
+    "default": (key_set(""), key_set("")),
+    "linear": (key_set("factor"), key_set("")),
+    "dynamic": (key_set("factor"), key_set("")),
+    "llama3": (key_set("factor low_freq_factor high_freq_factor"), key_set("original_max_position_embeddings")),
+    "yarn": (key_set(""), key_set(_YARN)),
 }
 
 _One = Annotated[float, pydantic.Field(ge=1.0, le=1.0)]

@@ -38,11 +38,11 @@ _SAVED = re.compile(r"\.modules_to_save(\.\w+)?(?=\.weight$)")
 
 # Keys that do not change the function: origin, initialisation, execution. peft resets `fan_in_fan_out` for linear
 # layers, which all of LLaMA's are.
-_HARMLESS = frozenset(
+_HARMLESS = hf_config.key_set(
     """
     auto_mapping base_model_name_or_path eva_config fan_in_fan_out inference_mode megatron_core merge_weights
     peft_version qalora_group_size revision runtime_config task_type
-    """.split()
+    """
 )
 
 
