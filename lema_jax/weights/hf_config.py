@@ -50,8 +50,8 @@ _OFF = key_set(
     """
 )
 
-# The required and the optional keys of a rope type, besides theta.
 _YARN = "factor original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim truncate"
+# The required and the optional keys of a rope type, besides theta.
 _ROPE_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "default": (key_set(""), key_set("")),
     "linear": (key_set("factor"), key_set("")),
