@@ -92,7 +92,7 @@ def run(config: Config) -> Result:
 
 
 def architecture(config: TrainConfig, preset: str) -> LlamaConfig:
-    """What a configuration trains: the preset, its `model`, or what the card of its `init` says.
+    """What a configuration trains: the preset, its `model`, or what the metadata of its `init` says.
 
     Raises:
       UserError: none of the three.
@@ -106,7 +106,7 @@ def architecture(config: TrainConfig, preset: str) -> LlamaConfig:
             f"init={config.init!r} is not on this disk; name its architecture with --preset, "
             f"one of {', '.join(presets.names())}"
         )
-    return checkpoint.read_card(config.init).config
+    return checkpoint.read_metadata(config.init).config
 
 
 command = cli.Command("aot", __doc__, Config, run, code=lambda result: 0 if result.fits else TOO_LARGE)

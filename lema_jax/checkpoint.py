@@ -1,11 +1,11 @@
 """A model on disk: one folder that every later command takes by its name alone.
 
-    folder/model.json             what it is: architecture, adapter, where its frozen base lies (see `metadata`)
+    folder/model.json             metadata: architecture, adapter, path of the frozen base (see `metadata`)
     folder/tokenizer/             its tokenizer, in Hugging Face's files
     folder/checkpoints/<step>/    Orbax: `weights` ({params: …} or {lora: …}), and of a trainer `optimizer`; see `steps`
 
-Weights lie stacked over layers, whatever layout they were trained in, and are read straight into the shardings of the
-mesh at hand.
+Weights are stored stacked over layers, whatever layout they were trained in, and are read straight into the shardings
+of the current mesh.
 """
 
 import contextlib
@@ -23,46 +23,39 @@ import orbax.checkpoint.experimental.v1 as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from lema_jax import metadata, storage
 from lema_jax.errors import UserError
-from lema_jax.metadata import Card, read_card, write_card
-from lema_jax.metadata import lineage as lineage  # for those who make a card
+from lema_jax.metadata import NAME, Metadata, check_tokenizer, read_metadata, tokenizer_digests, write_metadata
+from lema_jax.metadata import lineage as lineage  # for those who make metadata
 from lema_jax.model import layout, linear
 from lema_jax.model.config import Compute, LoraConfig
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
-from lema_jax.steps import DamagedCheckpoint, checkpoints, latest_step, open_step, restore, seal, steps, told
+from lema_jax.steps import DamagedCheckpoint, checkpoints, last_step, open_step, read_record, seal, steps
+from lema_jax.storage import AnyFolder, RunFolder
 
 
 def merit(tried: Mapping[str, Any]) -> float:
-    """What a checkpoint is worth by its trial on dev: greedy accuracy, or where none was measured minus the loss."""
+    """The score of a trial on dev: greedy accuracy, or minus the loss where accuracy was not measured."""
     return tried["accuracy"] if "accuracy" in tried else -tried["loss"]
 
 
-def trials(folder: str | Path) -> dict[int, dict[str, Any]]:
-    """How each committed step did on dev: {loss, accuracy?, on}, as the step itself says.
+def trials(folder: AnyFolder) -> dict[int, dict[str, Any]]:
+    """The dev results of each committed step, {loss, accuracy?, on}, from the step's record.
 
-    Those of earlier versions say nothing: it is taken from `dev.jsonl`.
+    Records of earlier versions have none: theirs come from `dev.jsonl`.
     """
-    card, found = read_card(folder), {}
-    log = {line["step"]: line for line in storage.read_log(storage.place(folder) / "dev.jsonl")}
-    for step in steps(folder):
-        with contextlib.suppress(DamagedCheckpoint):  # said where its weights are wanted
-            tried = told(folder, step, card).get("tried", log.get(step))
-            if tried and ("loss" in tried or "accuracy" in tried):
-                found[step] = tried
-    return found
+    return Model.open(folder).trials()
 
 
 def best_of(tried: Mapping[int, Mapping[str, Any]], on: str | None) -> int | None:
-    """The step that did best (of equals the earliest) of those tried `on` the same questions; None where none was."""
+    """The best step (of equals the earliest) of the trials on the questions `on`; None where there is none."""
     same = sorted(step for step in tried if tried[step].get("on") == on)
     return max(same, key=lambda step: merit(tried[step])) if same else None
 
 
-def best_step(folder: str | Path) -> int:
-    """The committed step that did best on dev, of those that were tried on what the last one was tried on.
+def best_step(folder: AnyFolder) -> int:
+    """The committed step that did best on dev, among those tried on the same questions as the last one.
 
     Raises:
       UserError: the run was not tried on dev.
@@ -74,45 +67,52 @@ def best_step(folder: str | Path) -> int:
     return best
 
 
-def identity(folder: str | Path, step: int | None = None) -> str:
-    """`lineage@step`: the name that predictions carry, the same wherever the folder lies."""
-    return read_card(folder).identity(latest_step(folder) if step is None else step)
+def identity(folder: AnyFolder, step: int | None = None) -> str:
+    """`lineage@step`: the name of the weights in predictions, independent of the folder's path."""
+    model = Model.open(folder)
+    return model.identity() if step is None else model.metadata.identity_at(step)
 
 
-def save_model(folder: str | Path, card: Card, weights: Any, tokenizer: str | Path) -> None:
-    """Writes weights as step 0 of a new model folder: beside it first, then renamed.
+def latest_step(folder: AnyFolder) -> int:
+    """The last committed step of a model folder.
+
+    Raises:
+      UserError: there is none, or it is no model folder.
+    """
+    return last_step(Model.open(folder).folder)
+
+
+def save_model(folder: AnyFolder, metadata: Metadata, weights: Any, tokenizer: str | Path) -> None:
+    """Writes weights as step 0 of a new model folder, atomically.
 
     Args:
-      folder: must not exist; on this disk.
-      card: its card.
-      weights: the adapters where the card has a shape for them, else whole weights; stacked over layers, any dtype.
-        Several processes call this together, each with its shards.
+      folder: on this disk; absent or empty.
+      metadata: its metadata.
+      weights: the adapters where the metadata has a shape for them, else the full model; stacked over layers, any
+        dtype. Several processes call this together, each with its shards.
       tokenizer: a folder with the tokenizer's files, copied.
 
     Raises:
-      UserError: `folder` exists, or is one on gs://.
+      UserError: `folder` holds something, or is on gs://.
     """
-    folder = storage.on_disk(folder)
-    if folder.exists():
-        raise UserError(f"{folder} exists already; remove it or choose another")
     first = jax.process_index() == 0
-    items = {"weights": {"lora" if card.lora else "params": weights}}
-    with storage.new_folder(folder, makes=first) as beside:
+    items = {"weights": {"lora" if metadata.lora else "params": weights}}
+    with RunFolder(folder).fresh(makes=first) as fresh:
         if first:
-            storage.copy_files(tokenizer, beside / "tokenizer")
-            write_card(beside, dataclasses.replace(card, tokenizer=metadata.tokenizer_digests(tokenizer)))
+            RunFolder(fresh / "tokenizer").copy_files(tokenizer)
+            write_metadata(fresh, dataclasses.replace(metadata, tokenizer=tokenizer_digests(tokenizer)))
         multihost_utils.sync_global_devices("the folder is there")
         context = ocp.Context()
         # A host may hold them once, not twice: nobody changes them meanwhile, and one array at a time is encoded.
         context.memory.deepcopy_host_arrays = False
         context.memory.write_concurrent_bytes = 1 + max(leaf.nbytes for leaf in jax.tree.leaves(weights))
-        with context, ocp.training.Checkpointer(checkpoints(beside)) as checkpointer:
-            checkpointer.save_checkpointables(0, items, force=True, custom_metadata=seal(card, 0, items))
+        with context, ocp.training.Checkpointer(checkpoints(fresh)) as checkpointer:
+            checkpointer.save_checkpointables(0, items, force=True, custom_metadata=seal(metadata, 0, items))
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """An array on the disk. Indexing reads it; of all that belong together the one read last stays in memory."""
+    """An array on disk. Indexing reads it; among arrays read together, the last one stays in memory."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -122,131 +122,188 @@ class Stored:
         return self.read()[index]
 
 
-def stored_weights(folder: str | Path, step: int | None = None) -> tuple[Card, dict[str, Any]]:
-    """The variables of a model folder, {params, lora?}, as they lie there: stacked, in the types they are stored as.
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model folder whose metadata has been read."""
 
-    Whole weights are a tree of `Stored`, for models that a host cannot hold; adapters are numpy arrays. Raises as
+    folder: RunFolder
+    metadata: Metadata
+
+    @classmethod
+    def open(cls, folder: AnyFolder) -> "Model":
+        """Reads the metadata; raises as `read_metadata` does."""
+        folder = RunFolder(folder)
+        return cls(folder, read_metadata(folder))
+
+    def identity(self) -> str:
+        """`lineage@step` of the last step."""
+        return self.metadata.identity_at(last_step(self.folder))
+
+    @staticmethod
+    def is_at(folder: AnyFolder) -> bool:
+        """Whether the folder is a model folder."""
+        return RunFolder(folder).has(NAME)
+
+    @property
+    def base_folder(self) -> RunFolder:
+        """Where the frozen weights of these adapters are; the model's own folder where it has no adapters."""
+        return self.folder.follow(self.metadata.base) if self.metadata.lora else self.folder
+
+    @functools.cached_property
+    def base(self) -> "Model":
+        """The model with the frozen weights of these adapters; itself where it has none. See `require_base`."""
+        return self.require_base(self.base_folder) if self.metadata.lora else self
+
+    def trials(self) -> dict[int, dict[str, Any]]:
+        """See `trials`."""
+        found = {}
+        log = {line["step"]: line for line in self.folder.read_log("dev.jsonl")}
+        for step in steps(self.folder):
+            with contextlib.suppress(DamagedCheckpoint):  # reported where its weights are wanted
+                tried = read_record(self.folder, step, self.metadata).get("tried", log.get(step))
+                if tried and ("loss" in tried or "accuracy" in tried):
+                    found[step] = tried
+        return found
+
+    def require_base(self, base: RunFolder) -> "Model":
+        """The model at `base`, if it has the weights that these adapters were trained on.
+
+        Raises:
+          UserError: it has others, or there is no model; names both and the remedy.
+        """
+        expected = self.metadata.base_lineage
+        found = Model.open(base) if Model.is_at(base) else None
+        if found and found.identity() == expected:
+            return found
+        _, _, step = expected.rpartition("@")
+        remedy = "put the base back where it was when training began"
+        if (
+            found
+            and step.isdecimal()
+            and int(step) in steps(base)
+            and found.metadata.identity_at(int(step)) == expected
+        ):
+            where = checkpoints(base)
+            remedy += f" (its step {step} is still there: move the later ones out of {where})"
+        raise UserError(
+            f"{self.folder} holds adapters of the base weights {expected} at {base}, but there is "
+            f"{found.identity() if found else 'nothing'}; {remedy}"
+        )
+
+    def stored_variables(self, step: int | None = None) -> dict[str, Any]:
+        """See `stored_weights`."""
+        metadata, folder = self.metadata, self.folder
+        base = self.base.stored_variables() if metadata.lora else {}
+        mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+        name = "lora" if metadata.lora else "params"
+        wanted = {"weights": {name: abstract_variables(Llama(metadata.config, lora=metadata.lora), mesh)[name]}}
+        found = open_step(folder, last_step(folder) if step is None else step, metadata, wanted)
+        check_tokenizer(folder, metadata)
+        leaves, tree = jax.tree.flatten(found.as_stored(wanted))
+        read = functools.lru_cache(maxsize=1)(lambda at: np.asarray(found.read(leaves, tree, [at])[0]))
+        stored = [
+            Stored(leaf.shape, np.dtype(leaf.dtype), functools.partial(read, at)) for at, leaf in enumerate(leaves)
+        ]
+        arrays = [one.read() for one in stored] if metadata.lora else stored
+        return base | jax.tree.unflatten(tree, arrays)["weights"]
+
+    def load_variables(
+        self,
+        mesh: Mesh,
+        compute: Compute,
+        step: int | None = None,
+        lora: LoraConfig | None = None,
+        kernels: str | None = None,
+    ) -> dict[str, Any]:
+        """See `load_weights`."""
+        lora = self.metadata.lora or lora
+        kernels = kernels or (lora.base if lora else "dense")
+        lora = lora and dataclasses.replace(lora, base="dense")
+        variables = self._load_stacked(mesh, compute, step, lora, kernels)
+        check_tokenizer(self.folder, self.metadata)
+        if compute.scan_layers:
+            return variables
+        where = sharding.of(abstract_variables(Llama(self.metadata.config, compute, lora), mesh, kernels))
+        return jax.jit(layout.unstack_layers, out_shardings={name: where[name] for name in variables})(variables)
+
+    def _load_stacked(
+        self, mesh: Mesh, compute: Compute, step: int | None, lora: LoraConfig | None, kernels: str
+    ) -> dict[str, Any]:
+        metadata, folder = self.metadata, self.folder
+        step = last_step(folder) if step is None else step
+        model = Llama(metadata.config, dataclasses.replace(compute, scan_layers=True), lora)
+        frozen, quantise = {}, None
+        if metadata.lora:
+            frozen = self.base._load_stacked(mesh, compute, None, lora, kernels)
+            dense = wanted = {"lora": abstract_variables(model, mesh)["lora"]}
+        else:
+            full = model.clone(lora=None)
+            dense = {"params": abstract_variables(full, mesh)["params"]}
+            wanted = {"params": abstract_variables(full, mesh, kernels)["params"]}
+            if kernels != "dense":
+                quantise = functools.partial(jax.lax.map, linear.FORMATS[kernels].quantise)
+        opened = open_step(folder, step, metadata, {"weights": dense})
+        return frozen | opened.load({"weights": dense}, {"weights": wanted}, quantise)["weights"]
+
+
+def stored_weights(folder: AnyFolder, step: int | None = None) -> tuple[Metadata, dict[str, Any]]:
+    """The variables of a model folder, {params, lora?}, as stored: stacked over layers, in their stored dtypes.
+
+    Full weights are a tree of `Stored`, for models larger than the host's memory; adapters are numpy arrays. Raises as
     `load_weights` does.
     """
-    card = read_card(folder)
-    base = stored_weights(_base(folder, card))[1] if card.lora else {}
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    name = "lora" if card.lora else "params"
-    wanted = {"weights": {name: abstract_variables(Llama(card.config, lora=card.lora), mesh)[name]}}
-    found = open_step(folder, latest_step(folder) if step is None else step, wanted)
-    metadata.check_tokenizer(folder, card)
-    leaves, tree = jax.tree.flatten(found.as_stored(wanted))
-    read = functools.lru_cache(maxsize=1)(lambda at: np.asarray(found.read(leaves, tree, [at])[0]))
-    stored = [Stored(leaf.shape, np.dtype(leaf.dtype), functools.partial(read, at)) for at, leaf in enumerate(leaves)]
-    arrays = [one.read() for one in stored] if card.lora else stored
-    return card, base | jax.tree.unflatten(tree, arrays)["weights"]
+    model = Model.open(folder)
+    return model.metadata, model.stored_variables(step)
 
 
 def load_weights(
-    folder: str | Path,
+    folder: AnyFolder,
     mesh: Mesh,
     compute: Compute,
     step: int | None = None,
     lora: LoraConfig | None = None,
-    held: str | None = None,
-) -> tuple[Card, dict[str, Any]]:
+    kernels: str | None = None,
+) -> tuple[Metadata, dict[str, Any]]:
     """The variables of a model folder, {params, lora?}, on the mesh, in the layout and dtype of `compute`.
 
-    A folder with adapters brings its frozen base along, held as they were trained upon. Every process reads only its
-    own shards.
+    A folder with adapters loads its frozen base too, quantised as it was in training. Every process reads only its own
+    shards.
 
     Args:
-      lora: adapters that are to stand upon whole weights; they say what kernels are held as.
-      held: one of `config.KERNELS`, what kernels are held as in place of that.
+      step: the last by default.
+      lora: adapters to be trained on full weights; they say how kernels are quantised.
+      kernels: one of `config.KERNELS`, to quantise kernels in another way than that.
 
     Raises:
-      UserError: no such folder or step, a base that is missing or is another than was trained on, or arrays that do
-        not have the shapes the card says.
+      UserError: no such folder or step, a base that is missing or is not the one trained on, or arrays whose shapes
+        differ from the metadata.
     """
-    card = read_card(folder)
-    lora = card.lora or lora
-    held = held or (lora.base if lora else "dense")
-    lora = lora and dataclasses.replace(lora, base="dense")
-    variables = _stacked(str(folder), card, mesh, compute, step, lora, held)
-    metadata.check_tokenizer(folder, card)
-    if compute.scan_layers:
-        return card, variables
-    where = sharding.of(abstract_variables(Llama(card.config, compute, lora), mesh, held))
-    return card, jax.jit(layout.unstack_layers, out_shardings={name: where[name] for name in variables})(variables)
+    model = Model.open(folder)
+    return model.metadata, model.load_variables(mesh, compute, step, lora, kernels)
 
 
-def _stacked(
-    folder: str, card: Card, mesh: Mesh, compute: Compute, step: int | None, lora: LoraConfig | None, held: str
-) -> dict[str, Any]:
-    step = latest_step(folder) if step is None else step
-    model = Llama(card.config, dataclasses.replace(compute, scan_layers=True), lora)
-    if card.lora:
-        base = _base(folder, card)
-        wanted = {"weights": {"lora": abstract_variables(model, mesh)["lora"]}}
-        frozen = _stacked(base, read_card(base), mesh, compute, None, lora, held)
-        return frozen | restore(folder, step, wanted)[0]["weights"]
-    whole = model.clone(lora=None)
-    dense = {"params": abstract_variables(whole, mesh)["params"]}
-    found = open_step(folder, step, {"weights": dense})
-    if held == "dense":
-        return found.load({"weights": dense})["weights"]
-    quantise = functools.partial(jax.lax.map, linear.FORMATS[held].quantise)
-    return found.load(
-        {"weights": dense}, {"weights": {"params": abstract_variables(whole, mesh, held)["params"]}}, quantise
-    )["weights"]
+def abstract_variables(model: Llama, mesh: Mesh, kernels: str = "dense") -> Any:
+    """Every collection of the model as ShapeDtypeStructs with shardings.
 
-
-def _base(folder: str | Path, card: Card) -> str:
-    """The folder of the frozen weights that adapters stand upon; refused where it has others by now."""
-    base = storage.beside(str(folder), card.base)
-    require_base(folder, card, base)
-    return base
-
-
-def require_base(folder: str | Path, card: Card, base: str | Path) -> None:
-    """Refuses weights that are not those which a folder's adapters began on.
-
-    Raises:
-      UserError: it names both, and says what to do.
+    `kernels`, one of `config.KERNELS`: the format of the layers' kernels (not of the head); "dense" leaves the model's.
     """
-    there = (storage.place(base) / "model.json").exists()
-    found = identity(base) if there else "nothing"
-    if found == card.base_lineage:
-        return
-    _, _, step = card.base_lineage.rpartition("@")
-    remedy = "put the base back where it was when training began"
-    if (
-        there
-        and step.isdecimal()
-        and int(step) in steps(base)
-        and read_card(base).identity(int(step)) == card.base_lineage
-    ):
-        remedy += f" (its step {step} is still there: move the later ones out of {checkpoints(base)})"
-    raise UserError(
-        f"{folder} holds adapters of the base weights {card.base_lineage} at {base}, but there is {found}; {remedy}"
+    boxed = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    return sharding.abstract(
+        boxed if kernels == "dense" else boxed | {"params": _quantised(boxed["params"], kernels)}, mesh
     )
 
 
-def abstract_variables(model: Llama, mesh: Mesh, held: str = "dense") -> Any:
-    """Every collection of the model as ShapeDtypeStructs that carry their shardings.
-
-    `held`, one of `config.KERNELS`: what the layers' kernels (not the head) are held as, where not as the model says.
-    """
-    boxed = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-    return sharding.abstract(boxed if held == "dense" else boxed | {"params": _held_as(boxed["params"], held)}, mesh)
-
-
-def _held_as(boxed: Any, held: str) -> Any:
-    """Linen's boxes of dense weights with the layers' kernels quantised, each to be cut as the dense one is.
+def _quantised(boxed: Any, kernels: str) -> Any:
+    """Linen's boxes of dense weights with the layers' kernels quantised, sharded as the dense ones.
 
     Raises:
-      UserError: a kernel that nf4 cannot hold.
+      UserError: a kernel that cannot be stored in nf4.
     """
 
     def one(path: Any, box: Any) -> Any:
         if path[-1].key != "kernel" or not path[0].key.startswith("layers"):
             return box
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        return jax.eval_shape(lambda kernel: linear.quantised(name, kernel, box.names, held), box.value)
+        return jax.eval_shape(lambda kernel: linear.quantised(name, kernel, box.names, kernels), box.value)
 
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda node: isinstance(node, nn.LogicallyPartitioned))

@@ -122,7 +122,7 @@ def _report(error: Exception, written: str | Path | None) -> int:
         return _fail(str(error))
     if isinstance(error, BrokenPipeError) and error.filename is None:
         return _NOBODY_READS  # `| head`, say
-    if (line := disk.told(error, written)) is not None:
+    if (line := disk.explain(error, written)) is not None:
         return _fail(line)
     if isinstance(error, MemoryError):
         return _fail(f"not enough memory (in {_operation(error)}); take smaller batches, or a machine with more")

@@ -30,7 +30,7 @@ import ml_dtypes
 import numpy as np
 
 from lema_jax import checkpoint, cli, stage, storage
-from lema_jax.checkpoint import Card
+from lema_jax.checkpoint import Metadata
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.data.encode import adds_bos
 from lema_jax.errors import UserError
@@ -39,6 +39,7 @@ from lema_jax.parallel import job, mesh, sharding
 from lema_jax.parallel.job import Job
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.stage import group, option
+from lema_jax.storage import RunFolder
 from lema_jax.weights import formats, hf_folder, names, peft, record
 from lema_jax.weights.formats import Opened
 from lema_jax.weights.merge import Dequantised, Merged
@@ -110,9 +111,7 @@ def run(config: Config) -> Result:
         raise UserError("several processes can only make a model folder (--to=model) of --gguf or --hf_dir")
     opened = _open(config)
     out, lineage = storage.on_disk(config.out), _checked_lineage(config, opened)
-    if out.exists():
-        if _lineage(out) != lineage:
-            raise UserError(f"{out} exists already, made from something else; remove it or choose another --out")
+    if RunFolder(out).is_made(lambda: "" if _lineage(out) == lineage else "it was made from something else"):
         _say(f"{out} is there already, made from the same weights; nothing to do")
         return Result(out, new=False)
     with tempfile.TemporaryDirectory() as scratch:
@@ -205,22 +204,22 @@ def _open_model(config: Config) -> Opened:
 
 def _open_checkpoint(folder: str, step: int | None) -> Opened:
     step = checkpoint.latest_step(folder) if step is None else step
-    card, variables = checkpoint.stored_weights(folder, step)
+    metadata, variables = checkpoint.stored_weights(folder, step)
     return Opened(
-        names.Tree(variables["params"], names.table(card.config), folder),
-        card.config,
+        names.Tree(variables["params"], names.table(metadata.config), folder),
+        metadata.config,
         lambda out: hf_folder.copy_tokenizer(storage.here(f"{folder}/tokenizer"), out),
         checkpoint.identity(folder, step),
-        card.eos_ids,
-        None if card.lora is None else (variables["lora"], card.lora),
-        card.base_lineage or checkpoint.identity(folder, step),
+        metadata.eos_ids,
+        None if metadata.lora is None else (variables["lora"], metadata.lora),
+        metadata.base_lineage or checkpoint.identity(folder, step),
     )
 
 
 def _lineage(out: Path) -> str | None:
     """What an existing output was made from, as it says itself."""
     if (out / "model.json").exists():
-        return checkpoint.read_card(out).lineage
+        return checkpoint.read_metadata(out).lineage
     made = record.read(out)
     return made.lineage if made else None
 
@@ -238,7 +237,7 @@ def _write_model(config: Config, out: Path, opened: Opened, tokenizer: Path, lin
     abstract = checkpoint.abstract_variables(Llama(llama), mesh.make_mesh(MeshConfig()))
     shardings = sharding.of(abstract["params"])
     params = names.load_model(_merged(config, opened), llama, _DTYPES.get(config.dtype), shardings)
-    checkpoint.save_model(out, Card(llama, lineage, eos_ids=opened.eos_ids), params, tokenizer)
+    checkpoint.save_model(out, Metadata(llama, lineage, eos_ids=opened.eos_ids), params, tokenizer)
 
 
 def _write_adapter(config: Config, out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
@@ -250,9 +249,9 @@ def _write_adapter(config: Config, out: Path, opened: Opened, tokenizer: Path, l
             f"adapters stand upon the last step of {base}, {checkpoint.latest_step(base)}; leave --step out"
         )
     adapters, lora = opened.adapters
-    path = storage.relative(base, out)
-    card = Card(opened.config, lineage, lora, path, checkpoint.identity(base), opened.eos_ids)
-    checkpoint.save_model(out, card, adapters, tokenizer)
+    path = RunFolder(base).relative_to(out)
+    metadata = Metadata(opened.config, lineage, lora, path, checkpoint.identity(base), opened.eos_ids)
+    checkpoint.save_model(out, metadata, adapters, tokenizer)
 
 
 def _write_hf(config: Config, out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:
@@ -274,7 +273,7 @@ def _write_peft(config: Config, out: Path, opened: Opened, tokenizer: Path, line
 @contextlib.contextmanager
 def _recorded(out: Path, made: Record) -> Iterator[Path]:
     """A fresh folder that becomes `out`, with its record, when all went well."""
-    with storage.new_folder(out) as folder:
+    with RunFolder(out).fresh() as folder:
         yield folder
         record.write(folder, made)
 

@@ -1,6 +1,6 @@
-"""Which bytes files hold: SHA-256, several at a time, and what was written once compared with what is there.
+"""SHA-256 of files, several at a time, and comparison of files with the digests recorded when they were written.
 
-Threads hash side by side (hashlib lets the interpreter go), 1.4 GB/s each where the processor has SHA instructions.
+Threads hash in parallel (hashlib releases the interpreter lock): 1.4 GB/s each with SHA instructions.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ from typing import Any
 from lema_jax import storage
 from lema_jax.errors import UserError
 
-_BLOCK = 256 << 20  # of a large file, hashed by itself
+_BLOCK = 256 << 20  # bytes of a large file that one thread hashes
 _BUFFER = 4 << 20
-_REMEMBERED = 64 << 20  # smaller files are hashed as fast as what was remembered of them is found
+_CACHED = 64 << 20  # bytes; a smaller file is hashed as fast as a cached digest is read
 
 
 def sha256(files: Iterable[Path]) -> list[str]:
@@ -28,9 +28,9 @@ def sha256(files: Iterable[Path]) -> list[str]:
 
 
 def fingerprint(files: Iterable[Path], names: bool = True) -> str:
-    """16 hex digits of every byte of some files in their order, and of their names if they matter.
+    """16 hex digits of the content of files in their order, and of their names unless `names` is False.
 
-    What a large file holds is remembered by where it lies, its inode, size and times, so that a rerun need not read it.
+    The digest of a large file is cached by path, inode, size and times, so that a rerun need not read it.
     """
     digest = hashlib.sha256()
     for file in files:
@@ -42,30 +42,30 @@ def _content(file: Path) -> str:
     """A hash over the hashes of a file's blocks."""
     found = file.stat()
     key = f"{file.resolve()} {found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
-    remembered = _memory() / hashlib.sha256(key.encode()).hexdigest()
-    if found.st_size >= _REMEMBERED:
+    cached = _cache() / hashlib.sha256(key.encode()).hexdigest()
+    if found.st_size >= _CACHED:
         try:
-            if len(told := remembered.read_text()) == 64:
-                return told
+            if len(digest := cached.read_text()) == 64:
+                return digest
         except (OSError, ValueError):
             pass
     blocks = _hash([(file, start, _BLOCK) for start in range(0, max(found.st_size, 1), _BLOCK)])
-    told = hashlib.sha256("".join(blocks).encode()).hexdigest()
-    if found.st_size >= _REMEMBERED:
+    digest = hashlib.sha256("".join(blocks).encode()).hexdigest()
+    if found.st_size >= _CACHED:
         try:
-            storage.write(remembered, told)
-        except OSError as error:  # a place where nothing can be written: it is hashed again the next time
-            print(f"warning: the fingerprint of {file} is not remembered ({error})", file=sys.stderr)
-    return told
+            storage.write(cached, digest)
+        except OSError as error:  # a read-only cache: the file is hashed again the next time
+            print(f"warning: the fingerprint of {file} is not cached ({error})", file=sys.stderr)
+    return digest
 
 
-def _memory() -> Path:
+def _cache() -> Path:
     place = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(place) / "lema_jax" / "fingerprints"
 
 
 def _hash(parts: Sequence[tuple[Path, int, int | None]]) -> list[str]:
-    """The SHA-256 of each part of a file: from where, and how long (None: to its end)."""
+    """The SHA-256 of each part, (file, first byte, number of bytes or None for the rest)."""
     with ThreadPoolExecutor(max_workers=max(1, min(len(parts), os.cpu_count() or 1))) as threads:
         return list(threads.map(lambda part: _hash_part(*part), parts))
 
@@ -82,18 +82,18 @@ def _hash_part(file: Path, start: int, size: int | None) -> str:
 
 
 def hashed(content: Any) -> str:
-    """The SHA-256 of JSON content, whatever its white space and the order of its keys."""
+    """The SHA-256 of JSON content, independent of white space and the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=dataclasses.asdict).encode()).hexdigest()
 
 
 def compare(folder: str | Path, expected: Mapping[str, str], remedy: str) -> None:
-    """Compares files with their SHA-256. Files that `expected` does not name are no matter.
+    """Compares files with their SHA-256. Files that `expected` does not name are ignored.
 
     Args:
-      expected: by the file's path below the folder.
+      expected: digest by the file's path below the folder.
 
     Raises:
-      UserError: a file that is missing or is not what was written; `remedy` says what to do.
+      UserError: a file is missing or has another digest; `remedy` ends the message.
     """
     places = [(f"{folder}/{name}".rpartition("/")) for name in expected]
     there = [storage.here(parent) / name for parent, _, name in places]
@@ -106,5 +106,5 @@ def compare(folder: str | Path, expected: Mapping[str, str], remedy: str) -> Non
 
 @functools.cache
 def warn_once(text: str) -> None:
-    """Says so on stderr, once in a process."""
+    """Prints a warning to stderr, once in a process."""
     print(f"warning: {text}", file=sys.stderr)

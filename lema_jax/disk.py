@@ -1,4 +1,4 @@
-"""What an operating system's or a library's error about a file means to a user: where, what happened, what to do."""
+"""Errors about files, from the operating system or a library, as one line: where, what happened, what to do."""
 
 import errno
 import os
@@ -13,33 +13,33 @@ _REMEDIES = {
     errno.ENOSPC: f"make room there, and {AGAIN}",
     errno.EDQUOT: f"the quota there is used up: remove what is not needed, and {AGAIN}",
     errno.EFBIG: f"raise the limit of a file's size (ulimit -f), or choose another file system, and {AGAIN}",
-    errno.EROFS: "choose a place that can be written, or mount it so",
-    errno.EACCES: "choose another place, or have its permissions changed",
-    errno.EPERM: "choose another place, or have its permissions changed",
+    errno.EROFS: "choose a writable place, or mount it so",
+    errno.EACCES: "choose another place, or change its permissions",
+    errno.EPERM: "choose another place, or change its permissions",
     errno.EISDIR: "name a file, not a folder",
     errno.ENOTDIR: "a part of this path is a file; name a folder",
     errno.EEXIST: "there is something else of that name; choose another, or remove it",
     errno.ENOTEMPTY: "there is something in it; choose another, or remove it",
-    errno.ENOENT: "see that the path is right",
+    errno.ENOENT: "check the path",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "its links lead in a circle; name the file itself",
     errno.EMFILE: "let a process have more files open (ulimit -n)",
     errno.ENFILE: "this machine has no more files to open; end other programs",
     errno.EIO: "the disk or its connection fails; try another",
-    errno.ESTALE: "the network file system has lost it; mount it anew",
-    errno.ENODEV: "see that the path is right",
-    errno.ENXIO: "see that the path is right",
+    errno.ESTALE: "the network file system has lost it; mount it again",
+    errno.ENODEV: "check the path",
+    errno.ENXIO: "check the path",
     errno.EXDEV: "both must lie in one file system",
     errno.EBUSY: "another program uses it; end that",
     errno.ETXTBSY: "another program uses it; end that",
 }
-# In a library's own words only what cannot be about anything but a file.
+# The texts of the errors that, in a library's message, can only be about a file.
 _WORDS = {
     os.strerror(number): number
     for number in _REMEDIES
     if number not in (errno.ENOENT, errno.EEXIST, errno.EPERM, errno.ENODEV, errno.ENXIO, errno.EBUSY)
 }
-# Of the place, the process or the machine, whatever a file there holds.
+# Errors of the place, the process or the machine, not of the file's content.
 _HINDRANCES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE),
     *(errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT),
@@ -52,11 +52,11 @@ _NO_ROOM = 1 << 20  # bytes
 _PATH = re.compile(r"""["'`](/[^"'`\n]+)["'`]""")
 
 
-def told(error: BaseException, out: str | Path | None) -> str | None:
-    """One line for an error that is about a file, or has one among its causes; None for any other.
+def explain(error: BaseException, out: str | Path | None) -> str | None:
+    """One line for an error about a file, or caused by one; None for any other.
 
     Args:
-      out: what the command writes: the place that is meant where an error names none.
+      out: the command's output, for an error that names no path.
     """
     for cause in _causes(error):
         number = cause.errno if isinstance(cause, OSError) else None
@@ -76,8 +76,8 @@ def told(error: BaseException, out: str | Path | None) -> str | None:
 
 
 def hinders(error: BaseException) -> bool:
-    """Whether an error, or one among its causes, says that a disk, its permissions or memory was in the way: then
-    nothing is known of what the files hold."""
+    """Whether an error or one of its causes is about a disk, permissions or memory: it says nothing about the content
+    of files."""
     return any(
         isinstance(cause, MemoryError)
         or (isinstance(cause, OSError) and cause.errno in _HINDRANCES)
@@ -87,7 +87,7 @@ def hinders(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, the nearest first."""
+    """The error and its causes, the nearest first."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -100,7 +100,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _named(error: BaseException) -> str | None:
-    """The path that an error names: of several (a rename) the last."""
+    """The path that an error names; of several (a rename) the last."""
     if isinstance(error, OSError):
         names = (error.filename2, error.filename)
         return next((os.fsdecode(name) for name in names if isinstance(name, str | bytes) and name), None)
@@ -109,13 +109,13 @@ def _named(error: BaseException) -> str | None:
 
 
 def _full(out: str | Path | None) -> str | None:
-    """Where there is no room: where a command writes, or where it keeps what is for a while."""
+    """The full place: the command's output, or the folder of temporary files."""
     here = None if out is None or str(out).startswith("gs://") else str(out)
     scratch = tempfile.gettempdir()
     return scratch if _free(scratch) < _NO_ROOM and (here is None or _free(here) >= _NO_ROOM) else here
 
 
 def _free(place: str) -> int:
-    """Bytes free in the file system of a path, which need not exist."""
+    """Free bytes in the file system of a path, which need not exist."""
     path = Path(place).absolute()
     return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free

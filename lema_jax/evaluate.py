@@ -193,7 +193,7 @@ def _checkpoint(config: Config, given: str) -> _Checkpoint:
         folder, which = given, ""
     place = storage.place(folder) if storage.is_remote(folder) else Path(folder).resolve()
     name = place.name + (f"@{which}" if which else "")
-    checkpoint.read_card(folder)  # first, so that what is no model folder is reported as such
+    checkpoint.read_metadata(folder)  # first, so that what is no model folder is reported as such
     step = int(which) if which.isdecimal() else config.step
     if which == "best":
         step = checkpoint.best_step(folder)

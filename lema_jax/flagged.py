@@ -41,7 +41,7 @@ def parse(name: str, kind: type[C], argv: Sequence[str]) -> C:
         raise
     except Exception as error:
         told = f"in the command line or its --config: {_words(error)}"
-        raise UserError(_config_line(error, argv) or disk.told(error, None) or told) from error
+        raise UserError(_config_line(error, argv) or disk.explain(error, None) or told) from error
     if rest[1:]:
         raise UserError(f"unexpected argument {rest[1]!r}; values follow their flag, lists are separated by commas")
     config = _read(kind, {}, values)

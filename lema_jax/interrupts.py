@@ -1,11 +1,11 @@
-"""What Ctrl-C, SIGTERM and a closed terminal do to a command: it ends at once, with one line, and its work is kept.
+"""Ctrl-C, SIGTERM and a closed terminal end a command at once, with one line; finished work is kept.
 
-Nothing is raised for them: an exception in the middle of a library's code can be swallowed, told as a damaged file, or
-crash the process. All that counts is on the disk already, in files that survive a kill, so a command can end anywhere;
-where there is more to save (a training step, answers that are paid for) the signal is `heeded`.
+They raise no exception: in the middle of a library's code it could be swallowed, reported as a damaged file, or crash
+the process. All results are on disk already, in files that survive a kill, so a command can end anywhere; where there
+is more to save (a training step, answers that are paid for) the signal is `heeded`.
 
-Python runs a signal's handler when the main thread comes back to the interpreter, which a compiler or a device may keep
-for minutes. So it is a second thread that ends the process; it hears of signals by Python's wakeup pipe.
+Python runs a signal handler only when the main thread returns to the interpreter, which a compiler or a device may
+block for minutes. So a second thread ends the process; it receives signals through Python's wakeup pipe.
 """
 
 import contextlib
@@ -15,38 +15,39 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, MappingProxyType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PREEMPTED = 42  # exit code of a trainer that SIGTERM has stopped: launchers run it again
-_ONE_PRESS = 0.3  # seconds within which several signals are one: launchers pass on what their whole group gets
+PREEMPTED = 42  # exit code of a trainer stopped by SIGTERM: launchers run it again
+_ONE_PRESS = 0.3  # seconds in which several signals count as one: launchers forward what their process group gets
 
 
 class Interrupted(Exception):
-    """A command was told to stop by a signal, and has saved what it had. `number`: the signal's."""
+    """A signal stopped a command, which has saved its work. `number`: the signal's."""
 
-    def __init__(self, line: str, number: int):
+    def __init__(self, line: str, number: int) -> None:
         super().__init__(line)
         self.number = number
 
 
 class _Command:
-    """What signals do, and have done, to the command of this process."""
+    """How signals act on the command of this process, and which one came."""
 
     def __init__(self, codes: Mapping[int, int]) -> None:
         self.codes = codes
-        self.heeded: int | None = None  # the signal, since one was heeded
-        self.saying = ""  # what is said at once where somebody heeds it
-        self.cleanups: list[Callable[[], object]] = []  # before the process is ended
+        self.heeded: int | None = None  # the signal that came while it was heeded
+        self.saying = ""  # the line to print at once where a signal is heeded
+        self.cleanups: list[Callable[[], object]] = []  # called before the process ends
 
 
 _command: _Command | None = None  # while one runs
 
 
 def quiet(resumed: bool = False) -> None:
-    """For a process that runs a command: Ctrl-C ends it with one line also while libraries are loaded or let go.
+    """Ctrl-C ends the process with one line also while libraries are imported or unloaded.
 
     Args:
-      resumed: launchers run it again where SIGTERM ends it, then too.
+      resumed: SIGTERM ends it with the exit code at which launchers run it again.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda number, frame: _end("interrupted", 128 + number))
@@ -56,11 +57,11 @@ def quiet(resumed: bool = False) -> None:
 
 @contextlib.contextmanager
 def guarded(codes: Mapping[int, int] = MappingProxyType({})) -> Iterator[None]:
-    """A command: within, a signal of SIGNALS ends the process with one line. One that was ignored from the start
-    (nohup, a background job) stays so.
+    """Within, a signal of SIGNALS ends the process with one line. One that was ignored from the start (nohup, a
+    background job) stays ignored.
 
     Args:
-      codes: exit codes by signal, where they are not 128 + its number.
+      codes: exit codes by signal; 128 + its number by default.
     """
     global _command
     if threading.current_thread() is not threading.main_thread():
@@ -86,7 +87,7 @@ def guarded(codes: Mapping[int, int] = MappingProxyType({})) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cleaning(cleanup: Callable[[], object]) -> Iterator[None]:
-    """Calls `cleanup` in the end, also where a signal ends the process."""
+    """Calls `cleanup` at the end, also where a signal ends the process."""
     if _command:
         _command.cleanups.append(cleanup)
     try:
@@ -99,9 +100,10 @@ def cleaning(cleanup: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def heeded(stop: Callable[[int], object], saying: str, numbers: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
-    """Within, the first of these signals calls `stop(its number)` in the main thread, which is to bring the work to a
-    good end; `saying` is told at once. The next Ctrl-C does what it does elsewhere. It holds for commands and outside
-    of them."""
+    """Within, the first of these signals calls `stop(its number)` in the main thread, which shall finish the work.
+
+    `saying` is printed at once. The next Ctrl-C ends the process as usual. Works with and without a command.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -126,23 +128,23 @@ def heeded(stop: Callable[[int], object], saying: str, numbers: tuple[signal.Sig
 
 
 def noticed() -> int | None:
-    """The signal that was heeded, if the command got one."""
+    """The signal that came while it was heeded, if any."""
     return _command.heeded if _command else None
 
 
 def forget() -> None:
-    """The signal came when all was done: the command has not been interrupted."""
+    """Ignores a signal that came when all was done: the command was not interrupted."""
     if _command:
         _command.heeded, _command.saying = None, ""
 
 
 def exit_code(number: int) -> int:
-    """Of a command that this signal has ended."""
+    """The exit code of a command that this signal ended."""
     return (_command.codes if _command else {}).get(number, 128 + number)
 
 
 def line(number: int) -> str:
-    """What is told of a command that this signal has ended."""
+    """The line to print for a command that this signal ended."""
     name = signal.Signals(number).name
     return f"interrupted ({name}): what was finished is kept, and the same command goes on from there"
 
@@ -151,18 +153,18 @@ def _not_ignored(numbers: tuple[signal.Signals, ...]) -> list[signal.Signals]:
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def _restore(before: dict) -> None:
+def _restore(before: dict[signal.Signals, Any]) -> None:
     while before:
         number, handler = before.popitem()
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _heard(number: int, frame: FrameType | None) -> None:
-    """There has to be a handler of Python's for the pipe to hear of the signal."""
+    """Python writes to the wakeup pipe only for signals that have a Python handler."""
 
 
 def _watch(command: _Command, reader: int, numbers: set[signal.Signals]) -> None:
-    first: float | None = None  # when a signal came that is heeded
+    first: float | None = None  # when a heeded signal came
     while got := os.read(reader, 64):
         for number in numbers.intersection(got):
             if first is None and command.saying:
@@ -174,12 +176,12 @@ def _watch(command: _Command, reader: int, numbers: set[signal.Signals]) -> None
 
 def _print(text: str) -> None:
     with contextlib.suppress(OSError):
-        os.write(2, f"\n{text}\n".encode())  # past sys.stderr, whose lock another thread may hold
+        os.write(2, f"\n{text}\n".encode())  # not through sys.stderr, whose lock another thread may have
 
 
-def _end(said: str, code: int) -> None:
-    _print(said)
+def _end(line: str, code: int) -> None:
+    _print(line)
     for cleanup in reversed(_command.cleanups if _command else ()):
-        with contextlib.suppress(Exception):  # whatever hinders it, the process ends
+        with contextlib.suppress(Exception):  # the process ends in any case
             cleanup()
     os._exit(code)

@@ -1,7 +1,7 @@
-"""One command at a time into a place: a lock beside it, which dies with its process and is gone when the command ends.
+"""One command at a time per output: a lock file beside it, released when its process ends.
 
-The lock is the kernel's on an open file (flock), so a file that a killed process left behind locks nothing. It lies
-beside what is written (`runs/lema.lock`), never in it, and says who holds it. Folders on gs:// have none.
+The lock is the kernel's on an open file (flock), so a file that a killed process left behind locks nothing. It is
+beside the output (`runs/lema.lock`), never in it, and names its owner. Folders on gs:// have none.
 """
 
 import contextlib
@@ -18,23 +18,23 @@ from pathlib import Path
 from lema_jax import interrupts, storage
 from lema_jax.errors import UserError
 
-_NONE_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems without locks
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems without locks
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextlib.contextmanager
 def held(out: str | Path, command: str) -> Iterator[None]:
-    """Within, no other process is within the same for `out`, a file or a folder, which need not exist.
+    """Locks `out`, a file or a folder that need not exist, for this process.
 
     Args:
-      command: what the other is told that this one is.
+      command: name of this command, for the error message of another process.
 
     Raises:
-      UserError: another process holds it; the message says which.
-      OSError: no file can be made there.
+      UserError: another process has the lock; the message names it.
+      OSError: no lock file can be made there.
     """
     if storage.is_remote(out):
-        print(f"{out} has no lock: see that no other command writes there", file=sys.stderr)
+        print(f"{out} has no lock: make sure that no other command writes there", file=sys.stderr)
         yield
         return
     where = Path(os.path.realpath(out))
@@ -56,12 +56,12 @@ def held(out: str | Path, command: str) -> Iterator[None]:
         try:
             who = f"process {os.getpid()} on {socket.gethostname()}"
             since = f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"
-            with contextlib.suppress(OSError):  # on a full disk the lock holds, but says less
+            with contextlib.suppress(OSError):  # on a full disk the lock works, but names nobody
                 os.ftruncate(handle, 0)
                 os.write(handle, f"{command}, {who}, since {since}\n".encode())
             yield
         finally:
-            path.unlink(missing_ok=True)  # before the lock is let go, so that nobody locks a file that is gone
+            path.unlink(missing_ok=True)  # before the lock is released, so that nobody locks a deleted file
             os.close(handle)
             _remove_empty(missing)
 
@@ -75,30 +75,30 @@ def _locked(where: Path, out: str | Path) -> tuple[Path, int] | None:
         except OSError as error:
             if error.errno not in _READ_ONLY or not where.exists():
                 raise
-            if where.is_dir() and path.parent != where:  # a mounted folder, whose parent is not for us to write
+            if where.is_dir() and path.parent != where:  # a mounted folder, whose parent is not writable
                 path = where / ".lock"
                 continue
-            return None  # nothing can be written either, and there may be nothing to write
+            return None  # `out` is not writable either, and the command may only read
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            said = os.read(handle, 1000).decode(errors="replace").strip() or "another process"
+            owner = os.read(handle, 1000).decode(errors="replace").strip() or "another process"
             os.close(handle)
-            raise UserError(f"{out} is being written by {said}; wait for its end, or choose another place") from None
+            raise UserError(f"{out} is being written by {owner}; wait for its end, or choose another place") from None
         except OSError as error:
             os.close(handle)
-            if error.errno not in _NONE_HERE:
+            if error.errno not in _UNSUPPORTED:
                 raise
-            print(f"{path.parent} has no locks: see that no other command writes {out}", file=sys.stderr)
+            print(f"{path.parent} has no locks: make sure that no other command writes {out}", file=sys.stderr)
             return None
         with contextlib.suppress(FileNotFoundError):
             if os.stat(path)[stat.ST_INO] == os.fstat(handle)[stat.ST_INO]:
                 return path, handle
-        os.close(handle)  # its holder removed it in between
+        os.close(handle)  # its owner removed it in between
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Takes back the folders that were made for the lock alone."""
+    """Removes the folders that were made only for the lock."""
     with contextlib.suppress(OSError):
         for folder in folders:  # the innermost first
             folder.rmdir()

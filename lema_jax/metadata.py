@@ -1,4 +1,4 @@
-"""`model.json`: what a model folder says of itself, and the names that weights go by."""
+"""`model.json`: the metadata of a model folder, and the names of its weights."""
 
 import dataclasses
 import json
@@ -7,28 +7,29 @@ from typing import Any
 
 import pydantic
 
-from lema_jax import digests, storage
+from lema_jax import digests
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
+from lema_jax.storage import AnyFolder, RunFolder
 
+NAME = "model.json"
 _REMEDY = "bring it back from a copy, or make the folder again with convert or train"
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
-    """`model.json`. The file also carries a hash of itself, so that a changed byte is noticed.
+class Metadata:
+    """`model.json`. The file also contains its own hash, so that a changed byte is detected.
 
     Attributes:
       config: the architecture.
-      lora: shape of the adapters that `weights` holds; None when it holds whole weights.
-      base: folder of the frozen base weights, relative to this folder; empty when `weights` is whole.
-      lineage: hash of all that shaped the weights but the step: sources, data, configuration.
-      base_lineage: the lineage and step that the base had when training began.
-      eos_ids: tokens that end an answer, beside the tokenizer's own.
-      init: the lineage and step of the weights that training began from; empty for random and for converted ones.
-      data: fingerprint of the data set that they were trained on.
-      changed: (step, lineage), ascending: what steps after that one have for a lineage, since the configuration was
-        changed there.
+      lineage: hash of all that shaped the weights except the step: sources, data, configuration.
+      lora: shape of the adapters in `weights`; None where `weights` is a full model.
+      base: folder of the frozen base weights, relative to this folder; empty for a full model.
+      base_lineage: lineage and step of the base when training began.
+      eos_ids: tokens that end an answer, in addition to the tokenizer's own.
+      init: lineage and step of the weights that training began from; empty for random and for converted ones.
+      data: fingerprint of the training data.
+      changed: (step, lineage), ascending: the lineage of later steps, where the configuration was changed at a step.
       tokenizer: the files in `tokenizer/` and their SHA-256.
     """
 
@@ -43,90 +44,88 @@ class Card:
     changed: tuple[tuple[int, str], ...] = ()
     tokenizer: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def identity(self, step: int) -> str:
-        """`lineage@step`: the name of the weights at that step."""
+    def identity_at(self, step: int) -> str:
+        """`lineage@step`, the name of the weights at a step."""
         return f"{[self.lineage, *(lineage for since, lineage in self.changed if step > since)][-1]}@{step}"
 
     @property
     def lineages(self) -> list[str]:
-        """All that its steps have."""
+        """The lineages of its steps, first to last."""
         return [self.lineage, *(lineage for _, lineage in self.changed)]
 
     @property
     def sealed(self) -> bool:
-        """Whether its checkpoints carry checksums: those of earlier versions do not."""
+        """Whether its checkpoints contain checksums; those of earlier versions do not."""
         return bool(self.tokenizer)
 
 
 def lineage(**shaping: Any) -> str:
-    """16 hex digits that name weights by everything that shaped them."""
+    """16 hex digits that name weights by all that shaped them."""
     return digests.hashed(shaping)[:16]
 
 
-def read_card(folder: str | Path) -> Card:
-    """The card of a model folder.
+def read_metadata(folder: AnyFolder) -> Metadata:
+    """Reads `model.json`.
 
     Raises:
-      UserError: no such folder, or a card that cannot be read or was changed since it was written.
+      UserError: no such folder, or metadata that cannot be read or was changed since it was written.
     """
-    path = storage.place(folder) / "model.json"
+    folder = RunFolder(folder)
+    path = folder.path / NAME
     try:
-        told = storage.read_json(path, _REMEDY)
+        content = folder.read_json(NAME, _REMEDY)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder} is no model folder: it has no model.json; make one with convert or train") from None
-    if not isinstance(told, dict):
+        raise UserError(f"{folder} is no model folder: it has no {NAME}; make one with convert or train") from None
+    if not isinstance(content, dict):
         raise UserError(f"{path} is not readable: it holds no object; {_REMEDY}")
-    seal = told.pop("sha256", None)
+    seal = content.pop("sha256", None)
     try:
-        card = pydantic.TypeAdapter(Card).validate_json(json.dumps(told))
+        metadata = pydantic.TypeAdapter(Metadata).validate_json(json.dumps(content))
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "its text"
         raise UserError(f"{path} is not readable: {field}: {first['msg']}; {_REMEDY}") from None
-    if seal not in (None, digests.hashed(told)):
+    if seal not in (None, digests.hashed(content)):
         raise UserError(
-            f"{path} is damaged, or was changed by hand: it does not have the sha256 that it carries; bring it back "
-            "from a copy, or take the line sha256 out if the change is meant"
+            f"{path} is damaged, or was changed by hand: its sha256 is not that of its content; bring it back "
+            "from a copy, or remove the line sha256 if the change is meant"
         )
-    if found := _problems(card):
+    if found := _problems(metadata):
         raise UserError(f"{path} is not readable: {'; '.join(found)}; {_REMEDY}")
     if seal is None:
         digests.warn_once(f"{path} is of an earlier version: damage to it and its checkpoints would not be noticed")
-    return card
+    return metadata
 
 
-def _problems(card: Card) -> list[str]:
+def _problems(metadata: Metadata) -> list[str]:
     """Values that no model has."""
-    parts = {"config": card.config, "lora": card.lora}
+    parts = {"config": metadata.config, "lora": metadata.lora}
     found = [f"{name}.{problem}" for name, part in parts.items() if part for problem in part.problems()]
-    found += [f"eos_ids: {id} must be at least 0" for id in card.eos_ids if id < 0]
-    if card.lora and not card.base:
-        found.append("base='' must be the folder that its adapters stand upon")
-    if strange := [name for name in card.tokenizer if name != Path(name).name]:
+    found += [f"eos_ids: {id} must be at least 0" for id in metadata.eos_ids if id < 0]
+    if metadata.lora and not metadata.base:
+        found.append("base='' must be the folder of the adapters' base weights")
+    if strange := [name for name in metadata.tokenizer if name != Path(name).name]:
         found.append(f"tokenizer: {strange[0]!r} must be a file's name")
     return found
 
 
-def write_card(folder: str | Path, card: Card) -> None:
-    """Writes `model.json` in one atomic step."""
-    told = pydantic.TypeAdapter(Card).dump_python(card, mode="json")
-    told = json.loads(json.dumps(told))
-    storage.write(
-        storage.place(folder) / "model.json", json.dumps(told | {"sha256": digests.hashed(told)}, indent=2) + "\n"
-    )
+def write_metadata(folder: AnyFolder, metadata: Metadata) -> None:
+    """Writes `model.json` atomically."""
+    content = json.loads(json.dumps(pydantic.TypeAdapter(Metadata).dump_python(metadata, mode="json")))
+    RunFolder(folder).write_json(NAME, content | {"sha256": digests.hashed(content)})
 
 
-def tokenizer_digests(folder: str | Path) -> dict[str, str]:
-    """What `Card.tokenizer` says of a folder with a tokenizer's files."""
-    files = sorted(file for file in storage.here(folder).iterdir() if file.is_file())
+def tokenizer_digests(folder: AnyFolder) -> dict[str, str]:
+    """The value of `Metadata.tokenizer` for a folder of tokenizer files."""
+    files = sorted(file for file in RunFolder(folder).local().iterdir() if file.is_file())
     return dict(zip((file.name for file in files), digests.sha256(files)))
 
 
-def check_tokenizer(folder: str | Path, card: Card) -> None:
-    """Compares a model folder's tokenizer with its card.
+def check_tokenizer(folder: AnyFolder, metadata: Metadata) -> None:
+    """Compares a model folder's tokenizer with its metadata.
 
     Raises:
-      UserError: a file of it is missing, or is not what was written.
+      UserError: a file of it is missing or damaged.
     """
-    expected = {f"tokenizer/{name}": digest for name, digest in card.tokenizer.items()}
-    digests.compare(folder, expected, "bring it back from a copy, or make the folder again")
+    expected = {f"tokenizer/{name}": digest for name, digest in metadata.tokenizer.items()}
+    digests.compare(str(folder), expected, "bring it back from a copy, or make the folder again")

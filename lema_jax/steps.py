@@ -1,7 +1,7 @@
-"""The committed steps of a model folder: `checkpoints/<step>`, each with what says that it is whole.
+"""The committed steps of a model folder, `checkpoints/<step>`, and the checks of what is read from them.
 
-Orbax commits a step by renaming its folder, or on gs:// by a file in it: it is there whole or not at all. In its
-metadata stand a checksum of each array and the identity of the weights; they are compared when it is read.
+Orbax commits a step atomically: by renaming its folder, or on gs:// by a file in it. Its record (Orbax's custom
+metadata) contains a checksum of each array and the identity of the weights; both are compared on reading.
 """
 
 import contextlib
@@ -15,94 +15,92 @@ import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 
-from lema_jax import digests, disk, storage
+from lema_jax import digests, disk
 from lema_jax.errors import UserError
-from lema_jax.metadata import Card, read_card
+from lema_jax.metadata import Metadata
 from lema_jax.model import linear
 from lema_jax.parallel import checksum, sharding
+from lema_jax.storage import AnyFolder, RunFolder
 
-_TOGETHER = 2 << 30  # bytes of arrays that are read at a time where they become something else
+_TOGETHER = 2 << 30  # bytes of arrays that are read at a time where they are cast or quantised
 
 
 class DamagedCheckpoint(UserError):
     """Files of a checkpoint that cannot be read."""
 
 
-def checkpoints(folder: str | Path) -> Path:
-    """Where Orbax has a model folder's steps."""
-    return storage.place(folder) / "checkpoints"
+def checkpoints(folder: AnyFolder) -> Path:
+    """Where Orbax stores a model folder's steps."""
+    return RunFolder(folder).path / "checkpoints"
 
 
-def steps(folder: str | Path) -> list[int]:
-    """The steps that the folder has committed, ascending."""
+def steps(folder: AnyFolder) -> list[int]:
+    """The committed steps, ascending."""
     there = checkpoints(folder)
     found = [path for path in there.iterdir() if path.name.isdigit()] if there.exists() else []
-    committed = lambda path: not storage.is_remote(path) or (path / "commit_success.txt").exists()
+    committed = lambda path: not RunFolder(folder).is_remote or (path / "commit_success.txt").exists()
     return sorted(int(path.name) for path in found if committed(path))
 
 
-def latest_step(folder: str | Path) -> int:
-    """Raises a UserError when there is none."""
+def last_step(folder: AnyFolder) -> int:
+    """The last committed step of a model folder.
+
+    Raises:
+      UserError: there is none.
+    """
     found = steps(folder)
     if not found:
-        read_card(folder)  # says so where it is no model folder at all
         raise UserError(f"{folder} has no checkpoint yet (its folder `checkpoints` is empty)")
     return found[-1]
 
 
-def seal(card: Card, step: int, items: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The metadata to write with a step: whose it is, a checksum of each array, what else is told, a hash of it all."""
-    told = {"of": card.identity(step), "checksums": checksum.of(items)} | more
-    return told | {"sha256": digests.hashed(told)}
+def seal(metadata: Metadata, step: int, items: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The record to store with a step: identity of the weights, a checksum of each array, `more`, a hash of it all."""
+    record = {"of": metadata.identity_at(step), "checksums": checksum.of(items)} | more
+    return record | {"sha256": digests.hashed(record)}
 
 
-def told(folder: str | Path, step: int, card: Card) -> dict[str, Any]:
-    """A step's own metadata, see `seal`; {} where an earlier version wrote none.
+def read_record(folder: AnyFolder, step: int, metadata: Metadata) -> dict[str, Any]:
+    """A step's record, see `seal`; {} where an earlier version stored none.
 
     Raises:
-      DamagedCheckpoint: it cannot be read, or is not what was written.
+      DamagedCheckpoint: it cannot be read, or is not what was stored.
     """
     path = checkpoints(folder) / str(step)
     with _damage(path):
-        return _told(path, ocp.metadata(path, checkpointable_name="weights").custom_metadata or {}, card)
-
-
-def restore(folder: str | Path, step: int, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The named items of a step, arrays into the shapes, shardings and dtypes of `abstract`, and what it says of itself
-    beside (see `seal`).
-
-    Raises:
-      UserError: no such step, one of another model's, or arrays of other names or shapes than asked for; differences
-        are named.
-      DamagedCheckpoint: its files cannot be read, or do not hold what was written.
-    """
-    found = open_step(folder, step, abstract)
-    return found.load(abstract), found.told
+        return _checked(path, ocp.metadata(path, checkpointable_name="weights").custom_metadata or {}, metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step that is there. `dtypes`: what its arrays are stored as, by name. `told`: its own metadata, see `seal`."""
+    """A committed step.
+
+    Attributes:
+      path: its folder.
+      dtypes: the stored dtype of each array, by name.
+      record: see `seal`.
+    """
 
     path: Path
     dtypes: dict[str, np.dtype]
-    told: dict[str, Any]
+    record: dict[str, Any]
 
     def as_stored(self, abstract: Any) -> Any:
-        """`abstract` in the dtypes on the disk."""
+        """`abstract` in the stored dtypes."""
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, self.dtypes[_name(path)], sharding=leaf.sharding),
             abstract,
         )
 
     def load(self, dense: dict[str, Any], wanted: Any = None, quantise: Callable[[Any], Any] | None = None) -> Any:
-        """Arrays, compared with their checksums, into what `wanted` says of dtypes and shardings.
+        """Reads arrays in the dtypes and shardings of `wanted`, and compares them with their checksums.
 
-        They are read as they are stored, into the shards of the mesh, so many of them at a time that beside the result
-        no more than `_TOGETHER` bytes, or one array, are in memory.
+        Arrays are read in their stored dtypes, straight into the shards of the mesh, in batches: beside the result no
+        more than `_TOGETHER` bytes, or one array, are in memory.
 
         Args:
-          dense: the arrays before they are quantised; those of `wanted` where none are.
+          dense: the abstract arrays before quantisation.
+          wanted: the abstract result; `dense` by default.
           quantise: from a dense kernel to a quantised one.
         """
         is_quantised = lambda node: isinstance(node, linear.Quantised)
@@ -127,13 +125,13 @@ class Step:
         return loaded
 
     def read(self, leaves: list[Any], structure: Any, some: list[int]) -> list[jax.Array]:
-        """Those of an item's arrays, as they are stored; compared with their checksums."""
+        """Reads arrays `some` of an item in their stored dtypes, and compares them with their checksums."""
         alone = [leaf if at in some else ocp.PLACEHOLDER for at, leaf in enumerate(leaves)]
         with _damage(self.path):
             found = jax.tree.leaves(ocp.load_checkpointables(self.path, jax.tree.unflatten(structure, alone)))
         named = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(jax.tree.unflatten(structure, leaves))]
         read = {named[at]: found[at] for at in some}
-        if sums := self.told.get("checksums"):
+        if sums := self.record.get("checksums"):
             differing = [name for name, value in checksum.of(read).items() if sums.get(name) != value]
             if differing:
                 raise _damaged(self.path, f"{', '.join(differing[:3])} is not what was written: another checksum")
@@ -141,7 +139,7 @@ class Step:
 
 
 def _batches(sizes: list[int]) -> list[list[int]]:
-    """Numbers of arrays to read at a time."""
+    """Groups of arrays, by number, to read at a time."""
     batches: list[list[int]] = []
     size = 0
     for at, more in enumerate(sizes):
@@ -153,27 +151,35 @@ def _batches(sizes: list[int]) -> list[list[int]]:
     return batches
 
 
-def open_step(folder: str | Path, step: int, abstract: dict[str, Any]) -> Step:
-    """A step, compared with what is wanted of it; raises as `restore` does."""
+def open_step(folder: AnyFolder, step: int, metadata: Metadata, abstract: dict[str, Any]) -> Step:
+    """Opens a step, and compares it with the abstract items that shall be read.
+
+    Args:
+      metadata: the model folder's.
+      abstract: by item, arrays with shapes, dtypes and shardings.
+
+    Raises:
+      UserError: no such step, one of another model, or arrays of other names or shapes; differences are named.
+      DamagedCheckpoint: its files cannot be read, or are not what was written.
+    """
     path = checkpoints(folder) / str(step)
     if not path.exists():
         raise UserError(f"{folder} has no checkpoint at step {step}; it has {steps(folder)}")
-    card = read_card(folder)
     with _damage(path):
         stored = {name: ocp.metadata(path, checkpointable_name=name) for name in abstract}
         arrays = {name: one.metadata for name, one in stored.items()}
         if None in arrays.values():
             raise ValueError("its metadata cannot be read")
-        told = _told(path, stored["weights"].custom_metadata or {}, card)
+        record = _checked(path, stored["weights"].custom_metadata or {}, metadata)
         found = {_name(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
-        sums = {name: sum for name, sum in told.get("checksums", {}).items() if name.partition(".")[0] in abstract}
+        sums = {name: sum for name, sum in record.get("checksums", {}).items() if name.partition(".")[0] in abstract}
         differing = [name for name, sum in sums.items() if not _is_of(sum, found.get(name))]
         if differing:
             raise ValueError(f"its metadata has another shape for {differing[0]}")
-    if told.get("of", card.identity(step)) != card.identity(step):
+    if record.get("of", metadata.identity_at(step)) != metadata.identity_at(step):
         raise UserError(
-            f"{path} holds {told['of']}, but {folder} is of {card.identity(step)}: it was copied there from elsewhere; "
-            "put it back"
+            f"{path} holds {record['of']}, but {folder} is of {metadata.identity_at(step)}: it was copied there from "
+            "elsewhere; put it back"
         )
     wanted, shapes = _shapes(abstract), _shapes(arrays)
     if wanted != shapes:
@@ -181,28 +187,27 @@ def open_step(folder: str | Path, step: int, abstract: dict[str, Any]) -> Step:
         some = [f"{n}: {shapes.get(n, 'missing')} where {wanted.get(n, 'nothing')} is expected" for n in differing[:3]]
         more = f"; and {len(differing) - 3} others" if len(differing) > 3 else ""
         raise UserError(f"{path} does not fit: {'; '.join(some)}{more}")
-    return Step(path, {name: np.dtype(leaf.dtype) for name, leaf in found.items()}, told)
+    return Step(path, {name: np.dtype(leaf.dtype) for name, leaf in found.items()}, record)
 
 
 def _is_of(sum: str, leaf: Any) -> bool:
-    """Whether a checksum is of an array of that shape and dtype."""
+    """Whether a checksum names the shape and dtype of `leaf`."""
     return leaf is not None and sum.startswith(checksum.described(leaf.dtype, leaf.shape))
 
 
-def _told(path: Path, told: dict[str, Any], card: Card) -> dict[str, Any]:
-    """A step's own metadata, compared with the hash in it."""
-    unsealed = {name: value for name, value in told.items() if name != "sha256"}
-    if "sha256" not in told and not card.sealed:
+def _checked(path: Path, record: dict[str, Any], metadata: Metadata) -> dict[str, Any]:
+    """A step's record, compared with its own hash."""
+    unsealed = {name: value for name, value in record.items() if name != "sha256"}
+    if "sha256" not in record and not metadata.sealed:
         digests.warn_once(f"{path.parent} has checkpoints of an earlier version: damage to them is not noticed")
-    elif told.get("sha256") != digests.hashed(unsealed):
+    elif record.get("sha256") != digests.hashed(unsealed):
         raise ValueError("its metadata is not what was written")
     return unsealed
 
 
 @contextlib.contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Orbax raises errors of many kinds for damaged files; here they are one. That a disk or memory was in the way is
-    no damage."""
+    """Turns Orbax's many errors for damaged files into one; a full disk or too little memory is no damage."""
     try:
         yield
     except Exception as error:

@@ -1,7 +1,7 @@
-"""Where a folder lies: on this disk, or in Google's object store (gs://…), which stays when slices come and go.
+"""Files and folders on this disk, or in Google's object store (gs://…), which outlives the machines of a run.
 
-Orbax reads and writes checkpoints in the store itself. All else that a run needs of there is small: it is brought to
-this disk first, and what is written there is written whole, since a file in the store cannot grow.
+Orbax reads and writes checkpoints in the store itself. All else that a run needs from there is small: it is copied to
+this disk first, and each write replaces a whole object, since an object of the store cannot grow.
 """
 
 import atexit
@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import functools
 import importlib.util
+import io
 import itertools
 import json
 import os
@@ -16,9 +17,9 @@ import posixpath
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 from lema_jax import interrupts
 from lema_jax.errors import UserError
@@ -27,15 +28,15 @@ _STORE = "gs://"
 
 
 def is_remote(folder: str | Path) -> bool:
-    """Whether a folder lies in the store."""
+    """Whether a folder is in the store."""
     return str(folder).startswith(_STORE)
 
 
 def place(folder: str | Path) -> Path:
-    """The absolute path of a folder or file; one in the store has what `Path` has to read, write and list.
+    """The absolute path of a folder or file; one in the store has the methods of `Path` that read, write and list.
 
     Raises:
-      UserError: it lies in the store, and the package that reaches there is not installed.
+      UserError: it is in the store, and the package that reaches the store is not installed.
     """
     if not is_remote(folder):
         return Path(folder).absolute()
@@ -47,30 +48,30 @@ def place(folder: str | Path) -> Path:
 
 
 def on_disk(path: str | Path) -> Path:
-    """The path of a file or folder that must lie on this disk.
+    """The path of a file or folder that must be on this disk.
 
     Raises:
-      UserError: it is said to lie in the store.
+      UserError: the path is in the store.
     """
     if is_remote(path):
-        raise UserError(f"{path} must lie on this disk; name a place here, and copy with gcloud storage")
+        raise UserError(f"{path} must be on this disk; name a local path, and copy with gcloud storage")
     return Path(path)
 
 
 def here(folder: str | Path) -> Path:
-    """A folder on this disk with the files of that one (its own, not its subfolders'): itself, or a copy of them.
+    """A local folder with the files of that one (not its subfolders): the folder itself, or a copy.
 
     A copy is made once and lives as long as the process.
     """
-    return _brought(str(folder)) if is_remote(folder) else Path(folder)
+    return _fetched(str(folder)) if is_remote(folder) else Path(folder)
 
 
 @functools.cache
-def _brought(folder: str) -> Path:
+def _fetched(folder: str) -> Path:
     copy = Path(tempfile.mkdtemp(prefix="lema_jax_"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)
     if place(folder).exists():
-        copy_files(folder, copy)
+        RunFolder(copy).copy_files(folder)
     return copy
 
 
@@ -78,14 +79,13 @@ _READ = (".json", ".jinja", ".model", ".safetensors", ".bin")  # what is read of
 
 
 def require_own_files(folder: str | Path) -> None:
-    """That no file which is read of a model folder is a link to a place outside of it: what lies there could be
-    anything, and would be copied along.
+    """Refuses links out of a model folder: their targets could be anything, and would be copied along.
 
     A link may lead to another file of the folder, or, in Hugging Face's cache, from `snapshots/…` to `blobs`. The
     folder itself may be reached by links.
 
     Raises:
-      UserError: there is such a link; it is named, and what it leads to.
+      UserError: names the link and its target.
     """
     if is_remote(folder) or not os.path.isdir(folder):
         return
@@ -100,23 +100,15 @@ def require_own_files(folder: str | Path) -> None:
                 )
 
 
-def copy_files(source: str | Path, target: str | Path) -> None:
-    """Copies a folder's own files into another, made where it is absent, wherever the two lie."""
-    require_own_files(source)
-    for file in place(source).iterdir():
-        if not file.is_dir():
-            write(place(target) / file.name, file.read_bytes())
-
-
 def write(file: str | Path, content: str | bytes) -> None:
-    """Replaces a file in one step: a kill, a full disk or a lost machine leaves the one before, or none.
+    """Replaces a file atomically: a kill, a full disk or a lost machine leaves the old file, or none.
 
-    Its folder is made where it is absent. What is no regular file (/dev/stdout) is written to as it is.
+    Makes missing parent folders. What is no regular file (/dev/stdout) is written in place.
     """
     file = place(file)
     content = content.encode() if isinstance(content, str) else content
     if is_remote(file) or (file.exists() and not file.is_file()):
-        file.write_bytes(content)  # an object of the store is there whole or not at all
+        file.write_bytes(content)  # the store commits an object whole or not at all
         return
     with replacing(file) as opened:
         opened.write(content)
@@ -124,9 +116,9 @@ def write(file: str | Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[BinaryIO]:
-    """A file of this disk to write anew, beside the one before; it takes that one's place when all went well."""
+    """A new local file, opened for writing; it replaces `file` when the block ends without an error."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file = file.resolve()  # a link stays one
+    file = file.resolve()  # a link stays a link
     beside = file.with_name(file.name + ".tmp")
     with interrupts.cleaning(lambda: beside.unlink(missing_ok=True)):
         with open(beside, "wb") as opened:
@@ -137,14 +129,6 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
     _sync(file.parent)
 
 
-def put_in_place(beside: Path, folder: Path) -> None:
-    """Gives a finished folder of this disk its name, once every file in it is on the disk."""
-    for path in (*beside.rglob("*"), beside):
-        _sync(path)
-    os.replace(beside, folder)
-    _sync(folder.parent)
-
-
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -153,85 +137,189 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def new_folder(out: Path, makes: bool = True) -> Iterator[Path]:
-    """A fresh folder beside `out`, on this disk, that becomes it when all went well and is gone when not.
+class RunFolder:
+    """A folder that a stage or a run writes, on this disk or on gs://: made from a path once, then handed on.
 
-    `out` must not exist, or be empty. `makes`: False in a process for which another of its job makes the folder.
+    Each write is atomic or an appended line, so that a kill at any moment leaves a folder to go on from.
+
+    Attributes:
+      is_remote: whether it is on gs://.
     """
-    beside = out.with_name(out.name + ".tmp")
-    if not makes:
-        yield beside
-        return
-    remove = lambda: shutil.rmtree(beside, ignore_errors=True)
-    remove()
-    with interrupts.cleaning(remove):
-        beside.mkdir(parents=True)
-        yield beside
-        put_in_place(beside, out)
 
+    def __init__(self, path: "AnyFolder") -> None:
+        self._given = str(path)
+        self.is_remote = is_remote(self._given)
 
-def append(file: Path, text: str) -> None:
-    """Adds a line to a file of a `place`, made where it is absent."""
-    if is_remote(file):
-        file.write_text((file.read_text() if file.exists() else "") + text)
-    else:
-        with open(file, "a") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
+    @functools.cached_property
+    def path(self) -> Path:
+        """See `place`."""
+        return place(self._given)
 
+    def __str__(self) -> str:
+        return self._given  # messages name the folder as the user does
 
-def read_json(file: str | Path, remedy: str) -> Any:
-    """What a JSON file holds.
+    def __truediv__(self, name: str) -> "RunFolder":
+        return RunFolder(f"{self._given}/{name}")
 
-    Raises:
-      UserError: it cannot be read as JSON; `remedy` says what to do.
-      FileNotFoundError: it is not there.
-    """
-    content = place(file).read_bytes()
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        found = "is empty" if not content else f"is not JSON ({error})"
-        raise UserError(f"{file} {found}: the disk was full, or it is damaged; {remedy}") from None
+    def local(self) -> Path:
+        """Where its files can be read on this disk; see `here`."""
+        return here(self._given)
 
+    def is_made(self, difference: Callable[[], str]) -> bool:
+        """Whether what a stage shall make is there already. A folder that is absent or empty is free: False.
 
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log that grows by JSON objects with a number `step`; [] where there is no log.
+        Args:
+          difference: names in what the content differs from what shall be made; empty where it does not.
 
-    A last line that was cut by a kill is passed over, any other that cannot be read with a warning.
-    """
-    if not file.is_file():
-        return []
-    lines = file.read_bytes().split(b"\n")
-    found = []
-    for number, line in enumerate(lines, start=1):
+        Raises:
+          UserError: the folder holds something else.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return False
+        if differs := difference():
+            raise UserError(f"{self} holds something else: {differs}; remove it, or choose another --out")
+        return True
+
+    @contextlib.contextmanager
+    def fresh(self, makes: bool = True) -> Iterator[Path]:
+        """A new local folder beside this one, which takes its name when the block ends without an error.
+
+        Args:
+          makes: False in a process for which another process of the job makes the folder.
+
+        Raises:
+          UserError: this folder holds something, or is on gs://.
+        """
+        out = on_disk(self._given)
+        self.is_made(lambda: "it is not empty")
+        beside = out.with_name(out.name + ".tmp")
+        if not makes:
+            yield beside
+            return
+        remove = lambda: shutil.rmtree(beside, ignore_errors=True)
+        remove()
+        with interrupts.cleaning(remove):
+            beside.mkdir(parents=True)
+            yield beside
+            for path in (*beside.rglob("*"), beside):
+                _sync(path)
+            os.replace(beside, out)
+            _sync(out.parent)
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Replaces a file atomically; see `write`."""
+        write(self.path / name, content)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Replaces a JSON file atomically."""
+        self.write(name, json.dumps(content, indent=2) + "\n")
+
+    def append(self, name: str, text: str) -> None:
+        """Appends to a file, which is made where it is absent."""
+        file = self.path / name
+        if self.is_remote:
+            file.write_text((file.read_text() if file.exists() else "") + text)
+        else:
+            with open(file, "a") as opened:
+                opened.write(text)
+                opened.flush()
+                os.fsync(opened.fileno())
+
+    def copy_files(self, source: "AnyFolder") -> None:
+        """Copies another folder's files, not its subfolders, into this one, which is made where it is absent."""
+        require_own_files(str(source))
+        for file in place(str(source)).iterdir():
+            if not file.is_dir():
+                self.write(file.name, file.read_bytes())
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self.path / name).exists()
+
+    def read_json(self, name: str, remedy: str) -> Any:
+        """The content of a JSON file.
+
+        Raises:
+          UserError: it is not JSON; `remedy` ends the message.
+          FileNotFoundError: there is no such file.
+        """
+        content = (self.path / name).read_bytes()
         try:
-            entry = json.loads(line)
-            found.append(entry | {"step": int(entry["step"])})
-        except (ValueError, TypeError, LookupError, RecursionError):
-            if number < len(lines):
-                print(f"warning: {file}:{number} is damaged and left out", file=sys.stderr)
-    return found
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            found = "is empty" if not content else f"is not JSON ({error})"
+            raise UserError(f"{self.path / name} {found}: the disk was full, or it is damaged; {remedy}") from None
+
+    def read_log(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a log of JSON objects with a number `step`; [] where there is no log.
+
+        Skips a last line that a kill cut short, and any other damaged line with a warning.
+        """
+        file = self.path / name
+        if not file.is_file():
+            return []
+        lines = file.read_bytes().split(b"\n")
+        found = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                entry = json.loads(line)
+                found.append(entry | {"step": int(entry["step"])})
+            except (ValueError, TypeError, LookupError, RecursionError):
+                if number < len(lines):
+                    print(f"warning: {file}:{number} is damaged and left out", file=sys.stderr)
+        return found
+
+    def log(self, name: str, last: int) -> "Log":
+        """Opens a log to go on after step `last`: later lines are dropped, since those steps run again."""
+        kept = [line for line in self.read_log(name) if line["step"] <= last]
+        self.write(name, "".join(json.dumps(line) + "\n" for line in kept))
+        return Log(self, name)
+
+    def follow(self, relative: str) -> "RunFolder":
+        """The folder at a path relative to this one; the store itself does not resolve `..`."""
+        if self.is_remote:
+            joined = posixpath.join(self._given.removeprefix(_STORE), relative)
+            return RunFolder(_STORE + posixpath.normpath(joined))
+        return RunFolder(os.path.join(self._given, relative))
+
+    def relative_to(self, start: "AnyFolder") -> str:
+        """The path that leads from `start` to this folder.
+
+        Raises:
+          UserError: one is on this disk and the other on gs://.
+        """
+        if self.is_remote != is_remote(str(start)):
+            raise UserError(f"{self} and {start} must be together, both on this disk or both on gs://")
+        return os.path.relpath(self._given.removeprefix(_STORE), str(start).removeprefix(_STORE))
 
 
-def beside(folder: str | Path, relative: str) -> str:
-    """The folder that a path from another leads to; the store itself knows no `..`."""
-    if is_remote(folder):
-        return _STORE + posixpath.normpath(posixpath.join(str(folder).removeprefix(_STORE), relative))
-    return os.path.join(folder, relative)
+AnyFolder = str | Path | RunFolder  # what functions take that are also called from a command or a notebook
 
 
-def relative(folder: str | Path, start: str | Path) -> str:
-    """The path that leads from `start` to a folder.
+class Log:
+    """An open log of JSON lines; see `RunFolder.log`.
 
-    Raises:
-      UserError: one lies on this disk and the other in the store.
+    On gs://, where no file can grow, lines stay in memory until `keep`; steps lost with the process run again.
     """
-    if is_remote(folder) != is_remote(start):
-        raise UserError(f"{folder} and {start} must lie together, both on this disk or both on gs://")
-    return os.path.relpath(str(folder).removeprefix(_STORE), str(start).removeprefix(_STORE))
+
+    def __init__(self, folder: RunFolder, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._file: TextIO = io.StringIO() if folder.is_remote else open(folder.path / name, "a")  # noqa: SIM115
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Adds a line."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def keep(self) -> None:
+        """Stores all lines; called with every checkpoint."""
+        if isinstance(self._file, io.StringIO):
+            self._folder.append(self._name, self._file.getvalue())
+            self._file = io.StringIO()
+
+    def close(self) -> None:
+        self.keep()
+        self._file.close()
 
 
 LONGEST_LINE = 1 << 24  # bytes
@@ -239,13 +327,13 @@ _MARKS = {codecs.BOM_UTF8: "UTF-8", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UT
 
 
 def decoded(content: bytes, path: str | Path, line: int = 1) -> str:
-    """Text from outside, which is UTF-8.
+    """UTF-8 text from outside.
 
     Args:
-      path: the file that it is of, `line` where in it, for the message.
+      path, line: the source of the text, for the message.
 
     Raises:
-      UserError: it begins with a byte-order mark, or is no UTF-8; names file and line.
+      UserError: it begins with a byte-order mark, or is not UTF-8; names file and line.
     """
     for mark, name in _MARKS.items():
         if content.startswith(mark):
@@ -262,10 +350,10 @@ def decoded(content: bytes, path: str | Path, line: int = 1) -> str:
 
 
 def lines(file: BinaryIO, path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of an open file with their numbers, of a length that a row can have.
+    """The lines of an open file with their numbers.
 
     Raises:
-      UserError: a line is longer; names it.
+      UserError: a line is longer than `LONGEST_LINE`; names it.
     """
     for number in itertools.count(1):
         if not (line := file.readline(LONGEST_LINE + 1)):
@@ -276,7 +364,7 @@ def lines(file: BinaryIO, path: str | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file from outside, whose lines end in a line feed however the file ends them.
+    """The text of a file from outside; its line ends become line feeds.
 
     Raises:
       UserError: as `decoded`; or it cannot be read.

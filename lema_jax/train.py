@@ -3,9 +3,9 @@
     python -m lema_jax.train --config=configs/smollm2_gsm8k.py --config.out=runs/lema --config.steps=60
 
 Every field of the configuration can be overridden by `--config.field=…`, nested ones by `--config.a.b=…`. The same
-command run again continues from the last checkpoint in `--config.out`. With --dry_run nothing is trained: it says what
-would be, how large it is on each device, and shows the first batch. Told to stop (SIGTERM), it saves and exits with
-code 42, by which a launcher knows to run it again.
+command run again continues from the last checkpoint in `--config.out`. With --dry_run it trains nothing, and prints the
+run's size, its memory per device and the first batch. On SIGTERM it saves and exits with code 42, by which a launcher
+knows to run it again.
 """
 
 import dataclasses

@@ -180,7 +180,7 @@ def test_a_disks_errors_are_one_line(tmp_path, raised, expected):
 def test_a_cause_counts_and_a_fault_of_ours_keeps_its_traceback():
     error = ValueError("cannot save")
     error.__cause__ = OSError(28, "No space left on device", "/a/b")
-    assert disk.told(error, None).startswith("/a/b: No space left on device")
+    assert disk.explain(error, None).startswith("/a/b: No space left on device")
     code, _, said = ended(start("def run(config):\n    raise KeyError('ours')\ncommand(run)"))
     assert code == 1
     assert "Traceback" in said

@@ -15,7 +15,7 @@ from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 from lema_jax import checkpoint, digests, steps
-from lema_jax.checkpoint import Card
+from lema_jax.checkpoint import Metadata
 from lema_jax.data import dataset
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.data.encode import Encoded
@@ -86,9 +86,9 @@ def peft_dir(tmp_path: Path) -> Path:
 
 def logits_of(folder: Path) -> np.ndarray:
     """A model folder's answer to TOKENS, as every later command reads it."""
-    card, variables = checkpoint.load_weights(folder, make_mesh(MeshConfig(), jax.devices()[:1]), Compute())
-    logits = np.asarray(Llama(card.config, Compute(), card.lora).apply(variables, TOKENS))
-    return logits[..., : card.config.vocab_size]
+    metadata, variables = checkpoint.load_weights(folder, make_mesh(MeshConfig(), jax.devices()[:1]), Compute())
+    logits = np.asarray(Llama(metadata.config, Compute(), metadata.lora).apply(variables, TOKENS))
+    return logits[..., : metadata.config.vocab_size]
 
 
 def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_path):
@@ -96,8 +96,8 @@ def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_p
     converted(f"--hf_dir={hf_dir}", f"--out={model}")
     converted(f"--checkpoint={model}", "--to=hf", f"--out={out}", "--shard_gib=0.00001")
     assert hf_config.read(out) == CONFIG
-    assert checkpoint.read_card(model).config == dataclasses.replace(CONFIG, vocab_padding=48)
-    assert checkpoint.read_card(model).eos_ids == (1, 5)
+    assert checkpoint.read_metadata(model).config == dataclasses.replace(CONFIG, vocab_padding=48)
+    assert checkpoint.read_metadata(model).eos_ids == (1, 5)
     assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == [1, 5]
     assert json.loads((out / "config.json").read_text())["torch_dtype"] == "bfloat16"
     stored = {name: array for file in out.glob("*.safetensors") for name, array in load_file(file).items()}
@@ -114,7 +114,7 @@ def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_p
 def test_of_a_model_folder_one_array_at_a_time_is_read_and_each_once(tmp_path, monkeypatch):
     tree = tiny.variables()["params"]
     tokenizers.save(tokenizers.train_bpe(TEXTS, tiny.CONFIG.vocab_size), tmp_path / "tokenizer")
-    checkpoint.save_model(tmp_path / "model", Card(tiny.CONFIG, "any"), tree, tmp_path / "tokenizer")
+    checkpoint.save_model(tmp_path / "model", Metadata(tiny.CONFIG, "any"), tree, tmp_path / "tokenizer")
     read, load = [], steps.ocp.load_checkpointables
 
     def counting(path, abstract):
@@ -141,8 +141,8 @@ def test_adapters_of_peft_are_run_merged_and_given_back(hf_dir, peft_dir, tmp_pa
     told = converted(f"--checkpoint={base}", f"--peft_dir={peft_dir}", "--to=adapter", f"--out={adapted}")
     assert "rank 4, alpha 6 in 2 layers on self_attn.q_proj, self_attn.k_proj" in told
     converted(f"--checkpoint={adapted}", f"--out={merged}")
-    assert checkpoint.read_card(adapted).lora == LoraConfig(4, 6.0, 0.05)
-    assert checkpoint.read_card(merged).lora is None
+    assert checkpoint.read_metadata(adapted).lora == LoraConfig(4, 6.0, 0.05)
+    assert checkpoint.read_metadata(merged).lora is None
     np.testing.assert_allclose(logits_of(adapted), logits_of(merged), atol=1e-4)
     assert np.abs(logits_of(base) - logits_of(merged)).max() > 0.1
     converted(f"--checkpoint={adapted}", "--to=peft", f"--out={alone}", "--peft_base=someone/base")
@@ -162,9 +162,9 @@ def test_adapters_upon_nf4_are_merged_into_the_base_or_into_what_nf4_holds(tmp_p
     shape = LoraConfig(rank=4, alpha=8.0, base="nf4")
     variables = tiny.variables(tiny.TILED, LoraConfig(rank=4))
     tokenizers.save(tokenizers.train_bpe(TEXTS, tiny.TILED.vocab_size), tmp_path / "tokenizer")
-    checkpoint.save_model(base, Card(tiny.TILED, "base"), variables["params"], tmp_path / "tokenizer")
-    card = Card(tiny.TILED, "adapted", shape, "../base", checkpoint.identity(base))
-    checkpoint.save_model(adapted, card, variables["lora"], tmp_path / "tokenizer")
+    checkpoint.save_model(base, Metadata(tiny.TILED, "base"), variables["params"], tmp_path / "tokenizer")
+    metadata = Metadata(tiny.TILED, "adapted", shape, "../base", checkpoint.identity(base))
+    checkpoint.save_model(adapted, metadata, variables["lora"], tmp_path / "tokenizer")
     converted(f"--checkpoint={adapted}", f"--out={tmp_path / 'held'}", "--merge_into=nf4")
     converted(f"--checkpoint={adapted}", f"--out={tmp_path / 'plain'}")
     trained, held, plain = (logits_of(tmp_path / name) for name in ("adapted", "held", "plain"))
@@ -182,10 +182,10 @@ def test_an_adapter_of_peft_trains_on(hf_dir, peft_dir, tmp_path):
     tokenizers.save(tokenizers.load(hf_dir), data / "tokenizer")
     encoded = [Encoded(row.astype(np.int32), np.ones(16, np.uint8)) for row in np.tile(TOKENS, (8, 1))]
     dataset.write_records(encoded, data)
-    lora = checkpoint.read_card(adapted).lora
+    lora = checkpoint.read_metadata(adapted).lora
     settings = DataConfig(str(data), batch_size=8, seq_len=16)
     loop.run(TrainConfig(init=str(adapted), out=str(out), data=settings, lora=lora, steps=4, log_every=1))
-    assert checkpoint.read_card(out).eos_ids == (1, 5)
+    assert checkpoint.read_metadata(out).eos_ids == (1, 5)
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0]
     before, after = logits_of(adapted), logits_of(out)
@@ -195,7 +195,7 @@ def test_an_adapter_of_peft_trains_on(hf_dir, peft_dir, tmp_path):
 def test_every_byte_of_a_large_file_counts_and_is_remembered(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(digests, "_BLOCK", 1 << 16)
-    monkeypatch.setattr(digests, "_REMEMBERED", 1 << 20)
+    monkeypatch.setattr(digests, "_CACHED", 1 << 20)
     hashed, hash_parts = [], digests._hash
     monkeypatch.setattr(digests, "_hash", lambda parts: hashed.append(len(parts)) or hash_parts(parts))
     file = tmp_path / "model.gguf"
@@ -256,7 +256,7 @@ def test_adapters_that_were_exported_go_on_no_other_base(hf_dir, peft_dir, tmp_p
     converted(f"--checkpoint={base}", f"--peft_dir={alone}", f"--out={tmp_path / 'yes'}")
     base.rename(tmp_path / "moved")
     said = run(f"--checkpoint={adapted}", f"--out={tmp_path / 'no'}").stderr
-    assert f"base weights {checkpoint.read_card(adapted).base_lineage} at" in said
+    assert f"base weights {checkpoint.read_metadata(adapted).base_lineage} at" in said
     assert "but there is nothing; put the base back" in said
 
 
@@ -288,7 +288,7 @@ def test_two_processes_make_the_folder_that_one_makes(hf_dir, peft_dir, tmp_path
     said = several.run(2, "-m", "lema_jax.convert", *given, f"--out={together}")
     assert "".join(said).count("rank 4") == 1
     converted(*given, f"--out={alone}")
-    assert checkpoint.read_card(together) == checkpoint.read_card(alone)
+    assert checkpoint.read_metadata(together) == checkpoint.read_metadata(alone)
     one, other = (checkpoint.stored_weights(folder)[1] for folder in (alone, together))
     jax.tree.map(lambda *two: np.testing.assert_array_equal(*(stored.read() for stored in two)), one, other)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "hf", "peft", "together"]
@@ -298,8 +298,8 @@ def test_two_processes_make_the_folder_that_one_makes(hf_dir, peft_dir, tmp_path
 def test_smollm2_from_its_gguf(smollm2_gguf, tmp_path):
     out = tmp_path / "smollm2"
     assert "134,515,008 parameters" in converted(f"--gguf={smollm2_gguf}", f"--out={out}", "--dtype=bfloat16")
-    card = checkpoint.read_card(out)
-    assert (card.config.num_layers, card.config.vocab_size, card.config.tie_embeddings) == (30, 49152, True)
+    metadata = checkpoint.read_metadata(out)
+    assert (metadata.config.num_layers, metadata.config.vocab_size, metadata.config.tie_embeddings) == (30, 49152, True)
     assert tokenizers.load(out)("12").input_ids == [33, 34]
 
 

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from lema_jax import checkpoint, evaluate, records
-from lema_jax.checkpoint import Card
+from lema_jax.checkpoint import Metadata
 from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
 from lema_jax.evidence import runs
@@ -105,12 +105,12 @@ def test_several_checkpoints_and_tasks_share_weights_and_programs(models, tmp_pa
 
 
 def test_adapters_answer_the_same_merged_or_not(models, tmp_path):
-    card, adapters = checkpoint.read_card(models[0]), tiny.variables(lora=tiny.LORA)["lora"]
+    metadata, adapters = checkpoint.read_metadata(models[0]), tiny.variables(lora=tiny.LORA)["lora"]
     base = names.Tree(tiny.variables()["params"], names.table(tiny.CONFIG), "the base")
     merged = names.load_model(Merged(base, adapters, tiny.LORA), tiny.CONFIG)
-    upon = Card(tiny.CONFIG, "of-adapters", tiny.LORA, str(models[0]), f"{card.lineage}@0")
+    upon = Metadata(tiny.CONFIG, "of-adapters", tiny.LORA, str(models[0]), f"{metadata.lineage}@0")
     checkpoint.save_model(tmp_path / "adapters", upon, adapters, models[0] / "tokenizer")
-    checkpoint.save_model(tmp_path / "merged", Card(tiny.CONFIG, "of-merged"), merged, models[0] / "tokenizer")
+    checkpoint.save_model(tmp_path / "merged", Metadata(tiny.CONFIG, "of-merged"), merged, models[0] / "tokenizer")
     folders = (tmp_path / "adapters", tmp_path / "merged", models[0])
     given = ("--task=arithmetic", "--limit=9", "--max_new_tokens=40", "--batch_size=8", f"--out={tmp_path / 'out'}")
     succeeds(f"--checkpoint={','.join(map(str, folders))}", *given)

@@ -1,4 +1,4 @@
-"""A folder that is no model folder, or has a card that says nothing sensible, is one line for whoever reads it."""
+"""A folder that is no model folder, or has nonsensical metadata, is a one-line error for every reader."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def base(tmp_path_factory):
     return tiny.model_folder(root / "base", tiny.data_set(root / "data"))
 
 
-NO_CARDS = {
+NO_METADATA = {
     "not UTF-8": b"\xff\xfe\x00{",
     "a byte that is not UTF-8": b'{"lineage": "\xe9"}',
     "not JSON": b"hello",
@@ -49,7 +49,7 @@ CHANGES = {
 
 def readers(folder):
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
-    yield lambda: metadata.read_card(folder)
+    yield lambda: metadata.read_metadata(folder)
     yield lambda: checkpoint.identity(folder)
     yield lambda: checkpoint.trials(folder)
     yield lambda: checkpoint.stored_weights(folder)
@@ -67,8 +67,8 @@ def refused(folder, words):
         assert len(said) < 600
 
 
-@pytest.mark.parametrize("content", NO_CARDS.values(), ids=NO_CARDS)
-def test_a_file_that_is_no_card(base, tmp_path, content):
+@pytest.mark.parametrize("content", NO_METADATA.values(), ids=NO_METADATA)
+def test_a_file_that_is_no_metadata(base, tmp_path, content):
     folder = tmp_path / "model"
     shutil.copytree(base, folder)
     (folder / "model.json").write_bytes(content)

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from lema_jax import storage
 from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
+from lema_jax.storage import RunFolder
 from lema_jax.weights import formats, hf_folder
 
 SECRET = "a secret of somebody else's"
@@ -36,7 +36,7 @@ def test_a_link_out_of_a_folder_is_refused_by_name(tmp_path, folder, secret, nam
         lambda: hf_folder.copy_tokenizer(folder, out),
         lambda: formats.open_hf(folder),
         lambda: tokenizer.load(folder),
-        lambda: storage.copy_files(folder, out),
+        lambda: RunFolder(out).copy_files(folder),
     ):
         with pytest.raises(UserError, match=f"{name} is a link to {secret}"):
             read()

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lema_jax import checkpoint, storage
-from lema_jax.checkpoint import Card
+from lema_jax.checkpoint import Metadata
 from lema_jax.data import dataset, tokenizer
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Problem
+from lema_jax.storage import RunFolder
 from tests import tiny
 
 paths = st.lists(st.sampled_from(["a", "b", "runs", "x.1"]), min_size=1, max_size=4).map("/".join)
@@ -40,7 +41,7 @@ def test_a_folder_s_files_come_and_go(bucket, tmp_path):
     (tmp_path / "here" / "inside").mkdir(parents=True)
     (tmp_path / "here" / "file").write_bytes(b"\0\1")
     (tmp_path / "here" / "inside" / "other").write_text("other")
-    storage.copy_files(tmp_path / "here", f"{bucket}/there")
+    RunFolder(f"{bucket}/there").copy_files(tmp_path / "here")
     assert (storage.place(f"{bucket}/there") / "file").read_bytes() == b"\0\1"
     brought = storage.here(f"{bucket}/there")
     assert [(file.name, file.read_bytes()) for file in brought.iterdir()] == [("file", b"\0\1")]
@@ -52,27 +53,27 @@ def test_lines_are_added(remote, bucket, tmp_path):
     folder = bucket if remote else tmp_path
     storage.place(folder).mkdir(parents=True, exist_ok=True)
     for line in ("one\n", "two\n"):
-        storage.append(storage.place(folder) / "log", line)
+        RunFolder(folder).append("log", line)
     assert (storage.place(folder) / "log").read_text() == "one\ntwo\n"
 
 
 @given(paths, paths, st.sampled_from(["gs://bucket/", "/disk/"]))
 def test_a_relative_path_leads_back(folder, start, home):
-    led = storage.beside(home + start, storage.relative(home + folder, home + start))
+    led = str(RunFolder(home + start).follow(RunFolder(home + folder).relative_to(home + start)))
     assert storage.is_remote(led) == storage.is_remote(home)
     assert Path(led).resolve() == Path(home + folder).resolve()
     assert storage.is_remote(home) <= (".." not in led)
 
 
 def test_a_disk_and_the_store_have_no_path_between_them():
-    with pytest.raises(UserError, match="must lie together"):
-        storage.relative("gs://bucket/base", "runs/x")
+    with pytest.raises(UserError, match="must be together"):
+        RunFolder("gs://bucket/base").relative_to("runs/x")
 
 
 def test_a_data_set_is_read_from_the_store(bucket, tmp_path):
     data = tiny.data_set(tmp_path / "data")
     for part in ("", "/tokenizer"):
-        storage.copy_files(f"{data}{part}", f"{bucket}/data{part}")
+        RunFolder(f"{bucket}/data{part}").copy_files(f"{data}{part}")
     assert dataset.counts(f"{bucket}/data") == dataset.counts(data)
     assert dataset.fingerprint(f"{bucket}/data") == dataset.fingerprint(data)
     assert dataset.Records(f"{bucket}/data")[3]["tokens"].tolist() == dataset.Records(data)[3]["tokens"].tolist()
@@ -85,8 +86,8 @@ def test_only_what_was_committed_is_a_step(bucket):
     run = f"{bucket}/run"
     assert checkpoint.steps(run) == []
     checkpoint.checkpoints(run).mkdir(parents=True)
-    checkpoint.write_card(run, Card(tiny.CONFIG, "abc"))
-    assert checkpoint.read_card(run) == Card(tiny.CONFIG, "abc")
+    checkpoint.write_metadata(run, Metadata(tiny.CONFIG, "abc"))
+    assert checkpoint.read_metadata(run) == Metadata(tiny.CONFIG, "abc")
     for step in (2, 10, 12):
         path = checkpoint.checkpoints(run) / str(step)
         path.mkdir()
@@ -100,16 +101,16 @@ def test_only_what_was_committed_is_a_step(bucket):
 def test_what_must_lie_on_this_disk_says_so():
     for asked in (
         lambda: Appender("gs://bucket/rows.jsonl", Problem),
-        lambda: checkpoint.save_model("gs://bucket/model", Card(tiny.CONFIG, "abc"), {}, "tokenizer"),
+        lambda: checkpoint.save_model("gs://bucket/model", Metadata(tiny.CONFIG, "abc"), {}, "tokenizer"),
     ):
-        with pytest.raises(UserError, match=r"gs://bucket/\S+ must lie on this disk"):
+        with pytest.raises(UserError, match=r"gs://bucket/\S+ must be on this disk"):
             asked()
 
 
 def test_without_its_package_the_store_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'lema_jax\[gcs\]'"):
-        checkpoint.read_card("gs://bucket/run")
+        checkpoint.read_metadata("gs://bucket/run")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lema_jax import checkpoint
-from lema_jax.checkpoint import Card
+from lema_jax.checkpoint import Metadata
 from lema_jax.data import dataset, tokenizer
 from lema_jax.data.encode import Encoded
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
@@ -64,6 +64,6 @@ def data_set(folder: Path, examples: int = 40, longest: int = 24) -> Path:
 
 def model_folder(folder: Path, data: Path, seed: int = 0) -> Path:
     """A model folder with random weights and the tokenizer of a data set."""
-    card = Card(CONFIG, lineage=checkpoint.lineage(tiny=seed))
-    checkpoint.save_model(folder, card, variables(seed=seed)["params"], data / "tokenizer")
+    metadata = Metadata(CONFIG, lineage=checkpoint.lineage(tiny=seed))
+    checkpoint.save_model(folder, metadata, variables(seed=seed)["params"], data / "tokenizer")
     return folder

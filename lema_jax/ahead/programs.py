@@ -22,7 +22,7 @@ from lema_jax.parallel import chips, sharding
 from lema_jax.parallel.chips import Slice
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.training.config import TrainConfig, validate
-from lema_jax.training.program import Program
+from lema_jax.training.setup import Setup
 
 LISTED = 8  # largest buffers of a report
 
@@ -49,17 +49,17 @@ def train_step(target: Target, config: TrainConfig) -> Report:
     rows = f"{config.data.batch_size}×{config.data.seq_len}"
     layout = _layout(mesh) | {"rows": rows, "accumulation": config.accumulation, "remat": config.compute.remat}
     with sharding.use(mesh):
-        program = Program(config, target.llama, mesh)
-        arguments = largest({"state": program.state, "frozen": program.frozen, "batch": program.batch}, LISTED)
-        lowered = program.step.lower(program.state, program.frozen, program.batch)
+        setup = Setup(config, target.llama, mesh)
+        arguments = largest({"state": setup.state, "frozen": setup.frozen, "batch": setup.batch}, LISTED)
+        lowered = setup.step.lower(setup.state, setup.frozen, setup.batch)
     report = Report(
         program="train_step",
         slice=target.slice,
         layout=layout,
         arguments=arguments,
-        tokens=program.work.tokens,
-        formula_flops=flops.by_formula(program.work),
-        model_flops=flops.model_flops(program.work),
+        tokens=setup.work.tokens,
+        formula_flops=flops.by_formula(setup.work),
+        model_flops=flops.model_flops(setup.work),
         runs=config.steps,
         price_per_chip_hour=target.price_per_chip_hour,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from lema_jax import digests, records, stage, storage, tasks
+from lema_jax import digests, records, stage, tasks
 from lema_jax.data import card, curate, dataset, examples, exports, gather, tokenizer
 from lema_jax.data.card import Card
 from lema_jax.data.curate import Candidate, Pool
@@ -17,6 +17,7 @@ from lema_jax.data.encode import Encoded, Limits, encode
 from lema_jax.errors import UserError
 from lema_jax.records import Example, Problem
 from lema_jax.stage import group, option
+from lema_jax.storage import RunFolder
 from lema_jax.tasks import last_number, sources
 
 _Paths = Sequence[Path | str]
@@ -93,7 +94,7 @@ class Recipe(stage.Config):
 def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
     """Makes the data set `out`, or finds it made. Returns its card, and whether it was made now.
 
-    It is written beside and then renamed: a kill leaves nothing, or a whole data set.
+    It is written atomically: a kill leaves nothing, or a complete data set.
 
     Raises:
       UserError: a recipe that contradicts itself, an unreadable input, overlap with test questions, nothing left after
@@ -102,12 +103,14 @@ def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
     stage.require(recipe)
     training = tasks.get(recipe.task).load("train", recipe.data_folder)
     identity = _identity(recipe, training)
-    if (made := _made_already(out, identity)) is not None:
+    folder, made = RunFolder(out), card.read(out)
+    if folder.is_made(lambda: _difference(made, identity)):
+        assert made is not None  # a folder without a card differs
         dataset.check(out, all_files=True)
         return made, False
     chosen = _choose(recipe, training)
-    with storage.new_folder(out) as folder:
-        return _write(recipe, identity, chosen, folder), True
+    with folder.fresh() as fresh:
+        return _write(recipe, identity, chosen, fresh), True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,18 +274,12 @@ def _identity(recipe: Recipe, training: Sequence[Problem]) -> dict[str, Any]:
     }
 
 
-def _made_already(out: Path, identity: dict[str, Any]) -> Card | None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    made = card.read(out)
+def _difference(made: Card | None, identity: dict[str, Any]) -> str:
+    """In what a data set differs from the one that `identity` describes; empty where it does not."""
     if made is None:
-        raise UserError(f"{out} is there and is no data set of build_data's; choose another --out")
-    if made.recipe == identity:
-        return made
-    differs = [key for key in identity if key not in made.recipe or identity[key] != made.recipe[key]]
-    raise UserError(
-        f"{out} was made with other settings or inputs ({', '.join(differs)}); delete it, or choose another --out"
-    )
+        return "it is no data set of build_data's"
+    differing = [key for key in identity if key not in made.recipe or identity[key] != made.recipe[key]]
+    return f"a data set of other settings or inputs ({', '.join(differing)})" if differing else ""
 
 
 def _sha256(path: Path) -> str:

@@ -22,6 +22,7 @@ from lema_jax import digests, storage
 from lema_jax.data import card
 from lema_jax.data.encode import Encoded
 from lema_jax.errors import UserError
+from lema_jax.storage import RunFolder
 
 SPLIT = "train"
 _LENGTHS = "lengths.npy"
@@ -107,9 +108,10 @@ def check(folder: str | Path, *, only: str = "", all_files: bool = False) -> Non
     Raises:
       UserError: one is missing or damaged.
     """
-    made, prefix = card.read(storage.here(folder)), ""
-    if made is None:  # the dev set of another has no card of its own
-        made, prefix = card.read(storage.here(storage.beside(folder, ".."))), f"{storage.place(folder).name}/"
+    home = RunFolder(folder)
+    places = ((home, ""), (home.follow(".."), f"{home.path.name}/"))  # a dev set is in the card of its data set
+    cards = ((card.read(place.local()), prefix) for place, prefix in places)
+    made, prefix = next(((made, prefix) for made, prefix in cards if made is not None), (None, ""))
     files = {
         name.removeprefix(prefix): digest
         for name, digest in (made.files if made else {}).items()

@@ -7,7 +7,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from lema_jax import tasks
-from lema_jax.checkpoint import Card
+from lema_jax.checkpoint import Metadata
 from lema_jax.data import tokenizer
 from lema_jax.generation import student
 from lema_jax.generation.student import Student
@@ -21,8 +21,8 @@ ROWS = 32
 
 def judge(
     problems: Sequence[Problem], tokenizer_folder: str, compute: Compute, max_new_tokens: int
-) -> Callable[[Card, Mesh], Callable[[dict[str, Any]], float]]:
-    """A function of a model's card and mesh that returns a function from variables to accuracy on `problems`.
+) -> Callable[[Metadata, Mesh], Callable[[dict[str, Any]], float]]:
+    """A function of a model's metadata and mesh that returns a function from variables to accuracy on `problems`.
 
     Args:
       tokenizer_folder: folder with the tokenizer.
@@ -30,12 +30,12 @@ def judge(
     """
     prompts = [tasks.get(problem.task).prompt(problem) for problem in problems]
 
-    def make(card: Card, mesh: Mesh) -> Callable[[dict[str, Any]], float]:
-        model = Llama(card.config, dataclasses.replace(compute, remat="none"), card.lora)
+    def make(metadata: Metadata, mesh: Mesh) -> Callable[[dict[str, Any]], float]:
+        model = Llama(metadata.config, dataclasses.replace(compute, remat="none"), metadata.lora)
         loaded = tokenizer.load(tokenizer_folder)
 
         def accuracy(variables: dict[str, Any]) -> float:
-            one = Student(model, variables, loaded, mesh, card.eos_ids)
+            one = Student(model, variables, loaded, mesh, metadata.eos_ids)
             rows = min(ROWS, len(problems))
             engine = student.engine(one, rows=rows, sampling=Sampling(), max_new_tokens=max_new_tokens)
             right = 0

@@ -61,10 +61,10 @@ def read(
     compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=jax.default_backend() != "cpu")
     mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp, tensor=tensor))
     loaded = tokenizer.load(folder)
-    card, variables = checkpoint.load_weights(folder, mesh, compute, step, held=weights)
+    metadata, variables = checkpoint.load_weights(folder, mesh, compute, step, kernels=weights)
     if jax.default_backend() == "cpu":
         variables["params"] = layout.transpose_kernels(variables["params"])
-    return Student(Llama(card.config, compute, card.lora), variables, loaded, mesh, card.eos_ids)
+    return Student(Llama(metadata.config, compute, metadata.lora), variables, loaded, mesh, metadata.eos_ids)
 
 
 def engine(student: Student, **how: Any) -> Engine:

@@ -11,13 +11,12 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lema_jax import records
+from lema_jax import records, storage
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Row
 from lema_jax.teacher import budget, response
@@ -268,18 +267,14 @@ class Batches:
         path = self._replies.path.with_suffix(f".batch-{name}.jsonl")
         if path.exists():
             return path
-        beside = path.with_name(path.name + ".tmp")
         with self._clear_errors(gone=f"its output {file_id} is gone ({self._wire.url} answers 404)"):
             async with self._client.files.with_streaming_response.content(file_id) as came:
-                with open(beside, "wb") as file:
+                with storage.replacing(path) as file:
                     rest = b""
                     async for part in came.iter_bytes():
                         lines, end, rest = (rest + part).rpartition(b"\n")
                         file.write(self._wire.without_key_in(lines + end))
                     file.write(self._wire.without_key_in(rest))
-                    file.flush()
-                    os.fsync(file.fileno())
-        os.replace(beside, path)
         return path
 
     @contextlib.contextmanager

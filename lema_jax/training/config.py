@@ -16,7 +16,7 @@ from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.training.optimizer import OptimizerConfig
 
-# Fields that may differ between a run and its continuation: they change where, how fast and how watched, not what.
+# Fields that may differ between a run and its continuation: they change where and how fast it runs and what it logs.
 _FREE = (
     *("out", "init", "log_every", "checkpoint_every", "keep", "tensorboard", "wandb", "data.path"),
     *("compute.scan_layers", "compute.remat", "compute.attention", "compute.loss_chunk"),
@@ -26,10 +26,10 @@ _FREE_PARTS = ("mesh.", "dev.")
 
 @dataclasses.dataclass
 class GuardConfig:
-    """What a run does about a step whose loss or gradient is NaN or infinite. Its update is never made."""
+    """What a run does about a step whose loss or gradient is not finite. Its update is always skipped."""
 
-    max_grad_norm: float = ranges.within(0.0, 0, 1e30)  # a larger norm counts as ill too; 0 for no bound
-    skip_steps: int = ranges.within(0, 0, 10**9)  # so many ill steps in a row are passed over before the run stops
+    max_grad_norm: float = ranges.within(0.0, 0, 1e30)  # larger counts as non-finite too; 0 for no bound
+    skip_steps: int = ranges.within(0, 0, 10**9)  # non-finite steps in a row before the run stops
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
@@ -38,10 +38,10 @@ class GuardConfig:
 
 @dataclasses.dataclass
 class DevConfig:
-    """Held-out training questions, tried at every checkpoint; the best checkpoint is kept beside the newest."""
+    """Held-out training questions, evaluated at every checkpoint; the best checkpoint is kept too."""
 
     path: str = ""  # the folder `dev` of a data set made with --dev_questions; empty for none
-    questions: int = ranges.within(0, 0, 10**6)  # how many of them are answered greedily; 0 measures the loss alone
+    questions: int = ranges.within(0, 0, 10**6)  # answered greedily; 0 measures only the loss
     max_new_tokens: int = ranges.within(512, 1, 2**20)
 
     def problems(self) -> list[str]:
@@ -54,7 +54,7 @@ class DevConfig:
 
 @dataclasses.dataclass
 class TrainConfig:
-    """One run. Exactly one of `init` and `model` says what it starts from, one of `steps`, `epochs`, `tokens` how long.
+    """One run. Set exactly one of `init` and `model`, its start, and one of `steps`, `epochs`, `tokens`, its length.
 
     Attributes:
       out: the run's folder; a model folder once a checkpoint is there. Running again continues from the last one.
@@ -62,14 +62,14 @@ class TrainConfig:
       model: architecture of a model to start from random weights.
       lora: adapters to train on frozen weights; None trains all weights.
       steps: optimizer steps in all.
-      epochs: so many times every example, instead.
-      tokens: so many tokens (padding apart), instead.
-      accumulation: parts that a global batch is taken in.
+      epochs: the length in passes over the examples, instead.
+      tokens: the length in tokens (without padding), instead.
+      accumulation: micro-batches of a global batch.
       seed: of random weights and dropout (`data.seed` is the order of examples).
       log_every, checkpoint_every: in steps. The last step is always logged and saved.
-      keep: how many of the newest checkpoints stay; 0 keeps all.
+      keep: number of newest checkpoints to keep; 0 keeps all.
       tensorboard: also write event files to out/tensorboard.
-      wandb: also report to this project of Weights & Biases; empty for none.
+      wandb: project of Weights & Biases to report to; empty for none.
     """
 
     out: str
@@ -94,8 +94,7 @@ class TrainConfig:
     wandb: str = ""
 
     def problems(self) -> list[str]:
-        """Every field, also of the parts, that has another type than it says or is out of range, and what the parts
-        say of themselves."""
+        """Every field, of nested configs too, that has the wrong type or is out of range, and the nested `problems`."""
         found = ranges.problems(self)
         for field in dataclasses.fields(self):
             part = getattr(self, field.name)
@@ -105,7 +104,7 @@ class TrainConfig:
 
 
 def too_long(seq_len: int, model: LlamaConfig) -> list[str]:
-    """The rule that rows of a batch are no longer than the model's context, where it is broken."""
+    """A problem where rows are longer than the model's context."""
     if seq_len <= model.max_positions:
         return []
     return [f"data.seq_len={seq_len} must be at most the model's max_positions={model.max_positions}"]
@@ -126,7 +125,7 @@ def validate(config: TrainConfig, devices: int) -> None:
 
 
 def _relations(config: TrainConfig, devices: int) -> list[str]:
-    """The rules between fields that are broken."""
+    """The broken rules between fields."""
     found = []
     if not config.out:
         found.append("out='' must name a folder; set --config.out")
@@ -136,8 +135,8 @@ def _relations(config: TrainConfig, devices: int) -> list[str]:
         found.append("lora: adapters on random weights learn nothing; give init, or leave lora out")
     lengths = {name: getattr(config, name) for name in ("steps", "epochs", "tokens")}
     if sum(value > 0 for value in lengths.values()) != 1:
-        told = ", ".join(f"{name}={value}" for name, value in lengths.items())
-        found.append(f"{told}: exactly one must be positive, and the others 0")
+        given = ", ".join(f"{name}={value}" for name, value in lengths.items())
+        found.append(f"{given}: exactly one must be positive, and the others 0")
     if config.model is not None:
         found += too_long(config.data.seq_len, config.model)
     kind = config.compute.attention
@@ -163,12 +162,12 @@ def _relations(config: TrainConfig, devices: int) -> list[str]:
 
 
 def as_dict(config: TrainConfig) -> dict[str, Any]:
-    """The whole resolved configuration as nested plain values."""
+    """The configuration as nested plain values."""
     return pydantic.TypeAdapter(TrainConfig).dump_python(config, mode="json")
 
 
 def shaping(config: dict[str, Any]) -> dict[str, Any]:
-    """`as_dict` flattened to `a.b` names, without the fields that do not shape the result."""
+    """`as_dict` flattened to `a.b` names, without the fields that do not change the result."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, node: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A run tried on held-out training questions at its checkpoints: dev.jsonl."""
+"""Evaluation on held-out training questions at each checkpoint: dev.jsonl."""
 
 import dataclasses
 import json
@@ -9,52 +9,62 @@ import jax
 
 from lema_jax import checkpoint, digests, storage
 from lema_jax.data import batches, dataset
-from lema_jax.training.config import TrainConfig
-from lema_jax.training.program import Program
+from lema_jax.data.batches import DataConfig
+from lema_jax.storage import RunFolder
+from lema_jax.training.config import DevConfig
+from lema_jax.training.setup import Setup
 from lema_jax.training.step import State
 
-Judge = Callable[[dict[str, Any]], float]  # share of dev questions that a model's variables answer right, greedily
+Judge = Callable[[dict[str, Any]], float]  # variables of a model -> greedy accuracy on the dev questions
 
 
 class Dev:
-    """Measures dev loss, and with a judge greedy accuracy, and writes a line of each to `out/dev.jsonl`.
+    """Measures dev loss, and with a judge greedy accuracy; appends a line for each step to `dev.jsonl` of the folder.
 
     Attributes:
-      on: names what is asked, and how: trials on other questions do not compare.
-      tried: how steps did, by step.
+      on: identifies the questions and how they are asked; trials compare only where it is equal.
+      tried: results by step, those of earlier starts included.
 
     Raises:
-      UserError: `dev.path` is no data set.
+      UserError: `config.path` is no data set.
     """
 
-    def __init__(self, config: TrainConfig, program: Program, judge: Judge | None):
-        self._config, self._program, self._judge = config, program, judge
-        self._data = dataclasses.replace(config.data, path=config.dev.path)
-        self._path = storage.place(config.out) / "dev.jsonl"
+    def __init__(
+        self,
+        config: DevConfig,
+        data: DataConfig,
+        folder: RunFolder,
+        setup: Setup,
+        judge: Judge | None,
+        tried: dict[int, dict[str, Any]],
+    ) -> None:
+        self._folder, self._setup, self._judge, self.tried = folder, setup, judge, tried
+        self._data = dataclasses.replace(data, path=config.path)
         asked: dict[str, Any] = {}
         if judge:
-            file = storage.here(config.dev.path) / "problems.jsonl"
-            problems = digests.sha256([file] if file.is_file() else [])
-            asked |= {"questions": config.dev.questions, "max_new_tokens": config.dev.max_new_tokens}
-            asked |= {"problems": problems}
-        self.tried = checkpoint.trials(config.out) if checkpoint.steps(config.out) else {}
-        self.on = checkpoint.lineage(data=dataset.fingerprint(config.dev.path), **asked)
+            file = storage.here(config.path) / "problems.jsonl"
+            asked = {
+                "questions": config.questions,
+                "max_new_tokens": config.max_new_tokens,
+                "problems": digests.sha256([file] if file.is_file() else []),
+            }
+        self.on = checkpoint.lineage(data=dataset.fingerprint(config.path), **asked)
 
     def try_on(self, step: int, state: State, frozen: Any) -> dict[str, Any]:
-        """{loss, accuracy?, on} at this step; the loss is Σ weight · nll / Σ weight over all dev examples."""
+        """Measures {loss, accuracy?, on}; the loss is Σ weight · nll / Σ weight over all dev examples."""
+        setup = self._setup
         sums = [
-            jax.device_get(self._program.score(state.trained, frozen, self._program.put(rows)))
-            for rows in batches.once(self._data, self._program.rows)
+            jax.device_get(setup.score(state.trained, frozen, setup.put(rows)))
+            for rows in batches.once(self._data, setup.rows)
         ]
         found: dict[str, Any] = {
             "loss": float(sum(nll for nll, _ in sums) / max(sum(weight for _, weight in sums), 1.0))
         }
         if self._judge:
-            found["accuracy"] = self._judge({**frozen, self._program.collection: state.trained})
+            found["accuracy"] = self._judge({**frozen, setup.collection: state.trained})
         self.tried[step] = found | {"on": self.on}
         if jax.process_index() == 0:
-            storage.append(self._path, json.dumps({"step": step} | self.tried[step]) + "\n")
-            print(
-                f"dev at step {step}: " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()), flush=True
-            )
+            self._folder.append("dev.jsonl", json.dumps({"step": step} | self.tried[step]) + "\n")
+            values = "  ".join(f"{name} {value:.4f}" for name, value in found.items())
+            print(f"dev at step {step}: {values}", flush=True)
         return self.tried[step]

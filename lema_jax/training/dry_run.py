@@ -1,10 +1,11 @@
-"""What a run would be, without training: its size, its memory, and the first batch as the model will read it."""
+"""Prints the size and memory of a run, and its first batch as the model reads it, without training."""
 
 import itertools
 from typing import Any
 
 import jax
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from lema_jax import checkpoint
 from lema_jax.data import batches, tokenizer
@@ -13,14 +14,14 @@ from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import AXES, make_mesh
 from lema_jax.training import start
 from lema_jax.training.config import TrainConfig, validate
-from lema_jax.training.program import Program
+from lema_jax.training.setup import Setup
 
-_LEARNED, _PLAIN, _DIM = "\033[1;32m", "\033[0m", "\033[2m"
-_ROWS = 2  # of the batch that are shown
+_GREEN, _PLAIN, _DIM = "\033[1;32m", "\033[0m", "\033[2m"
+_ROWS = 2  # rows of the batch to print
 
 
 def show(config: TrainConfig) -> None:
-    """Prints parameter counts, memory of a device, and rows of the first batch, tokens with loss coloured.
+    """Prints parameter counts, memory per device, and rows of the first batch with the tokens that have loss in green.
 
     Raises:
       UserError: as the run itself would.
@@ -28,12 +29,12 @@ def show(config: TrainConfig) -> None:
     validate(config, jax.device_count())
     config = start.resolved(config)
     mesh = make_mesh(config.mesh)
-    llama = checkpoint.read_card(config.init).config if config.init else config.model
-    assert llama is not None  # validate has seen to it
+    llama = checkpoint.read_metadata(config.init).config if config.init else config.model
+    assert llama is not None  # validate requires one of the two
     with sharding.use(mesh):
-        program = Program(config, llama, mesh)
-        compiled = program.step.lower(program.state, program.frozen, program.batch).compile()
-    trained, frozen = _count(program.state.trained), _count(program.frozen)
+        setup = Setup(config, llama, mesh)
+        compiled = setup.step.lower(setup.state, setup.frozen, setup.batch).compile()
+    trained, frozen = _count(setup.state.trained), _count(setup.frozen)
     print(f"parameters: {trained:,} trained, {frozen:,} frozen")
     print(f"mesh: {', '.join(f'{axis} {mesh.shape[axis]}' for axis in AXES)} on {jax.devices()[0].device_kind}")
     print(f"a device: {_memory(compiled.memory_analysis())}")
@@ -43,9 +44,9 @@ def show(config: TrainConfig) -> None:
     print(
         f"{config.steps:,} steps of {size:,} tokens; the first: {real / size:.1%} real, {learned / size:.1%} with loss"
     )
-    words = tokenizer.load(config.data.path)
+    reader = tokenizer.load(config.data.path)
     for row in range(min(_ROWS, config.data.batch_size)):
-        print(f"{_DIM}--- row {row}: what has loss is green{_PLAIN}\n{_text(words, rows, row)}")
+        print(f"{_DIM}--- row {row}: tokens with loss are green{_PLAIN}\n{_text(reader, rows, row)}")
 
 
 def _count(tree: Any) -> int:
@@ -61,16 +62,16 @@ def _memory(found: Any) -> str:
     return f"{sum(parts.values()) / 1e9:.2f} GB (" + ", ".join(f"{k} {v / 1e9:.2f}" for k, v in parts.items()) + ")"
 
 
-def _text(words: Any, rows: dict[str, np.ndarray], row: int) -> str:
-    """The row's text, run by run of tokens with or without loss; examples apart by a rule."""
+def _text(reader: PreTrainedTokenizerFast, rows: dict[str, np.ndarray], row: int) -> str:
+    """A row's text, decoded in spans of tokens that all have loss or all have none."""
     tokens, weights, segments = (rows[name][row] for name in ("tokens", "weights", "segment_ids"))
     kinds = np.stack([segments, weights > 0])
     edges = [0, *(np.flatnonzero((np.diff(kinds) != 0).any(axis=0)) + 1), len(tokens)]
-    said = []
+    spans = []
     for first, last in itertools.pairwise(edges):
         if segments[first] == 0:
-            said.append(f"{_DIM}[{last - first} of padding]{_PLAIN}")
+            spans.append(f"{_DIM}[{last - first} of padding]{_PLAIN}")
         elif last > first:
-            text = words.decode(tokens[first:last])
-            said.append(f"{_LEARNED}{text}{_PLAIN}\n" if weights[first] > 0 else text)
-    return "".join(said)
+            text = str(reader.decode(tokens[first:last]))
+            spans.append(f"{_GREEN}{text}{_PLAIN}\n" if weights[first] > 0 else text)
+    return "".join(spans)

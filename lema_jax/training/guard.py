@@ -1,4 +1,4 @@
-"""Stops a run whose numbers are no longer numbers."""
+"""Stops a run whose loss or gradient is not finite."""
 
 import sys
 
@@ -10,34 +10,35 @@ from lema_jax.training.config import GuardConfig
 
 
 class Guard:
-    """Looks at every step's loss and gradient norm. The step itself has left an ill update out; see `train_step`."""
+    """Checks every step's loss and gradient norm. The step itself skips a non-finite update; see `train_step`."""
 
-    def __init__(self, config: GuardConfig, data: str):
+    def __init__(self, config: GuardConfig, data: str) -> None:
         self._config, self._data, self._in_a_row = config, data, 0
 
     def check(self, step: int, metrics: dict[str, np.ndarray], records: np.ndarray) -> None:
-        """Passes over an ill step with a warning, as often as the configuration allows.
+        """Warns of a non-finite step.
 
         Args:
-          records: which examples this process's rows held.
+          metrics: of `train_step`.
+          records: the numbers of the examples in this process's rows.
 
         Raises:
-          UserError: one ill step too many.
+          UserError: more than `skip_steps` of them in a row.
         """
-        if not metrics["ill"]:
+        if not metrics["skipped"]:
             self._in_a_row = 0
             return
         self._in_a_row += 1
         lines = ", ".join(str(number + 1) for number in np.unique(records))
-        said = (
+        message = (
             f"step {step}: loss {metrics['loss']:.4g}, gradient norm {metrics['grad_norm']:.4g} "
-            f"(guard.max_grad_norm={self._config.max_grad_norm:g}); its update was left out. Its examples: "
+            f"(guard.max_grad_norm={self._config.max_grad_norm:g}); its update was skipped. Its examples: "
             f"lines {lines} of {self._data}/examples.jsonl"
         )
         if self._in_a_row > self._config.skip_steps:
             raise UserError(
-                f"{said}. The checkpoints before it are whole: look at those examples, lower "
+                f"{message}. The checkpoints before it are good: look at those examples, lower "
                 "optimizer.learning_rate or set guard.skip_steps, and run again"
             )
         if jax.process_index() == 0:
-            print(f"warning: {said}", file=sys.stderr)
+            print(f"warning: {message}", file=sys.stderr)

@@ -1,20 +1,19 @@
-"""The training loop: step, watch, try on dev, save, until the end or a notice to stop."""
+"""The training loop: step, log, evaluate on dev, save, until the last step or a preemption signal."""
 
+import dataclasses
 import json
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import grain
 import jax
 import numpy as np
-import orbax.checkpoint.experimental.v1 as ocp
 from jax.sharding import Mesh
 
-from lema_jax import checkpoint
-from lema_jax.checkpoint import Card
+from lema_jax.checkpoint import Metadata
 from lema_jax.data import batches
 from lema_jax.errors import UserError
 from lema_jax.interrupts import Interrupted
@@ -22,13 +21,15 @@ from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
 from lema_jax.parallel.processes import Preemption
 from lema_jax.parallel.watchdog import Watchdog
-from lema_jax.training import compiled, start
+from lema_jax.storage import RunFolder
+from lema_jax.training import checkpoints, compiled, start
+from lema_jax.training.checkpoints import Saver
 from lema_jax.training.config import TrainConfig, as_dict, too_long, validate
 from lema_jax.training.dev import Dev, Judge
 from lema_jax.training.guard import Guard
-from lema_jax.training.metrics import Metrics, ideal_seconds
+from lema_jax.training.metrics import Metrics, ideal_seconds, sinks
 from lema_jax.training.profile import Profile
-from lema_jax.training.program import Program
+from lema_jax.training.setup import Setup
 from lema_jax.training.step import State
 
 
@@ -36,7 +37,7 @@ def run(
     config: TrainConfig,
     *,
     allow_config_change: bool = False,
-    judge: Callable[[Card, Mesh], Judge] | None = None,
+    judge: Callable[[Metadata, Mesh], Judge] | None = None,
     profile: str = "",
 ) -> tuple[int, float]:
     """Trains until the last step, and returns it with its loss (NaN where no step was left).
@@ -44,115 +45,115 @@ def run(
     Called again with the same configuration, it continues where it stopped.
 
     Args:
-      judge: makes what answers dev questions, for a model of that card on that mesh.
+      judge: makes the function that answers dev questions, for a model of that metadata on that mesh.
       profile: a folder for a profiler's trace of a few steps; empty for none.
 
     Raises:
-      UserError: a configuration that does not hold together, or differs from the run's own; missing or foreign data,
-        weights or tokenizer; a loss or gradient that is no number.
+      UserError: an inconsistent configuration, or one that differs from the run's own; missing or foreign data,
+        weights or tokenizer; a non-finite loss or gradient.
       Interrupted: SIGTERM or Ctrl-C came, and the run is saved.
     """
+    # 1. Validate the configuration, and resolve its length, folder and mesh.
     validate(config, jax.device_count())
+    given = as_dict(config)
     if jax.process_index() == 0:
-        print(json.dumps(as_dict(config), indent=2), flush=True)
-    given, config = config, start.resolved(config)
-    out, mesh = config.out, make_mesh(config.mesh)
+        print(json.dumps(given, indent=2), flush=True)
+    config = start.resolved(config)
+    folder, mesh = RunFolder(config.out), make_mesh(config.mesh)
     with sharding.use(mesh):
-        begun = start.begin(given, config, mesh, allow_config_change)
-        if found := too_long(config.data.seq_len, begun.card.config):
+        # 2. Find the weights to begin with, and the position in the data. Nothing is written.
+        origin = start.find(config, given, folder, mesh, allow_config_change)
+        if found := too_long(config.data.seq_len, origin.metadata.config):
             raise UserError("; ".join(found))
-        program = Program(config, begun.card.config, mesh)
-        iterator = iter(batches.batches(config.data, program.rows))
-        state = start.resume(out, program, iterator)
-        if state is None:
-            state = program.begin(program.random(config.seed) if begun.trained is None else begun.trained)
+        setup = Setup(config, origin.metadata.config, mesh)
+        iterator = iter(batches.batches(config.data, setup.rows))
+        if origin.own:
+            state = checkpoints.resume(origin.own, setup, iterator)
+        else:
+            state = setup.begin(setup.random(config.seed) if origin.trained is None else origin.trained)
+        # 3. Compile before the first batch: a batch of another shape is then an error, and nothing is recompiled.
         began = time.monotonic()
-        # Compiled before the first batch: a batch of another shape is then an error, and nothing compiles anew.
-        step = program.step.lower(program.state, program.frozen, program.batch).compile()
-        seconds = round(time.monotonic() - began, 2)
-        dev = Dev(config, program, judge(begun.card, mesh) if judge else None) if config.dev.path else None
-        card = start.claim(given, begun, int(state.step))
-        start.record(out, int(state.step), compile_seconds=seconds)
-        compiled.seal(out)
-        with _checkpointer(config, dev) as checkpointer:
-            return _train(config, program, step, state, card, begun.frozen, iterator, dev, checkpointer, profile)
-
-
-def _train(
-    config: TrainConfig,
-    program: Program,
-    train_step: Any,
-    state: State,
-    card: Card,
-    frozen: Any,
-    iterator: grain.DatasetIterator,
-    dev: Dev | None,
-    checkpointer: ocp.training.Checkpointer,
-    profile: str,
-) -> tuple[int, float]:
-    """Steps until the last, which is returned with its loss.
-
-    A step's metrics are fetched when the next is in flight, so the device never waits.
-    """
-    first, loss = int(state.step), math.nan
-    guard = Guard(config.guard, config.data.path)
-    under_way: tuple[int, dict[str, jax.Array], np.ndarray] | None = None
-    log = Metrics(config, first, ideal_seconds(program.work, list(program.mesh.devices.flat)))
-    with log, Preemption() as preemption, Profile(profile, first) as profiler, Watchdog("step") as watchdog:
-
-        def settle() -> None:
-            nonlocal under_way, loss
-            if under_way:
-                step, metrics, records = under_way
-                found = jax.device_get(metrics)
-                under_way, loss = None, float(found["loss"])
-                log.write(step, found)
-                watchdog.alive(f"step {step}")
-                guard.check(step, found, records)
-
-        for step in range(first + 1, config.steps + 1):
-            profiler.before(step)
-            rows = next(iterator)
-            batch = program.put(rows)
-            with jax.transfer_guard("disallow"):
-                state, metrics = train_step(state, frozen, batch)
-            settle()
-            under_way = step, metrics, rows["records"][rows["segment_ids"] > 0]
-            stopping = preemption.stops_at(step) and step < config.steps
-            if step % config.checkpoint_every == 0 or step == config.steps or stopping:
-                settle()  # nothing ill is saved
-                tried = dev.try_on(step, state, frozen) if dev else None
-                items = start.items(program, program.to_disk(state))
-                told = checkpoint.seal(card, step, items, data=iterator.get_state(), tried=tried)
-                checkpointer.save_checkpointables_async(step, items, force=True, custom_metadata=told)
-                log.keep()
-                compiled.seal(config.out)
-            if stopping:
-                checkpointer.close()
-                name, number = signal.Signals(preemption.number).name, preemption.number
-                said = f"{name}: saved at step {step} of {config.steps}; the same command goes on from there"
-                raise Interrupted(said, number)
+        train_step = setup.step.lower(setup.state, setup.frozen, setup.batch).compile()
+        compile_seconds = round(time.monotonic() - began, 2)
+        dev = None
+        if config.dev.path:
+            tried = origin.own.trials() if origin.own else {}
+            dev = Dev(config.dev, config.data, folder, setup, judge(origin.metadata, mesh) if judge else None, tried)
+        # 4. Claim the folder: all that can be refused has been checked.
+        first = int(state.step)
+        metadata = start.claim(folder, origin, first, given, config.data.path, compile_seconds)
+        compiled.seal(folder)
+        # 5. Train.
+        log = Metrics(
+            folder,
+            first,
+            config.steps,
+            log_every=config.log_every,
+            batch_tokens=config.data.batch_size * config.data.seq_len,
+            ideal=ideal_seconds(setup.work, list(mesh.devices.flat)),
+            sinks=sinks(folder, config.tensorboard, config.wandb),
+        )
+        guard = Guard(config.guard, config.data.path)
+        with Saver(folder, config.keep, setup, metadata, dev) as saver, log, Profile(profile, first) as profiler:
+            trainer = _Trainer(setup, train_step, origin.frozen, iterator, saver, log, guard, profiler)
+            loss = trainer.train(state, first, config.steps, config.checkpoint_every)
     return config.steps, loss
 
 
-def _checkpointer(config: TrainConfig, dev: Dev | None) -> ocp.training.Checkpointer:
-    policies = ocp.training.preservation_policies
-    keep: Any = policies.LatestN(config.keep) if config.keep else policies.PreserveAll()
-    if dev is not None:
-        keep = policies.AnyPreservationPolicy([keep, _Best(dev)])
-    return ocp.training.Checkpointer(
-        checkpoint.checkpoints(config.out), preservation_policy=keep, cleanup_tmp_directories=True
-    )
+@dataclasses.dataclass
+class _Trainer:
+    """The loop over steps. A step's metrics are fetched while the next one runs, so the device never waits."""
 
+    setup: Setup
+    train_step: Callable[..., tuple[State, dict[str, jax.Array]]]
+    frozen: Any
+    iterator: grain.DatasetIterator
+    saver: Saver
+    log: Metrics
+    guard: Guard
+    profiler: Profile
+    _in_flight: tuple[int, dict[str, jax.Array], np.ndarray] | None = None
+    _loss: float = math.nan
 
-class _Best(ocp.training.preservation_policies.PreservationPolicy):
-    """Keeps the checkpoint that did best on dev."""
+    def train(self, state: State, first: int, last: int, save_every: int) -> float:
+        """Runs the steps after `first` up to `last`; returns the loss of the last one.
 
-    def __init__(self, dev: Dev):
-        self._dev = dev
+        Raises:
+          UserError: more non-finite steps in a row than the guard allows.
+          Interrupted: a preemption signal came, and the run is saved.
+        """
+        with Preemption() as preemption, Watchdog("step") as watchdog:
+            for step in range(first + 1, last + 1):
+                # 1. Dispatch the step.
+                self.profiler.before(step)
+                rows = next(self.iterator)
+                batch = self.setup.put(rows)
+                with jax.transfer_guard("disallow"):
+                    state, metrics = self.train_step(state, self.frozen, batch)
+                # 2. Meanwhile fetch, log and check the step before it.
+                self._settle(watchdog)
+                self._in_flight = step, metrics, rows["records"][rows["segment_ids"] > 0]
+                # 3. Save; a step is checked first, so that no non-finite one is saved.
+                stopping = preemption.stops_at(step) and step < last
+                if step % save_every == 0 or step == last or stopping:
+                    self._settle(watchdog)
+                    self.saver.save(step, state, self.frozen, self.iterator.get_state())
+                    self.log.keep()
+                # 4. Stop where a preemption signal came.
+                if stopping:
+                    self.saver.wait()
+                    name, number = signal.Signals(preemption.number).name, preemption.number
+                    line = f"{name}: saved at step {step} of {last}; the same command goes on from there"
+                    raise Interrupted(line, number)
+        return self._loss
 
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        there = {one.step for one in checkpoints}
-        tried = {step: tried for step, tried in self._dev.tried.items() if step in there}
-        best = checkpoint.best_of(tried, self._dev.on)
-        return [one.step == best for one in checkpoints]
+    def _settle(self, watchdog: Watchdog) -> None:
+        """Waits for the step in flight, if any; logs and checks it."""
+        if self._in_flight is None:
+            return
+        (step, metrics, records), self._in_flight = self._in_flight, None
+        found = jax.device_get(metrics)
+        self._loss = float(found["loss"])
+        self.log.write(step, found)
+        watchdog.alive(f"step {step}")
+        self.guard.check(step, found, records)

@@ -42,14 +42,14 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, rest], [config.warmup_steps])
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """AdamW (decoupled decay) behind a global-norm clip."""
 
     def decayed(tree: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: not _is_vector(jax.tree_util.keystr(path)), tree)
 
     adamw = optax.adamw(
-        learning_rate(config, steps),
+        schedule,
         b1=config.beta1,
         b2=config.beta2,
         eps=config.epsilon,

@@ -1,17 +1,17 @@
-"""A profiler's trace of a few steps, when asked for."""
+"""A profiler's trace of a few steps, where one is asked for."""
 
 import contextlib
 from typing import Any
 
 import jax
 
-SKIP, STEPS = 2, 3  # the first steps of a run are not like the others
+SKIP, STEPS = 2, 3  # the first steps of a run are slower than the others
 
 
 class Profile:
     """Traces steps SKIP + 1 … SKIP + STEPS of this start into `folder` (TensorBoard and Perfetto read it)."""
 
-    def __init__(self, folder: str, first: int):
+    def __init__(self, folder: str, first: int) -> None:
         self._folder, self._first = folder, first
         self._stack = contextlib.ExitStack()
 
@@ -22,7 +22,7 @@ class Profile:
         self._stack.close()
 
     def before(self, step: int) -> None:
-        """Is told before each step, counted as the run counts."""
+        """Starts or ends the trace; called before each step, with the run's own count."""
         if not self._folder:
             return
         if step == self._first + SKIP + 1:

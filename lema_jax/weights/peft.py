@@ -312,8 +312,7 @@ def save(folder: Path, adapters: dict[str, Any], lora: LoraConfig, config: Llama
     arrays = traverse_util.flatten_dict(adapters, sep="/")
     saved = traverse_util.unflatten_dict({entry.path: arrays[entry.path] for entry in entries}, sep="/")
     source = names.Tree(saved, entries, "the adapters")
-    safetensors.save(folder, source, np.dtype(np.float32), 1 << 62)
-    (folder / safetensors.SINGLE).rename(folder / SAFETENSORS)
+    safetensors.save(folder, source, np.dtype(np.float32), shard_bytes=None, single=SAFETENSORS)
     described = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -1,4 +1,4 @@
-"""`conversion.json`: origin and file hashes of an exported folder in another program's format."""
+"""`conversion.json`: the source and the files of a folder that we wrote in another program's format."""
 
 import dataclasses
 import json
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pydantic
 
-from lema_jax import digests, storage
+from lema_jax import digests
 from lema_jax.errors import UserError
+from lema_jax.storage import RunFolder
 
 NAME = "conversion.json"
 
@@ -17,10 +18,11 @@ class Record:
     """A conversion.
 
     Attributes:
-      lineage: fingerprint of the inputs and settings.
-      made_from: path of the input.
-      base: `lineage@step` of the model folder that was exported, or of the adapters' base; else empty.
-      files: SHA-256 by file name; empty in folders of earlier versions.
+      lineage: hash of all that shaped it.
+      made_from: path of the source.
+      base: `lineage@step` of the model folder whose weights they are, or on which the adapters were trained; empty
+        where there is none.
+      files: SHA-256 by name; empty in folders of earlier versions.
     """
 
     lineage: str
@@ -30,15 +32,15 @@ class Record:
 
 
 def write(folder: Path, record: Record) -> None:
-    """Writes the record, with the hashes of the folder's files, into a finished folder."""
+    """Adds the record, with the digests of the files that are there now, to a finished folder."""
     files = sorted(file for file in folder.iterdir() if file.is_file())
     made = dataclasses.replace(record, files=dict(zip((file.name for file in files), digests.sha256(files))))
     content = json.loads(json.dumps(dataclasses.asdict(made)))
-    storage.write(folder / NAME, json.dumps(content | {"sha256": digests.hashed(content)}, indent=2) + "\n")
+    RunFolder(folder).write_json(NAME, content | {"sha256": digests.hashed(content)})
 
 
 def read(folder: str | Path) -> Record | None:
-    """The record of a folder whose files match it; None without a record.
+    """The record of a folder whose files are as recorded; None where there is no record.
 
     Raises:
       UserError: a file is missing or changed.
@@ -47,7 +49,7 @@ def read(folder: str | Path) -> Record | None:
     if not file.is_file():
         return None
     remedy = f"make the folder again with convert (or remove {NAME}, if the change is meant)"
-    content = storage.read_json(file, remedy)
+    content = RunFolder(folder).read_json(NAME, remedy)
     try:
         seal = content.pop("sha256", None)
         found = pydantic.TypeAdapter(Record).validate_python(content)

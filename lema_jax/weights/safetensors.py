@@ -120,24 +120,25 @@ def _open_index(path: Path) -> Safetensors:
     return source
 
 
-def save(folder: Path, source: Source, dtype: np.dtype | None, shard_bytes: int) -> None:
+def save(folder: Path, source: Source, dtype: np.dtype | None, shard_bytes: int | None, single: str = SINGLE) -> None:
     """Writes tensors into an existing folder: one file if they fit into `shard_bytes`, else several and an index.
 
     Memory: the tensors of one file.
 
     Args:
       dtype: of the stored tensors; None for the source's.
-      shard_bytes: maximal size of a file; a larger tensor has a file of its own.
+      shard_bytes: maximal size of a file; a larger tensor has a file of its own. None for one file.
+      single: name of the file if there is only one.
     """
     sizes = {name: math.prod(source.shape(name)) * (dtype or source.dtype(name)).itemsize for name in source.names()}
     shards: list[list[str]] = [[]]
     for name in sizes:
-        if shards[-1] and sum(map(sizes.__getitem__, shards[-1])) + sizes[name] > shard_bytes:
+        if shard_bytes and shards[-1] and sum(map(sizes.__getitem__, shards[-1])) + sizes[name] > shard_bytes:
             shards.append([])
         shards[-1].append(name)
     files = [f"model-{number + 1:05}-of-{len(shards):05}.safetensors" for number in range(len(shards))]
     if len(shards) == 1:
-        files = [SINGLE]
+        files = [single]
     for file, names in zip(files, shards):
         kinds = {name: dtype or source.dtype(name) for name in names}
         stored = {name: np.ascontiguousarray(cast(read_whole(source, name), kinds[name], name)) for name in names}

@@ -26,7 +26,7 @@ from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training.config import TrainConfig
 from lema_jax.training.optimizer import OptimizerConfig
-from lema_jax.training.program import Program
+from lema_jax.training.setup import Setup
 from tests.benchmarks import busy, where
 
 
@@ -71,15 +71,15 @@ def main() -> None:
         )
         mesh = make_mesh(config.mesh, jax.devices()[:1])
         with sharding.use(mesh):
-            card, variables = checkpoint.load_weights(given.checkpoint, mesh, config.compute)
-            llama = dataclasses.replace(card.config, num_layers=given.layers or card.config.num_layers)
-            left_out = {f"layers_{n}" for n in range(llama.num_layers, card.config.num_layers)}
+            metadata, variables = checkpoint.load_weights(given.checkpoint, mesh, config.compute)
+            llama = dataclasses.replace(metadata.config, num_layers=given.layers or metadata.config.num_layers)
+            left_out = {f"layers_{n}" for n in range(llama.num_layers, metadata.config.num_layers)}
             variables["params"] = {n: tree for n, tree in variables["params"].items() if n not in left_out}
-            program = Program(config, llama, mesh)
-            frozen = {name: tree for name, tree in variables.items() if name != program.collection}
-            state = program.begin(program.random(0) if given.lora else variables.pop("params"))
+            setup = Setup(config, llama, mesh)
+            frozen = {name: tree for name, tree in variables.items() if name != setup.collection}
+            state = setup.begin(setup.random(0) if given.lora else variables.pop("params"))
             began = time.perf_counter()
-            lowered = program.step.lower(program.state, program.frozen, program.batch)
+            lowered = setup.step.lower(setup.state, setup.frozen, setup.batch)
             step = lowered.compile(where.TRACED if given.where else None)
             compiled = time.perf_counter() - began
             iterator, seconds, tokens, losses = iter(batches(config.data)), [], [], []
@@ -88,11 +88,11 @@ def main() -> None:
                     before = busy.read()
                 rows = next(iterator)
                 began = time.perf_counter()
-                state, metrics = step(state, frozen, program.put(rows))
+                state, metrics = step(state, frozen, setup.put(rows))
                 losses.append(float(metrics["loss"]))
                 seconds.append(time.perf_counter() - began)
                 tokens.append(int(metrics["tokens"]))
-            batch = program.put(rows)
+            batch = setup.put(rows)
             last = lambda: jax.block_until_ready(step(state, frozen, batch))
             goes_to = {"where": where.shares(last, step)} if given.where else {}
     busy.report(

@@ -27,7 +27,7 @@ from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training.config import TrainConfig
 from lema_jax.training.optimizer import OptimizerConfig
-from lema_jax.training.program import Program
+from lema_jax.training.setup import Setup
 from lema_jax.weights import hf_config
 from tests.benchmarks import gpu_lines
 from tests.benchmarks.gpu_lines import DRY, MODELS, PEAK, SIZES, STEPS, WORK, case
@@ -69,7 +69,7 @@ def jobs() -> list[Job]:
     return list(dict.fromkeys(found))
 
 
-def program(job: Job, mesh: Any) -> Program:
+def program(job: Job, mesh: Any) -> Setup:
     rows, length = getattr(SIZES, job.batch)
     lora = LoraConfig(gpu_lines.RANK, gpu_lines.ALPHA, 0.0) if job.mode == "lora" else None
     compute = Compute(
@@ -81,16 +81,16 @@ def program(job: Job, mesh: Any) -> Program:
     )
     optimizer = OptimizerConfig(gpu_lines.LEARNING_RATE, weight_decay=gpu_lines.WEIGHT_DECAY, clip_norm=gpu_lines.CLIP)
     config = TrainConfig("-", DataConfig("-", rows, length), STEPS, lora=lora, optimizer=optimizer, compute=compute)
-    return Program(config, hf_config.parse(MODELS[job.model], job.model), mesh)
+    return Setup(config, hf_config.parse(MODELS[job.model], job.model), mesh)
 
 
-def compiled(made: Program, mesh: Any) -> tuple[Any, float]:
+def compiled(made: Setup, mesh: Any) -> tuple[Any, float]:
     with sharding.use(mesh):
         began = time.perf_counter()
         return made.step.lower(made.state, made.frozen, made.batch).compile(), time.perf_counter() - began
 
 
-def measure(made: Program, step: Any, batches: list[Any], found: dict[str, Any]) -> None:
+def measure(made: Setup, step: Any, batches: list[Any], found: dict[str, Any]) -> None:
     random = lambda leaf: jax.jit(
         lambda: (0.02 * jax.random.normal(jax.random.key(0), leaf.shape)).astype(leaf.dtype),
         out_shardings=leaf.sharding,

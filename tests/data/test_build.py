@@ -101,7 +101,7 @@ def test_the_same_recipe_is_the_same_bytes_and_not_made_twice(tmp_path: Path, co
 def test_another_recipe_does_not_overwrite(tmp_path: Path, change: dict[str, Any]) -> None:
     build(recipe(), tmp_path / "out")
     before = content(tmp_path / "out")
-    with pytest.raises(UserError, match=rf"other settings or inputs \({next(iter(change))}\); delete it"):
+    with pytest.raises(UserError, match=rf"other settings or inputs \({next(iter(change))}\); remove it"):
         build(recipe(**change), tmp_path / "out")
     assert content(tmp_path / "out") == before
 
@@ -298,16 +298,16 @@ def test_nothing_left_names_the_filter(tmp_path: Path, corrections: Path, fields
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"arm": "lemma"}, "arm=lemma is none of cot, "),
-        ({"arm": "lema"}, "arm=lema needs corrections"),
+        ({"arm": "lemma"}, "--arm=lemma must be one of cot, "),
+        ({"arm": "lema"}, "--arm=lema needs --corrections"),
         ({"corrections": (Path("c"),)}, "--corrections without --arm"),
         ({"gold_rationales": False}, "nothing to learn from"),
-        ({"tokenizer": Path("t")}, "either tokenizer .* or train_tokenizer"),
-        ({"train_tokenizer": None}, "either tokenizer .* or train_tokenizer"),
-        ({"equal_examples": 3, "equal_tokens": 3}, "equal_examples or equal_tokens, not both"),
-        ({"correction_share": 1.5}, "correction_share=1.5"),
-        ({"export": ("csv",)}, "export=csv is none of jsonl, messages, preference"),
-        ({"export": ("preference",)}, "export=preference makes pairs from corrections"),
+        ({"tokenizer": Path("t")}, "either --tokenizer .* or --train_tokenizer"),
+        ({"train_tokenizer": None}, "either --tokenizer .* or --train_tokenizer"),
+        ({"equal_examples": 3, "equal_tokens": 3}, "--equal_examples or --equal_tokens, not both"),
+        ({"correction_share": 1.5}, "--correction_share=1.5"),
+        ({"export": ("csv",)}, "--export=csv is none of jsonl, messages, preference"),
+        ({"export": ("preference",)}, "--export=preference makes pairs from corrections"),
         ({"attempts": (Path("absent.jsonl"),)}, "cannot read absent.jsonl"),
         ({"tokenizer": Path("absent"), "train_tokenizer": None}, "no tokenizer in absent"),
         ({"train_tokenizer": 10}, "a tokenizer of 10 ids is too small"),

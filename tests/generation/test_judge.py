@@ -20,7 +20,7 @@ def test_the_share_of_right_answers(tmp_path, scan, monkeypatch):
     folder = tiny.model_folder(tmp_path / "model", tmp_path / "data")
     compute = Compute(scan_layers=scan, remat="full")
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    card, variables = checkpoint.load_weights(folder, mesh, compute)
+    metadata, variables = checkpoint.load_weights(folder, mesh, compute)
     seen = []
 
     def grade(problem, text, truncated):
@@ -32,6 +32,6 @@ def test_the_share_of_right_answers(tmp_path, scan, monkeypatch):
     real = tasks.grade
     monkeypatch.setattr(tasks, "grade", grade)
     with sharding.use(mesh):  # as inside a run
-        accuracy = judge(problems, str(tmp_path / "data"), compute, 8)(card, mesh)(variables)
+        accuracy = judge(problems, str(tmp_path / "data"), compute, 8)(metadata, mesh)(variables)
     assert accuracy == 2 / 5
     assert {name for name, _ in seen} == {problem.id for problem in problems}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lema_jax import checkpoint
-from lema_jax.checkpoint import Card
+from lema_jax.checkpoint import Metadata
 from lema_jax.errors import UserError
 from lema_jax.generation import score, student
 from lema_jax.model import int8, nf4
@@ -28,9 +28,9 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("folders")
     data = tiny.data_set(root / "data")
     variables = tiny.variables(tiny.TILED, LoraConfig(4, 8.0, 0.0))
-    checkpoint.save_model(root / "base", Card(tiny.TILED, "of-base"), variables["params"], data / "tokenizer")
-    card = Card(tiny.TILED, "of-adapters", LoraConfig(4, 8.0, 0.0, base="nf4"), "../base", "of-base@0")
-    checkpoint.save_model(root / "adapters", card, variables["lora"], data / "tokenizer")
+    checkpoint.save_model(root / "base", Metadata(tiny.TILED, "of-base"), variables["params"], data / "tokenizer")
+    metadata = Metadata(tiny.TILED, "of-adapters", LoraConfig(4, 8.0, 0.0, base="nf4"), "../base", "of-base@0")
+    checkpoint.save_model(root / "adapters", metadata, variables["lora"], data / "tokenizer")
     return root / "base", root / "adapters"
 
 
@@ -86,7 +86,7 @@ def test_adapters_get_the_format_they_were_trained_upon_by_default(folders):
 
 def test_a_kernel_that_nf4_cannot_hold_is_named(folders, tmp_path):
     base, _ = folders
-    card = Card(tiny.CONFIG, "small")
-    checkpoint.save_model(tmp_path / "small", card, tiny.variables()["params"], base / "tokenizer")
+    metadata = Metadata(tiny.CONFIG, "small")
+    checkpoint.save_model(tmp_path / "small", metadata, tiny.variables()["params"], base / "tokenizer")
     with pytest.raises(UserError, match=r"layers\.attn\.\w+\.kernel.* cannot be quantised to nf4"):
         student.read(tmp_path / "small", 0, "float32", weights="nf4")

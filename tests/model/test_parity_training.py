@@ -44,7 +44,7 @@ def batches() -> list[dict[str, np.ndarray]]:
 
 
 def our_losses(trained, frozen, collection: str, model: Llama) -> list[float]:
-    optimizer = make_optimizer(OPTIMIZER, STEPS)
+    optimizer = make_optimizer(OPTIMIZER, learning_rate(OPTIMIZER, STEPS))
     schedule = learning_rate(OPTIMIZER, STEPS)
     step = functools.partial(
         train_step,

@@ -10,15 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from lema_jax import checkpoint, steps, storage
+from lema_jax import checkpoint, steps
 from lema_jax.checkpoint import DamagedCheckpoint
 from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
 from lema_jax.model.config import Compute, LoraConfig
 from lema_jax.parallel import checksum
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
-from lema_jax.training import loop, start
-from lema_jax.training.program import Program
+from lema_jax.training import checkpoints, loop
+from lema_jax.training.setup import Setup
 from tests import tiny
 from tests.data.test_damaged_files import files, flip, flips
 from tests.training.test_loop import assert_equal, base, config, data, losses, weights
@@ -38,8 +38,14 @@ def run(tmp_path_factory, data, base) -> Path:
 def restored(run, data):
     """What a run reads of its step 6."""
     settings = config(run, data, lora=LoraConfig(4))
-    program = Program(settings, tiny.CONFIG, make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1]))
-    return lambda out: jax.device_get(checkpoint.restore(out, 6, start.items(program, program.stored)))
+    setup = Setup(settings, tiny.CONFIG, make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1]))
+    abstract = checkpoints.items(setup, setup.stored)
+
+    def read(out: Path) -> tuple:
+        opened = checkpoint.open_step(out, 6, checkpoint.read_metadata(out), abstract)
+        return jax.device_get((opened.load(abstract), opened.record))
+
+    return read
 
 
 def test_any_flipped_bit_of_a_checkpoint_is_noticed_or_changes_nothing(run, restored, tmp_path):
@@ -108,7 +114,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_silently_damaged_one(run, da
     """Values that decode as well as the ones written: what an unchecked read would go on with."""
     out = tmp_path / "run"
     shutil.copytree(run, out)
-    card = checkpoint.read_card(out)
+    metadata = checkpoint.read_metadata(out)
     path = out / "checkpoints" / "6" / "weights"
     shutil.rmtree(path)
     shutil.copytree(out / "checkpoints" / "4" / "weights", path)  # those of another step, whole in themselves
@@ -119,7 +125,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_silently_damaged_one(run, da
     assert "going on from step 4" in said.out
     assert losses(out) == losses(run)
     assert_equal(weights(out), weights(run))
-    assert checkpoint.read_card(out) == card
+    assert checkpoint.read_metadata(out) == metadata
 
 
 def test_a_step_of_another_run_is_named_as_such(run, data, base, tmp_path):
@@ -194,7 +200,7 @@ def test_memory_that_is_short_is_no_damage(base, monkeypatch):
 
 def test_the_tokenizer_of_a_run_is_its_data_set_s(run, data):
     assert tokenizer.fingerprint(tokenizer.load(run)) == tokenizer.fingerprint(tokenizer.load(data))
-    assert storage.read_json(run / "config.json", "")["data"]["path"] == str(data)
+    assert json.loads((run / "config.json").read_text())["data"]["path"] == str(data)
 
 
 HINDRANCES = {

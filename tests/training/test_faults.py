@@ -117,7 +117,7 @@ def test_a_full_disk_is_said_plainly(tmp_path, data, base, monkeypatch):
     monkeypatch.setattr(Metrics, "write", full)
     with pytest.raises(OSError, match="No space left") as raised:
         loop.run(adapters(tmp_path / "run", data, base))
-    line = disk.told(raised.value, tmp_path / "run")  # what the command prints
+    line = disk.explain(raised.value, tmp_path / "run")  # what the command prints
     assert str(tmp_path / "run") in line
     assert "make room" in line
 
@@ -126,7 +126,7 @@ def test_dev_is_tried_at_checkpoints_and_the_best_is_kept(tmp_path, data, base):
     run = adapters(tmp_path / "run", data, base, keep=1)
     run.dev.path, run.dev.questions = str(data), 1
     merits = iter([0.5, 0.75, 0.25])
-    loop.run(run, judge=lambda card, mesh: lambda variables: next(merits))
+    loop.run(run, judge=lambda metadata, mesh: lambda variables: next(merits))
     tried = [json.loads(line) for line in (tmp_path / "run" / "dev.jsonl").read_text().splitlines()]
     assert [(one["step"], one["accuracy"]) for one in tried] == [(2, 0.5), (4, 0.75), (6, 0.25)]
     assert tried[-1]["loss"] < tried[0]["loss"]
@@ -203,4 +203,4 @@ def test_the_door_exits_with_the_code_that_a_launcher_runs_again_on(tmp_path, da
     assert process.returncode == interrupts.PREEMPTED
     assert "the same command goes on from there" in said
     assert checkpoint.latest_step(tmp_path / "run") >= 3
-    assert checkpoint.read_card(tmp_path / "run").config == tiny.CONFIG
+    assert checkpoint.read_metadata(tmp_path / "run").config == tiny.CONFIG

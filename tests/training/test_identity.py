@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lema_jax import checkpoint, storage
+from lema_jax import checkpoint
 from lema_jax.data import dataset, tokenizer
 from lema_jax.data.encode import Encoded
 from lema_jax.errors import UserError
@@ -81,7 +81,7 @@ def test_a_base_that_moved_is_found_by_init_and_remembered(apart, data):
     run = config(apart / "run", data, init=str(moved), lora=LORA, steps=4)
     loop.run(run)
     assert losses(apart / "run") == losses(apart / "straight")
-    assert os.path.normpath(apart / "run" / checkpoint.read_card(apart / "run").base) == str(moved)
+    assert os.path.normpath(apart / "run" / checkpoint.read_metadata(apart / "run").base) == str(moved)
     weights(apart / "run")
 
 
@@ -193,7 +193,7 @@ def test_a_lost_config_json_is_made_again_by_its_own_command_alone(tmp_path, dat
         loop.run(run)
     run.optimizer.learning_rate = 1e-2
     loop.run(run)
-    assert storage.read_json(out / "config.json", "")["optimizer"]["learning_rate"] == 1e-2
+    assert json.loads((out / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-2
 
 
 def test_trials_on_another_dev_set_are_not_compared(tmp_path, data, base):

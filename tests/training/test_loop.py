@@ -93,8 +93,8 @@ def test_losses_fall_and_the_base_is_untouched(tmp_path, data, base):
 def test_adapters_train_on_from_adapters(tmp_path, data, base):
     loop.run(config(tmp_path / "first", data, init=str(base), lora=LoraConfig(4), steps=2))
     loop.run(config(tmp_path / "second", data, init=str(tmp_path / "first"), lora=LoraConfig(4), steps=2))
-    card = checkpoint.read_card(tmp_path / "second")
-    assert (tmp_path / "second" / card.base).resolve() == base.resolve()
+    metadata = checkpoint.read_metadata(tmp_path / "second")
+    assert (tmp_path / "second" / metadata.base).resolve() == base.resolve()
     with pytest.raises(UserError, match="merge them with convert"):
         loop.run(config(tmp_path / "third", data, init=str(tmp_path / "first")))
 
@@ -170,9 +170,9 @@ def test_a_vocabulary_that_is_too_small_is_named(tmp_path, data):
 
 def test_a_checkpoint_of_another_shape_lists_what_differs(tmp_path, data, base):
     shutil.copytree(base, tmp_path / "base")
-    card = checkpoint.read_card(tmp_path / "base")
-    wider = dataclasses.replace(card.config, intermediate_size=64)
-    checkpoint.write_card(tmp_path / "base", dataclasses.replace(card, config=wider))
+    metadata = checkpoint.read_metadata(tmp_path / "base")
+    wider = dataclasses.replace(metadata.config, intermediate_size=64)
+    checkpoint.write_metadata(tmp_path / "base", dataclasses.replace(metadata, config=wider))
     with pytest.raises(UserError, match=r"mlp\.down\.kernel: \(2, 48, 32\) where \(2, 64, 32\) is expected"):
         weights(tmp_path / "base")
 

@@ -9,6 +9,7 @@ import pytest
 from lema_jax.model import flops
 from lema_jax.model.config import Compute
 from lema_jax.parallel.chips import CHIPS
+from lema_jax.storage import RunFolder
 from lema_jax.training import loop, metrics
 from lema_jax.training.config import DataConfig, TrainConfig
 from tests import tiny
@@ -35,7 +36,7 @@ def test_a_step_at_the_peak_takes_its_flops_over_that_of_all_devices(chip, count
 def test_mfu_is_the_share_of_the_seconds_that_the_peak_would_take(tmp_path, monkeypatch, capsys):
     clock = itertools.accumulate([0.0, 2.0, 4.0, 8.0, 2.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    with metrics.Metrics(config(tmp_path, log_every=2), 0, ideal=1.0) as log:
+    with metrics.Metrics(RunFolder(tmp_path), 0, 4, log_every=2, batch_tokens=8 * 32, ideal=1.0) as log:
         for step in range(1, 5):
             log.write(step, {name: np.float32(value) for name, value in NUMBERS.items()})
     assert [line["mfu"] for line in lines(tmp_path)] == [1 / 2, 1 / 4, 1 / 8, 1 / 2]

@@ -71,7 +71,7 @@ def test_a_run_on_gs_is_the_run_on_a_disk(tmp_path):
     assert checkpoint.latest_step(run) == 4
     loop.run(config(bucket, "runs/lema", "models/base", 6), allow_config_change=True)
 
-    assert checkpoint.read_card(run).base == "../../models/base"
+    assert checkpoint.read_metadata(run).base == "../../models/base"
     assert checkpoint.best_step(run) == checkpoint.best_step(tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, weights(run), weights(str(tmp_path / "run")))
     assert tokenizer.fingerprint(tokenizer.load(run)) == tokenizer.fingerprint(tokenizer.load(data))
@@ -84,5 +84,5 @@ def test_a_run_on_gs_is_the_run_on_a_disk(tmp_path):
     assert len((storage.place(run) / "starts.jsonl").read_text().splitlines()) == 2
 
     apart = dataclasses.replace(config(bucket, "runs/other", "models/base", 2), init=str(base))
-    with pytest.raises(UserError, match="must lie together"):
+    with pytest.raises(UserError, match="must be together"):
         loop.run(apart)

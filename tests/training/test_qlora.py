@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lema_jax import checkpoint, steps
-from lema_jax.checkpoint import Card
+from lema_jax.checkpoint import Metadata
 from lema_jax.errors import UserError
 from lema_jax.generation import student
 from lema_jax.model import nf4
@@ -36,8 +36,8 @@ def data(tmp_path_factory) -> Path:
 
 
 def folder(path: Path, data: Path, config: LlamaConfig = tiny.TILED) -> Path:
-    card = Card(config, lineage=checkpoint.lineage(tiny="tiled"))
-    checkpoint.save_model(path, card, tiny.variables(config)["params"], data / "tokenizer")
+    metadata = Metadata(config, lineage=checkpoint.lineage(tiny="tiled"))
+    checkpoint.save_model(path, metadata, tiny.variables(config)["params"], data / "tokenizer")
     return path
 
 
@@ -147,7 +147,7 @@ def test_adapters_train_alike_on_meshes_and_the_base_stays(tmp_path, data, base)
     alone = train(tmp_path / "rows", data, base, MeshConfig(8, 1, 1), compute=in_line, lora=lora)
     np.testing.assert_allclose(cut, alone, rtol=1e-4)
     assert cut[-1] < cut[0]
-    assert checkpoint.read_card(tmp_path / "cut").lora == lora
+    assert checkpoint.read_metadata(tmp_path / "cut").lora == lora
     after = load(tmp_path / "cut", ALONE)
     assert_equal(after["params"], before["params"])
     assert all(np.any(leaf) for leaf in jax.tree.leaves(jax.device_get(after["lora"])))

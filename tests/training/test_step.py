@@ -11,7 +11,7 @@ from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training.config import DataConfig, GuardConfig, OptimizerConfig, TrainConfig
-from lema_jax.training.program import Program
+from lema_jax.training.setup import Setup
 from lema_jax.training.step import completion_nll, loss_fn
 from tests import tiny
 
@@ -39,16 +39,16 @@ def train(steps: int, **fields) -> tuple[list[float], dict]:
     devices = jax.devices()[: np.prod([config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.sequence])]
     mesh = make_mesh(config.mesh, devices)
     with sharding.use(mesh):
-        program = Program(config, tiny.CONFIG, mesh)
+        setup = Setup(config, tiny.CONFIG, mesh)
         start = tiny.variables(lora=config.lora)
         laid_out = start if config.compute.scan_layers else layout.unstack_layers(start)
-        state = program.begin(jax.device_put(laid_out[program.collection], sharding.of(program.state.trained)))
-        frozen = {name: jax.device_put(laid_out[name], sharding.of(tree)) for name, tree in program.frozen.items()}
+        state = setup.begin(jax.device_put(laid_out[setup.collection], sharding.of(setup.state.trained)))
+        frozen = {name: jax.device_put(laid_out[name], sharding.of(tree)) for name, tree in setup.frozen.items()}
         losses = []
         for number in range(steps):
-            state, metrics = program.step(state, frozen, jax.device_put(batch(number), sharding.of(program.batch)))
+            state, metrics = setup.step(state, frozen, jax.device_put(batch(number), sharding.of(setup.batch)))
             losses.append(float(metrics["loss"]))
-        return losses, jax.device_get(program.to_disk(state).trained)
+        return losses, jax.device_get(setup.to_disk(state).trained)
 
 
 @functools.cache
@@ -145,10 +145,10 @@ def test_a_batch_without_loss_gives_zero_and_moves_nothing():
     )
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     with sharding.use(mesh):
-        program = Program(config, tiny.CONFIG, mesh)
+        setup = Setup(config, tiny.CONFIG, mesh)
         before = tiny.variables()["params"]
-        state = program.begin(jax.device_put(before, sharding.of(program.state.trained)))
-        state, metrics = program.step(state, {}, jax.device_put(rows, sharding.of(program.batch)))
+        state = setup.begin(jax.device_put(before, sharding.of(setup.state.trained)))
+        state, metrics = setup.step(state, {}, jax.device_put(rows, sharding.of(setup.batch)))
     assert metrics["loss"] == 0
     assert metrics["grad_norm"] == 0
     jax.tree.map(np.testing.assert_array_equal, state.trained, tiny.variables()["params"])
@@ -170,11 +170,11 @@ def test_an_ill_step_changes_nothing_but_the_count(bound):
     if not bound:
         rows["weights"][0, 2] = np.inf
     with sharding.use(mesh):
-        program = Program(config, tiny.CONFIG, mesh)
-        state = program.begin(jax.device_put(tiny.variables()["params"], sharding.of(program.state.trained)))
+        setup = Setup(config, tiny.CONFIG, mesh)
+        state = setup.begin(jax.device_put(tiny.variables()["params"], sharding.of(setup.state.trained)))
         before = jax.device_get(state)
-        state, metrics = program.step(state, {}, jax.device_put(rows, sharding.of(program.batch)))
-    assert metrics["ill"]
+        state, metrics = setup.step(state, {}, jax.device_put(rows, sharding.of(setup.batch)))
+    assert metrics["skipped"]
     assert state.step == 1
     after = jax.device_get(state)
     jax.tree.map(np.testing.assert_array_equal, (after.trained, after.optimizer), (before.trained, before.optimizer))
@@ -184,16 +184,16 @@ def test_only_the_adapters_are_trained_and_have_optimizer_state():
     config = TrainConfig(
         "-", DataConfig("-", ROWS, LENGTH), 1, init="-", lora=LoraConfig(rank=4), mesh=MeshConfig(1, 1, 1)
     )
-    program = Program(config, tiny.CONFIG, make_mesh(config.mesh, jax.devices()[:1]))
-    assert set(program.frozen) == {"params"}
-    adapters = sum(leaf.size for leaf in jax.tree.leaves(program.state.trained))
-    moments = sum(leaf.size for leaf in jax.tree.leaves(program.state.optimizer) if leaf.ndim)
+    setup = Setup(config, tiny.CONFIG, make_mesh(config.mesh, jax.devices()[:1]))
+    assert set(setup.frozen) == {"params"}
+    adapters = sum(leaf.size for leaf in jax.tree.leaves(setup.state.trained))
+    moments = sum(leaf.size for leaf in jax.tree.leaves(setup.state.optimizer) if leaf.ndim)
     assert moments == 2 * adapters
 
 
 def test_optimizer_state_is_cut_like_its_parameter():
     config = settings(mesh=MeshConfig(1, 4, 2))
-    program = Program(config, tiny.CONFIG, make_mesh(config.mesh))
+    setup = Setup(config, tiny.CONFIG, make_mesh(config.mesh))
     specs = lambda tree: [leaf.sharding.spec for leaf in jax.tree.leaves(tree) if leaf.ndim]
-    weights = specs(program.state.trained)
-    assert specs(program.state.optimizer) == weights * 2
+    weights = specs(setup.state.trained)
+    assert specs(setup.state.optimizer) == weights * 2

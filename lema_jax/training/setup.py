@@ -1,10 +1,11 @@
-"""The compiled program of a run, described before any array exists: state, shardings and step from a configuration.
+"""The abstract state of a run, its shardings and jitted functions, made before any array exists.
 
-The trainer fills it with arrays, a checkpoint restores into it, an ahead-of-time compiler lowers it as it is.
+The trainer fills it with arrays, a checkpoint is restored into it, the ahead-of-time compiler lowers it as it is.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -21,29 +22,30 @@ from lema_jax.training.config import TrainConfig
 from lema_jax.training.optimizer import learning_rate, make_optimizer
 from lema_jax.training.step import State, loss_fn, train_step
 
-# Where heads are cut: products with their collectives whole, since several sums over the mesh cannot become one when
-# they are cut into chains of small ones. Elsewhere the chains are better (a gradient is then never summed whole).
+# With tensor parallelism: no windowed einsums, whose partial all-reduces XLA cannot combine. Elsewhere they are better:
+# a full gradient is then never all-reduced.
 _TPU = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
-class Program:
-    """What a run on a mesh is made of.
+class Setup:
+    """Abstract state, shardings and jitted functions of a run on a mesh.
 
     Attributes:
-      collection: the one that is trained, "params" or "lora".
+      collection: the trained one, "params" or "lora".
       state: the abstract State, leaves with shape, dtype and sharding, in the layout that the run computes in.
-      stored: the same, stacked over layers, as it lies on disk.
-      frozen: the abstract collections beside it.
+      stored: the same in the layout on disk, stacked over layers.
+      frozen: the abstract collections that are not trained.
       batch: the abstract batch, [B, T] each.
-      rows: those of the batch that this process reads.
-      work: what a step computes, for `flops` to count.
+      rows: the slice of the batch that this process reads.
+      work: the shapes of a step, from which `flops` counts its operations.
       step: the jitted `train_step(state, frozen, batch)`; the state is donated.
       score: the jitted `loss_fn(trained, frozen, batch)` without dropout.
     """
 
-    def __init__(self, config: TrainConfig, llama: LlamaConfig, mesh: Mesh):
+    def __init__(self, config: TrainConfig, llama: LlamaConfig, mesh: Mesh) -> None:
         self.collection = "lora" if config.lora else "params"
-        self.optimizer = make_optimizer(config.optimizer, config.steps)
+        schedule = learning_rate(config.optimizer, config.steps)
+        self.optimizer = make_optimizer(config.optimizer, schedule)
         self.mesh = mesh
         self._model = Llama(llama, config.compute, config.lora, deterministic=False)
         self._stacked = Llama(llama, dataclasses.replace(config.compute, scan_layers=True), config.lora)
@@ -51,13 +53,13 @@ class Program:
         self.stored = self._abstract(self._state, self._stacked)
         variables = self._abstract(_variables, self._model)
         self.frozen = {name: tree for name, tree in variables.items() if name != self.collection}
-        rows = NamedSharding(mesh, sharding.TOKENS)
+        by_rows = NamedSharding(mesh, sharding.TOKENS)
         shape = (config.data.batch_size, config.data.seq_len)
         self.batch = {
-            name: jax.ShapeDtypeStruct(shape, jnp.float32 if name == "weights" else jnp.int32, sharding=rows)
+            name: jax.ShapeDtypeStruct(shape, jnp.float32 if name == "weights" else jnp.int32, sharding=by_rows)
             for name in ("tokens", "weights", "segment_ids", "positions")
         }
-        self.rows = processes.rows(rows, shape)
+        self.rows = processes.rows(by_rows, shape)
         self.work = flops.Step(llama, config.compute, config.lora, *shape)
         on_tpu = mesh.devices.flat[0].platform == "tpu"
         self.step = jax.jit(
@@ -66,7 +68,7 @@ class Program:
                 model=self._model,
                 collection=self.collection,
                 optimizer=self.optimizer,
-                schedule=learning_rate(config.optimizer, config.steps),
+                schedule=schedule,
                 accumulation=config.accumulation,
                 max_grad_norm=config.guard.max_grad_norm or float(np.finfo(np.float32).max),
                 seed=config.seed,
@@ -75,11 +77,11 @@ class Program:
             out_shardings=(sharding.of(self.state), None),
             compiler_options=_TPU if on_tpu and mesh.shape["tensor"] > 1 else None,
         )
-        still = self._model.clone(deterministic=True)
-        self.score = jax.jit(functools.partial(loss_fn, key=None, model=still, collection=self.collection))
+        without_dropout = self._model.clone(deterministic=True)
+        self.score = jax.jit(functools.partial(loss_fn, key=None, model=without_dropout, collection=self.collection))
 
     def random(self, seed: int) -> Any:
-        """The trained collection from random numbers, the same in every layout and on every mesh."""
+        """The trained collection with random values, the same in every layout and on every mesh."""
 
         def init() -> Any:
             trained = nn.unbox(_variables(self._stacked, jax.random.key(seed)))[self.collection]
@@ -104,7 +106,7 @@ class Program:
         return jax.jit(layout.unstack_layers, out_shardings=sharding.of(self.state))(stored)
 
     def put(self, rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """The rows that this process has read (`self.rows` of the batch) as its part of the global batch."""
+        """The global batch, from the rows that this process has read (`self.rows` of it)."""
 
         def part(name: str, index: tuple[slice, ...]) -> np.ndarray:
             start, stop, _ = index[0].indices(self.batch[name].shape[0])
@@ -119,7 +121,7 @@ class Program:
         trained = _variables(model)[self.collection]
         return State(jnp.int32(0), trained, self.optimizer.init(trained))
 
-    def _abstract(self, make: Any, model: Llama) -> Any:
+    def _abstract(self, make: Callable[[Llama], Any], model: Llama) -> Any:
         return sharding.abstract(jax.eval_shape(functools.partial(make, model)), self.mesh)
 
 
