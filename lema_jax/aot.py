@@ -73,15 +73,17 @@ def run(config: Config) -> Result:
     where = chips.named(config.topology, config.slices)
     llama = architecture(config.config, config.preset)
     ratio = estimate.calibration(config.calibrate, where) if config.calibrate else None
-    job = programs.Job(where, compiler.devices(where), llama, config.price_per_chip_hour, ratio)
+    target = programs.Target(where, compiler.devices(where), llama, config.price_per_chip_hour, ratio)
     if config.search:
-        reports = search.run(job, config.config, lambda line: print(line, flush=True))
+        reports = search.run(target, config.config, lambda line: print(line, flush=True))
         print("\n" + "\n".join(search.summary(reports)))
     else:
         how = config.answering
-        reports = [programs.train_step(job, config.config)]
+        reports = [programs.train_step(target, config.config)]
         if how.decode:
-            reports += programs.answering(job, config.config, rows=how.rows, prompt=how.prompt, slots=how.slots)
+            reports += programs.decoding(
+                target, config.config, rows=how.rows, prompt=how.prompt, cache_length=how.slots
+            )
         print("\n\n".join(map(report.table, reports)))
     if config.json:
         found = [one.as_json() for one in reports]

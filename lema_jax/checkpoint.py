@@ -241,7 +241,7 @@ class Model:
             dense = {"params": abstract_variables(full, mesh)["params"]}
             wanted = {"params": abstract_variables(full, mesh, kernels)["params"]}
             if kernels != "dense":
-                quantise = functools.partial(jax.lax.map, linear.FORMS[kernels].quantise)
+                quantise = functools.partial(jax.lax.map, linear.FORMATS[kernels].quantise)
         opened = open_step(folder, step, metadata, {"weights": dense})
         return frozen | opened.load({"weights": dense}, {"weights": wanted}, quantise)["weights"]
 

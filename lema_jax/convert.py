@@ -89,7 +89,7 @@ class Config(stage.Config):
         return found
 
     def join(self) -> bool:
-        return self.job.processes is None or job.join(self.job, heeds_notice=False)
+        return self.job.processes is None or job.join(self.job, preemptible=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,10 +135,10 @@ def _checked_lineage(config: Config, opened: Opened) -> str:
     to = config.to
     if to in ("adapter", "peft") and opened.adapters is None:
         raise UserError(f"--to={to} writes adapters, but {opened.source.where} has none; --peft_dir adds some")
-    if to in ("adapter", "peft") and opened.whole:
+    if to in ("adapter", "peft") and opened.replaced:
         raise UserError(
             f"--to={to} writes low-rank adapters alone, but {config.peft_dir} replaces whole weights "
-            f"({', '.join(opened.whole)}); merge it with --to=model or --to=hf"
+            f"({', '.join(opened.replaced)}); merge it with --to=model or --to=hf"
         )
     changed = stage.changed(config)
     if "merge_into" in changed and (opened.adapters is None or to not in ("model", "hf")):
@@ -176,7 +176,7 @@ def _described(opened: Opened) -> str:
         return model
     tree, lora = opened.adapters
     shape = f"rank {lora.rank}, alpha {lora.alpha:g} in {opened.config.num_layers} layers"
-    whole = f", and {', '.join(opened.whole)} replaced whole" if opened.whole else ""
+    whole = f", and {', '.join(opened.replaced)} replaced whole" if opened.replaced else ""
     return f"{model}, with adapters of {shape} on {', '.join(peft.adapted(tree))}{whole}"
 
 

@@ -89,7 +89,7 @@ class Config(stage.Config):
         return self.out if self.prompt is None else None
 
     def join(self) -> bool:
-        return job.join(self.job, heeds_notice=False)
+        return job.join(self.job, preemptible=False)
 
     def _contradictions(self) -> Iterator[str]:
         if [bool(self.task), bool(self.score), self.prompt is not None].count(True) != 1:
@@ -148,7 +148,7 @@ def run(config: Config) -> Result:
         tests that would share a folder; a folder that holds the results of something else; weights or a cache that the
         devices do not hold.
     """
-    with job.one_voice():
+    with job.printed_once():
         checkpoints = [_checkpoint(config, os.fspath(given)) for given in config.checkpoint]
         _require_distinct("--checkpoint", [one.name for one in checkpoints])
         if config.prompt is not None:

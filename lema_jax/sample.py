@@ -96,7 +96,7 @@ class Config(stage.Config):
         return None if self.dry_run else self.out
 
     def join(self) -> bool:
-        return self.student != "checkpoint" or job.join(self.job, heeds_notice=False)
+        return self.student != "checkpoint" or job.join(self.job, preemptible=False)
 
     def _of_another_student(self) -> list[str]:
         given = set(stage.changed(self))
@@ -302,7 +302,7 @@ def _sample_checkpoint(config: Config, asked: Sequence[tuple[Problem, str]]) -> 
     if config.prompt_style == "chat":
         settings["rendered"] = True  # prompts are a template's, which writes all special tokens: see encode.prompt_ids
     wanted = functools.partial(_wanted, checkpoint.identity(folder, step), settings, config.prompt_style)
-    with job.one_voice(), job.written_by_the_first(config.out) as path, Appender(path, Attempt) as file:
+    with job.printed_once(), job.written_by_the_first(config.out) as path, Appender(path, Attempt) as file:
 
         def answer(these: Sequence[_Wanted]) -> None:
             by_id = {one.id: one for one in these}

@@ -36,7 +36,7 @@ class Config(stage.Config):
         return None if self.dry_run else self.config.out or None
 
     def join(self) -> bool:
-        return job.join(self.job, heeds_notice=True)
+        return job.join(self.job, preemptible=True)
 
 
 @dataclasses.dataclass(frozen=True)

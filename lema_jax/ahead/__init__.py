@@ -1,1 +1,1 @@
-"""Programs for TPUs that are not there: compiled, weighed and timed on paper."""
+"""Ahead-of-time compilation for TPUs: memory, cost and estimated time without a device."""

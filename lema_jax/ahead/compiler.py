@@ -1,4 +1,4 @@
-"""The TPU compiler on a machine without a TPU: a slice's devices as descriptions, a lowered program compiled."""
+"""The TPU compiler on a machine without a TPU: abstract devices of a slice, and compilation for them."""
 
 import contextlib
 import dataclasses
@@ -15,9 +15,9 @@ from lema_jax.parallel import chips
 from lema_jax.parallel.chips import Slice
 
 _ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",  # do not ask a cloud's metadata server what machine this is
+    "TPU_SKIP_MDS_QUERY": "1",  # do not query the cloud's metadata server
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several of these at a time
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several such processes at a time
     "TPU_MIN_LOG_LEVEL": "3",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
@@ -25,7 +25,7 @@ _ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on one chip. `arguments` has the state and the batch; `alias`: of the output, written over arguments."""
+    """Bytes on one chip. `arguments`: state and batch; `alias`: output that reuses donated arguments."""
 
     arguments: int
     output: int
@@ -37,16 +37,14 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler made: its memory, and its text (HLO)."""
+    """A compiled program: its memory and its HLO text."""
 
     memory: Memory
     text: str
 
 
-def devices(where: Slice) -> list[Any]:
-    """Descriptions of a slice's devices, good for a mesh and for nothing that runs.
-
-    JAX itself is put on the CPU, for this process.
+def devices(where: Slice) -> list[jax.Device]:
+    """Abstract devices of a slice, for a mesh to compile on. Sets this process's JAX platform to the CPU.
 
     Raises:
       UserError: no libtpu, or a slice that it refuses.
@@ -70,10 +68,10 @@ def devices(where: Slice) -> list[Any]:
 
 
 def compile(lowered: jax.stages.Lowered) -> Compiled:
-    """Compiles for the devices that it was lowered for; a minute or two.
+    """Compiles a lowered program for its devices, in a minute or two.
 
     Raises:
-      OutOfMemory: it does not fit. Every other error of the compiler's comes through as it is.
+      OutOfMemory: the program does not fit. The compiler's other errors pass unchanged.
     """
     try:
         with quiet():
@@ -98,12 +96,12 @@ def compile(lowered: jax.stages.Lowered) -> Compiled:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """libtpu writes to the process's stderr that it found no TPU; nobody needs to read that."""
-    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    """Silences the process's stderr, where libtpu reports that it found no TPU."""
+    stderr, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(sink, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(sink)

@@ -1,16 +1,15 @@
-"""Walks a compiled program and counts what one run of it does on one chip, loops by their trip counts.
+"""The cost of one run of a compiled program on one chip: flops, bytes and time, with loops counted by their trips.
 
-XLA's own `cost_analysis()` counts the body of a loop once, and a layer stack is a loop; so are the products that it
-overlaps with their collectives. Here a loop's cost is its body's times its trips, a branch's that of its dearest arm.
+XLA's `cost_analysis()` counts the body of a loop once, but a scan over layers is a loop, and so is a windowed einsum.
+Here a loop costs its body times its trip count, and a conditional its most expensive branch.
 
-HBM bytes are those that instructions read and write there: a fusion reads of a sliced operand what the slices take, an
-update in place writes what it updates, and what lies in the chip's core (VMEM) costs nothing. Copies between HBM and
-VMEM beside the computation (`dma_bytes`) are in `hbm_bytes`, but not in the times, which take them to be hidden.
+HBM bytes are what instructions read and write there: of a sliced operand a fusion reads the slices, an in-place update
+writes the update, and arrays in VMEM are free. Asynchronous copies between HBM and VMEM (`dma_bytes`) count in
+`hbm_bytes`, but not in the times, which assume that they overlap.
 
-Interconnect bytes are those that a chip sends over its links by the ring algorithms: for n chips (n - 1) / n of the
-whole for an all-gather or reduce-scatter, twice that for an all-reduce. Between slices n is the slices': the compiler
-makes of a collective that crosses them one within each slice and a `send` and `recv` by way of the hosts, whose
-attributes say what the hosts do together and among which slices.
+Interconnect bytes are what a chip sends with ring algorithms among n chips: (n - 1) / n of the array for an all-gather
+or reduce-scatter, twice that for an all-reduce. The compiler splits a collective between slices into one within each
+slice and a `send` and `recv` through the hosts; the attributes of these name the collective and its n slices.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lema_jax.ahead import hlo, kernels
-from lema_jax.ahead.hlo import Computation, Instruction, Program
+from lema_jax.ahead.hlo import Computation, Instruction, Module
 from lema_jax.ahead.loops import trips
 from lema_jax.parallel.chips import Chip
 
@@ -32,15 +31,21 @@ _FREE = (
 )
 _COPIES = ("copy-start", "slice-start", "dynamic-slice-start")
 _SLICES = ("dynamic-slice", "slice", "gather")
-_UPDATES = {"dynamic-update-slice": 1, "scatter": -1}  # which operand is written
-_BETWEEN_SLICES = "_xla_megascale_transfer_type"  # an attribute of what the hosts carry to other slices
+_UPDATES = {"dynamic-update-slice": 1, "scatter": -1}  # the index of the update operand
+_BETWEEN_SLICES = "_xla_megascale_transfer_type"  # an attribute of transfers between slices
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective instruction. `bytes` that a chip sends each time; `source`: where the program asked for it.
+    """One collective instruction.
 
-    `between_slices`: over the data centre's network, among as many slices as `group` says; else over the chips' links.
+    Attributes:
+      kind: one of COLLECTIVES.
+      group: number of participants: chips or, between slices, slices.
+      bytes: that a chip sends each time.
+      times: how often it runs.
+      source: the JAX operation that it comes from.
+      between_slices: over the data-centre network; otherwise over the interconnect.
     """
 
     kind: str
@@ -58,15 +63,16 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a run does on one chip.
+    """The cost of a run on one chip.
 
     Attributes:
-      flops: of matrix products; of Pallas kernels, those of attention (its causal half).
-      hbm_bytes, dma_bytes: see above.
-      roof_s: Σ over instructions of the longer of flops at the chip's peak and HBM bytes at 90 % of its bandwidth.
-      hybrid_s: the same with the compiler's own cycle estimates for fusions that hold matrix products.
-      collectives: every one of them.
-      open_loops: loops whose trip count is not in the program, each counted as one trip.
+      flops: of matmuls; of Pallas kernels, those of splash attention (the causal half).
+      hbm_bytes, dma_bytes: see the module.
+      roof_s: roofline seconds: Σ over instructions of max(flops / peak, HBM bytes / 90 % of the bandwidth).
+      hybrid_s: the same with the compiler's cycle estimates for fusions of matmuls.
+      kernels: number of kernel calls.
+      collectives: all collectives.
+      open_loops: loops of unknown trip count, each counted as one trip.
     """
 
     flops: float = 0.0
@@ -85,35 +91,37 @@ class Cost:
         return Cost(**sums)
 
     def times(self, count: int) -> "Cost":
-        """The cost of doing it that often."""
-        again = tuple(dataclasses.replace(one, times=one.times * count) for one in self.collectives)
+        """The cost of `count` runs."""
+        repeated = tuple(dataclasses.replace(one, times=one.times * count) for one in self.collectives)
         numbers = ("flops", "hbm_bytes", "dma_bytes", "roof_s", "hybrid_s", "kernels")
-        return dataclasses.replace(self, collectives=again, **{name: count * getattr(self, name) for name in numbers})
+        return dataclasses.replace(
+            self, collectives=repeated, **{name: count * getattr(self, name) for name in numbers}
+        )
 
     @property
     def ici_bytes(self) -> float:
-        """Sent over the interconnect."""
+        """Bytes sent over the interconnect."""
         return sum(one.total for one in self.collectives if not one.between_slices)
 
     @property
     def dcn_bytes(self) -> float:
-        """Sent to other slices, over the data centre's network."""
+        """Bytes sent to other slices, over the data-centre network."""
         return sum(one.total for one in self.collectives if one.between_slices)
 
 
 def count(text: str, chip: Chip) -> Cost:
-    """The cost of the program that `compiled.as_text()` prints."""
-    program = hlo.read(text)
-    return _Walker(program, chip).cost(program.entry)
+    """The cost of the program whose text `compiled.as_text()` returns."""
+    module = hlo.parse(text)
+    return _Walker(module, chip).cost(module.entry)
 
 
 class _Walker:
-    def __init__(self, program: Program, chip: Chip):
-        self._all, self._chip = program.computations, chip
+    def __init__(self, module: Module, chip: Chip):
+        self._all, self._chip = module.computations, chip
 
     def cost(self, computation: Computation) -> Cost:
-        """Of a computation that runs once."""
-        seen: set[tuple[str, str]] = set()  # kinds and channels: what is cloned within a computation happens once
+        """The cost of one run of a computation."""
+        seen: set[tuple[str, str]] = set()  # (kind, channel): clones of a collective in a computation run once
         return functools.reduce(Cost.__add__, (self._one(computation, one, seen) for one in computation), Cost())
 
     def _one(self, inside: Computation, one: Instruction, seen: set[tuple[str, str]]) -> Cost:
@@ -121,14 +129,15 @@ class _Walker:
         if opcode in _FREE or opcode.endswith("-done"):
             return Cost()
         if opcode == "while":
-            often = trips(self._all, inside, one)
+            count = trips(self._all, inside, one)
             body = self.cost(self._all[one.computations("body")[0]])
-            return body.times(1 if often is None else often) + Cost(open_loops=() if often else (one.source,))
+            return body.times(1 if count is None else count) + Cost(open_loops=() if count else (one.source,))
         if opcode == "call":
             return self.cost(self._all[one.computations("to_apply")[0]])
         if opcode == "conditional":
-            arms = one.computations("true_computation", "false_computation", "branch_computations")
-            return max((self.cost(self._all[arm]) for arm in arms), key=lambda arm: (arm.flops, arm.hbm_bytes))
+            branches = one.computations("true_computation", "false_computation", "branch_computations")
+            costs = [self.cost(self._all[branch]) for branch in branches]
+            return max(costs, key=lambda cost: (cost.flops, cost.hbm_bytes))
         if opcode in _COPIES:
             return self._copy(inside, one)
         if opcode.removesuffix("-start") in COLLECTIVES:
@@ -142,7 +151,7 @@ class _Walker:
         return self._work(inside, one, seen)
 
     def _work(self, inside: Computation, one: Instruction, seen: set[tuple[str, str]]) -> Cost:
-        """An instruction that computes: a fusion, a kernel, a matrix product, an elementwise operation."""
+        """The cost of a fusion, a kernel, a matmul or an elementwise operation."""
         flops, cycles, calls = 0.0, one.cycles, 0
         collectives: list[Collective] = []
         if one.opcode == "custom-call":
@@ -151,16 +160,22 @@ class _Walker:
             for name in one.computations("calls"):
                 flops += self._fused(self._all[name], seen, collectives)
         else:
-            flops = product_flops(one, inside)
+            flops = matmul_flops(one, inside)
         moved = self._bytes(inside, one)
         compute, memory = flops / self._chip.flops, moved / (0.9 * self._chip.hbm_bandwidth)
         roof = max(compute, memory)
-        hybrid = max(cycles / self._chip.clock, memory) if flops and cycles else roof
-        return Cost(flops, moved, 0.0, roof, hybrid, calls, tuple(collectives))
+        return Cost(
+            flops=flops,
+            hbm_bytes=moved,
+            roof_s=roof,
+            hybrid_s=max(cycles / self._chip.clock, memory) if flops and cycles else roof,
+            kernels=calls,
+            collectives=tuple(collectives),
+        )
 
     def _fused(self, computation: Computation, seen: set[tuple[str, str]], collectives: list[Collective]) -> float:
-        # An asynchronous collective stands in three fusions: where it starts, in one that computes meanwhile (of a loop
-        # inside, even) and where it ends. An all-reduce that keeps a slice is carried out as a reduce-scatter.
+        # An asynchronous collective is in three fusions: its start (where it is counted), one that computes meanwhile
+        # (even a loop) and its end. An all-reduce of which a slice is used runs as a reduce-scatter.
         starts = any(_is_call(one, "AsyncCollectiveStart") for one in computation)
         scatters = "all-reduce-scatter" in computation.name
         flops = 0.0
@@ -173,14 +188,14 @@ class _Walker:
                     kind = "reduce-scatter" if scatters else None
                     collectives += self._collective(computation, one, seen, kind)
             else:
-                flops += product_flops(one, computation)
+                flops += matmul_flops(one, computation)
         return flops
 
     def _collective(
         self, inside: Computation, one: Instruction, seen: set[tuple[str, str]], kind: str | None = None
     ) -> list[Collective]:
         kind = kind or one.opcode.removesuffix("-start")
-        # A collective that crosses slices hands its channel to every part that it is made of.
+        # All parts of a collective between slices have its channel.
         channel = kind, one.attribute("channel_id") or one.name
         if channel in seen:
             return []
@@ -188,10 +203,11 @@ class _Walker:
         group = group_size(one)
         taken = sum(source.bytes for name in one.operands if (source := inside.get(name)))
         made = max(one.bytes - taken, 0.0) if one.opcode.endswith("-start") else one.bytes
-        return [Collective(kind, group, _sent(kind, group, taken, made), 1, one.results[0].dtype, one.source)]
+        sent = _sent(kind, group, taken, made)
+        return [Collective(kind, group, sent, times=1, dtype=one.results[0].dtype, source=one.source)]
 
     def _copy(self, inside: Computation, one: Instruction) -> Cost:
-        """A copy beside the computation: result, and how many of its two ends lie in HBM."""
+        """The cost of an asynchronous copy: its bytes, once for each end in HBM."""
         moved = min((array.bytes for array in one.results if math.prod(array.dims) > 1), default=0.0)
         ends = [array for array in one.results if array.bytes == moved] + [
             array for name in one.operands if (source := inside.get(name)) for array in source.results
@@ -200,7 +216,7 @@ class _Walker:
         return Cost(hbm_bytes=moved, dma_bytes=moved)
 
     def _bytes(self, inside: Computation, one: Instruction) -> float:
-        """HBM bytes that an instruction reads and writes."""
+        """HBM bytes that an instruction reads and writes, arrays in VMEM excluded."""
         if one.opcode in _SLICES:
             return sum(array.bytes for array in one.results if array.space == 0) + one.bytes
         if one.opcode in _UPDATES:
@@ -223,46 +239,46 @@ class _Walker:
             self._written(fused, part, array.bytes) for part, array in zip(parts, one.results) if array.space == 0
         )
 
-    def _read(self, fused: Computation, name: str, whole: float) -> float:
-        """Bytes of a value that a fused computation touches."""
+    def _read(self, fused: Computation, name: str, size: float) -> float:
+        """How many of a value's `size` bytes a fused computation reads."""
         total = 0.0
         for user in fused.users[name]:
             first = user.operands[0] == name
             if user.opcode in _SLICES:
                 total += user.bytes if first else 0.0
-            elif (user.opcode in _UPDATES and first) or user.opcode == "tuple" or _hands_on(user):
+            elif (user.opcode in _UPDATES and first) or user.opcode == "tuple" or _is_collective(user):
                 continue
             elif user.opcode in ("bitcast", "reshape") or _is_call(user, "AssumeGather"):
-                total += self._read(fused, user.name, whole)
+                total += self._read(fused, user.name, size)
             elif user.opcode in ("fusion", "call"):
                 inner = self._all[user.computations("calls", "to_apply")[0]]
                 total += sum(
-                    self._read(inner, inner.parameters[position], whole)
+                    self._read(inner, inner.parameters[position], size)
                     for position, operand in enumerate(user.operands)
                     if operand == name
                 )
             else:
-                return whole
-        return min(total, whole)
+                return size
+        return min(total, size)
 
-    def _written(self, fused: Computation, name: str, whole: float) -> float:
-        """Bytes of a result that a fused computation writes."""
+    def _written(self, fused: Computation, name: str, size: float) -> float:
+        """How many of a result's `size` bytes a fused computation writes."""
         one = fused.get(name)
-        if one is None or one.opcode in ("parameter", "get-tuple-element", "custom-call") or _hands_on(one):
+        if one is None or one.opcode in ("parameter", "get-tuple-element", "custom-call") or _is_collective(one):
             return 0.0
         if one.opcode in _UPDATES:
             update = fused.get(one.operands[_UPDATES[one.opcode]])
             return update.bytes if update else 0.0
         if one.opcode == "bitcast":
-            return self._written(fused, one.operands[0], whole)
+            return self._written(fused, one.operands[0], size)
         if one.opcode == "fusion":
             inner = self._all[one.computations("calls")[0]]
-            return self._written(inner, inner.root.name, whole) if inner.root.opcode != "tuple" else whole
-        return whole
+            return self._written(inner, inner.root.name, size) if inner.root.opcode != "tuple" else size
+        return size
 
 
-def _hands_on(one: Instruction) -> bool:
-    """A collective, or the start or end of one: its traffic is the interconnect's."""
+def _is_collective(one: Instruction) -> bool:
+    """Whether it is a collective, or the start or end of one: its traffic is the interconnect's."""
     return one.opcode.removesuffix("-start") in COLLECTIVES or _is_call(one, "AsyncCollective")
 
 
@@ -271,25 +287,26 @@ def _is_call(one: Instruction, target: str) -> bool:
 
 
 def _sent(kind: str, group: int, taken: float, made: float) -> float:
-    """Bytes that a member of a group sends, of a collective that takes so many from it and makes so many for it."""
+    """Bytes that each participant sends, where its operand has `taken` bytes and its result `made`."""
     share = (group - 1) / max(group, 1)
-    whole = {"all-gather": made * share, "all-reduce": 2 * taken * share, "collective-permute": taken}
-    return whole.get(kind, taken * share)
+    sent = {"all-gather": made * share, "all-reduce": 2 * taken * share, "collective-permute": taken}
+    return sent.get(kind, taken * share)
 
 
 def _between_slices(one: Instruction) -> Collective:
-    """What a `send` to the hosts' runtime asks of it: a collective among slices, written `{1,2}x{0:3}` (slices × chips)
-    or as the groups of chips that it is among, or a permutation."""
+    """The collective between slices that a `send` to the hosts stands for: among `{1,2}x{0:3}` (slices × chips) or
+    groups of chips, or a permutation."""
     transfer = (one.attribute(_BETWEEN_SLICES) or "").lower().replace("_", "-")
     kind = {"one-to-one": "collective-permute"}.get(transfer, transfer)
     found = re.search(r'_xla_megascale_target="?\{+([^{}]*)\}', one.attributes)
     group = 2 if kind == "collective-permute" or not found else found.group(1).count(",") + 1
     taken = one.results[0].bytes
-    return Collective(kind, group, _sent(kind, group, taken, taken * group), 1, one.results[0].dtype, one.source, True)
+    sent = _sent(kind, group, taken, taken * group)
+    return Collective(kind, group, sent, times=1, dtype=one.results[0].dtype, source=one.source, between_slices=True)
 
 
 def group_size(one: Instruction) -> int:
-    """How many chips take part in a collective with each other; 2 for a permutation."""
+    """Number of participants of a collective; 2 for a permutation."""
     text = one.attributes
     if "source_target_pairs=" in text:
         return 2
@@ -299,14 +316,14 @@ def group_size(one: Instruction) -> int:
         return found.group(1).count(",") + 1
     if found := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text):
         sizes = dict(re.findall(r"'([^']+)'=(\d+)", found.group(1)))
-        # A part of an axis is written 'axis':(offset)size.
+        # A part of an axis is printed as 'axis':(offset)size.
         parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", found.group(2))
         return math.prod(int(part or sizes.get(axis, 1)) for axis, part in parts)
     return 1
 
 
-def product_flops(one: Instruction, inside: Computation) -> float:
-    """2 × multiplications of a `dot` or `convolution` (which the TPU compiler makes of dots); 0 for others."""
+def matmul_flops(one: Instruction, inside: Computation) -> float:
+    """Flops of a `dot` or a `convolution` (to which the TPU compiler lowers dots); 0 for others."""
     if one.opcode not in ("dot", "convolution"):
         return 0.0
     left, right = (inside.instructions[name].results[0].dims for name in one.operands[:2])
@@ -342,7 +359,7 @@ def _convolution_flops(one: Instruction, left: Sequence[int], right: Sequence[in
 
 @functools.cache
 def _overlaps(*, taps: int, inputs: int, outputs: int, stride: int, pad: int, spread: int, reach: int) -> int:
-    """Pairs of output and tap that meet an input and not padding or a hole of dilation."""
+    """Number of (output, tap) pairs that read an input, rather than padding or a dilation gap."""
     extent = (inputs - 1) * spread + 1
     places = (at * stride - pad + tap * reach for at in range(outputs) for tap in range(taps))
     return sum(0 <= place < extent and place % spread == 0 for place in places)

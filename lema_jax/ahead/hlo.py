@@ -1,8 +1,7 @@
-"""Reads the text of a compiled program (XLA's HLO): computations of instructions with shapes, operands and attributes.
+"""Parses the HLO text of a compiled program: computations of instructions with shapes, operands and attributes.
 
-Only what counting needs is read, in the form in which the TPU compiler prints it. Two of its habits matter: a Pallas
-kernel's metadata has raw newlines inside an instruction, and a computation for another core ends
-`}, execution_thread="sparsecore"`.
+It parses what `cost` needs, as the TPU compiler prints it: a Pallas kernel's metadata has raw newlines inside an
+instruction, and a computation for another core ends in `}, execution_thread="sparsecore"`.
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ _SPACE = re.compile(r"S\((\d+)\)")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """One array that an instruction makes. `space`: 0 is HBM; others lie on the chip's core (VMEM, SMEM, flags)."""
+    """A result of an instruction. `space`: the memory space; 0 is HBM, others are on the core (VMEM, SMEM, flags)."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -27,14 +26,14 @@ class Array:
 
     @property
     def bytes(self) -> float:
-        """Without what tiling pads."""
+        """Size without the padding of tiling."""
         bits = re.search(r"\d+", self.dtype)
         return math.prod(self.dims) * (int(bits.group()) if bits else 8 if self.dtype == "pred" else 0) / 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """`name = results opcode(operands), attributes`; a tuple's results stand in order."""
+    """`name = results opcode(operands), attributes`; a tuple has several results."""
 
     name: str
     opcode: str
@@ -46,33 +45,33 @@ class Instruction:
 
     @property
     def bytes(self) -> float:
-        """Of all results."""
+        """Size of all results."""
         return sum(array.bytes for array in self.results)
 
     def attribute(self, name: str) -> str | None:
-        """The word or number that stands after `name=`, without a leading %; a braced or quoted value without them."""
+        """The value of `name=…`, without a leading %, braces or quotes."""
         found = re.search(rf'\b{name}=(?:"([^"]*)"|\{{([^{{}}]*)\}}|%?([\w.\-]+))', self.attributes)
         return next((text for text in found.groups() if text is not None), None) if found else None
 
     def computations(self, *names: str) -> list[str]:
-        """The computations that these attributes name, one each or a list in braces."""
+        """The names of computations in these attributes: one each, or a list in braces."""
         found = [self.attribute(name) for name in names]
         return [part.strip(" %") for text in found if text for part in text.split(",")]
 
     @functools.cached_property
     def cycles(self) -> int:
-        """The compiler's own estimate of its cost in clock cycles; 0 where it made none."""
+        """The compiler's estimate in clock cycles; 0 if it has none."""
         found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
         return int(found.group(1)) if found else 0
 
     @functools.cached_property
     def source(self) -> str:
-        """What it was in the program that was compiled, such as `jit(train_step)/…/dot_general`; may be empty."""
+        """The JAX operation that it comes from, such as `jit(train_step)/…/dot_general`; may be empty."""
         return self.attribute("op_name") or ""
 
 
 class Computation:
-    """Instructions by name, in the order they run."""
+    """Instructions by name, in the order of their execution."""
 
     def __init__(self, name: str):
         self.name = name
@@ -82,22 +81,22 @@ class Computation:
         return iter(self.instructions.values())
 
     def get(self, name: str) -> Instruction | None:
-        """None for what is not of this computation."""
+        """The instruction, or None if it is not in this computation."""
         return self.instructions.get(name)
 
     @functools.cached_property
     def root(self) -> Instruction:
-        """The instruction whose results are the computation's."""
+        """The instruction with the computation's results."""
         return next(one for one in self if one.root)
 
     @functools.cached_property
     def parameters(self) -> dict[int, str]:
-        """Names by position."""
+        """Names of the parameters by index."""
         return {int(one.literal): one.name for one in self if one.opcode == "parameter"}
 
     @functools.cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """Who takes a value as an operand."""
+        """The instructions that have a value as operand."""
         found: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for one in self:
             for operand in set(one.operands):
@@ -105,21 +104,21 @@ class Computation:
         return found
 
     def constant(self, name: str) -> int | None:
-        """The value of an integer constant."""
+        """The value of an integer constant, or None."""
         one = self.get(name)
         return int(one.literal) if one and one.opcode == "constant" and one.literal.lstrip("-").isdigit() else None
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-    """Every computation by name, and the one that runs first."""
+class Module:
+    """Every computation by name, and the entry computation."""
 
     computations: dict[str, Computation]
     entry: Computation
 
 
-def read(text: str) -> Program:
-    """The program that `compiled.as_text()` prints.
+def parse(text: str) -> Module:
+    """The module whose text `compiled.as_text()` returns.
 
     Raises:
       ValueError: text without an entry computation.
@@ -138,7 +137,7 @@ def read(text: str) -> Program:
             current.instructions[one.name] = one
     if entry is None:
         raise ValueError("the text has no entry computation; is it HLO?")
-    return Program(computations, entry)
+    return Module(computations, entry)
 
 
 def _instruction(name: str, text: str, root: bool) -> Instruction:
@@ -146,7 +145,8 @@ def _instruction(name: str, text: str, root: bool) -> Instruction:
     opcode, _, rest = rest.partition("(")
     inside, attributes = _closing(rest)
     literal = inside if opcode in ("parameter", "constant") else ""
-    return Instruction(name, opcode, results, tuple(re.findall(r"%([\w.\-]+)", inside)), literal, attributes, root)
+    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
+    return Instruction(name, opcode, results, operands, literal, attributes, root)
 
 
 def _results(text: str) -> tuple[tuple[Array, ...], str]:
@@ -167,7 +167,7 @@ def _space(layout: str) -> int:
 
 
 def _closing(text: str) -> tuple[str, str]:
-    """What stands before the bracket that closes one already open, and what stands after."""
+    """The text before and after the parenthesis that closes one already open."""
     depth = 1
     for at in re.finditer(r"[()]", text):
         depth += 1 if at.group() == "(" else -1

@@ -1,4 +1,4 @@
-"""How often a loop of a compiled program runs, read from its counter: first value, step, limit."""
+"""Trip counts of loops in a compiled program, from the counter's initial value, step and limit."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from lema_jax.ahead.hlo import Computation, Instruction
 
 @dataclasses.dataclass(frozen=True)
 class _Affine:
-    """Element `index` of the loop's state plus `offset`; without an index a constant."""
+    """Element `index` of the loop's state plus `offset`; the constant `offset` if `index` is None."""
 
     index: int | None
     offset: int
 
 
 def trips(computations: Mapping[str, Computation], inside: Computation, loop: Instruction) -> int | None:
-    """Trips of a `while` that counts up to a constant; None where its condition is anything else."""
+    """The trip count of a `while` that counts up to a constant; None for any other condition."""
     body, condition = (computations[loop.computations(name)[0]] for name in ("body", "condition"))
     found = _limit(computations, condition, condition.root, {})
     if found is None:
@@ -28,14 +28,14 @@ def trips(computations: Mapping[str, Computation], inside: Computation, loop: In
     first = _value(computations, inside, state.operands[index], {})
     if after is None or after.index != index or after.offset < 1:
         return None
-    begin = first.offset if first is not None and first.index is None else 0
-    return max(0, -(-(limit - begin) // after.offset))
+    start = first.offset if first is not None and first.index is None else 0
+    return max(0, -(-(limit - start) // after.offset))
 
 
 def _limit(
     computations: Mapping[str, Computation], inside: Computation, one: Instruction, given: Mapping[int, _Affine | None]
 ) -> tuple[int, int] | None:
-    """(counter's index, first value past the end) of a condition `counter < constant`."""
+    """(counter's index in the state, exclusive limit) of a condition `counter < constant`."""
     if one.opcode == "fusion":
         fused = computations[one.computations("calls")[0]]
         arguments = {at: _value(computations, inside, name, given) for at, name in enumerate(one.operands)}

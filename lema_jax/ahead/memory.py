@@ -1,4 +1,4 @@
-"""What lies on a chip: the largest arrays by name, the compiler's refusals read, and what to change."""
+"""Memory of a chip: the largest arrays by name, and the compiler's out-of-memory errors, parsed."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ _SIZE = r"([\d.]+)([BKMGT])"
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
-    """One allocation on a chip: its name or the operation that it is of, bytes, dtype and shape there."""
+    """One allocation on a chip: the name of the array or its operation, bytes, and dtype with the shard's shape."""
 
     name: str
     bytes: float
@@ -22,9 +22,9 @@ class Buffer:
 
 
 class OutOfMemory(Exception):
-    """The compiler's proof that a program does not fit on its chip: bytes wanted and there, and the largest buffers.
+    """A program does not fit on its chip: bytes needed and available, and the largest buffers.
 
-    The compiler gives up early, without a list, where it sees at once that temporaries cannot fit.
+    The list is empty where the compiler stops early because temporaries alone do not fit.
     """
 
     def __init__(self, wanted: float, limit: float, buffers: list[Buffer]):
@@ -33,7 +33,7 @@ class OutOfMemory(Exception):
 
 
 def largest(tree: Any, count: int) -> list[Buffer]:
-    """The largest arrays of an abstract tree, as each chip holds its part of them."""
+    """The largest arrays of an abstract tree, by their shard on a chip."""
 
     def one(path: Any, leaf: jax.ShapeDtypeStruct) -> Buffer:
         shape = leaf.shape
@@ -47,7 +47,7 @@ def largest(tree: Any, count: int) -> list[Buffer]:
 
 
 def out_of_memory(message: str) -> OutOfMemory | None:
-    """The shortage that a compiler's error tells of; None for every other error."""
+    """The shortage in a compiler's error message; None for other errors."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     totals = re.search(rf"Used {_SIZE} of {_SIZE} hbm", message) or re.search(

@@ -1,4 +1,4 @@
-"""What is known of a compiled program, as a table for people and as JSON."""
+"""The report of a compiled program, as text and as JSON."""
 
 import collections
 import dataclasses
@@ -14,15 +14,15 @@ from lema_jax.parallel.mesh import AXES
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One program on one slice. What is per chip says so; a program that does not fit has no memory, cost or estimate.
+    """One program on one slice. A program that does not fit has no memory, cost or estimate.
 
     Attributes:
       program: train_step, prefill or decode_step.
-      layout: the mesh, and what else tells this program from its neighbours.
-      arguments: the largest arguments on a chip, by name.
-      tokens: that one run of it takes in (train_step, prefill) or makes (decode_step).
-      formula_flops: over all chips; None where no formula covers the program.
-      runs: how often the job runs it; 0 when that is not known.
+      layout: the mesh, and what else distinguishes this program.
+      arguments: the largest arguments on a chip.
+      tokens: that a run reads (train_step, prefill) or generates (decode_step).
+      formula_flops: over all chips; None if there is no formula.
+      runs: number of steps of the training run; 0 if unknown.
     """
 
     program: str
@@ -44,30 +44,30 @@ class Report:
     def fits(self) -> bool:
         return self.shortage is None
 
-    def made(self) -> tuple[Memory, Cost, Bracket]:
-        """What is known of a program that fits."""
+    def figures(self) -> tuple[Memory, Cost, Bracket]:
+        """Memory, cost and estimate of a program that fits."""
         assert self.memory is not None
         assert self.cost is not None
         assert self.estimate is not None
         return self.memory, self.cost, self.estimate
 
     def hours(self) -> tuple[float, float]:
-        """Of all runs, lower and upper end."""
-        _, _, estimate = self.made()
+        """Hours of all runs: lower and upper end."""
+        _, _, estimate = self.figures()
         return estimate.low_s * self.runs / 3600, estimate.high_s * self.runs / 3600
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The report in JSON's types."""
         where = {"topology": self.slice.name, "chip": self.slice.chip.name, "chips": self.slice.chips}
-        told: dict[str, Any] = {"program": self.program, **where, "layout": self.layout, "fits": self.fits}
-        told["largest_arguments"] = [dataclasses.asdict(buffer) for buffer in self.arguments]
+        values: dict[str, Any] = {"program": self.program, **where, "layout": self.layout, "fits": self.fits}
+        values["largest_arguments"] = [dataclasses.asdict(buffer) for buffer in self.arguments]
         if self.shortage:
-            told["wanted_bytes"], told["limit_bytes"] = self.shortage.wanted, self.shortage.limit
-            told["largest_buffers"] = [dataclasses.asdict(buffer) for buffer in self.shortage.buffers]
-            return told | {"advice": list(self.advice)}
-        memory, cost, estimate = self.made()
+            values["wanted_bytes"], values["limit_bytes"] = self.shortage.wanted, self.shortage.limit
+            values["largest_buffers"] = [dataclasses.asdict(buffer) for buffer in self.shortage.buffers]
+            return values | {"advice": list(self.advice)}
+        memory, cost, estimate = self.figures()
         low, high = self.hours()
-        return told | {
+        return values | {
             "memory_bytes": dataclasses.asdict(memory),
             "flops_per_chip": cost.flops,
             "flops_by_formula_per_chip": self.formula_flops and self.formula_flops / self.slice.chips,
@@ -85,7 +85,7 @@ class Report:
 
 
 def collectives(cost: Cost) -> list[dict[str, Any]]:
-    """By kind, group and dtype: how many, and the bytes that a chip sends; most bytes first."""
+    """Count and bytes sent by a chip, by kind, group and dtype; most bytes first."""
     sums: dict[tuple[str, int, bool, str], list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
     for one in cost.collectives:
         entry = sums[one.kind, one.group, one.between_slices, one.dtype]
@@ -99,16 +99,16 @@ def collectives(cost: Cost) -> list[dict[str, Any]]:
 
 
 def table(report: Report) -> str:
-    """Lines for people."""
+    """The report as lines of text."""
     where = report.slice
     layout = ", ".join(f"{name} {value}" for name, value in report.layout.items())
     head = f"{report.program} on {where.name} ({where.libtpu}, {where.chips} chips): {layout}"
     if report.shortage:
         lines = [head, f"  DOES NOT FIT: {report.shortage}"]
-        lines += _buffers("largest buffers, as the compiler laid them out", report.shortage.buffers)
+        lines += _buffers("largest buffers, as the compiler allocated them", report.shortage.buffers)
         lines += _buffers("largest arguments on a chip", report.arguments)
         return "\n".join(lines + [f"  try {line}" for line in report.advice])
-    memory, cost, estimate = report.made()
+    memory, cost, estimate = report.figures()
     parts = {name: value for name, value in dataclasses.asdict(memory).items() if name != "peak"}
     lines = [
         head,
@@ -123,8 +123,8 @@ def table(report: Report) -> str:
         lines.append(f"  network        {_gb(cost.dcn_bytes)} sent by a chip to other slices")
         lines += _collectives(cost, between_slices=True)
     if cost.open_loops:
-        lines.append(f"  of loops whose length is not in the program, {len(cost.open_loops)}, one trip is counted")
-    kind = "calibrated by a measurement" if estimate.calibrated else "a model that no chip has calibrated"
+        lines.append(f"  {len(cost.open_loops)} loops of unknown trip count are counted as one trip each")
+    kind = "calibrated by a measurement" if estimate.calibrated else "an uncalibrated model"
     lines.append(
         f"  time           {_s(estimate.low_s)} to {_s(estimate.high_s)} ({kind}; roofline {_s(estimate.roof_s)}, "
         f"with the compiler's cycles {_s(estimate.hybrid_s)}, interconnect {_s(estimate.ici_s)}"
@@ -142,13 +142,13 @@ def table(report: Report) -> str:
 
 
 def _run(report: Report) -> str:
-    """Of a program whose number of runs is known."""
+    """Steps, hours and price of the training run."""
     hours = report.hours()
-    told = f"{report.runs:,} steps: {hours[0]:.2f} to {hours[1]:.2f} hours"
+    values = f"{report.runs:,} steps: {hours[0]:.2f} to {hours[1]:.2f} hours"
     if report.price_per_chip_hour:
         low, high = (each * report.slice.chips * report.price_per_chip_hour for each in hours)
-        told += f", {low:,.2f} to {high:,.2f} at {report.price_per_chip_hour} for a chip an hour"
-    return told
+        values += f", {low:,.2f} to {high:,.2f} at {report.price_per_chip_hour} for a chip an hour"
+    return values
 
 
 def _collectives(cost: Cost, between_slices: bool) -> list[str]:
@@ -182,13 +182,13 @@ def _s(seconds: float) -> str:
 
 
 def line(report: Report) -> str:
-    """One line, for many."""
+    """The report in one line."""
     layout = ", ".join(f"{name} {value}" for name, value in report.layout.items())
     return f"{layout}: does not fit ({report.shortage})" if report.shortage else f"{layout}: {_figures(report)}"
 
 
 def choice(report: Report) -> str:
-    """A training step that fits, with the flags that make `train` take it."""
+    """A training step that fits, with the flags for `train`."""
     mesh = [f"--config.mesh.{axis}={report.layout.get(axis, 1)}" for axis in AXES]
     rest = f"--config.accumulation={report.layout['accumulation']} --config.compute.remat={report.layout['remat']}"
     run = f"; {_run(report)}" if report.runs else ""
@@ -196,7 +196,7 @@ def choice(report: Report) -> str:
 
 
 def _figures(report: Report) -> str:
-    memory, cost, estimate = report.made()
+    memory, cost, estimate = report.figures()
     network = f", network {_gb(cost.dcn_bytes)}" if report.slice.count > 1 else ""
     time = f"{_s(estimate.low_s)} to {_s(estimate.high_s)}"
     return f"peak {_gb(memory.peak)}, {time}, interconnect {_gb(cost.ici_bytes)}{network}"

@@ -1,20 +1,20 @@
-"""Walks meshes, remat policies and rows at a time for a training step, each compiled."""
+"""Searches meshes, remat policies and rows per chip for a training step, by compiling each."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
 
 from lema_jax.ahead import programs
-from lema_jax.ahead.programs import Job
+from lema_jax.ahead.programs import Target
 from lema_jax.ahead.report import Report, choice, line
 from lema_jax.errors import UserError
 from lema_jax.training.config import TrainConfig
 
-REMAT = ("full", "dots")  # the one that takes least memory first
-ROWS = (1, 2, 4)  # of the batch that a chip (or the chips that share a row) takes at a time
+REMAT = ("full", "dots")  # the policy with the least memory first
+ROWS = (1, 2, 4)  # rows of the batch on a chip (or on the chips of a tensor axis) at a time
 
 
 def candidates(config: TrainConfig, kv_heads: int, chips: int, slices: int = 1) -> Iterator[TrainConfig]:
-    """Configurations that do the same steps: every tensor axis that the heads divide, the rest of a slice on fsdp."""
+    """Configurations of the same training: tensor axes that divide the heads, the rest of a slice on fsdp."""
     within = chips // slices
     for tensor in (1, 2, 4, 8, 16):
         if within % tensor or kv_heads % tensor:
@@ -30,44 +30,46 @@ def candidates(config: TrainConfig, kv_heads: int, chips: int, slices: int = 1) 
                 yield dataclasses.replace(config, mesh=mesh, accumulation=accumulation, compute=compute)
 
 
-def run(job: Job, config: TrainConfig, told: Callable[[str], None]) -> list[Report]:
-    """Every candidate's report, a line of each told as it is made.
+def run(target: Target, config: TrainConfig, log: Callable[[str], None]) -> list[Report]:
+    """The report of every candidate, each logged in one line when it is compiled.
 
-    What does not fit is not tried with more rows, nor with less remat; a mesh that the model does not divide is told.
+    A candidate that does not fit is not tried with more rows or less remat; a mesh that does not divide the model is
+    logged.
 
     Raises:
-      UserError: a batch that no mesh of the slice divides.
+      UserError: no mesh of the slice divides the batch.
     """
     reports: list[Report] = []
     hopeless: set[tuple[int, str]] = set()
-    found = list(candidates(config, job.llama.num_kv_heads, len(job.devices), job.slice.count))
+    found = list(candidates(config, target.llama.num_kv_heads, len(target.devices), target.slice.count))
     if not found:
         raise UserError(
-            f"data.batch_size={config.data.batch_size} leaves chips of every mesh of {len(job.devices)} without a row"
+            f"data.batch_size={config.data.batch_size} leaves some chips without a row on every mesh of "
+            f"{len(target.devices)}; choose a batch that the chips divide"
         )
-    told(f"at most {len(found)} programs for {job.slice.name}, a minute or two each; time is of a step")
+    log(f"at most {len(found)} programs for {target.slice.name}, a minute or two each; time is of a step")
     for number, candidate in enumerate(found, 1):
         tensor, remat = candidate.mesh.tensor, candidate.compute.remat
         if hopeless & {(tensor, remat), (tensor, REMAT[0])}:
             continue
         at = f"{number:>3}  "
         try:
-            reports.append(programs.train_step(job, candidate))
+            reports.append(programs.train_step(target, candidate))
         except UserError as error:
             hopeless.add((tensor, REMAT[0]))
-            told(f"{at}fsdp {candidate.mesh.fsdp}, tensor {tensor}: {error}")
+            log(f"{at}fsdp {candidate.mesh.fsdp}, tensor {tensor}: {error}")
             continue
         if not reports[-1].fits:
             hopeless.add((tensor, remat))
-        told(at + line(reports[-1]))
+        log(at + line(reports[-1]))
     return reports
 
 
 def frontier(reports: list[Report]) -> list[Report]:
-    """Those that nothing else beats in both peak memory and the upper end of time, fastest first."""
+    """The Pareto frontier of peak memory and the upper end of time, fastest first."""
 
     def key(report: Report) -> tuple[float, float]:
-        memory, _, estimate = report.made()
+        memory, _, estimate = report.figures()
         return estimate.high_s, memory.peak
 
     best: list[Report] = []
@@ -78,11 +80,11 @@ def frontier(reports: list[Report]) -> list[Report]:
 
 
 def summary(reports: list[Report]) -> list[str]:
-    """Lines for people: the frontier, each with the flags that make it; or what was closest to fit, and what to try."""
+    """The frontier with the flags of each, or the candidate closest to fit and what to try."""
     if best := frontier(reports):
-        return ["the frontier: nothing else is both smaller and faster", *map(choice, best)]
+        return ["the frontier of memory and time:", *map(choice, best)]
     short = [(one.shortage.wanted, one) for one in reports if one.shortage]
     if not short:
-        return ["nothing was compiled: the model divides by no mesh of this slice"]
+        return ["nothing was compiled: no mesh of this slice divides the model"]
     _, closest = min(short, key=lambda pair: pair[0])
     return [f"nothing fits; the closest is {line(closest)}", *(f"  try {one}" for one in closest.advice)]

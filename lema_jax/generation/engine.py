@@ -23,7 +23,7 @@ from lema_jax.data.encode import prompt_ids
 from lema_jax.errors import UserError
 from lema_jax.generation import memory
 from lema_jax.model import decode
-from lema_jax.model.decode import Reading, Rows, Sampling
+from lema_jax.model.decode import Prefill, Rows, Sampling
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 
@@ -35,10 +35,10 @@ GREEDY = Sampling()
 
 # The model is a static argument, so engines of equal models share compiled programs.
 _IDLE = jax.jit(decode.idle, static_argnums=(0, 1, 2, 3))
-_EMPTY = jax.jit(decode.unread, static_argnums=(0, 1, 2, 3))
-_SHARE = jax.jit(decode.share, static_argnums=(1, 2))
-_PREFILL = jax.jit(decode.read, static_argnums=0, donate_argnums=2)
-_FIRST = jax.jit(decode.begin, static_argnums=0, static_argnames=("eos", "sampling"))
+_EMPTY = jax.jit(decode.empty_prefill, static_argnums=(0, 1, 2, 3))
+_SHARE = jax.jit(decode.share_prefix, static_argnums=(1, 2))
+_PREFILL = jax.jit(decode.prefill, static_argnums=0, donate_argnums=2)
+_FIRST = jax.jit(decode.first_tokens, static_argnums=0, static_argnames=("eos", "sampling"))
 _INSERT = jax.jit(decode.insert, donate_argnums=0)
 _GROW = jax.jit(decode.grow, static_argnums=1)
 _DECODE = jax.jit(decode.decode, static_argnums=0, donate_argnums=2, static_argnames=("block", "eos", "sampling"))
@@ -218,7 +218,7 @@ class Engine:
                     fresh, token_R = self._first_tokens(list(group.values()), prefilled)
                     in_flight |= group
                     coming = [*in_flight.values(), *itertools.islice(itertools.chain(*groups), len(free))]
-                    slots = max(self._cache_length(coming), fresh.slots)
+                    slots = max(self._cache_length(coming), fresh.cache_length)
                     if rows is None:
                         rows = self._call(_IDLE, self._model, self._rows, slots, self._cache)
                     rows = self._insert(self._grown(rows, slots), fresh, list(group))
@@ -261,7 +261,7 @@ class Engine:
                 groups.append(group)
         return groups
 
-    def _prefill(self, prefix: Reading | None, start: int, prompts: list[list[int]], rows: int) -> Reading:
+    def _prefill(self, prefix: Prefill | None, start: int, prompts: list[list[int]], rows: int) -> Prefill:
         """Prefills prompts from token `start` on, behind the `prefix` of that length; padded to `rows` prompts."""
         length_R = np.full(rows, start + 1, np.int32)  # padding rows have one token
         length_R[: len(prompts)] = [len(ids) for ids in prompts]
@@ -281,7 +281,7 @@ class Engine:
             )
         return prefilled
 
-    def _first_tokens(self, group: list[_Request], prefilled: Reading) -> tuple[Rows, jax.Array]:
+    def _first_tokens(self, group: list[_Request], prefilled: Prefill) -> tuple[Rows, jax.Array]:
         """The rows of a group that was prefilled, and their first tokens [R]; padding rows are done from the start."""
         length_R, limit_R = np.ones(self._group, np.int32), np.zeros(self._group, np.int32)
         seed_R = np.zeros(self._group, np.uint32)
@@ -302,14 +302,16 @@ class Engine:
     def _grown(self, rows: Rows, slots: int) -> Rows:
         """Rows whose cache has at least that length, grown by one bucket after another: a program a bucket, not one for
         each pair of them."""
-        while rows.slots < slots:
-            rows = self._call(_GROW, rows, bucket(rows.slots + 1))
+        while rows.cache_length < slots:
+            rows = self._call(_GROW, rows, bucket(rows.cache_length + 1))
         return rows
 
     def _insert(self, rows: Rows, fresh: Rows, where: list[int]) -> Rows:
         """Puts the first of the fresh rows at row numbers `where`; the others are padding."""
         out_of_range = [self._rows] * (self._group - len(where))
-        return self._call(_INSERT, rows, self._grown(fresh, rows.slots), np.array(where + out_of_range, np.int32))
+        return self._call(
+            _INSERT, rows, self._grown(fresh, rows.cache_length), np.array(where + out_of_range, np.int32)
+        )
 
     def _require_memory(self, requests: list[_Request]) -> None:
         """Refuses, before anything is compiled, a batch whose longest answers would not fit the memory."""

@@ -20,7 +20,7 @@ def cache_bytes(model: Llama, rows: int, slots: int, kind: str) -> int:
     """
     c = model.config
     head = c.head_dim + 4 if kind == "int8" else c.head_dim * jnp.dtype(model.compute.dtype).itemsize
-    return 2 * c.num_layers * rows * attention.held(c.num_kv_heads) * slots * head
+    return 2 * c.num_layers * rows * attention.stored_kv_heads(c.num_kv_heads) * slots * head
 
 
 def free_bytes(device: jax.Device) -> int | None:

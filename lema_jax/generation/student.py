@@ -63,7 +63,7 @@ def read(
     loaded = tokenizer.load(folder)
     metadata, variables = checkpoint.load_weights(folder, mesh, compute, step, kernels=weights)
     if jax.default_backend() == "cpu":
-        variables["params"] = layout.turn_kernels(variables["params"])
+        variables["params"] = layout.transpose_kernels(variables["params"])
     return Student(Llama(metadata.config, compute, metadata.lora), variables, loaded, mesh, metadata.eos_ids)
 
 

@@ -1,4 +1,4 @@
-"""What a LLaMA is (saved beside its weights) and how adapters are shaped. Plain dataclasses, overridable by flags."""
+"""The configuration of a model: its architecture (saved beside its weights), its adapters and how it is computed."""
 
 import dataclasses
 import math
@@ -10,15 +10,15 @@ ROPE_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
 
 @dataclasses.dataclass(unsafe_hash=True)
 class RopeScaling:
-    """How rotary frequencies are stretched beyond the context a model was first trained on; see `model.rope`.
+    """How rotary frequencies are scaled for a context longer than the pretraining one; see `model.rope`.
 
     Attributes:
-      kind: one of ROPE_KINDS. A field that a kind does not name is not read.
+      kind: one of ROPE_KINDS. The fields below name the kinds that read them.
       factor: all kinds but default; how many times longer the context becomes.
-      original_positions: llama3, yarn; the context, in tokens, before stretching.
+      original_positions: llama3, yarn; the pretraining context in tokens.
       low_freq_factor, high_freq_factor: llama3.
       beta_fast, beta_slow, truncate: yarn.
-      attention_factor: yarn; on sine and cosine. None for the paper's 0.1 ln(factor) + 1.
+      attention_factor: yarn; multiplies sine and cosine. None for the paper's 0.1 ln(factor) + 1.
     """
 
     kind: str = "default"
@@ -48,10 +48,9 @@ class RopeScaling:
 
 @dataclasses.dataclass(unsafe_hash=True)
 class LlamaConfig:
-    """The architecture: everything that the numbers of a forward pass depend on, and nothing of how it is run.
+    """The architecture: what defines the function, and nothing of how it is computed.
 
-    Shape letters used throughout: V vocabulary, D model width, L layers, N query heads, K key/value heads,
-    H width of a head, F feed-forward width.
+    Shapes: V vocabulary, D model width, L layers, N query heads, K key/value heads, H head width, F feed-forward width.
     """
 
     vocab_size: int = ranges.within(32000, 1, 2**24)  # V
@@ -61,18 +60,18 @@ class LlamaConfig:
     num_heads: int = ranges.within(32, 1, 2**14)  # N
     num_kv_heads: int = ranges.within(32, 1, 2**14)  # K; divides N
     head_dim: int = ranges.within(128, 1, 2**14)  # H
-    max_positions: int = ranges.within(4096, 1, 2**27)  # trained context, in tokens; `context` may be longer
+    max_positions: int = ranges.within(4096, 1, 2**27)  # context before rope scaling, in tokens; see `context`
     rope_theta: float = ranges.within(10000.0, 0, 1e15, above=True)
     rope_scaling: RopeScaling = dataclasses.field(default_factory=RopeScaling)
     norm_eps: float = ranges.within(1e-5, 0, 1, above=True)
     attention_bias: bool = False  # on q, k, v and o
     mlp_bias: bool = False  # on gate, up and down
     tie_embeddings: bool = False
-    vocab_padding: int = ranges.within(0, 0, 2**20)  # rows beyond V of embedding and head, never chosen
+    vocab_padding: int = ranges.within(0, 0, 2**20)  # unused rows of embedding and head after the first V
 
     @property
     def context(self) -> int:
-        """How many tokens the model can be used to: the stretched length, as vLLM has it too."""
+        """The longest context in tokens, after rope scaling (as vLLM derives it)."""
         scaling = self.rope_scaling
         if scaling.kind in ("linear", "dynamic"):
             return max(self.max_positions, int(self.max_positions * scaling.factor))
@@ -82,7 +81,7 @@ class LlamaConfig:
 
     @property
     def vocab_rows(self) -> int:
-        """Of embedding and head: what a mesh cuts."""
+        """Rows of embedding and head, padding included: the dimension that the mesh shards."""
         return self.vocab_size + self.vocab_padding
 
     def problems(self) -> list[str]:
@@ -92,15 +91,15 @@ class LlamaConfig:
         if self.num_heads % self.num_kv_heads:
             found.append(f"num_heads={self.num_heads} must divide by num_kv_heads={self.num_kv_heads}")
         if self.head_dim % 2:
-            found.append(f"head_dim={self.head_dim} must be even (rotary embedding turns pairs)")
+            found.append(f"head_dim={self.head_dim} must be even (rotary embedding rotates pairs)")
         if self.rope_scaling.kind == "dynamic" and self.head_dim == 2:
-            found.append("head_dim=2 has no dynamic rope; its frequencies cannot be stretched")
+            found.append("head_dim=2 has no dynamic rope; its frequencies cannot be scaled")
         return found + [f"rope_scaling.{problem}" for problem in self.rope_scaling.problems()]
 
 
-BASES = ("dense", "nf4")  # what the kernels under adapters are held as while these train,
-KERNELS = ("dense", "int8", "nf4")  # what kernels can be held as to answer,
-CACHES = ("dense", "int8")  # and keys and values
+BASES = ("dense", "nf4")  # formats of the frozen kernels while adapters train
+KERNELS = ("dense", "int8", "nf4")  # formats of the kernels for generation
+CACHES = ("dense", "int8")  # formats of keys and values
 
 
 @dataclasses.dataclass(unsafe_hash=True)
@@ -110,7 +109,7 @@ class LoraConfig:
     Attributes:
       rank, alpha, dropout: 64, 16 and 0.05 in the paper's runs.
       rslora: the scale is alpha / sqrt(rank) (arXiv 2312.03732), else alpha / rank.
-      base: one of BASES; "nf4" holds W in 4 bits while the adapters train and answer (QLoRA; see `nf4`).
+      base: one of BASES; "nf4" stores W in 4 bits, in training and generation (QLoRA; see `nf4`).
     """
 
     rank: int = ranges.within(64, 1, 2**16)
@@ -121,7 +120,7 @@ class LoraConfig:
 
     @property
     def scale(self) -> float:
-        """Of the adapters' part in the sum."""
+        """The factor on A B."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def problems(self) -> list[str]:
@@ -132,23 +131,23 @@ class LoraConfig:
         return found
 
 
-ATTENTION = ("auto", "xla", "splash", "cudnn", "triton")  # of whole sequences; see `attention.within`
-REMAT = ("none", "dots", "full")  # what the backward pass recomputes: nothing, all but matmuls, each whole layer
+ATTENTION = ("auto", "xla", "splash", "cudnn", "triton")  # of packed sequences; see `attention.attend_segments`
+REMAT = ("none", "dots", "full")  # what the backward pass recomputes: nothing, all but matmuls, entire layers
 
 
 @dataclasses.dataclass(unsafe_hash=True)
 class Compute:
-    """How the numbers are computed: it changes speed, memory and rounding, not the model.
+    """How the model is computed: it changes speed, memory and rounding, not the function.
 
     Attributes:
       dtype: of activations, "float32" or "bfloat16".
-      param_dtype: of the base kernels in memory, likewise. Weights in training are kept in float32.
-      scan_layers: one compiled layer looped over stacked weights (compiles fast; for TPU), or every layer in line with
-        leaves of its own (faster on CPU). On disk the weights are stacked either way; see `layout`.
+      param_dtype: of the stored base kernels, likewise. Trained weights are stored in float32.
+      scan_layers: scan one layer over stacked weights (compiles fast; for TPU), or unroll all layers (faster on CPU).
+        On disk the weights are stacked either way; see `layout`.
       remat: one of REMAT.
       attention: one of ATTENTION.
-      loss_chunk: positions of a row whose logits exist at a time. Few hold less memory; where kernels are cut, the head
-        is gathered for each chunk anew, so that a chunk should be as long as memory allows.
+      loss_chunk: positions of a row whose logits are computed at a time. Fewer take less memory; a sharded head is
+        gathered for each chunk again, so take as many as fit.
     """
 
     dtype: str = "float32"

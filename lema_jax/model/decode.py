@@ -1,8 +1,8 @@
-"""Token by token with a cache: read prompts piece by piece, then run one compiled loop that makes tokens.
+"""Generation with a cache: chunked prefill of prompts, then one compiled loop of decoding steps.
 
-What is for the host lies whole on every device: each process of several reads it from its own.
+Arrays for the host are replicated, so that each process reads its own devices.
 
-Shapes: B rows, R rows of a group being read, C tokens of a piece or of a block, S cache slots, D width, V vocabulary.
+Shapes: B rows, R rows of a prefill, C tokens of a prefill chunk or a block, S cache length, D width, V vocabulary.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ from lema_jax.model.cache import Cache
 from lema_jax.model.linear import shard
 from lema_jax.model.llama import Llama
 
-NONE = -1  # stands in a block where a row had ended
+NONE = -1  # in a block, after the end of a row
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen: the likeliest at temperature 0, otherwise drawn from softmax(logits / temperature)
-    cut to the smallest set of tokens whose probability reaches `top_p` (nucleus sampling, arXiv 1904.09751)."""
+    """How the next token is chosen: argmax at temperature 0, else a sample of softmax(logits / temperature) restricted
+    to the smallest set of tokens whose probability reaches `top_p` (nucleus sampling, arXiv 1904.09751)."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -33,11 +33,11 @@ class Sampling:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """B sequences under way.
+    """B sequences in flight.
 
     `token_B` was chosen last and is not in the cache yet; the `length_B` tokens before it are. `made_B` counts the
-    chosen ones; a row is done at `limit_B` of them or at an end-of-sequence token. What a row draws depends on its own
-    `key_B` and count alone, never on its neighbours.
+    chosen tokens; a row is done at `limit_B` of them or at an end-of-sequence token. A row's samples depend on its
+    `key_B` and `made_B` alone, not on the other rows.
     """
 
     token_B: jax.Array
@@ -49,69 +49,66 @@ class Rows:
     cache: Any
 
     @property
-    def slots(self) -> int:
-        return int(jax.tree.leaves(self.cache, is_leaf=_is_cache)[0].slots)
+    def cache_length(self) -> int:
+        """S."""
+        return int(jax.tree.leaves(self.cache, is_leaf=_is_cache)[0].length)
 
     def pinned(self) -> "Rows":
-        """Every array by its rows over the batch axes: left to the compiler they would lie where the program that made
-        them put them, and each program would be compiled anew for every such place."""
+        """Every array constrained to rows over the batch axes. Otherwise jit recompiles for each input sharding."""
         small = jax.tree.map(lambda x: shard(x, "batch"), dataclasses.replace(self, cache=None))
-        return dataclasses.replace(small, cache=_each(Cache.pinned, self.cache))
+        return dataclasses.replace(small, cache=_map(Cache.pinned, self.cache))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Reading:
-    """R prompts being read: the cache of what was read, and the trunk's output at each one's last token, once read."""
+class Prefill:
+    """R prompts in prefill: their cache, and the trunk's output at each prompt's last token."""
 
     cache: Any
     last_RD: jax.Array
 
-    def pinned(self) -> "Reading":
-        """As `Rows.pinned`."""
-        return Reading(_each(Cache.pinned, self.cache), shard(self.last_RD, "batch", "width"))
+    def pinned(self) -> "Prefill":
+        """See `Rows.pinned`."""
+        return Prefill(_map(Cache.pinned, self.cache), shard(self.last_RD, "batch", "width"))
 
 
-def idle(model: Llama, rows: int, slots: int, kind: str = "dense") -> Rows:
-    """Rows that are all done, to be filled; their cache of one of `config.CACHES`."""
+def idle(model: Llama, rows: int, cache_length: int, kind: str = "dense") -> Rows:
+    """Rows that are all done, for `insert` to replace; `kind`: the cache's format, one of `config.CACHES`."""
     zeros = jnp.zeros(rows, jnp.int32)
     keys = jax.random.split(jax.random.key(0), rows)
-    cache = caches.empty(model.config, model.compute, rows, slots, kind)
+    cache = caches.empty(model.config, model.compute, rows, cache_length, kind)
     return Rows(zeros, zeros, zeros, zeros, jnp.ones(rows, bool), keys, cache).pinned()
 
 
-def unread(model: Llama, rows: int, slots: int, kind: str = "dense") -> Reading:
-    """Nothing read yet, with room for `slots` tokens a row in a cache of that kind."""
-    cache = caches.empty(model.config, model.compute, rows, slots, kind)
-    return Reading(cache, jnp.zeros((rows, model.config.hidden_size), model.compute.dtype)).pinned()
+def empty_prefill(model: Llama, rows: int, cache_length: int, kind: str = "dense") -> Prefill:
+    """A prefill with nothing in its cache; `kind`: the cache's format, one of `config.CACHES`."""
+    cache = caches.empty(model.config, model.compute, rows, cache_length, kind)
+    return Prefill(cache, jnp.zeros((rows, model.config.hidden_size), model.compute.dtype)).pinned()
 
 
-def share(prefix: Reading, rows: int, slots: int) -> Reading:
-    """`rows` readings, with room for `slots` tokens each, that all begin with what the first row of `prefix` has read.
-
-    `prefix` may have more room: what it has beyond the tokens that it read is padding.
-    """
-    alike = lambda x: jnp.broadcast_to(x[:, :1], (x.shape[0], rows, *x.shape[2:]))
-    cache = _each(lambda one: jax.tree.map(alike, one).sized(slots), prefix.cache)
-    return Reading(cache, jnp.broadcast_to(prefix.last_RD[:1], (rows, prefix.last_RD.shape[1]))).pinned()
+def share_prefix(prefix: Prefill, rows: int, cache_length: int) -> Prefill:
+    """The first row of `prefix` broadcast to `rows` rows, its cache resized."""
+    broadcast = lambda x: jnp.broadcast_to(x[:, :1], (x.shape[0], rows, *x.shape[2:]))
+    cache = _map(lambda one: jax.tree.map(broadcast, one).resized(cache_length), prefix.cache)
+    return Prefill(cache, jnp.broadcast_to(prefix.last_RD[:1], (rows, prefix.last_RD.shape[1]))).pinned()
 
 
-def read(
-    model: Llama, variables: Any, reading: Reading, tokens_RC: jax.Array, start: jax.Array, length_R: jax.Array
-) -> Reading:
-    """Reads tokens start … start + C - 1 of right-padded prompts of `length_R` tokens (at least 1)."""
+def prefill(
+    model: Llama, variables: Any, prompts: Prefill, tokens_RC: jax.Array, start: jax.Array, length_R: jax.Array
+) -> Prefill:
+    """One chunk: tokens start … start + C - 1 of right-padded prompts of `length_R` tokens (at least 1)."""
     start_R = jnp.broadcast_to(start, length_R.shape)
-    x_RCD, cache = model.apply(variables, tokens_RC, start_R, reading.cache, length_R, method="extend")
+    x_RCD, cache = model.apply(variables, tokens_RC, start_R, prompts.cache, length_R, method="extend")
     at_R = length_R - 1 - start_R
     x_RD = jnp.take_along_axis(x_RCD, jnp.clip(at_R, 0, tokens_RC.shape[1] - 1)[:, None, None], axis=1)[:, 0]
     here_R1 = ((at_R >= 0) & (at_R < tokens_RC.shape[1]))[:, None]
-    return Reading(cache, jnp.where(here_R1, x_RD, reading.last_RD)).pinned()
+    return Prefill(cache, jnp.where(here_R1, x_RD, prompts.last_RD)).pinned()
 
 
-def begin(
+def first_tokens(
     model: Llama,
     variables: Any,
-    reading: Reading,
+    prompts: Prefill,
     length_R: jax.Array,
     limit_R: jax.Array,
     seed_R: jax.Array,
@@ -119,17 +116,17 @@ def begin(
     eos: tuple[int, ...],
     sampling: Sampling,
 ) -> tuple[Rows, jax.Array]:
-    """Chooses the first token of each answer to prompts that were read: the rows, and these tokens for the host."""
+    """Chooses the first token after each prompt: (rows in flight, these tokens [R] for the host)."""
     first = jnp.zeros_like(length_R)
     key_R = jax.vmap(jax.random.key)(seed_R)
-    token_R = _choose(model.apply(variables, reading.last_RD, method="logits"), key_R, first, sampling)
+    token_R = _choose(model.apply(variables, prompts.last_RD, method="logits"), key_R, first, sampling)
     done_R = jnp.isin(token_R, jnp.array(eos)) | (limit_R <= 1)
-    rows = Rows(token_R, length_R, first + 1, limit_R, done_R, key_R, reading.cache).pinned()
+    rows = Rows(token_R, length_R, first + 1, limit_R, done_R, key_R, prompts.cache).pinned()
     return rows, shard(token_R, None)
 
 
 def insert(rows: Rows, fresh: Rows, where_R: jax.Array) -> Rows:
-    """Puts fresh rows, with room for as many tokens, at row numbers `where_R`; one that is out of range is dropped."""
+    """Puts fresh rows, of the same cache length, at indices `where_R`; out-of-range indices are dropped."""
     small = lambda old, new: old.at[where_R].set(new, mode="drop")
     large = lambda old, new: old.at[:, where_R].set(new, mode="drop")
     cache = jax.tree.map(large, rows.cache, fresh.cache)
@@ -137,9 +134,9 @@ def insert(rows: Rows, fresh: Rows, where_R: jax.Array) -> Rows:
     return dataclasses.replace(rest, cache=cache).pinned()
 
 
-def grow(rows: Rows, slots: int) -> Rows:
-    """The same rows, each with room for `slots` tokens."""
-    return dataclasses.replace(rows, cache=_each(lambda one: one.sized(slots), rows.cache)).pinned()
+def grow(rows: Rows, cache_length: int) -> Rows:
+    """The same rows with a cache of that length."""
+    return dataclasses.replace(rows, cache=_map(lambda one: one.resized(cache_length), rows.cache)).pinned()
 
 
 def decode(
@@ -153,19 +150,20 @@ def decode(
     eos: tuple[int, ...],
     sampling: Sampling,
 ) -> tuple[Rows, jax.Array]:
-    """Up to `block` more tokens of every row that is not done, [B, C] for the host; where a row had ended stands NONE.
+    """Up to `block` decoding steps: (rows, their tokens [B, C] for the host, NONE after the end of a row).
 
-    Rows that the host found to be at their end are `stopped_B`. The loop returns early when `enough` or fewer rows are
-    still going on: when all have ended, or when so many have that others can take their place. The cache must have
-    `block` slots beyond the longest row that is not done.
+    Args:
+      stopped_B: rows that the host ended (a stop string, say).
+      enough: the loop returns early when no more than `enough` rows are live, so that new rows can take their place.
+      block: C; the cache must have room for so many tokens after the longest live row.
     """
     rows = dataclasses.replace(rows, done_B=rows.done_B | stopped_B)
 
-    def going_on(carry: tuple[jax.Array, Rows, jax.Array]) -> jax.Array:
+    def goes_on(carry: tuple[jax.Array, Rows, jax.Array]) -> jax.Array:
         count, rows, _ = carry
         return (count < block) & (jnp.sum(~rows.done_B) > enough)
 
-    def one(carry: tuple[jax.Array, Rows, jax.Array]) -> tuple[jax.Array, Rows, jax.Array]:
+    def step(carry: tuple[jax.Array, Rows, jax.Array]) -> tuple[jax.Array, Rows, jax.Array]:
         count, rows, out_BC = carry
         x_B1D, cache = model.apply(variables, rows.token_B[:, None], rows.length_B, rows.cache, method="extend")
         logits_BV = model.apply(variables, x_B1D[:, 0], method="logits")
@@ -184,13 +182,13 @@ def decode(
         return count + 1, rows, out_BC
 
     nothing = jnp.full((rows.token_B.shape[0], block), NONE, jnp.int32)
-    _, rows, out_BC = jax.lax.while_loop(going_on, one, (jnp.int32(0), rows, nothing))
+    _, rows, out_BC = jax.lax.while_loop(goes_on, step, (jnp.int32(0), rows, nothing))
     return rows.pinned(), shard(out_BC, None, None)
 
 
 def _choose(logits_BV: jax.Array, key_B: jax.Array, index_B: jax.Array, sampling: Sampling) -> jax.Array:
     if sampling.temperature == 0:
-        return likeliest(logits_BV)
+        return argmax(logits_BV)
     logits_BV = logits_BV / sampling.temperature
     if sampling.top_p < 1:
         sorted_BV = jnp.sort(logits_BV, axis=-1, descending=True)
@@ -202,21 +200,21 @@ def _choose(logits_BV: jax.Array, key_B: jax.Array, index_B: jax.Array, sampling
     return jax.vmap(draw)(key_B, index_B, logits_BV).astype(jnp.int32)
 
 
-def likeliest(logits_BV: jax.Array) -> jax.Array:
-    """argmax over V, the first of equals: of the maxima of 64 logits each, then within the 64.
+def argmax(logits_BV: jax.Array) -> jax.Array:
+    """argmax over V, the first of equals: over the maxima of P parts of 64 logits, then within the part.
 
-    A maximum is many times as fast as an argmax on a CPU, and the long one is then a maximum.
+    XLA:CPU reduces a maximum many times as fast as an argmax.
     """
     b, v = logits_BV.shape
-    parts_BPC = logits_BV.reshape(b, -1, math.gcd(v, 64))
-    part_B = jnp.argmax(jnp.max(parts_BPC, axis=-1), axis=-1)
-    winner_BC = jnp.take_along_axis(parts_BPC, part_B[:, None, None], axis=1)[:, 0]
-    return (part_B * parts_BPC.shape[2] + jnp.argmax(winner_BC, axis=-1)).astype(jnp.int32)
+    parts_BPI = logits_BV.reshape(b, -1, math.gcd(v, 64))
+    part_B = jnp.argmax(jnp.max(parts_BPI, axis=-1), axis=-1)
+    winner_BI = jnp.take_along_axis(parts_BPI, part_B[:, None, None], axis=1)[:, 0]
+    return (part_B * parts_BPI.shape[2] + jnp.argmax(winner_BI, axis=-1)).astype(jnp.int32)
 
 
-def _each(change: Callable[[Cache], Cache], cache: Any) -> Any:
-    """The change made to each `Cache` of a model: to its one, or to those of its layers."""
-    return jax.tree.map(change, cache, is_leaf=_is_cache)
+def _map(function: Callable[[Cache], Cache], cache: Any) -> Any:
+    """Applies the function to the model's `Cache`, or to that of each unrolled layer."""
+    return jax.tree.map(function, cache, is_leaf=_is_cache)
 
 
 def _is_cache(node: Any) -> bool:

@@ -1,7 +1,7 @@
-"""Flops of a training step by formula: what MFU is counted in, and what a compiled program is held against.
+"""Flops of a training step by formula: the numerator of MFU, and a check on the compiled program.
 
-A product of activations [tokens, I] and a kernel [I, O] takes 2 · tokens · I · O, forward once, and in the backward
-pass once for each gradient that is wanted; a layer computed anew in the backward pass takes its forward part again.
+A matmul of activations [tokens, I] and a kernel [I, O] takes 2 · tokens · I · O flops in the forward pass, as many for
+each gradient in the backward pass, and as many again where rematerialisation recomputes it.
 """
 
 import dataclasses
@@ -10,14 +10,13 @@ import math
 from lema_jax.model import attention
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
 
-# Products of a block in each of splash attention's kernels: q kᵀ and p v; q kᵀ, do vᵀ and ds k; q kᵀ, do vᵀ, pᵀ do and
-# dsᵀ q.
-SPLASH = {"fwd": 2, "dq": 3, "dkv": 4}
+# Matmuls in splash attention's kernels: q kᵀ, p v; q kᵀ, do vᵀ, ds k; q kᵀ, do vᵀ, pᵀ do, dsᵀ q.
+SPLASH_MATMULS = {"fwd": 2, "dq": 3, "dkv": 4}
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a training step computes: the architecture, how, adapters or not, rows [B, T] of a global batch."""
+    """A training step: the architecture, how it is computed, its adapters, and the global batch of rows × length."""
 
     model: LlamaConfig
     compute: Compute
@@ -27,41 +26,41 @@ class Step:
 
     @property
     def tokens(self) -> int:
-        """Padding among them."""
+        """Of a global batch, padding included."""
         return self.rows * self.length
 
 
 def by_formula(step: Step) -> float:
-    """Flops of one training step over all devices, as it is compiled for a TPU."""
-    head = _head(step) * _passes(step)  # logits are never computed anew
+    """Flops of one training step over all devices, as compiled for a TPU."""
+    head = _head(step) * _passes(step)  # no remat policy recomputes logits
     return _kernels(step, step.compute.remat) + head + _attention(step) + _adapters(step, step.compute.remat)
 
 
 def model_flops(step: Step) -> float:
-    """The flops that the method asks for, which MFU is counted in: nothing computed anew, attention causal, every token
-    of a row counted, weights that are frozen without a gradient of their own."""
-    causal = 6.0 * _heads(step) * step.length * (step.length + 1) * step.model.head_dim  # two products and four
+    """Model flops, the numerator of MFU: no recomputation, causal attention, padding counted, no gradient of frozen
+    weights."""
+    causal = 6.0 * _heads(step) * step.length * (step.length + 1) * step.model.head_dim  # 2 matmuls forward, 4 back
     return _kernels(step, "none") + _head(step) * _passes(step) + causal + _adapters(step, "none")
 
 
-def splash_product(heads: int, queries: int, keys: int, width: int) -> float:
-    """Flops of one causal product [T, H] × [H, S] for that many heads: the kernel leaves out whole blocks alone."""
-    blocks = queries // attention.block(queries)
+def splash_matmul(heads: int, queries: int, keys: int, width: int) -> float:
+    """Flops of one causal matmul [T, H] × [H, S] for that many heads: the kernel skips masked blocks, not elements."""
+    blocks = queries // attention.block_size(queries)
     return 2.0 * heads * queries * keys * width * (blocks + 1) / (2 * blocks)
 
 
 def _passes(step: Step) -> int:
-    """Of a base kernel: forward, the gradient of its input, and its own where it is trained."""
+    """Matmuls per base kernel: forward, gradient of the input and, if it is trained, gradient of the kernel."""
     return 2 if step.lora else 3
 
 
 def _heads(step: Step) -> int:
-    """In all rows and layers."""
+    """Query heads of all rows and layers."""
     return step.rows * step.model.num_layers * step.model.num_heads
 
 
 def _linears(model: LlamaConfig) -> list[tuple[int, int]]:
-    """(I, O) of a layer's kernels; `down` last."""
+    """(I, O) of a layer's kernels; the MLP's `down` last."""
     d, f = model.hidden_size, model.intermediate_size
     queries, keys = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
     return [(d, queries), (d, keys), (d, keys), (queries, d), (d, f), (d, f), (f, d)]
@@ -69,7 +68,7 @@ def _linears(model: LlamaConfig) -> list[tuple[int, int]]:
 
 def _kernels(step: Step, remat: str) -> float:
     sizes = [math.prod(size) for size in _linears(step.model)]
-    again = sum(sizes[:-1]) if remat == "full" else 0  # nothing reads what `down` makes again
+    again = sum(sizes[:-1]) if remat == "full" else 0  # XLA drops the recomputed output of `down`, which is unused
     return 2.0 * step.tokens * step.model.num_layers * (_passes(step) * sum(sizes) + again)
 
 
@@ -84,7 +83,7 @@ def _adapters(step: Step, remat: str) -> float:
     again = 0
     if remat == "full":
         inputs, _ = _linears(step.model)[-1]
-        # B's gradient reads x A of `down`, nothing its product with B
+        # of `down`, only B's gradient uses a recomputed value, x A
         again = sum(sizes[:-1]) + step.lora.rank * inputs
     return 2.0 * step.tokens * step.model.num_layers * (3 * sum(sizes) + again)
 
@@ -92,6 +91,6 @@ def _adapters(step: Step, remat: str) -> float:
 def _attention(step: Step) -> float:
     forward = 1 if step.compute.remat == "none" else 2
     if step.compute.attention in ("auto", "splash") and step.length % attention.LANES == 0:
-        count = SPLASH["fwd"] * forward + SPLASH["dq"] + SPLASH["dkv"]
-        return count * splash_product(_heads(step), step.length, step.length, step.model.head_dim)
+        count = SPLASH_MATMULS["fwd"] * forward + SPLASH_MATMULS["dq"] + SPLASH_MATMULS["dkv"]
+        return count * splash_matmul(_heads(step), step.length, step.length, step.model.head_dim)
     return (2 * forward + 4) * 2.0 * _heads(step) * step.length**2 * step.model.head_dim

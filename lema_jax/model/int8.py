@@ -1,4 +1,4 @@
-"""Numbers in 8 bits: whole ones from -127 to 127, times a scale that those along an axis share.
+"""Symmetric 8-bit quantisation: integers from -127 to 127, times one scale per axis.
 
 Shapes: I input features, O output features; `…` leading axes of stacked layers.
 """
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Int8:
-    """A kernel of which each output has a scale.
+    """A kernel quantised per output feature.
 
     Attributes:
       codes: int8 [… I, O].
@@ -25,12 +25,12 @@ class Int8:
 
 
 def axes(inputs: str, outputs: str) -> Int8:
-    """The logical axis names of a quantised kernel whose dense form has these."""
+    """The logical axes of each part, given those of the dense kernel."""
     return Int8((inputs, outputs), (outputs,))
 
 
 def round_to_scale(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """The codes of x, and their scales: the largest magnitude along the axis over 127, without that axis."""
+    """(codes of x, scales without that axis): a scale is the largest magnitude along the axis / 127."""
     x = x.astype(jnp.float32)
     scale = jnp.max(jnp.abs(x), axis=axis, keepdims=True) / 127
     codes = jnp.round(x / jnp.maximum(scale, jnp.finfo(jnp.float32).tiny))  # zeros stay zero
@@ -39,7 +39,7 @@ def round_to_scale(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
 
 @jax.jit
 def quantise(kernel: jax.Array) -> Int8:
-    """A kernel [… I, O] of any float type."""
+    """Quantises a kernel [… I, O] of any float dtype."""
     return Int8(*round_to_scale(kernel, -2))
 
 

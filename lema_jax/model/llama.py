@@ -1,7 +1,7 @@
 """LLaMA in Flax Linen: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
-Shapes stand in names: B batch, T time, S cache slots, D width, N query heads, K key/value heads, H head width,
-F feed-forward width, V vocabulary, L layers. Logical axis names say what an axis means; `parallel` says where it goes.
+Shapes: B batch, T time, S cache length, D width, N query heads, K key/value heads, H head width, F feed-forward width,
+V vocabulary, L layers. `parallel.sharding` maps the logical axis names to mesh axes.
 """
 
 import functools
@@ -13,16 +13,19 @@ import jax
 import jax.numpy as jnp
 
 from lema_jax.model import attention, rope
+from lema_jax.model.cache import Cache
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
-from lema_jax.model.linear import PRODUCT, Linear, between, enter, leave, shard, whole
+from lema_jax.model.linear import MATMUL, Linear, block_input, block_output, gather, shard, shard_tokens
 
 HEADS = ("batch", "length", "heads", "head_dim")  # logical axes of activations: q_BTNH,
 KV_HEADS = ("batch", "length", "kv_heads", "head_dim")  # k_BTKH and v_BTKH,
 HIDDEN = ("batch", "length", "mlp")  # and h_BTF
 
+SinCos = tuple[jax.Array, jax.Array]  # of `rope.sin_cos`
+
 
 def linears(compute: Compute, lora: LoraConfig | None, bias: bool) -> Callable[..., Linear]:
-    """Makes the linear layers of a block: called with a layer's features and axes."""
+    """The `Linear` of a block, to be called with features and axes."""
     return functools.partial(Linear, lora=lora, bias=bias, dtype=compute.dtype, param_dtype=compute.param_dtype)
 
 
@@ -42,7 +45,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention with rotary positions, over the sequence itself or over a cache."""
+    """Grouped-query self-attention with rotary positions, over packed sequences or over a cache."""
 
     config: LlamaConfig
     compute: Compute
@@ -56,30 +59,40 @@ class Attention(nn.Module):
         self.v = linear(c.num_kv_heads * c.head_dim, ("embed", "kv_heads"))
         self.o = linear(c.hidden_size, ("heads", "embed"))
 
-    def __call__(self, x_BTD, cache, layer, sin_cos, seen, start_B):
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        cache: Cache | None,
+        layer: int | jax.Array,
+        sin_cos: SinCos,
+        visible: jax.Array,
+        start_B: jax.Array | None,
+    ) -> tuple[jax.Array, Cache | None]:
+        """(output [B, T, D], the cache with T more tokens); for the arguments see `Layer`."""
         c, det = self.config, self.deterministic
 
         def heads(y: jax.Array, count: int) -> jax.Array:
-            if cache is not None:  # without this a TPU makes the product one with the reshape, and copies q's kernel
+            if cache is not None:  # barrier: else a TPU fuses matmul and reshape, and copies q's kernel
                 return jax.lax.optimization_barrier(y).reshape(*y.shape[:2], count, c.head_dim)
-            # Turned before they are rotated: without this a TPU moves 0.5 % more in a step (SmolLM2-360M, adapters).
+            # Transposed before rope: 0.5 % fewer HBM bytes in a training step (SmolLM2-360M with adapters, v5e).
             y_BNTH = jnp.swapaxes(y.reshape(*y.shape[:2], count, c.head_dim), 1, 2)
             return jnp.swapaxes(jax.lax.optimization_barrier(y_BNTH), 1, 2)
 
-        x_BTD, adapted_BTD = enter(x_BTD)
+        x_BTD, adapted_BTD = block_input(x_BTD)
         q_BTNH = shard(rope.rotate(heads(self.q(x_BTD, det, adapted_BTD), c.num_heads), sin_cos), *HEADS)
         k_BTKH = rope.rotate(heads(self.k(x_BTD, det, adapted_BTD), c.num_kv_heads), sin_cos)
         v_BTKH = heads(self.v(x_BTD, det, adapted_BTD), c.num_kv_heads)
-        copies = attention.held(c.num_kv_heads) // c.num_kv_heads
+        copies = attention.stored_kv_heads(c.num_kv_heads) // c.num_kv_heads
         if copies > 1:
             k_BTKH, v_BTKH = jnp.repeat(k_BTKH, copies, axis=2), jnp.repeat(v_BTKH, copies, axis=2)
         k_BTKH, v_BTKH = shard(k_BTKH, *KV_HEADS), shard(v_BTKH, *KV_HEADS)
         if cache is None:
-            out_BTNH = attention.within(q_BTNH, k_BTKH, v_BTKH, seen, self.compute.attention)
+            out_BTNH = attention.attend_segments(q_BTNH, k_BTKH, v_BTKH, visible, self.compute.attention)
         else:
+            assert start_B is not None
             cache = cache.write(layer, k_BTKH, v_BTKH, start_B)
             k_BKHS, v_BKSH = cache.read(layer, self.compute.dtype)
-            out_BTNH = attention.attend(q_BTNH, k_BKHS, v_BKSH, seen)
+            out_BTNH = attention.attend(q_BTNH, k_BKHS, v_BKSH, visible)
         out_BTNH = shard(out_BTNH, *HEADS)
         return self.o(out_BTNH.reshape(*x_BTD.shape[:2], -1), det), cache
 
@@ -100,13 +113,13 @@ class MLP(nn.Module):
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         det = self.deterministic
-        x_BTD, adapted_BTD = enter(x_BTD)
+        x_BTD, adapted_BTD = block_input(x_BTD)
         h_BTF = shard(nn.silu(self.gate(x_BTD, det, adapted_BTD)) * self.up(x_BTD, det, adapted_BTD), *HIDDEN)
         return self.down(h_BTF, det)
 
 
 class Layer(nn.Module):
-    """One transformer layer. The cache passes through as a carry, so that it can be updated in place."""
+    """One transformer layer. The cache is part of the scan's carry, so that XLA updates it in place."""
 
     config: LlamaConfig
     compute: Compute
@@ -120,16 +133,26 @@ class Layer(nn.Module):
         self.mlp_norm = RMSNorm(self.config.norm_eps, self.compute.dtype)
         self.mlp = MLP(*shared)
 
-    def __call__(self, carry, layer, sin_cos, seen, start_B):
-        """(x [B, T, D], cache) -> the same.
+    def __call__(
+        self,
+        carry: tuple[jax.Array, Cache | None],
+        layer: int | jax.Array,
+        sin_cos: SinCos,
+        visible: jax.Array,
+        start_B: jax.Array | None,
+    ) -> tuple[tuple[jax.Array, Cache | None], None]:
+        """(x [B, T, D], cache) -> the same, as `nn.scan` wants it.
 
-        `layer`: its index in the cache; `seen`: segment ids [B, T], with a cache the mask [B, T, S] over it; `start_B`:
-        the slot of the first token.
+        Args:
+          layer: index of this layer in the cache.
+          sin_cos: of `rope.sin_cos`.
+          visible: what each token attends to: segment ids [B, T]; with a cache, a mask [B, T, S] over it.
+          start_B: position of the first token, with a cache.
         """
         x_BTD, cache = carry
-        attended_BTD, cache = self.attn(self.attn_norm(x_BTD), cache, layer, sin_cos, seen, start_B)
-        x_BTD = x_BTD + leave(attended_BTD)
-        x_BTD = x_BTD + leave(self.mlp(self.mlp_norm(x_BTD)))
+        attended_BTD, cache = self.attn(self.attn_norm(x_BTD), cache, layer, sin_cos, visible, start_B)
+        x_BTD = x_BTD + block_output(attended_BTD)
+        x_BTD = x_BTD + block_output(self.mlp(self.mlp_norm(x_BTD)))
         return (x_BTD, cache), None
 
 
@@ -142,7 +165,7 @@ class Llama(nn.Module):
       config: the architecture.
       compute: dtypes, layer layout, rematerialisation.
       lora: adapter shape, or None.
-      deterministic: False turns adapter dropout on; `apply` then needs the rng `dropout`.
+      deterministic: False turns the adapters' dropout on; `apply` then needs the rng `dropout`.
     """
 
     config: LlamaConfig
@@ -157,7 +180,7 @@ class Llama(nn.Module):
         shared = (c, run, self.lora, self.deterministic)
         layer = Layer
         if run.remat != "none":
-            policy = jax.checkpoint_policies.save_only_these_names(PRODUCT) if run.remat == "dots" else None
+            policy = jax.checkpoint_policies.save_only_these_names(MATMUL) if run.remat == "dots" else None
             layer = nn.remat(Layer, policy=policy, prevent_cse=not run.scan_layers)
         if run.scan_layers:
             self.layers = nn.scan(
@@ -177,43 +200,43 @@ class Llama(nn.Module):
     def __call__(
         self, tokens_BT: jax.Array, positions_BT: jax.Array | None = None, segment_ids_BT: jax.Array | None = None
     ) -> jax.Array:
-        """Logits [B, T, V] in float32 of next tokens.
+        """Logits [B, T, V] of the next tokens, in float32.
 
-        `positions_BT` counts within a segment and a token sees only its own segment; left out, a row is one segment.
+        `positions_BT` counts from 0 in each segment, and a token attends to its own segment; by default a row is one.
         """
         return self.logits(self.trunk(tokens_BT, positions_BT, segment_ids_BT))
 
     def trunk(
         self, tokens_BT: jax.Array, positions_BT: jax.Array | None = None, segment_ids_BT: jax.Array | None = None
     ) -> jax.Array:
-        """The normed output of the last layer, [B, T, D]: what `logits` takes."""
+        """The normalised output of the last layer, [B, T, D]: the input of `logits`."""
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         if segment_ids_BT is None:
             segment_ids_BT = jnp.zeros_like(tokens_BT)
-        # Only dynamic rope asks how long a text is.
         dynamic = self.config.rope_scaling.kind == "dynamic"
         length_BT = rope.text_lengths(positions_BT, segment_ids_BT) if dynamic else jnp.zeros((1, 1), jnp.int32)
         sin_cos = rope.sin_cos(self.config, positions_BT, length_BT)
         x_BTD, _ = self._run(tokens_BT, sin_cos, segment_ids_BT, None, None)
-        return enter(self.norm(x_BTD))[0]
+        return block_input(self.norm(x_BTD))[0]
 
     def extend(
         self, tokens_BT: jax.Array, start_B: jax.Array, cache: Any, length_B: jax.Array | None = None
     ) -> tuple[jax.Array, Any]:
-        """Continues rows whose first `start_B` tokens are in the cache: (trunk output [B, T, D], cache with T more).
+        """Appends T tokens to rows of `start_B` tokens in the cache: (trunk output [B, T, D], the longer cache).
 
-        `length_B`: of the texts, where these are padded or continued in several calls; left out, start + T.
+        `length_B`: tokens of each text, if padded or appended in several calls; by default start + T.
         """
         positions_BT = start_B[:, None] + jnp.arange(tokens_BT.shape[1])[None]
-        slots = cache.slots if self.compute.scan_layers else cache[0].slots
+        cache_length = (cache if self.compute.scan_layers else cache[0]).length
         length_B1 = (start_B + tokens_BT.shape[1] if length_B is None else length_B)[:, None]
         sin_cos = rope.sin_cos(self.config, positions_BT, length_B1)
-        x_BTD, cache = self._run(tokens_BT, sin_cos, attention.cache_mask(positions_BT, slots), cache, start_B)
-        return enter(self.norm(x_BTD))[0], cache
+        visible_BTS = attention.cache_mask(positions_BT, cache_length)
+        x_BTD, cache = self._run(tokens_BT, sin_cos, visible_BTS, cache, start_B)
+        return block_input(self.norm(x_BTD))[0], cache
 
     def logits(self, x: jax.Array) -> jax.Array:
-        """[…, D] -> […, V] in float32; -inf for rows that only pad the vocabulary."""
+        """[…, D] -> […, V] in float32; -inf for the padding of the vocabulary."""
         logits = (x @ self._table().T if self.config.tie_embeddings else self.head(x)).astype(jnp.float32)
         if self.config.vocab_padding == 0:
             return logits
@@ -222,27 +245,29 @@ class Llama(nn.Module):
 
     def _table(self) -> jax.Array:
         """The embeddings [V, D] in the dtype of activations."""
-        return whole(self.embed.embedding.astype(self.compute.dtype), ("vocab", "embed"))
+        return gather(self.embed.embedding.astype(self.compute.dtype), ("vocab", "embed"))
 
-    def _run(self, tokens_BT, sin_cos, seen, cache, start_B):
-        # A lookup in a cut table would cost more than gathering it.
-        x_BTD = between(jnp.take(self._table(), tokens_BT, axis=0))
+    def _run(
+        self, tokens_BT: jax.Array, sin_cos: SinCos, visible: jax.Array, cache: Any, start_B: jax.Array | None
+    ) -> tuple[jax.Array, Any]:
+        # A lookup in a sharded table costs more than gathering it.
+        x_BTD = shard_tokens(jnp.take(self._table(), tokens_BT, axis=0))
         if self.compute.scan_layers:
             index_L = jnp.arange(self.config.num_layers)
-            (x_BTD, cache), _ = self.layers((x_BTD, cache), index_L, sin_cos, seen, start_B)
+            (x_BTD, cache), _ = self.layers((x_BTD, cache), index_L, sin_cos, visible, start_B)
             return x_BTD, cache
         caches = cache if cache is not None else [None] * self.config.num_layers
         written = []
         for layer, own in zip(self.layers, caches):
-            (x_BTD, own), _ = layer((x_BTD, own), 0, sin_cos, seen, start_B)
+            (x_BTD, own), _ = layer((x_BTD, own), 0, sin_cos, visible, start_B)
             written.append(own)
         return x_BTD, None if cache is None else tuple(written)
 
 
 def at_use(weights: Any, compute: Compute) -> Any:
-    """Weights (or adapters) in the dtype that layers cast them to; norm scales are used as they are.
+    """Weights (or adapters) in the dtype of activations, except norm scales.
 
-    Gradients with respect to these are those with respect to the weights, in half the bytes.
+    Layers cast to it anyway, so that gradients are the same and take half the bytes.
     """
 
     def cast(path: Any, leaf: jax.Array) -> jax.Array:

@@ -1,18 +1,16 @@
-"""Kernels in NormalFloat4 with doubly quantised scales, as QLoRA holds them (arXiv 2305.14314, section 3, appendix E).
+"""NormalFloat4 with double quantisation (QLoRA, arXiv 2305.14314, section 3 and appendix E).
 
-A kernel [I, O] is cut in tiles of 64 × 64. In a tile each of the 64 columns is a block: its 64 numbers (consecutive
-inputs of one output) are divided by their largest magnitude and stored as the nearest of 16 values, 4 bits each. The
-64 magnitudes of the tile have their mean taken off, are divided by the largest that is left and stored in 8 bits. So a
-weight takes 4 + 8/64 + 2 · 32/4096 = 4.14 bits.
+A kernel [I, O] is divided into tiles of 64 × 64. Each column of a tile is a block: its 64 weights (consecutive inputs
+of one output) are divided by the block's absmax and rounded to the nearest of 16 values, 4 bits each. The 64 absmax of
+the tile are centred on their mean, divided by the largest magnitude and rounded to 8 bits. A weight takes
+4 + 8/64 + 2 · 32/4096 = 4.14 bits.
 
 Shapes: I input features, O output features; `…` leading axes of stacked layers.
 """
 
-# bitsandbytes has the same blocks, but takes one mean over a whole kernel, and its 8-bit groups are 256 magnitudes as
-# they follow each other in memory. Here all that belongs together lies in one tile: a device that holds whole tiles
-# needs nothing from another, and the numbers are the same on every mesh. Where the two coincide, in a kernel of one
-# tile, their codes are equal; in larger ones only the magnitudes differ, by less than their second quantisation costs
-# either (tests/model/test_nf4.py).
+# bitsandbytes has the same blocks, but one mean per kernel, and its 8-bit groups are 256 absmax in memory order. Tiles
+# need no communication when sharded, and the result is the same on every mesh. For a kernel of one tile both give equal
+# codes; for larger ones only the absmax differ, by less than the error of double quantisation (test_nf4.py).
 
 import dataclasses
 import math
@@ -24,9 +22,9 @@ import numpy as np
 
 from lema_jax.errors import UserError
 
-BLOCK = 64  # of inputs that share a magnitude, and of outputs whose magnitudes share a scale
+BLOCK = 64  # inputs that share an absmax, and outputs whose absmax share a scale
 
-# The 16 values: quantiles of a normal distribution scaled to [-1, 1], with an exact zero (appendix E).
+# Quantiles of a normal distribution scaled to [-1, 1], with an exact zero (appendix E).
 VALUES = np.array(
     [
         *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
@@ -39,8 +37,8 @@ VALUES = np.array(
 
 
 def _dynamic_values() -> np.ndarray:
-    """The 256 values of the 8-bit code, ascending: sign, decimal exponent -6 … 0, and the bits that the exponent leaves
-    for the fraction (arXiv 1511.04561). Code 127 + k is the k-th positive value, 127 is zero, 255 is one."""
+    """The 256 values of dynamic 8-bit quantisation (arXiv 1511.04561), ascending: a sign, a decimal exponent -6 … 0 and
+    a fraction in the remaining bits. Code 127 + k is the k-th positive value, 127 is zero, 255 is one."""
     positive = []
     for exponent in range(7):
         edges = np.linspace(0.1, 1.0, 2**exponent + 1, dtype=np.float32)
@@ -58,10 +56,10 @@ class Nf4:
     """A quantised kernel.
 
     Attributes:
-      codes: uint8 [… I/64, 32, O], two codes in each: rows 0 … 31 of a block in the high halves, 32 … 63 in the low.
-      magnitudes: uint8 [… I/64, O].
-      scale: float32 [… I/64, O/64], of a tile's magnitudes.
-      mean: float32 [… I/64, O/64], of a tile's magnitudes.
+      codes: uint8 [… I/64, 32, O], two codes each: rows 0 … 31 of a block in the high bits, 32 … 63 in the low.
+      magnitudes: uint8 [… I/64, O], the absmax of each block.
+      scale: float32 [… I/64, O/64], of a tile's absmax.
+      mean: float32 [… I/64, O/64], of a tile's absmax.
     """
 
     codes: Any
@@ -71,28 +69,28 @@ class Nf4:
 
     @property
     def size(self) -> int:
-        """How many weights it holds."""
+        """Number of weights."""
         return 2 * math.prod(self.codes.shape)
 
 
 def axes(inputs: str, outputs: str) -> Nf4:
-    """The logical axis names of a quantised kernel whose dense form has these: it is cut as that is, in whole tiles."""
+    """The logical axes of each part, given those of the dense kernel: sharded alike, in tiles."""
     tiles = (inputs, outputs)
     return Nf4((inputs, "block", outputs), tiles, tiles, tiles)
 
 
 def check(name: str, shape: tuple[int, ...]) -> None:
-    """Raises a UserError, which names it, for a kernel that is not made of whole tiles."""
+    """Raises a UserError that names the kernel if its shape does not divide into tiles."""
     if any(size % BLOCK for size in shape):
         raise UserError(
-            f"{name} {list(shape)} cannot be held as nf4, which cuts a kernel in tiles of {BLOCK} × {BLOCK}; "
-            "hold it dense (lora.base=dense, --merge_into=base, --weights=dense or int8)"
+            f"{name} {list(shape)} cannot be quantised to nf4, whose tiles are {BLOCK} × {BLOCK}; "
+            "store it dense (lora.base=dense, --merge_into=base, --weights=dense or int8)"
         )
 
 
 @jax.jit
 def quantise(kernel: jax.Array) -> Nf4:
-    """A kernel [… I, O] of any float type; I and O must divide by BLOCK."""
+    """Quantises a kernel [… I, O] of any float dtype; I and O must divide by BLOCK."""
     blocks = kernel.astype(jnp.float32)
     blocks = blocks.reshape(*blocks.shape[:-2], -1, BLOCK, blocks.shape[-1])
     largest = jnp.max(jnp.abs(blocks), axis=-2)
@@ -110,10 +108,10 @@ def dequantise(kernel: Nf4, dtype: Any) -> jax.Array:
     """The dense kernel [… I, O], computed in float32 and rounded once."""
     tiles = kernel.magnitudes.reshape(*kernel.scale.shape, BLOCK)
     magnitudes = _dynamic(tiles) * kernel.scale[..., None] + kernel.mean[..., None]
-    # A magnitude is computed once, not again for each of its 64 weights.
+    # Barrier: otherwise XLA recomputes an absmax for each of its 64 weights.
     magnitudes = jax.lax.optimization_barrier(magnitudes.reshape(kernel.magnitudes.shape))[..., None, :]
-    # Halves are joined while they are bytes: spread by shifts instead, or as wider numbers, a TPU takes up to thrice as
-    # long, and joined as weights a CPU takes five times as long.
+    # Concatenated as bytes: with shifts or wider integers a TPU takes up to three times as long, and a CPU takes five
+    # times as long to concatenate weights.
     codes = jnp.concatenate([kernel.codes >> 4, kernel.codes & 15], axis=-2)  # [… I/64, 64, O]
     dense = (_look_up(codes, VALUES) * magnitudes).astype(dtype)
     return dense.reshape(*dense.shape[:-3], -1, dense.shape[-1])
@@ -125,8 +123,8 @@ def _nearest(x: jax.Array, values: np.ndarray) -> jax.Array:
 
 
 def _look_up(codes: jax.Array, values: np.ndarray) -> jax.Array:
-    """values[codes] as a tree of selects by the bits of the codes. On a TPU it costs next to nothing beside unpacking,
-    where a gather (`take`) doubles the whole; on a CPU the two are alike (tests/benchmarks/bench_nf4.py)."""
+    """values[codes] as a tree of selects on the bits. On a TPU a gather would double the time of dequantisation, and
+    the selects cost little; on a CPU the two are equal (tests/benchmarks/bench_nf4.py)."""
     found = list(map(jnp.float32, values))
     for bit in range(len(values).bit_length() - 1):
         is_set = codes >> bit & 1 == 1
@@ -135,10 +133,10 @@ def _look_up(codes: jax.Array, values: np.ndarray) -> jax.Array:
 
 
 def _dynamic(codes: jax.Array) -> jax.Array:
-    """DYNAMIC[codes] by arithmetic: between two powers of two of its rank, a value is a straight line."""
+    """DYNAMIC[codes] by arithmetic: the values are linear in the rank between two powers of two."""
     signed = codes.astype(jnp.int32) - 127
     rank = jnp.abs(signed)
-    exponent = 31 - jax.lax.clz(rank)  # of rank 0: -1, in whose last three bits it is as 7, rank 128's; both are exact
+    exponent = 31 - jax.lax.clz(rank)  # rank 0 gives -1, whose low bits look up entry 7; exact
     starts = 127 + 2 ** np.arange(7)
     slopes = np.append(10.0 ** np.arange(-6.0, 1.0) * 0.9 / 2.0 ** np.arange(7), 1 / 128)
     lifts = np.append(DYNAMIC[starts] - slopes[:7] * 2.0 ** np.arange(7), 0.0)
@@ -151,7 +149,7 @@ def _inverse(x: jax.Array) -> jax.Array:
 
 
 def _mean(tiles: jax.Array) -> jax.Array:
-    """Over the last axis, summed by halves: the same to the bit however a compiler cuts the work."""
+    """Over the last axis, by pairwise halves: bitwise the same under every fusion and sharding."""
     while tiles.shape[-1] > 1:
         first, second = jnp.split(tiles, 2, axis=-1)
         tiles = first + second

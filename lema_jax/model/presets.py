@@ -1,7 +1,4 @@
-"""Published members of the family by name, for what has no `config.json` at hand: compiling ahead of time, planning.
-
-Converting never reads these: there everything comes from the checkpoint.
-"""
+"""Published architectures by name, for compiling ahead of time without a checkpoint. Conversion does not read them."""
 
 import dataclasses
 
@@ -10,7 +7,7 @@ from lema_jax.model.config import LlamaConfig, RopeScaling
 
 
 def names() -> list[str]:
-    """Every preset's name."""
+    """The name of every preset."""
     return list(_presets())
 
 
@@ -18,7 +15,7 @@ def get(name: str) -> LlamaConfig:
     """The architecture of that name.
 
     Raises:
-      UserError: no such name; those that there are stand in the message.
+      UserError: no such name; the message lists the names.
     """
     presets = _presets()
     if name not in presets:

@@ -1,7 +1,7 @@
-"""Checksums of arrays: the same number wherever their shards lie, computed where they lie.
+"""Checksums of sharded arrays, computed on the devices; they do not depend on the sharding.
 
-A checkpoint carries one of each array, computed on the devices before it is written and again after it is read. So what
-is compared is what the model computes with, no file is read twice, and several processes need not see each other's.
+A checkpoint has one per array, computed before it is written and again after it is read: it covers the arrays that the
+model computes with, reads no file twice, and needs no shared disk.
 """
 
 import functools
@@ -15,9 +15,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 def of(tree: Any) -> dict[str, str]:
-    """A checksum of each array by its name, such as "float32[2,3] 0123456789abcdef": its dtype, shape and content.
+    """A checksum of each array by name, such as "float32[2,3] 0123456789abcdef": its dtype, shape and content.
 
-    Any change within one word of 32 bits is seen for certain, any other but for one in 2^64.
+    A change within one 32-bit word is always detected, any other one with probability 1 - 2^-64.
     """
     named = jax.tree_util.tree_leaves_with_path(tree)
     leaves = [leaf for _, leaf in named]
@@ -29,7 +29,7 @@ def of(tree: Any) -> dict[str, str]:
 
 
 def described(dtype: Any, shape: tuple[int, ...]) -> str:
-    """How the checksum of an array of that type begins."""
+    """The prefix of such an array's checksum."""
     return f"{np.dtype(dtype).name}[{','.join(map(str, shape))}] "
 
 
@@ -39,14 +39,14 @@ def _program(replicated: NamedSharding | None) -> Any:
 
 
 def _sums(array: jax.Array) -> jax.Array:
-    """[2] uint32: a sum over mixed words and one over words times odd numbers, both by their place."""
+    """[2] uint32: a sum of words mixed with their index, and a sum of words times odd numbers made of it."""
     words = _words(array)
-    place = jnp.zeros(words.shape, jnp.uint32)
+    index = jnp.zeros(words.shape, jnp.uint32)
     for axis, size in enumerate(words.shape):
-        place = place * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    both = _mix(words ^ _mix(place + 1)), words * (2 * place + 1)
+        index = index * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    both = _mix(words ^ _mix(index + 1)), words * (2 * index + 1)
     inner = tuple(range(1, words.ndim)) or tuple(range(words.ndim))
-    # Both sums in one pass, and a part for each layer first: on a CPU sixteen times as fast as the two totals at once.
+    # One pass for both sums, reduced per leading index first: 16 times as fast on a CPU as two full reductions.
     parts = lax.reduce(both, (jnp.uint32(0), jnp.uint32(0)), lambda a, b: (a[0] + b[0], a[1] + b[1]), inner)
     return jnp.stack([part.sum(dtype=jnp.uint32) for part in parts])
 
@@ -60,7 +60,7 @@ def _words(array: jax.Array) -> jax.Array:
 
 
 def _mix(words: jax.Array) -> jax.Array:
-    """A bijection of 32-bit words that changes about half of the bits for each that differs (MurmurHash3's last)."""
+    """The finaliser of MurmurHash3: a bijection of 32-bit words in which each input bit changes half of the output."""
     words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
     return words ^ (words >> 16)

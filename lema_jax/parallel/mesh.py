@@ -1,4 +1,4 @@
-"""The device mesh: which device holds which part of weights and batch."""
+"""The device mesh."""
 
 import dataclasses
 import math
@@ -17,11 +17,13 @@ AXES = ("data", "fsdp", "sequence", "tensor")
 
 @dataclasses.dataclass
 class MeshConfig:
-    """How many devices each axis has; -1 in one of them takes what the others leave.
+    """Devices per mesh axis; -1 in one of them takes the rest.
 
-    data: whole copies of the model, each with its part of the batch; over several slices of a TPU it is the axis that
-    crosses from one to the other. fsdp: weights and optimizer state cut along the model width, the batch too.
-    tensor: heads, feed-forward width and vocabulary cut. sequence: the tokens of a row cut, for long rows.
+    Attributes:
+      data: shards the batch and replicates the model; the axis between the slices of a multi-slice TPU.
+      fsdp: shards the batch, and weights and optimizer state along the model width.
+      tensor: shards heads, feed-forward width and vocabulary.
+      sequence: shards the tokens of a row, for long rows.
     """
 
     data: int = ranges.within(1, 1, 2**20, also=(-1,))
@@ -30,7 +32,7 @@ class MeshConfig:
     sequence: int = ranges.within(1, 1, 2**20, also=(-1,))
 
     def problems(self) -> list[str]:
-        """Every rule that the fields break, whatever the devices."""
+        """Every rule that the fields break on any number of devices."""
         return ranges.problems(self)
 
     def resolve(self, devices: int) -> tuple[int, int, int, int]:
@@ -52,10 +54,10 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh of all devices (of all processes), tensor axis innermost: its traffic is the heaviest.
+    """The mesh of all devices (of all processes), with the tensor axis minor: it has the most traffic.
 
     Raises:
-      UserError: sizes that are no layout of the devices, or a data axis that several slices do not divide.
+      UserError: the sizes do not multiply to the devices, or the slices do not divide the data axis.
     """
     devices = jax.devices() if devices is None else devices
     sizes = config.resolve(len(devices))
@@ -64,9 +66,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         grid = np.array(devices).reshape(sizes)
     elif slices > 1:
         if sizes[0] % slices:
-            raise UserError(
-                f"mesh.data={sizes[0]} must divide by the {slices} slices, which it is the axis between; try {slices}"
-            )
+            raise UserError(f"mesh.data={sizes[0]} must divide by the number of slices, {slices}; try {slices}")
         within = (sizes[0] // slices, *sizes[1:])
         between = (slices,) + (1,) * (len(AXES) - 1)
         grid = mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)

@@ -1,7 +1,6 @@
-"""The one table that says where an axis goes, and the shardings that follow from it.
+"""The table of logical axes to mesh axes, and shardings by it.
 
-The model says what an axis means (a logical name); the table says which mesh axis it is cut along. An unknown name or a
-dimension that does not divide is an error that names the array: nothing is silently replicated.
+An unknown name or an indivisible dimension is an error that names the array: nothing is silently replicated.
 """
 
 import contextlib
@@ -24,40 +23,39 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("kv_heads", "tensor"),
     ("mlp", "tensor"),
     ("rank", None),
-    ("adapter_heads", ("tensor", "fsdp")),  # the wide side of an adapter's factor where it is not `embed`
+    ("adapter_heads", ("tensor", "fsdp")),  # the wide side of an adapter's factor, if it is not `embed`
     ("adapter_kv_heads", ("tensor", "fsdp")),
     ("adapter_mlp", ("tensor", "fsdp")),
     ("norm", None),
-    ("block", None),  # the codes of an nf4 kernel's block; its other axes are the dense kernel's, in blocks
+    ("block", None),  # codes within an nf4 block; the other axes are the dense kernel's, in tiles
     # activations ("heads", "kv_heads" and "mlp" as above)
     ("batch", ("data", "fsdp")),
     ("length", "sequence"),
-    ("tokens", ("sequence", "tensor")),  # the same between the blocks of a layer
-    ("keys", None),  # the tokens that attention looks at: all of them, on every device
+    ("tokens", ("sequence", "tensor")),  # `length` between blocks: sequence parallelism
+    ("keys", None),  # every device attends to all tokens of its rows
     ("width", None),  # the model width of an activation
     ("head_dim", None),
-    ("pieces", ("sequence", "data", "fsdp")),  # rows cut along the sequence into rows of their own
+    ("pieces", ("sequence", "data", "fsdp")),  # shards of the sequence as rows of their own, for the loss
 )
 
-BATCH = PartitionSpec(("data", "fsdp"))  # rows of anything that has a row an example
+BATCH = PartitionSpec(("data", "fsdp"))  # [B, …]
 TOKENS = PartitionSpec(("data", "fsdp"), "sequence")  # [B, T]
 
 
 @contextlib.contextmanager
 def use(mesh: Mesh) -> Iterator[None]:
-    """Inside, the model's logical constraints take effect on `mesh`."""
+    """Inside, the model's logical axis names are constraints on `mesh`."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         yield
 
 
 def abstract(boxed: Any, mesh: Mesh) -> Any:
-    """The arrays that a tree of Linen's boxes (`jax.eval_shape(model.init, …)`) stands for: shape, dtype and sharding.
+    """Abstract arrays with shardings, for a tree of Linen's boxes (`jax.eval_shape(model.init, …)`).
 
-    A leaf without a box (a step counter, an optimizer's count) is a scalar and lies on every device.
+    A leaf without a box must be a scalar (a step counter, an optimizer's count); it is replicated.
 
     Raises:
-      UserError: an axis name without a rule, a dimension that does not divide by its mesh axis, or an unnamed array;
-        every such array is listed.
+      UserError: axis names without a rule, indivisible dimensions and unnamed arrays, all listed.
     """
     problems: list[str] = []
 
@@ -73,13 +71,13 @@ def abstract(boxed: Any, mesh: Mesh) -> Any:
     tree = jax.tree_util.tree_map_with_path(one, boxed, is_leaf=_is_boxed)
     if problems:
         raise UserError(
-            "cannot lay the model out on the mesh; choose axes that divide its arrays:\n  " + "\n  ".join(problems)
+            "cannot shard the model over the mesh; choose axes that divide its arrays:\n  " + "\n  ".join(problems)
         )
     return tree
 
 
 def of(tree: Any) -> Any:
-    """The shardings of a tree of arrays, abstract or not."""
+    """The shardings of a tree of arrays or abstract arrays."""
     return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 

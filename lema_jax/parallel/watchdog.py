@@ -1,4 +1,4 @@
-"""Says that nothing happens: a device, a network or another process can keep a run waiting without a word."""
+"""Reports a run that hangs: a device, a network or another process can block it silently."""
 
 import datetime
 import sys
@@ -9,10 +9,10 @@ MINUTES = 10.0
 
 
 class Watchdog:
-    """Within it, a line on stderr whenever there has been no `alive` for `minutes`, until there is.
+    """Inside, prints a line to stderr after every `minutes` without a call of `alive`.
 
     Args:
-      what: what does not come, such as "step".
+      what: what is awaited, such as "step".
     """
 
     def __init__(self, what: str, minutes: float | None = None):
@@ -30,7 +30,7 @@ class Watchdog:
         self._thread.join()
 
     def alive(self, last: object) -> None:
-        """What was waited for has come; `last` names it."""
+        """Reports progress; `last` names it in the next message."""
         self._last = f" after {last}"
         self._came.set()
 

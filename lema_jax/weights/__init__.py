@@ -1,1 +1,1 @@
-"""Other formats, in and out."""
+"""Weights and tokenizers in other programs' formats: Hugging Face, PEFT, GGUF."""

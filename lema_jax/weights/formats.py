@@ -1,4 +1,4 @@
-"""Other programs' formats, opened: what a conversion needs of each, with no weights read yet."""
+"""Opens models in other programs' formats for conversion, without reading their weights."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from lema_jax.weights.gguf import Gguf
 from lema_jax.weights.merge import Replaced
 from lema_jax.weights.names import EMBEDDING, HEAD, Source
 
-_SHAPING = (".json", ".safetensors", ".model", ".jinja", ".bin")  # of the files that say what a model is
+_FINGERPRINTED = (".json", ".safetensors", ".model", ".jinja", ".bin")  # suffixes of the files that define a model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Opened:
       source: its weights.
       config: its architecture.
       save_tokenizer: writes its tokenizer's files into a folder.
-      fingerprint: tells it from any other model.
-      eos_ids: tokens that end an answer, beside the tokenizer's own.
-      adapters: a `lora` collection and its shape, to be added to the weights, where there is one.
-      base: `lineage@step` of the model folder that the whole weights are of; empty where they are of none.
-      whole: weights of the source that an adapter brought whole, in place of the model's own.
-      bos_rule: by which rule its tokenizer puts BOS before a text or does not, where a reader may wonder.
+      fingerprint: hash of its files.
+      eos_ids: tokens that end an answer, in addition to the tokenizer's.
+      adapters: a `lora` collection and its shape, or None.
+      base: `lineage@step` of the model folder that the full weights were exported from, or empty.
+      bos_rule: the rule by which its tokenizer prepends BOS or does not.
+      replaced: names of full weights that an adapter brought in place of the model's.
     """
 
     source: Source
@@ -42,11 +42,11 @@ class Opened:
     adapters: tuple[dict[str, Any], LoraConfig] | None = None
     base: str = ""
     bos_rule: str = ""
-    whole: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
 
 
 def open_gguf(path: str | Path) -> Opened:
-    """A GGUF file. Raises a UserError as `Gguf` and `vocabulary.from_gguf` do."""
+    """Opens a GGUF file. Raises a UserError as `Gguf` and `vocabulary.from_gguf` do."""
     file = Gguf(path)
     tokenizer = vocabulary.from_gguf(file)
     save_tokenizer = lambda out: tokenizers.save(tokenizer, out)
@@ -56,7 +56,7 @@ def open_gguf(path: str | Path) -> Opened:
 
 
 def open_hf(folder: str | Path) -> Opened:
-    """A Hugging Face folder. Raises a UserError as `hf_config.read` and `safetensors.open_folder` do."""
+    """Opens a Hugging Face folder. Raises a UserError as `hf_config.read` and `safetensors.open_folder` do."""
     storage.require_own_files(folder)
     made = record.read(folder)
     config = hf_config.read(folder)
@@ -68,29 +68,31 @@ def open_hf(folder: str | Path) -> Opened:
 
 
 def with_peft(opened: Opened, folder: str | Path) -> Opened:
-    """A model with an adapter of PEFT's upon it.
+    """A model with a PEFT adapter.
 
     Raises:
-      UserError: as `peft.load` does, or an adapter that we exported, and that began on other weights.
+      UserError: as `peft.load_adapter` does, or an exported adapter of other base weights.
     """
     storage.require_own_files(folder)
     made = record.read(folder)
     if made and made.base and opened.base and made.base != opened.base:
         raise UserError(
-            f"{folder} holds adapters of the base weights {made.base}, but {opened.source.where} holds {opened.base}; "
-            "name the base that they began on"
+            f"{folder} has adapters of the base weights {made.base}, but {opened.source.where} has {opened.base}; "
+            "name the base that they were trained on"
         )
-    adapter = peft.load(folder, opened.config)
-    source, config, whole = opened.source, opened.config, tuple(adapter.whole.names())
-    if whole:
-        untied = config.tie_embeddings and not adapter.tied and bool({EMBEDDING, HEAD} & set(whole))
+    adapter = peft.load_adapter(folder, opened.config)
+    source, config, replaced = opened.source, opened.config, tuple(adapter.replaced.names())
+    if replaced:
+        untied = config.tie_embeddings and not adapter.tied and bool({EMBEDDING, HEAD} & set(replaced))
         config = dataclasses.replace(config, tie_embeddings=config.tie_embeddings and not untied)
-        source = Replaced(source, adapter.whole, untied)
+        source = Replaced(source, adapter.replaced, untied)
     both = f"{opened.fingerprint}+{_fingerprint(folder)}"
     adapters = adapter.tree, adapter.lora
-    return dataclasses.replace(opened, source=source, config=config, fingerprint=both, adapters=adapters, whole=whole)
+    return dataclasses.replace(
+        opened, source=source, config=config, fingerprint=both, adapters=adapters, replaced=replaced
+    )
 
 
 def _fingerprint(folder: str | Path) -> str:
-    files = (path for path in Path(folder).iterdir() if path.suffix in _SHAPING and path.name != record.NAME)
+    files = (path for path in Path(folder).iterdir() if path.suffix in _FINGERPRINTED and path.name != record.NAME)
     return digests.fingerprint(sorted(files))

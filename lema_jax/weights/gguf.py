@@ -1,7 +1,7 @@
-"""Reads a GGUF file of architecture `llama` (llama.cpp's format): config and weights, dequantised; no torch needed.
+"""Reads a GGUF file of architecture `llama` (llama.cpp's format): config and dequantised weights, without torch.
 
-llama.cpp turns neighbouring pairs of a head by position where Hugging Face turns halves, so its converter permutes the
-rows of the query and key projections; `read` undoes that.
+llama.cpp's rope rotates adjacent pairs of a head and Hugging Face's rotates halves, so that llama.cpp's converter
+permutes the rows of the query and key projections; `read` reverses it.
 """
 
 import re
@@ -38,9 +38,9 @@ _FLOATS: dict[Quantization, Any] = {
     Quantization.F16: np.float16,
     Quantization.BF16: ml_dtypes.bfloat16,
 }
-_LAYOUT = "Meta AI original pth"  # what a file that names no layout has, too
-# Metadata `llama.…` that is read below, and metadata that says nothing about the function computed.
-_READ = frozenset(
+_LAYOUT = "Meta AI original pth"  # also the default
+# Metadata `llama.…` that is read below, or that does not change the function.
+_KNOWN = frozenset(
     f"llama.{key}"
     for key in (
         *("block_count", "context_length", "embedding_length", "feed_forward_length", "vocab_size"),
@@ -56,7 +56,7 @@ class Gguf:
     """A GGUF file as a `names.Source`, with its metadata.
 
     Raises:
-      UserError: the file is missing, damaged, one part of several, of another architecture, or has a tensor twice.
+      UserError: the file is missing, damaged, one of several, of another architecture, or has a tensor twice.
     """
 
     def __init__(self, path: str | Path):
@@ -68,7 +68,7 @@ class Gguf:
             raise UserError(f"{path} cannot be read as GGUF: {error}; is it cut short, or another format?") from None
         architecture = self.get("general.architecture", "")
         if architecture != "llama":
-            raise UserError(f"{path} holds a model of architecture {architecture!r}; only 'llama' can be read")
+            raise UserError(f"{path} has a model of architecture {architecture!r}; only 'llama' can be read")
         if self.get("split.count", 1) > 1:
             raise UserError(f"{path} is one part of several; join them with llama.cpp's `llama-gguf-split --merge`")
         self._tensors: dict[str, gguf.ReaderTensor] = {}
@@ -82,10 +82,10 @@ class Gguf:
         except UserError:
             raise
         except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            raise UserError(f"{path}: its metadata has values of another kind than it should ({error})") from None
+            raise UserError(f"{path}: its metadata has values of the wrong type ({error})") from None
 
     def get(self, key: str, absent: Any = None) -> Any:
-        """A metadata value, or `absent`; without that, a UserError names the missing key."""
+        """A metadata value, or `absent`; if that is None, a missing key is a UserError."""
         field = self._reader.get_field(key)
         if field is not None:
             return field.contents()
@@ -100,11 +100,11 @@ class Gguf:
         return tuple(int(size) for size in reversed(self._tensors[name].shape))
 
     def dtype(self, name: str) -> np.dtype:
-        """As stored; float32 for what is quantised."""
+        """The stored dtype; float32 for quantised tensors."""
         return np.dtype(_FLOATS.get(self._tensors[name].tensor_type, np.float32))
 
     def read(self, name: str, index: Index) -> np.ndarray:
-        """Part of a tensor. What is quantised is dequantised: rows that are not asked for stay on the disk."""
+        """A slice of a tensor, dequantised; only its rows are read from the disk."""
         heads = {"q_proj": self.config.num_heads, "k_proj": self.config.num_kv_heads}
         tensor = self._tensors[name]
         for projection, count in heads.items():
@@ -122,7 +122,7 @@ class Gguf:
             ) from None
 
     def _config(self) -> LlamaConfig:
-        unknown = {key for key in self._reader.fields if key.startswith("llama.")} - _READ
+        unknown = {key for key in self._reader.fields if key.startswith("llama.")} - _KNOWN
         if unknown:
             raise UserError(f"{self.where}: its metadata has {', '.join(sorted(unknown))}, which is not supported")
         if self.get("llama.expert_count", 0):
@@ -132,9 +132,9 @@ class Gguf:
             raise UserError(f"{self.where}: llama.tensor_data_layout={layout!r} is not supported, only {_LAYOUT!r} is")
         width, heads = self.get("llama.embedding_length"), self.get("llama.attention.head_count")
         head_dim = self.get("llama.attention.key_length", width // heads)
-        turned = self.get("llama.rope.dimension_count", head_dim)
-        if not head_dim == turned == self.get("llama.attention.value_length", head_dim):
-            raise UserError(f"{self.where}: heads of {head_dim} of which rope turns {turned}; they must be the same")
+        rotated = self.get("llama.rope.dimension_count", head_dim)
+        if not head_dim == rotated == self.get("llama.attention.value_length", head_dim):
+            raise UserError(f"{self.where}: head_dim {head_dim} and rope.dimension_count {rotated} must be equal")
         if "model.embed_tokens.weight" not in self._tensors:
             raise UserError(f"{self.where}: it has no token_embd.weight")
         config = LlamaConfig(
@@ -171,18 +171,18 @@ class Gguf:
         raise UserError(f"{self.where}: rope scaling {kind!r} is not supported, or not with its attn_factor")
 
     def _llama3(self, config: LlamaConfig, divisors: np.ndarray) -> RopeScaling:
-        """llama.cpp stores what each pair's frequency is divided by, not the four numbers that this follows from."""
+        """Recovers the scaling from the divisor of each pair's frequency, which llama.cpp stores."""
         plain, _ = rope.frequencies(config)
         scaling = RopeScaling("llama3", _shortest(divisors.max()), 8192, 1.0, 4.0)  # as in all of Meta's releases
         config.rope_scaling = scaling
-        stretched, _ = rope.frequencies(config)
-        if divisors.shape != plain.shape or not np.allclose(plain / divisors, stretched, rtol=1e-4):
+        scaled, _ = rope.frequencies(config)
+        if divisors.shape != plain.shape or not np.allclose(plain / divisors, scaled, rtol=1e-4):
             raise UserError(f"{self.where}: rope_freqs.weight is not Llama 3's scaling for a context of 8192")
         return scaling
 
 
 def _hf_name(name: str) -> str:
-    """Hugging Face's name of a tensor; one that the table does not know stays as it is, for the checker to refuse."""
+    """Hugging Face's name of a tensor; an unknown name stays, for `names.check_model` to refuse."""
     match = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)", name)
     if match is None or match[2] not in _NAMES:
         return name
@@ -191,11 +191,11 @@ def _hf_name(name: str) -> str:
 
 
 def _unpermute(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of neighbouring pairs (0, 1), (2, 3), … of each head -> first halves, then second halves."""
+    """Rows of adjacent pairs (0, 1), (2, 3), … of each head -> first halves, then second halves."""
     pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
 def _shortest(value: Any) -> float:
-    """The float64 that a float32 was written for: 9.999999747378752e-06 -> 1e-05."""
+    """The shortest decimal of a float32: 9.999999747378752e-06 -> 1e-05."""
     return float(str(np.float32(value)))

@@ -1,4 +1,4 @@
-"""Looks at a GGUF file's counts and lengths before a reader believes them: none may lead beyond the file.
+"""Validates the counts and lengths in a GGUF header: none may exceed the file.
 
 The layout is llama.cpp's (ggml's `docs/gguf.md`): magic, version, number of tensors, number of metadata entries; then
 the entries (key, type, value) and the tensors (name, dimensions, type, offset).
@@ -18,15 +18,15 @@ _MOST_DIMENSIONS = 8  # ggml has four
 _DEEPEST = 4  # of arrays in arrays
 
 
-class _Beyond(ValueError):
-    """A count or a length that the file does not have room for."""
+class _Invalid(ValueError):
+    """A header that cannot be true of the file."""
 
 
 def check(path: str | Path) -> None:
-    """Walks over a file's header; nothing is kept.
+    """Validates a file's header.
 
     Raises:
-      UserError: no such file, no GGUF of a known version, or a count or length that leads beyond the file.
+      UserError: no such file, no GGUF of a known version, or a count or length that exceeds the file.
     """
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -44,14 +44,14 @@ class _Walk:
 
     def header(self) -> None:
         if self._content[:4] != b"GGUF":
-            raise _Beyond("it does not begin with GGUF")
+            raise _Invalid("it does not begin with GGUF")
         self._at = 4
         version = self._number("I")
-        if version & 0xFFFF == 0:  # a file of the other byte order
+        if version & 0xFFFF == 0:  # big-endian
             self._order, self._at = ">", 4
             version = self._number("I")
         if version not in (2, 3):
-            raise _Beyond(f"version {version}")
+            raise _Invalid(f"version {version}")
         tensors, entries = self._number("Q"), self._number("Q")
         self._room(tensors, _SHORTEST_TENSOR, "tensors")
         self._room(entries, _SHORTEST_ENTRY, "metadata entries")
@@ -62,7 +62,7 @@ class _Walk:
             self._string()
             dimensions = self._number("I")
             if dimensions > _MOST_DIMENSIONS:
-                raise _Beyond(f"a tensor of {dimensions:,} dimensions")
+                raise _Invalid(f"a tensor of {dimensions:,} dimensions")
             self._skip(dimensions, 8)
             self._skip(1, 4 + 8)
 
@@ -75,14 +75,14 @@ class _Walk:
                 self._skip(count, _SIZES[inner])
                 return
             if depth == _DEEPEST:
-                raise _Beyond("arrays in arrays in arrays")
+                raise _Invalid("arrays in arrays in arrays")
             self._room(count, 8, "values of an array")
             for _ in range(count):
                 self._value(inner, depth + 1)
         elif kind in _SIZES:
             self._skip(1, _SIZES[kind])
         else:
-            raise _Beyond(f"a value of type {kind}")
+            raise _Invalid(f"a value of type {kind}")
 
     def _string(self) -> None:
         self._skip(self._number("Q"), 1)
@@ -98,4 +98,4 @@ class _Walk:
 
     def _room(self, count: int, size: int, what: str) -> None:
         if count * size > len(self._content) - self._at:
-            raise _Beyond(f"byte {self._at:,} speaks of {count:,} {what}, more than the file has")
+            raise _Invalid(f"byte {self._at:,} promises {count:,} {what}, more than the file has")

@@ -1,6 +1,6 @@
 """`config.json` of a Hugging Face folder <-> LlamaConfig.
 
-A key that would change the numbers and is not supported is an error that names it: it is never ignored.
+An unsupported key that changes the function is an error that names it; it is never ignored.
 """
 
 import json
@@ -16,13 +16,14 @@ from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, RopeScaling
 
 
-def _keys(names: str) -> frozenset[str]:
+def key_set(names: str) -> frozenset[str]:
+    """Keys of settings from a text of them."""
     return frozenset(names.split())
 
 
-# Keys that leave the network's function alone: book-keeping, initialisation, generation, splitting for speed; and
-# dropout, which acts in training alone (here it is `--config.lora.dropout`).
-_HARMLESS = _keys(
+# Keys that do not change the function: book-keeping, initialisation, generation, parallelism, and dropout in training
+# (here `--config.lora.dropout`).
+_HARMLESS = key_set(
     """
     _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash _flash_attn_2_enabled
     _model_name_or_path _name_or_path attn_implementation auto_map base_model_tp_plan base_model_pp_plan
@@ -41,33 +42,22 @@ _HARMLESS = _keys(
     embedding_dropout hidden_dropout hidden_dropout_prob resid_pdrop residual_dropout summary_first_dropout
     """
 )
-# Switches that change nothing where they are off.
-_OFF = _keys(
+# Switches that change nothing if they are off.
+_OFF = key_set(
     """
     add_cross_attention is_decoder is_encoder_decoder qk_layernorm qk_norm qkv_bias tie_encoder_decoder use_bias
     use_mrope use_qk_norm use_sliding_window
     """
 )
 
-# What a rope type reads besides theta: keys that it must have, and keys that it may.
-_ROPE_KEYS: dict[str, tuple[set[str], set[str]]] = {
-    "default": (set(), set()),
-    "linear": ({"factor"}, set()),
-    "dynamic": ({"factor"}, set()),
-    "llama3": ({"factor", "low_freq_factor", "high_freq_factor"}, {"original_max_position_embeddings"}),
-    "yarn": (
-        set(),
-        {
-            "factor",
-            "original_max_position_embeddings",
-            "attention_factor",
-            "beta_fast",
-            "beta_slow",
-            "mscale",
-            "mscale_all_dim",
-            "truncate",
-        },
-    ),
+_YARN = "factor original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim truncate"
+# The required and the optional keys of a rope type, besides theta.
+_ROPE_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "default": (key_set(""), key_set("")),
+    "linear": (key_set("factor"), key_set("")),
+    "dynamic": (key_set("factor"), key_set("")),
+    "llama3": (key_set("factor low_freq_factor high_freq_factor"), key_set("original_max_position_embeddings")),
+    "yarn": (key_set(""), key_set(_YARN)),
 }
 
 _One = Annotated[float, pydantic.Field(ge=1.0, le=1.0)]
@@ -95,7 +85,7 @@ class _Rope(pydantic.BaseModel):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _known_type(cls, data: Any) -> Any:
-        """The type under its newer name; one that is not known is all that is told of, as its keys are not known."""
+        """Moves `type` to its newer name; an unknown type is the only problem reported, as its keys are unknown."""
         if not isinstance(data, dict):
             return data
         rest = {key: value for key, value in data.items() if value is not None and key != "type"}
@@ -122,7 +112,7 @@ class _Rope(pydantic.BaseModel):
 
 
 class _HfConfig(pydantic.BaseModel):
-    """The keys that shape the numbers, with transformers' defaults for absent ones."""
+    """The keys that change the function, with transformers' defaults."""
 
     model_config = _STRICT
     architectures: list[str] | None = None
@@ -149,8 +139,8 @@ class _HfConfig(pydantic.BaseModel):
     layer_types: list[Literal["full_attention"]] = []
 
 
-# What config.json calls our fields.
-_THEIRS = {
+# Keys of config.json by our fields.
+_KEY_OF = {
     "num_layers": "num_hidden_layers",
     "num_heads": "num_attention_heads",
     "num_kv_heads": "num_key_value_heads",
@@ -160,6 +150,26 @@ _THEIRS = {
 }
 
 
+def read_settings(path: Path, kind: str) -> dict[str, Any]:
+    """The object in a JSON file of another program's folder.
+
+    Args:
+      kind: of the folder, for the error message.
+
+    Raises:
+      UserError: the file cannot be read, or is no JSON object.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; is {path.parent} {kind}?") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: it contains {json.dumps(raw):.80}, not an object of settings")
+    return raw
+
+
 def read(folder: str | Path) -> LlamaConfig:
     """The config of a Hugging Face folder.
 
@@ -167,24 +177,15 @@ def read(folder: str | Path) -> LlamaConfig:
       UserError: no readable `config.json`, or see `parse`.
     """
     path = Path(folder) / "config.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; is {folder} a Hugging Face model folder?") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    return parse(raw, str(path))
+    return parse(read_settings(path, "a Hugging Face model folder"), str(path))
 
 
-def parse(raw: Any, where: str) -> LlamaConfig:
+def parse(raw: dict[str, Any], where: str) -> LlamaConfig:
     """A LlamaConfig from the content of a `config.json`; `where` is for error messages.
 
     Raises:
-      UserError: a model of another family, or every key that is missing, malformed, or would change the result and is
-        not supported, in one line.
+      UserError: a model of another family; or every key that is missing, malformed, or unsupported, in one line.
     """
-    if not isinstance(raw, dict):
-        raise UserError(f"{where}: it holds {json.dumps(raw):.80}, not an object of settings")
     _require_llama(raw, where)
     shaping = {key: value for key, value in raw.items() if not _says_nothing(key, value)}
     if raw.get("use_sliding_window") is False:
@@ -219,22 +220,22 @@ def parse(raw: Any, where: str) -> LlamaConfig:
         tie_embeddings=hf.tie_word_embeddings,
     )
     if found := config.problems():
-        told = re.sub(r"\w+", lambda word: _THEIRS.get(word[0], word[0]), "; ".join(found))
-        raise UserError(f"{where}: {told}")
+        problems = re.sub(r"\w+", lambda word: _KEY_OF.get(word[0], word[0]), "; ".join(found))
+        raise UserError(f"{where}: {problems}")
     return config
 
 
 def _require_llama(raw: dict[str, Any], where: str) -> None:
-    """One sentence for a model of another family, whose every key would be a problem."""
+    """Raises one UserError for a model of another family, whose every key would be a problem."""
     kind, classes = raw.get("model_type"), raw.get("architectures") or ["LlamaForCausalLM"]
     if not isinstance(classes, list):
         raise UserError(f"{where}: architectures={json.dumps(classes):.80} must be a list of names")
     if kind == "llama" and all(one in ("LlamaForCausalLM", "LLaMAForCausalLM") for one in classes):
         return
-    told = "no model_type" if kind is None else f"model_type {json.dumps(kind):.80}"
-    named = f" and architectures {json.dumps(classes):.120}" if "architectures" in raw else ""
+    family = "no model_type" if kind is None else f"model_type {json.dumps(kind):.80}"
+    classes_found = f" and architectures {json.dumps(classes):.120}" if "architectures" in raw else ""
     raise UserError(
-        f"{where} describes a model with {told}{named}; what can be read is a LLaMA for text, model_type "
+        f"{where} describes a model with {family}{classes_found}; what can be read is a LLaMA for text, model_type "
         '"llama" and architectures ["LlamaForCausalLM"]'
     )
 
@@ -246,13 +247,13 @@ def _says_nothing(key: str, value: Any) -> bool:
 
 
 def _problem(found: Any) -> str:
-    inner = str(found["loc"][0]).startswith("rope_")  # of a list or a union the key itself says enough
+    inner = str(found["loc"][0]).startswith("rope_")  # for a list or a union the key is enough
     key = ".".join(map(str, found["loc"][: 2 if inner else 1]))
     if found["type"] == "extra_forbidden":
         return f"{key}={found['input']!r:.80} is not supported, and might change the result"
     if found["type"] == "missing":
         return f"{key} is missing"
-    if found["type"] == "value_error":  # our own words, which say enough
+    if found["type"] == "value_error":  # raised above
         return f"{key}: {found['ctx']['error']}"
     return f"{key}={found['input']!r:.80}: {found['msg']}"
 
@@ -265,16 +266,16 @@ def _theta(hf: _HfConfig) -> float:
 
 
 def _scaling(hf: _HfConfig) -> RopeScaling | str:
-    """Of whichever key has it; or the problem where two keys have two."""
+    """The scaling of whichever key has it; a problem if two keys differ."""
     found = [_scaling_of(rope, hf) for rope in (hf.rope_scaling, hf.rope_parameters) if rope is not None]
     if len(found) == 2 and found[0] != found[1]:
-        return "rope_scaling and rope_parameters stretch positions in two ways; take the wrong one out"
+        return "rope_scaling and rope_parameters scale positions differently; remove the wrong one"
     return found[0] if found else RopeScaling()
 
 
 def _scaling_of(rope: _Rope, hf: _HfConfig) -> RopeScaling:
     max_positions = hf.max_position_embeddings
-    # Beside the rope's own keys it wins, as in transformers.
+    # The top-level key takes precedence, as in transformers.
     original = hf.original_max_position_embeddings or rope.original_max_position_embeddings or max_positions
     if rope.rope_type == "llama3":
         return RopeScaling(
@@ -299,7 +300,7 @@ def _scaling_of(rope: _Rope, hf: _HfConfig) -> RopeScaling:
 
 
 def _attention_factor(rope: _Rope, factor: float) -> float | None:
-    """As given, or from the two scales of DeepSeek's form of it, or None for the usual."""
+    """As given, or from DeepSeek's two scales, or None for the default."""
     if rope.attention_factor is not None or not (rope.mscale and rope.mscale_all_dim):
         return rope.attention_factor
     log = math.log(max(1.0, factor))
@@ -310,7 +311,7 @@ def to_hf(config: LlamaConfig, dtype: str, special: Mapping[str, int | list[int]
     """The content of a `config.json`; the inverse of `parse`.
 
     Args:
-      dtype: the type of the stored weights, "float32", "bfloat16" or "float16".
+      dtype: of the stored weights: "float32", "bfloat16" or "float16".
       special: `bos_token_id`, `eos_token_id` (one or several), `pad_token_id`.
     """
     return {

@@ -1,4 +1,4 @@
-"""Hugging Face model folders: the tokenizer of one, whichever file holds it, and writing a whole one."""
+"""Hugging Face model folders: their tokenizers, and writing one."""
 
 import json
 from pathlib import Path
@@ -15,36 +15,27 @@ from lema_jax.weights.names import Source
 
 
 def copy_tokenizer(folder: str | Path, out: Path) -> None:
-    """Puts a folder's tokenizer into `out` as one `tokenizer.json`, with its settings and chat template.
+    """Writes a folder's tokenizer to `out` as one `tokenizer.json`, with its settings and chat template.
 
     Raises:
-      UserError: there is no tokenizer, or it cannot be read.
+      UserError: there is no readable tokenizer.
     """
     tokenizers.save(tokenizers.load(folder), out)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: it holds {json.dumps(content):.80}, not an object of settings")
-    return content
-
-
 def eos_ids(folder: str | Path) -> tuple[int, ...]:
-    """Tokens that end an answer, as `generation_config.json` says, or `config.json` where that says nothing.
+    """Tokens that end an answer, from `generation_config.json` or else `config.json`.
 
     Raises:
-      UserError: what it says is no token's id.
+      UserError: the value is no token id.
     """
     for path in (Path(folder) / "generation_config.json", Path(folder) / "config.json"):
-        said = _json(path).get("eos_token_id")
-        if said is not None:
-            ids = said if isinstance(said, list) else [said]
+        settings = hf_config.read_settings(path, "a Hugging Face model folder") if path.exists() else {}
+        value = settings.get("eos_token_id")
+        if value is not None:
+            ids = value if isinstance(value, list) else [value]
             if not all(type(id) is int and 0 <= id < 1 << 31 for id in ids):
-                raise UserError(f"{path}: eos_token_id={said!r:.80} must be the id of a token, or a list of such")
+                raise UserError(f"{path}: eos_token_id={value!r:.80} must be a token id or a list of token ids")
             return tuple(ids)
     return ()
 
@@ -58,13 +49,13 @@ def write(
     dtype: np.dtype | None,
     shard_bytes: int,
 ) -> None:
-    """Fills an existing, empty folder with what transformers and vLLM load.
+    """Fills an existing, empty folder with a model that transformers and vLLM load.
 
     Args:
-      tokenizer: a folder with the tokenizer's files, copied.
-      eos_ids: tokens that end an answer, beside the tokenizer's own.
-      dtype: what weights are stored as; None for as they are. `config.json` names it, or the embedding's.
-      shard_bytes: the largest size of a weights file.
+      tokenizer: folder of the tokenizer to copy.
+      eos_ids: tokens that end an answer, in addition to the tokenizer's.
+      dtype: of the stored weights; None for the source's. `config.json` names it, or the embedding's.
+      shard_bytes: maximal size of a weights file.
     """
     copy_tokenizer(tokenizer, folder)
     read = tokenizers.load(folder)

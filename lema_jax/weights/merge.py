@@ -1,100 +1,74 @@
-"""Adapters added into the weights that they adapt, as these are or as nf4 holds them."""
+"""Sources derived from others: weights replaced, adapters merged, kernels rounded to nf4."""
 
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from lema_jax.model import nf4
 from lema_jax.model.config import LoraConfig
-from lema_jax.weights.names import EMBEDDING, HEAD, LINEARS, Index, Source, find, whole
+from lema_jax.weights.names import EMBEDDING, HEAD, LINEARS, Index, Source, View, read_whole
 
 
-class _Over:
-    """A Source with the tensors of another, some of which are read as something else.
-
-    `dtype` stays that of the base: what they are rounded to is for the reader to say.
-    """
-
-    def __init__(self, base: Source):
-        self.where = base.where
-        self._base = base
-
-    def names(self) -> list[str]:
-        return list(self._base.names())
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._base.shape(name)
-
-    def dtype(self, name: str) -> np.dtype:
-        return self._base.dtype(name)
-
-
-class Replaced(_Over):
-    """A Source of which some weights are another's.
+class Replaced(View):
+    """A Source of which some weights are another's, with the base's dtypes: the reader rounds to them.
 
     Args:
       by: the other.
-      untied: the embedding stood for the head too; the head is a weight of its own now.
+      untied: the embedding was the head too; now the head is a weight of its own.
     """
 
     def __init__(self, base: Source, by: Source, untied: bool):
-        super().__init__(base)
-        own = list(base.names())
-        self._from: dict[str, tuple[Source, str]] = {name: (base, name) for name in own}
-        if untied and HEAD not in own:
-            self._from[HEAD] = (base, EMBEDDING)
-        self._base_name = {name: of for name, (_, of) in self._from.items()}
-        self._from |= {name: (by, name) for name in by.names()}
-
-    def names(self) -> list[str]:
-        return list(self._from)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        source, own = self._from[name]
-        return source.shape(own)
+        self._stored: dict[str, tuple[Source, str]] = {name: (base, name) for name in base.names()}
+        if untied:
+            self._stored.setdefault(HEAD, (base, EMBEDDING))
+        super().__init__(base.where, self._stored | {name: (by, name) for name in by.names()})
 
     def dtype(self, name: str) -> np.dtype:
-        return self._base.dtype(self._base_name[name])
-
-    def read(self, name: str, index: Index) -> np.ndarray:
-        source, own = self._from[name]
-        return source.read(own, index)
+        source, own = self._stored[name]
+        return source.dtype(own)
 
 
-class Merged(_Over):
-    """A Source whose adapted weights are W + scale · A B, computed in float32 one tensor at a time."""
+class Merged(View):
+    """A Source whose adapted weights are W + scale · A B, in float32, one tensor at a time."""
 
     def __init__(self, base: Source, adapters: dict[str, Any], lora: LoraConfig):
-        super().__init__(base)
+        super().__init__(base.where, {name: (base, name) for name in base.names()})
         self._scale = lora.scale
         self._adapters: dict[str, tuple[Any, Any, int]] = {}
+        factors = traverse_util.flatten_dict(adapters, sep="/")
         for hf, path, _ in LINEARS:
-            if (pair := find(adapters, f"layers/{path}")) is not None:
-                for layer in range(pair["a"].shape[0]):
-                    self._adapters[f"model.layers.{layer}.{hf}.weight"] = pair["a"], pair["b"], layer
+            if f"layers/{path}/a" in factors:
+                a, b = factors[f"layers/{path}/a"], factors[f"layers/{path}/b"]
+                for layer in range(a.shape[0]):
+                    self._adapters[f"model.layers.{layer}.{hf}.weight"] = a, b, layer
 
     def read(self, name: str, index: Index) -> np.ndarray:
-        weight = self._base.read(name, index)
+        weight = super().read(name, index)
         if name not in self._adapters:
             return weight
         a, b, layer = self._adapters[name]
-        outputs, inputs = index  # theirs is [out, in]
+        outputs, inputs = index  # Hugging Face's weight is [out, in]
         a_IR = np.asarray(a[layer][inputs], np.float32)
         b_RO = np.asarray(b[layer][:, outputs], np.float32)
         return weight.astype(np.float32) + np.float32(self._scale) * (a_IR @ b_RO).T
 
 
-class Dequantised(_Over):
-    """A Source whose linear layers but the head have the values that nf4 holds: what QLoRA's adapters train upon.
+class Dequantised(View):
+    """A Source whose linear layers, except the head, are rounded to nf4: the base of QLoRA's adapters.
 
     Raises:
-      UserError: on reading, a weight that nf4 cannot hold.
+      UserError: on reading, a weight whose shape does not fit nf4.
     """
+
+    def __init__(self, base: Source):
+        super().__init__(base.where, {name: (base, name) for name in base.names()})
+        self._base = base
 
     def read(self, name: str, index: Index) -> np.ndarray:
         if not any(name.endswith(f".{hf}.weight") for hf, _, _ in LINEARS):
             return self._base.read(name, index)
-        kernel = whole(self._base, name).T  # tiles are of the whole, whichever part is asked for
+        kernel = read_whole(self._base, name).T  # tiles need the entire kernel, whatever the index
         nf4.check(name, kernel.shape)
         return np.asarray(nf4.dequantise(nf4.quantise(kernel), jnp.float32)).T[index]

@@ -1,25 +1,26 @@
-"""The table between Hugging Face's names and our tree, and what reads and writes by it.
+"""The table between Hugging Face's tensor names and our tree, and reading by it in both directions.
 
-Both directions are strict: a tensor that is missing, unexpected or misshapen is an error; all of them are one error.
-Shape letters are `LlamaConfig`'s. A kernel of ours is [in, out], layers stacked on a leading L; theirs is [out, in].
+Missing, unexpected and misshapen tensors are one error. Shapes are `LlamaConfig`'s: our kernels are [in, out], stacked
+on a leading L; Hugging Face's are [out, in], one per layer.
 """
 
 import dataclasses
 import functools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig
 
 Index = tuple[slice, ...]
 
-# The linear layers: theirs, ours, and the letters of (in, out).
+# The linear layers: Hugging Face's name, ours, and the shape (in, out).
 LINEARS = (
     ("self_attn.q_proj", "attn/q", ("D", "NH")),
     ("self_attn.k_proj", "attn/k", ("D", "KH")),
@@ -31,21 +32,21 @@ LINEARS = (
 )
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-# What old checkpoints carry and every reader computes instead.
+# A buffer of old checkpoints, which is computed from the config.
 _COMPUTED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One array of ours and where its parts stand in a Hugging Face checkpoint.
+    """One of our arrays and the tensors of a Hugging Face checkpoint that it is made of.
 
     Attributes:
-      hf: their name; `{layer}` stands for the layer's number where ours is stacked.
-      path: ours, with slashes.
-      shape: of ours, without the leading L of a stacked one.
-      layers: L of a stacked one, else 0.
-      transposed: theirs has its two axes the other way round.
-      padding: rows that theirs lacks at its end; zeros in ours.
+      hf: Hugging Face's name, with `{layer}` if our array is stacked.
+      path: our path, with slashes.
+      shape: of our array, without the leading L.
+      layers: L of a stacked array, else 0.
+      transposed: whether Hugging Face's tensor is the transpose.
+      padding: rows of zeros at the end of ours.
     """
 
     hf: str
@@ -57,28 +58,28 @@ class Entry:
 
     @property
     def hf_shape(self) -> tuple[int, ...]:
-        """Of each of their tensors."""
+        """The shape of each Hugging Face tensor."""
         rows, *rest = self.shape[::-1] if self.transposed else self.shape
         return (rows - self.padding, *rest)
 
     @property
     def full_shape(self) -> tuple[int, ...]:
-        """Of our array."""
+        """The shape of our array."""
         return (self.layers, *self.shape) if self.layers else self.shape
 
     @property
     def names(self) -> list[str]:
-        """Their names, by layer."""
+        """Hugging Face's names, by layer."""
         return [self.hf.format(layer=i) for i in range(self.layers)] if self.layers else [self.hf]
 
 
 class Source(Protocol):
-    """Tensors under Hugging Face's names, in Hugging Face's orientation, read one at a time.
+    """Tensors by Hugging Face's names and in its orientation, read one at a time.
 
-    `dtype` is what a tensor is stored as; `read` may give a wider type (a sum that is not yet rounded).
+    `dtype` is the stored type; `read` may return a wider one (an unrounded sum).
     """
 
-    where: str  # for error messages: a file or folder
+    where: str  # the file or folder, for error messages
 
     def names(self) -> Collection[str]: ...
     def shape(self, name: str) -> tuple[int, ...]: ...
@@ -87,7 +88,7 @@ class Source(Protocol):
 
 
 def sizes(config: LlamaConfig) -> dict[str, int]:
-    """What each shape letter stands for."""
+    """The size of each shape letter."""
     return {
         "V": config.vocab_rows,
         "D": config.hidden_size,
@@ -98,7 +99,7 @@ def sizes(config: LlamaConfig) -> dict[str, int]:
 
 
 def table(config: LlamaConfig) -> tuple[Entry, ...]:
-    """Every array of a model of that config."""
+    """Every array of a model."""
     size, L = sizes(config), config.num_layers
     V, D = size["V"], size["D"]
     entries = [
@@ -120,41 +121,52 @@ def table(config: LlamaConfig) -> tuple[Entry, ...]:
 def load_model(
     source: Source, config: LlamaConfig, dtype: np.dtype | None = None, shardings: Any | None = None
 ) -> dict[str, Any]:
-    """Reads a checkpoint into our tree of `params`; see `load`."""
+    """Reads a checkpoint into a tree of `params`, in host memory for the result and one tensor.
+
+    Args:
+      dtype: of every array; by default as stored (a common type for layers of different ones).
+      shardings: a tree of shardings like the result, whose arrays are then jax.Arrays: each process reads the slices of
+        its devices. By default the arrays are numpy's.
+
+    Raises:
+      UserError: see `check_model`.
+    """
     check_model(source, config)
-    return _load(source, table(config), dtype, shardings)
+    placed = {} if shardings is None else traverse_util.flatten_dict(shardings, sep="/")
+    arrays: dict[str, Any] = {}
+    for entry in table(config):
+        stored = dtype or jnp.result_type(*{source.dtype(name) for name in entry.names})
+        read = functools.partial(read_part, source, entry, stored)
+        if shardings is None:
+            arrays[entry.path] = read(tuple(slice(0, size) for size in entry.full_shape))
+        else:
+            arrays[entry.path] = jax.make_array_from_callback(entry.full_shape, placed[entry.path], read)
+    return traverse_util.unflatten_dict(arrays, sep="/")
 
 
 def check_model(source: Source, config: LlamaConfig) -> None:
-    """As `check` by the config's table; a copy of a tied head, and the buffers of old checkpoints, may stand beside.
+    """Compares the tensors of a checkpoint with the config's table, both ways.
+
+    A copy of a tied head, and the buffers of old checkpoints, may be there too.
 
     Raises:
-      UserError: likewise, or a tied head that differs from the embedding.
+      UserError: missing or unexpected tensors, other shapes, or a tied head that differs from the embedding.
     """
-    beside = {name for name in source.names() if _COMPUTED.fullmatch(name)}
+    ignored = {name for name in source.names() if _COMPUTED.fullmatch(name)}
     if config.tie_embeddings and HEAD in source.names():
-        if not np.array_equal(whole(source, HEAD), whole(source, EMBEDDING)):
+        if not np.array_equal(read_whole(source, HEAD), read_whole(source, EMBEDDING)):
             raise UserError(f"{source.where}: {HEAD} differs from the embedding, though the config ties them")
-        beside.add(HEAD)
-    check(source, table(config), beside)
-
-
-def check(source: Source, entries: tuple[Entry, ...], beside: Collection[str] = ()) -> None:
-    """Compares what a source has with what is asked for, both ways; names in `beside` may be there.
-
-    Raises:
-      UserError: telling of tensors that are missing, unexpected or of another shape.
-    """
-    found = {name: source.shape(name) for name in source.names() if name not in beside}
-    expected = {name: entry.hf_shape for entry in entries for name in entry.names}
+        ignored.add(HEAD)
+    found = {name: source.shape(name) for name in source.names() if name not in ignored}
+    expected = {name: entry.hf_shape for entry in table(config) for name in entry.names}
     refuse_differences(found, expected, f"the tensors of {source.where}")
 
 
 def refuse_differences(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], what: str) -> None:
-    """Raises a UserError that counts tensors missing, unexpected or of another shape, and names the first of each.
+    """Raises a UserError that counts missing, unexpected and misshapen tensors and names the first of each.
 
     Args:
-      what: whose they are, for the message.
+      what: the tensors' owner, for the message.
     """
     missing = [f"{name} {list(expected[name])}" for name in expected if name not in found]
     unexpected = [f"{name} {list(found[name])}" for name in found if name not in expected]
@@ -164,77 +176,46 @@ def refuse_differences(found: dict[str, tuple[int, ...]], expected: dict[str, tu
         if name in found and found[name] != expected[name]
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other}
-    if told := "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names):
-        raise UserError(f"{what} do not fit the config (are they another model's?): {told}")
+    if problems := "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names):
+        raise UserError(f"{what} do not fit the config (are they another model's?): {problems}")
 
 
 def _first(names: list[str], most: int = 3) -> str:
     return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def load(
-    source: Source, entries: tuple[Entry, ...], dtype: np.dtype | None = None, shardings: Any | None = None
-) -> dict[str, Any]:
-    """Reads tensors into a tree of ours.
-
-    Args:
-      dtype: of every array, or None to keep what is stored (layers of unlike types are promoted to a common one).
-      shardings: a tree of shardings like ours. Given, the arrays are jax.Arrays, of which each process reads only the
-        slices that its devices hold; left out, they are whole numpy arrays. Either way no more is in memory than the
-        result and one tensor.
-
-    Raises:
-      UserError: see `check`.
-    """
-    check(source, entries)
-    return _load(source, entries, dtype, shardings)
-
-
-def _load(source: Source, entries: tuple[Entry, ...], dtype: np.dtype | None, shardings: Any | None) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for entry in entries:
-        kind = dtype or jnp.result_type(*{source.dtype(name) for name in entry.names})
-        read = functools.partial(read_part, source, entry, kind)
-        if shardings is None:
-            put(tree, entry.path, read(tuple(slice(0, size) for size in entry.full_shape)))
-        else:
-            put(tree, entry.path, jax.make_array_from_callback(entry.full_shape, get(shardings, entry.path), read))
-    return tree
-
-
 def read_part(source: Source, entry: Entry, dtype: np.dtype, index: Any) -> np.ndarray:
-    """The part `index` of our array, each of their tensors read, turned and cast by itself."""
+    """The slice `index` of our array; its tensors are read, transposed and cast one at a time."""
     ranges = [range(size)[part] for size, part in zip(entry.full_shape, index)]
     layers, within = (ranges[0], ranges[1:]) if entry.layers else (range(1), ranges)
     parts = within[::-1] if entry.transposed else within
     stored = tuple(slice(part.start, min(part.stop, size)) for part, size in zip(parts, entry.hf_shape))
     rows = stored[0].stop - stored[0].start
-    out, theirs = np.zeros([len(part) for part in ranges], dtype), entry.names
-    if rows <= 0:  # padding alone
+    out, sources = np.zeros([len(part) for part in ranges], dtype), entry.names
+    if rows <= 0:  # only padding
         return out
     for array, layer in zip(out if entry.layers else out[None], layers):
-        tensor = source.read(theirs[layer], stored)
-        _turn(array, entry)[:rows] = cast(tensor, dtype, theirs[layer])
+        tensor = source.read(sources[layer], stored)
+        _transpose(array, entry)[:rows] = cast(tensor, dtype, sources[layer])
     return out
 
 
-def _turn(array: np.ndarray, entry: Entry) -> np.ndarray:
+def _transpose(array: np.ndarray, entry: Entry) -> np.ndarray:
     return array.T if entry.transposed else array
 
 
 class Tree:
-    """A tree of ours as a Source under Hugging Face's names: the inverse of `load`.
+    """Our tree as a Source: the inverse of `load_model`.
 
-    Names come array by array, so that whoever reads in their order reads each of arrays that lie on a disk once.
+    Names are ordered by array, so that reading in order reads arrays on a disk once.
 
     Raises:
-      UserError: arrays of `tree` are missing, unexpected or of another shape.
+      UserError: missing, unexpected or misshapen arrays.
     """
 
     def __init__(self, tree: dict[str, Any], entries: tuple[Entry, ...], where: str):
         self.where = where
-        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-        found = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+        found = traverse_util.flatten_dict(tree, sep="/")
         expected = {entry.path: entry.full_shape for entry in entries}
         shapes = {path: tuple(leaf.shape) for path, leaf in found.items()}
         refuse_differences(shapes, expected, f"the arrays of {where}")
@@ -254,41 +235,41 @@ class Tree:
     def read(self, name: str, index: Index) -> np.ndarray:
         entry, array, layer = self._at[name]
         one = array[layer] if entry.layers else array
-        return _turn(np.asarray(one[index[::-1] if entry.transposed else index]), entry)
+        return _transpose(np.asarray(one[index[::-1] if entry.transposed else index]), entry)
 
 
 def cast(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """The array in another type; a UserError where float16 cannot hold its numbers."""
-    with np.errstate(over="ignore"):  # told below, by name
+    """The array as `dtype`; a UserError if it overflows float16."""
+    with np.errstate(over="ignore"):  # reported below, by name
         stored = array.astype(dtype, copy=False)
     if dtype == np.float16 and array.dtype != np.float16 and not np.isfinite(stored).all():
-        raise UserError(f"{name} has numbers that float16 cannot hold; take bfloat16 or float32")
+        raise UserError(f"{name} has values that overflow float16; take bfloat16 or float32")
     return stored
 
 
-def whole(source: Source, name: str) -> np.ndarray:
-    """All of a tensor."""
+def read_whole(source: Source, name: str) -> np.ndarray:
+    """An entire tensor."""
     return source.read(name, tuple(slice(0, size) for size in source.shape(name)))
 
 
-def get(tree: dict[str, Any], path: str) -> Any:
-    """What stands at a path with slashes in nested dicts."""
-    for key in path.split("/"):
-        tree = tree[key]
-    return tree
+class View:
+    """Tensors of other sources under names of their own, as a Source."""
 
+    def __init__(self, where: str, origins: Mapping[str, tuple[Source, str]]):
+        self.where = where
+        self._origins = origins
 
-def find(tree: dict[str, Any], path: str) -> Any | None:
-    """Likewise, or None where the path leads nowhere."""
-    try:
-        return get(tree, path)
-    except KeyError:
-        return None
+    def names(self) -> list[str]:
+        return list(self._origins)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        source, own = self._origins[name]
+        return source.shape(own)
 
-def put(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Puts a value at a path with slashes, making the dicts on the way."""
-    *parents, last = path.split("/")
-    for key in parents:
-        tree = tree.setdefault(key, {})
-    tree[last] = value
+    def dtype(self, name: str) -> np.dtype:
+        source, own = self._origins[name]
+        return source.dtype(own)
+
+    def read(self, name: str, index: Index) -> np.ndarray:
+        source, own = self._origins[name]
+        return source.read(own, index)

@@ -1,7 +1,7 @@
-"""PEFT's LoRA adapters in and out: `adapter_config.json` and `adapter_model.safetensors`, or `.bin`.
+"""Reads and writes PEFT's LoRA adapters: `adapter_config.json` and `adapter_model.safetensors`, or `.bin`.
 
-A module that an adapter leaves out, in all layers or in some, gets A = B = 0: it changes nothing, and as the gradient
-of each is a multiple of the other, training leaves it so. Likewise the columns that a module of lower rank lacks.
+A module without an adapter, in some layers or all, gets A = B = 0. It changes nothing and stays zero in training, since
+the gradient of each factor is a multiple of the other. So do the missing columns of a module of lower rank.
 """
 
 import json
@@ -13,12 +13,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pydantic
+from flax import traverse_util
 
 from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
-from lema_jax.weights import names, safetensors
-from lema_jax.weights.names import LINEARS, Entry, Index, Source
+from lema_jax.weights import hf_config, names, safetensors
+from lema_jax.weights.names import LINEARS, Entry, Source, View
 from lema_jax.weights.safetensors import Safetensors
 from lema_jax.weights.torch_file import TorchFile
 
@@ -29,28 +30,19 @@ WAY_OUT = (
 )
 _ROOT = "base_model.model."
 _PREFIX = _ROOT + "model.layers.{layer}."
-# What compiling, sharding and checkpointing put into names.
+# Parts of names that torch.compile, FSDP and activation checkpointing add.
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _FACTOR = re.compile(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight")  # the adapter's name may stand before `weight`
 _ANY_FACTOR = re.compile(r"(.+)\.lora_[^.]+(?:\.\w+)*")  # `lora_embedding_A` and the like too
 _SAVED = re.compile(r"\.modules_to_save(\.\w+)?(?=\.weight$)")
 
-# Keys that leave the function alone: where it comes from, how it was begun, how it is run.
-_HARMLESS = frozenset(
-    {
-        "auto_mapping",
-        "base_model_name_or_path",
-        "eva_config",
-        "fan_in_fan_out",  # peft takes it back for linear layers, which LLaMA's are
-        "inference_mode",
-        "megatron_core",
-        "merge_weights",
-        "peft_version",
-        "qalora_group_size",
-        "revision",
-        "runtime_config",
-        "task_type",
-    }
+# Keys that do not change the function: origin, initialisation, execution. peft resets `fan_in_fan_out` for linear
+# layers, which all of LLaMA's are.
+_HARMLESS = hf_config.key_set(
+    """
+    auto_mapping base_model_name_or_path eva_config fan_in_fan_out inference_mode megatron_core merge_weights
+    peft_version qalora_group_size revision runtime_config task_type
+    """
 )
 
 
@@ -69,12 +61,11 @@ class _Config(pydantic.BaseModel, extra="forbid", strict=True):
     layers_pattern: str | list[str] = []
     modules_to_save: list[str] = []
     ensure_weight_tying: bool = False
-    # How A and B began. Ways not named here (pissa, olora, corda, loftq) change the base weights, which the adapter
-    # then fits no more as they were published.
+    # Others (pissa, olora, corda, loftq) change the base weights, so that the adapter does not fit the published ones.
     init_lora_weights: Literal[True, "true", "gaussian", "orthogonal", "eva"] = True
 
     def adapts(self, module: str) -> bool:
-        """Whether the adapter is said to be on a module of the model, by peft's rules."""
+        """Whether the settings put an adapter on a module, by peft's rules."""
         saved = (re.match(rf"(?:.*\.)?{name}(?:$|\.)", module) for name in self.modules_to_save)
         if _among(self.exclude_modules, module) or any(saved):
             return False
@@ -96,11 +87,11 @@ class _Config(pydantic.BaseModel, extra="forbid", strict=True):
         return rank, alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
-def _among(said: str | list[str], module: str) -> bool:
-    """A text is a pattern of whole names, a list has their ends."""
-    if isinstance(said, str):
-        return bool(said) and re.fullmatch(said, module) is not None
-    return any(module == end or module.endswith(f".{end}") for end in said)
+def _among(names: str | list[str], module: str) -> bool:
+    """Whether a module matches a pattern of full names, or one of several suffixes."""
+    if isinstance(names, str):
+        return bool(names) and re.fullmatch(names, module) is not None
+    return any(module == end or module.endswith(f".{end}") for end in names)
 
 
 def _at_end(pattern: str, module: str) -> bool:
@@ -108,93 +99,70 @@ def _at_end(pattern: str, module: str) -> bool:
 
 
 class Adapter(NamedTuple):
-    """What an adapter does to a model.
+    """An adapter.
 
     Attributes:
       tree: our `lora` collection (numpy float32, stacked over layers).
       lora: its shape.
-      whole: weights that take the place of the model's own, by Hugging Face's names (peft's `modules_to_save`).
-      tied: embedding and head stay one where they are one in the model.
+      replaced: full weights in place of the model's, by Hugging Face's names (peft's `modules_to_save`).
+      tied: whether a tied embedding and head stay tied.
     """
 
     tree: dict[str, Any]
     lora: LoraConfig
-    whole: Source
+    replaced: Source
     tied: bool
 
 
-class _Renamed:
-    """Some tensors of a source under other names, as a `names.Source`."""
+def load_adapter(folder: str | Path, config: LlamaConfig) -> Adapter:
+    """Reads an adapter folder of PEFT.
 
-    def __init__(self, source: Source, by_name: Mapping[str, str]):
-        self.where = source.where
-        self._source, self._by_name = source, by_name
-
-    def names(self) -> list[str]:
-        return list(self._by_name)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._source.shape(self._by_name[name])
-
-    def dtype(self, name: str) -> np.dtype:
-        return self._source.dtype(self._by_name[name])
-
-    def read(self, name: str, index: Index) -> np.ndarray:
-        return self._source.read(self._by_name[name], index)
-
-
-def load(folder: str | Path, config: LlamaConfig) -> Adapter:
-    """An adapter folder.
-
-    Ranks and scales that differ between modules become one: B takes up the ratio of the scales.
+    Modules of different ranks and scales get the largest rank and one scale; B absorbs the ratio of the scales.
 
     Args:
       config: of the model that it adapts.
 
     Raises:
-      UserError: a file is missing or damaged; a key of `adapter_config.json` would change the result and is not
-        supported; it adapts another module than a layer's linear maps; tensors are missing, unexpected or of another
-        width.
+      UserError: a file is missing or damaged; a key of `adapter_config.json` that changes the result is not supported;
+        a module other than a layer's linear ones is adapted; tensors are missing, unexpected or misshapen.
     """
     folder = Path(folder)
     described = _described(folder)
     source = _open(folder)
     found = _by_plain_name(source)
-    stem = "model." if any(name.startswith("model.") for name in found) else ""  # none where LlamaModel was adapted
+    stem = "model." if any(name.startswith("model.") for name in found) else ""  # empty if LlamaModel was adapted
     _refuse_other_modules(source, found, described, stem)
     factors = {name for name in found if _FACTOR.fullmatch(name)}
     modules: dict[str, tuple[int, float]] = {}
     for layer in range(config.num_layers):
         for hf, _, _ in LINEARS:
             module = f"{stem}layers.{layer}.{hf}"
-            told = described.adapts(module) if described.target_modules else f"{module}.lora_A.weight" in factors
-            if told:
+            if described.adapts(module) if described.target_modules else f"{module}.lora_A.weight" in factors:
                 modules[module] = described.shape(module)
     if not modules and not factors:
         raise UserError(f"{source.where} adapts none of {', '.join(hf for hf, _, _ in LINEARS)}")
     _check(source, found, config, described, modules, stem)
     lora = _common(described, modules)
-    whole = {name if name == names.HEAD or stem else f"model.{name}": found[name] for name in found.keys() - factors}
-    read = _Renamed(source, {name: found[name] for name in factors})
-    return Adapter(
-        _tree(read, config, lora, modules, stem), lora, _Renamed(source, whole), described.ensure_weight_tying
-    )
+    view = lambda by_name: View(source.where, {name: (source, stored) for name, stored in by_name.items()})
+    tree = _tree(view({name: found[name] for name in factors}), config, lora, modules, stem)
+    full = {name if name == names.HEAD or stem else f"model.{name}": found[name] for name in found.keys() - factors}
+    return Adapter(tree, lora, replaced=view(full), tied=described.ensure_weight_tying)
 
 
 def _refuse_other_modules(source: Source, found: Mapping[str, str], described: _Config, stem: str) -> None:
-    """Embedding and head can be adapted too, by peft; they would have to be merged."""
+    """Raises a UserError for an adapted embedding or head, which peft allows."""
     linear = tuple(f".{hf}" for hf, _, _ in LINEARS)
     adapted = {match[1] for name in found if (match := _ANY_FACTOR.fullmatch(name))}
     if described.target_modules != "all-linear":
         adapted |= {name for name in ("lm_head", f"{stem}embed_tokens") if described.adapts(name)}
     if other := sorted(module for module in adapted if not f".{module}".endswith(linear)):
-        told = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
-        read = ", ".join(hf for hf, _, _ in LINEARS)
-        raise UserError(f"{source.where} adapts {told}; an adapter is read where it is on {read} alone; {WAY_OUT}")
+        listed = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
+        supported = ", ".join(hf for hf, _, _ in LINEARS)
+        raise UserError(f"{source.where} adapts {listed}; only adapters on {supported} can be read; {WAY_OUT}")
 
 
 def _by_plain_name(source: Source) -> dict[str, str]:
-    """The stored name of each tensor by its plain one: `model.layers.0.self_attn.q_proj.lora_A.weight`, say."""
+    """Stored names by plain ones, such as `model.layers.0.self_attn.q_proj.lora_A.weight`."""
     found: dict[str, str] = {}
     for stored in source.names():
         name = ".".join(part for part in stored.split(".") if part not in _WRAPPERS)
@@ -204,7 +172,9 @@ def _by_plain_name(source: Source) -> dict[str, str]:
             name = f"{match[1]}.lora_{match[2]}.weight"
         name = _SAVED.sub("", name)
         if name in found:
-            raise UserError(f"{source.where}: {found[name]} and {stored} are the same weight, of two adapters perhaps")
+            raise UserError(
+                f"{source.where}: {found[name]} and {stored} are the same weight, of two adapters perhaps; save one"
+            )
         found[name] = stored
     return found
 
@@ -217,7 +187,7 @@ def _check(
     modules: dict[str, tuple[int, float]],
     stem: str,
 ) -> None:
-    """Compares the tensors with what the settings say and the model has; whole weights may be any of the model's."""
+    """Compares the tensors with the settings and the model; full weights may replace any of the model's."""
     size = names.sizes(config)
     expected: dict[str, tuple[int, ...]] = {}
     for module, (rank, _) in modules.items():
@@ -240,7 +210,7 @@ def _check(
 
 
 def _common(described: _Config, modules: dict[str, tuple[int, float]]) -> LoraConfig:
-    """One shape for all modules: the largest rank, and the largest scale where they differ."""
+    """One shape for all modules: the largest rank and, if they differ, the largest scale."""
     plain = described.r, described.lora_alpha / (math.sqrt(described.r) if described.use_rslora else described.r)
     alpha, rank = described.lora_alpha, described.r
     if set(modules.values()) != {plain}:
@@ -253,31 +223,33 @@ def _common(described: _Config, modules: dict[str, tuple[int, float]]) -> LoraCo
 def _tree(
     source: Source, config: LlamaConfig, lora: LoraConfig, modules: dict[str, tuple[int, float]], stem: str
 ) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for entry in table(config, lora, [hf for hf, _, _ in LINEARS]):
-        names.put(tree, entry.path, np.zeros(entry.full_shape, np.float32))
+    entries = table(config, lora, [hf for hf, _, _ in LINEARS])
+    arrays = {entry.path: np.zeros(entry.full_shape, np.float32) for entry in entries}
     for hf, path, _ in LINEARS:
         for layer in range(config.num_layers):
             if (module := f"{stem}layers.{layer}.{hf}") in modules:
                 rank, scale = modules[module]
-                a, b = (names.whole(source, f"{module}.lora_{part}.weight").astype(np.float32).T for part in "AB")
-                names.get(tree, f"layers/{path}/a")[layer, :, :rank] = a
-                names.get(tree, f"layers/{path}/b")[layer, :rank] = (
-                    b if scale == lora.scale else b * (scale / lora.scale)
-                )
-    return tree
+                a, b = (names.read_whole(source, f"{module}.lora_{part}.weight").astype(np.float32).T for part in "AB")
+                arrays[f"layers/{path}/a"][layer, :, :rank] = a
+                arrays[f"layers/{path}/b"][layer, :rank] = b if scale == lora.scale else b * (scale / lora.scale)
+    return traverse_util.unflatten_dict(arrays, sep="/")
 
 
 def idle(adapters: dict[str, Any], lora: LoraConfig) -> str:
-    """Why an adapter changes nothing, where it does not: its alpha is 0, or every B."""
+    """Why an adapter changes nothing: its alpha is 0, or every B; empty if it does."""
     if lora.alpha == 0:
         return "its lora_alpha is 0"
-    zero = not any(np.any(np.asarray(names.get(adapters, f"layers/{path}/b"))) for _, path, _ in LINEARS)
-    return "every lora_B of it is 0" if zero else ""
+    return "" if _nonzero(adapters, "b") else "every lora_B of it is 0"
+
+
+def _nonzero(adapters: dict[str, Any], factor: str) -> list[str]:
+    """The modules, by Hugging Face's names, whose factor is not zero."""
+    arrays = traverse_util.flatten_dict(adapters, sep="/")
+    return [hf for hf, path, _ in LINEARS if np.any(np.asarray(arrays[f"layers/{path}/{factor}"]))]
 
 
 def table(config: LlamaConfig, lora: LoraConfig, modules: list[str]) -> tuple[Entry, ...]:
-    """PEFT's names and our arrays for adapted modules, these by Hugging Face's names."""
+    """PEFT's names and our arrays for modules by Hugging Face's names."""
     size, L = names.sizes(config), config.num_layers
     entries = []
     for hf, path, (inputs, outputs) in LINEARS:
@@ -290,14 +262,7 @@ def table(config: LlamaConfig, lora: LoraConfig, modules: list[str]) -> tuple[En
 
 def _described(folder: Path) -> _Config:
     path = folder / CONFIG
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; is {folder} an adapter folder of PEFT's?") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: it holds {json.dumps(raw):.80}, not an object of settings")
+    raw = hf_config.read_settings(path, "an adapter folder of PEFT's")
     shaping = {key: value for key, value in raw.items() if key not in _HARMLESS and not _says_nothing(value)}
     try:
         described = _Config.model_validate(shaping)
@@ -306,13 +271,14 @@ def _described(folder: Path) -> _Config:
         described.adapts("model.layers.0.self_attn.q_proj")
     except pydantic.ValidationError as error:
         problems: dict[str, str] = {}
-        for one in error.errors(include_url=False):  # of a union, what each member lacks
+        for one in error.errors(include_url=False):  # one per member of a union
             key = str(one["loc"][0])
             unread = one["type"] in ("extra_forbidden", "literal_error")
             why = f"is not supported; {WAY_OUT}" if unread else one["msg"]
             problems.setdefault(key, f"{key}={shaping[key]!r:.80}: {why}" if key in shaping else f"{key} is missing")
-        told = "; ".join(problems.values())
-        raise UserError(f"{path} is not an adapter that can be read faithfully: {told}") from None
+        raise UserError(
+            f"{path} is not an adapter that can be read faithfully: {'; '.join(problems.values())}"
+        ) from None
     except re.error as error:
         raise UserError(f"{path}: {error.pattern!r:.80} is no pattern of module names ({error})") from None
     return described
@@ -331,23 +297,21 @@ def _open(folder: Path) -> Source:
 
 
 def adapted(adapters: dict[str, Any]) -> list[str]:
-    """The modules, by Hugging Face's names, that a `lora` collection adapts: those whose A is not zero (see above)."""
-    return [hf for hf, path, _ in LINEARS if np.any(np.asarray(names.get(adapters, f"layers/{path}/a")))]
+    """The modules, by Hugging Face's names, that a `lora` collection adapts: those whose A is not zero."""
+    return _nonzero(adapters, "a")
 
 
 def save(folder: Path, adapters: dict[str, Any], lora: LoraConfig, config: LlamaConfig, base: str | None) -> None:
-    """Writes an adapter folder that PEFT loads, float32; modules whose A is zero (see above) are left out.
+    """Fills an existing folder with an adapter for PEFT, in float32; modules whose A is zero are left out.
 
     Args:
-      folder: exists.
-      base: the name of the base model that the folder is to carry.
+      base: name or path of the base model, for `adapter_config.json`.
     """
     modules = adapted(adapters)
     entries = table(config, lora, modules)
-    kept: dict[str, Any] = {}
-    for entry in entries:
-        names.put(kept, entry.path, names.get(adapters, entry.path))
-    source = names.Tree(kept, entries, "the adapters")
+    arrays = traverse_util.flatten_dict(adapters, sep="/")
+    saved = traverse_util.unflatten_dict({entry.path: arrays[entry.path] for entry in entries}, sep="/")
+    source = names.Tree(saved, entries, "the adapters")
     safetensors.save(folder, source, np.dtype(np.float32), shard_bytes=None, single=SAFETENSORS)
     described = {
         "peft_type": "LORA",

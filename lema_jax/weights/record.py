@@ -43,7 +43,7 @@ def read(folder: str | Path) -> Record | None:
     """The record of a folder whose files are as recorded; None where there is no record.
 
     Raises:
-      UserError: a file is missing or is not what was written.
+      UserError: a file is missing or changed.
     """
     file = Path(folder) / NAME
     if not file.is_file():

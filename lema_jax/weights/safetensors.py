@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from lema_jax import storage
 from lema_jax.errors import UserError
-from lema_jax.weights.names import Index, Source, cast, whole
+from lema_jax.weights.names import Index, Source, cast, read_whole
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES: dict[str, np.dtype] = {
@@ -28,10 +28,10 @@ _OF_BIN = (
 
 
 class Safetensors:
-    """The tensors of some safetensors files, as a `names.Source`. Nothing is read before it is asked for.
+    """The tensors of safetensors files as a `names.Source`, read on demand.
 
     Raises:
-      UserError: a file is missing or damaged, a tensor is in two files, or of a type that is no float; all are named.
+      UserError: missing or damaged files, tensors in two files, and tensors that are not floats, all named.
     """
 
     def __init__(self, files: Iterable[Path], where: str):
@@ -44,7 +44,7 @@ class Safetensors:
             except FileNotFoundError:
                 problems.append(f"{file.name} is missing; copy it here")
             except (SafetensorError, OSError) as error:
-                problems.append(f"{file.name} is cut short or damaged; copy it anew ({error})")
+                problems.append(f"{file.name} is cut short or damaged; copy it again ({error})")
         if problems:
             raise UserError(f"{where} cannot be read:\n  " + "\n  ".join(problems))
 
@@ -69,7 +69,7 @@ class Safetensors:
         return list(self._at)
 
     def file(self, name: str) -> str:
-        """The name of the file that a tensor lies in."""
+        """The name of the file with a tensor."""
         return self._at[name][0].name
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -79,7 +79,7 @@ class Safetensors:
         return self._at[name][2]
 
     def read(self, name: str, index: Index) -> np.ndarray:
-        # Opened anew each time: the pages of a file that stays mapped would count as this process's memory.
+        # Opened for each read: the pages of a file that stays mapped would count as this process's memory.
         with safe_open(self._at[name][0], "np") as opened:
             return opened.get_slice(name)[index]
 
@@ -121,14 +121,14 @@ def _open_index(path: Path) -> Safetensors:
 
 
 def save(folder: Path, source: Source, dtype: np.dtype | None, shard_bytes: int | None, single: str = SINGLE) -> None:
-    """Writes tensors into an existing folder: one file where they fit into `shard_bytes`, else several and an index.
+    """Writes tensors into an existing folder: one file if they fit into `shard_bytes`, else several and an index.
 
-    No more than one file's tensors are in memory at a time.
+    Memory: the tensors of one file.
 
     Args:
-      dtype: what they are stored as; None for as they come.
-      shard_bytes: of a file; a tensor that is larger has a file to itself. None for one file.
-      single: name of the file where there is only one.
+      dtype: of the stored tensors; None for the source's.
+      shard_bytes: maximal size of a file; a larger tensor has a file of its own. None for one file.
+      single: name of the file if there is only one.
     """
     sizes = {name: math.prod(source.shape(name)) * (dtype or source.dtype(name)).itemsize for name in source.names()}
     shards: list[list[str]] = [[]]
@@ -141,10 +141,10 @@ def save(folder: Path, source: Source, dtype: np.dtype | None, shard_bytes: int 
         files = [single]
     for file, names in zip(files, shards):
         kinds = {name: dtype or source.dtype(name) for name in names}
-        stored = {name: np.ascontiguousarray(cast(whole(source, name), kinds[name], name)) for name in names}
+        stored = {name: np.ascontiguousarray(cast(read_whole(source, name), kinds[name], name)) for name in names}
         path = folder / file
         path.touch()
-        mode = path.stat().st_mode  # of a new file; the library's own can be read by nobody else
+        mode = path.stat().st_mode  # by the umask; the library writes files that only the owner can read
         save_file(stored, path, metadata={"format": "pt"})
         path.chmod(mode)
     if len(shards) > 1:

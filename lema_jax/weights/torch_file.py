@@ -1,8 +1,8 @@
-"""Reads tensors from a file of `torch.save`'s (`.bin`) without torch and without running anything in it.
+"""Reads tensors from a file of `torch.save` (`.bin`) without torch and without executing its pickle.
 
-Such a file is a zip: a pickle that says how to build the tensors, and their raw bytes. A pickle is a program, and may
-call anything; here its instructions are parsed (`pickletools` parses, it never executes) and followed for the few
-things that a state dict is made of. A call of anything else is refused by name.
+The file is a zip of a pickle, which builds the tensors, and their raw bytes. A pickle may call anything, so its opcodes
+are parsed (by `pickletools`, which executes nothing) and interpreted here for what a state dict consists of. Any other
+call is refused by name.
 """
 
 import dataclasses
@@ -31,14 +31,14 @@ _MARK = object()
 
 @dataclasses.dataclass(frozen=True)
 class _Name:
-    """A module and a name in it, as written in the pickle; never looked up."""
+    """A module and a name in it, as written in the pickle; never imported."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-    key: str  # of its bytes in the zip
+    key: str  # file in the zip
     dtype: np.dtype
     offset: int  # in elements, as are the strides
     shape: tuple[int, ...]
@@ -46,11 +46,10 @@ class _Tensor:
 
 
 class TorchFile:
-    """The tensors of a state dict, as a `names.Source`.
+    """The tensors of a state dict as a `names.Source`.
 
     Raises:
-      UserError: the file is missing, damaged, of torch's format before 1.6, or asks to call something that a state dict
-        of float tensors does not need.
+      UserError: the file is missing, damaged, of a torch before 1.6, or calls what a state dict of floats does not.
     """
 
     def __init__(self, path: str | Path):
@@ -60,14 +59,14 @@ class TorchFile:
                 (program,) = (name for name in opened.namelist() if name.endswith("/data.pkl"))
                 self._data = program.removesuffix(".pkl") + "/"
                 _check_sizes(opened, self.where)
-                state = _follow(opened.read(program), self.where)
+                state = _interpret(opened.read(program), self.where)
         except UserError:
             raise
         except (
             *(OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError),
             *(LookupError, TypeError, AttributeError, OverflowError, MemoryError),
         ) as error:
-            raise UserError(f"{path} is not a file of torch.save's since 1.6, or is cut short ({error})") from None
+            raise UserError(f"{path} is not a file of torch.save (1.6 or later), or is cut short ({error})") from None
         if not isinstance(state, dict) or not all(isinstance(value, _Tensor) for value in state.values()):
             raise UserError(f"{path} does not hold a state dict, a dict of tensors by name")
         self._tensors: dict[str, _Tensor] = state
@@ -97,18 +96,18 @@ class TorchFile:
 
 
 def _check_sizes(opened: zipfile.ZipFile, where: str) -> None:
-    """torch.save packs nothing, so that no part is larger than the file: what says it is, is refused unread."""
+    """Refuses a zip bomb unread: torch.save does not compress, so that no part is larger than the file."""
     size = os.path.getsize(where)
     for part in opened.infolist():
         if part.compress_type != zipfile.ZIP_STORED or part.file_size > size:
             raise UserError(
                 f"{where} is refused: {part.filename} in it unpacks to {part.file_size:,} bytes, where the file has "
-                f"{size:,} and torch.save packs nothing; ask for safetensors"
+                f"{size:,} and torch.save does not compress; ask for safetensors"
             )
 
 
-def _follow(program: bytes, where: str) -> Any:
-    """What the pickle describes: dicts, tuples, numbers, strings and `_Tensor`s."""
+def _interpret(program: bytes, where: str) -> Any:
+    """The object that the pickle describes: dicts, tuples, numbers, strings and `_Tensor`s."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     argument: Any
@@ -154,7 +153,7 @@ def _follow(program: bytes, where: str) -> Any:
                 arguments, function = stack.pop(), stack.pop()
                 stack.append(_call(function, arguments, where))
             case _:
-                raise UserError(f"{where} is refused: its pickle has the instruction {opcode.name}; nothing was run")
+                raise UserError(f"{where} is refused: its pickle has the opcode {opcode.name}; nothing was run")
     raise ValueError("the pickle does not end")
 
 
@@ -166,7 +165,7 @@ def _to_mark(stack: list[Any]) -> list[Any]:
 
 
 def _call(function: Any, arguments: tuple[Any, ...], where: str) -> Any:
-    """The two calls that a state dict is made of."""
+    """The two calls in a state dict: `OrderedDict()` and the rebuilding of a tensor."""
     if function == _Name(_DICT) and not arguments:
         return {}
     if function == _Name(_TENSOR):

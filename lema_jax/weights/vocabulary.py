@@ -1,4 +1,4 @@
-"""Makes a Hugging Face tokenizer from a bare vocabulary, such as a GGUF's metadata holds."""
+"""Builds a Hugging Face tokenizer from the vocabulary in a GGUF's metadata."""
 
 import dataclasses
 import enum
@@ -10,27 +10,27 @@ from transformers import PreTrainedTokenizerFast
 from lema_jax.errors import UserError
 from lema_jax.weights.gguf import Gguf
 
-_SPACE = "▁"  # sentencepiece's sign for a space
+_SPACE = "▁"  # sentencepiece's space
 
 _GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# How llama.cpp's name of a pre-tokenizer cuts text before merging; each pattern is applied to the pieces of the last.
+# llama.cpp's pre-tokenizers as patterns, each applied to the pieces of the previous one.
 _SPLITS = {
     "gpt-2": (_GPT2_SPLIT,),
-    "smollm": (r"\p{N}", _GPT2_SPLIT),  # every digit by itself
+    "smollm": (r"\p{N}", _GPT2_SPLIT),  # one digit per piece
     "llama-bpe": (_LLAMA3_SPLIT,),
     "llama-v3": (_LLAMA3_SPLIT,),
     "llama3": (_LLAMA3_SPLIT,),
 }
-_UNSAID = object()
-_WHOLE_TOKENS_FIRST = ("llama-bpe", "llama-v3", "llama3")  # a piece that is a token is not merged up from its bytes
+_UNSET = object()
+_IGNORE_MERGES = ("llama-bpe", "llama-v3", "llama3")  # a piece that is a token is not merged from its bytes
 
 
 class Kind(enum.IntEnum):
-    """What sentencepiece (and GGUF after it) says of a piece."""
+    """Sentencepiece's types of pieces, which GGUF uses too."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -42,7 +42,7 @@ class Kind(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Special:
-    """Ids with a role, and whether a text begins with BOS; None where there is none."""
+    """Ids of the special tokens, or None, and whether BOS is prepended."""
 
     bos: int | None
     eos: int | None
@@ -52,10 +52,10 @@ class Special:
 
 
 def from_gguf(file: Gguf) -> PreTrainedTokenizerFast:
-    """The tokenizer that a GGUF's metadata describes, chat template included.
+    """The tokenizer in a GGUF's metadata, with its chat template.
 
     Raises:
-      UserError: a tokenizer model or pre-tokenizer that is not known: guessing one would shift every token id.
+      UserError: an unknown tokenizer model or pre-tokenizer: guessing one would change token ids.
     """
     tokens = file.get("tokenizer.ggml.tokens")
     kinds = file.get("tokenizer.ggml.token_type", [Kind.NORMAL] * len(tokens))
@@ -80,21 +80,21 @@ def from_gguf(file: Gguf) -> PreTrainedTokenizerFast:
 
 
 def eos_ids(file: Gguf) -> tuple[int, ...]:
-    """Tokens that end an answer: those that end a text, a turn or a message, where the metadata names them."""
+    """Tokens that end an answer: end of text, of turn and of message, as far as the metadata has them."""
     ids = (_id(file, role) for role in ("eos", "eot", "eom"))
     return tuple(id for id in ids if id is not None)
 
 
 def bos_rule(file: Gguf) -> str:
-    """The rule by which BOS stands before a text, or does not: for a reader who wonders."""
-    if file.get("tokenizer.ggml.add_bos_token", _UNSAID) is _UNSAID:
+    """The rule by which BOS is prepended or not, for the report of a conversion."""
+    if file.get("tokenizer.ggml.add_bos_token", _UNSET) is _UNSET:
         return "as llama.cpp does where the file has no tokenizer.ggml.add_bos_token"
     return "by its tokenizer.ggml.add_bos_token"
 
 
 def _adds_bos(file: Gguf) -> bool:
-    """llama.cpp's rule for a file that says nothing."""
-    return file.get("tokenizer.ggml.model") == "llama" or file.get("tokenizer.ggml.pre") in _WHOLE_TOKENS_FIRST
+    """llama.cpp's default."""
+    return file.get("tokenizer.ggml.model") == "llama" or file.get("tokenizer.ggml.pre") in _IGNORE_MERGES
 
 
 def _pair(merge: str) -> tuple[str, str]:
@@ -112,10 +112,10 @@ def byte_level(tokens: list[str], merges: list[tuple[str, str]], pre: str, where
     if pre not in _SPLITS:
         raise UserError(
             f"{where}: tokenizer.ggml.pre={pre!r} is not known ({', '.join(_SPLITS)} are); convert from the Hugging "
-            "Face folder instead, which has the tokenizer itself"
+            "Face folder instead, which has the tokenizer"
         )
     vocabulary = {token: id for id, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre in _WHOLE_TOKENS_FIRST))
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre in _IGNORE_MERGES))
     splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in _SPLITS[pre]]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, to_bytes])
@@ -124,7 +124,7 @@ def byte_level(tokens: list[str], merges: list[tuple[str, str]], pre: str, where
 
 
 def sentencepiece(tokens: list[str], scores: list[float], kinds: list[int], prefix: bool) -> Tokenizer:
-    """Sentencepiece's BPE with byte fallback, as LLaMA 1 and 2 have it; `prefix` puts a space before a text."""
+    """Sentencepiece's BPE with byte fallback, as in LLaMA 1 and 2; `prefix` prepends a space to a text."""
     vocabulary = {token: id for id, token in enumerate(tokens)}
     unknown = tokens[kinds.index(Kind.UNKNOWN)] if Kind.UNKNOWN in kinds else None
     merges = _merges(vocabulary, tokens, scores, kinds)
@@ -139,7 +139,7 @@ def sentencepiece(tokens: list[str], scores: list[float], kinds: list[int], pref
 def _merges(
     vocabulary: dict[str, int], tokens: list[str], scores: list[float], kinds: list[int]
 ) -> list[tuple[str, str]]:
-    """Sentencepiece joins the pair whose piece has the best score: every pair that makes a piece, best piece first."""
+    """Every pair that makes a piece, best score first: sentencepiece merges in that order."""
     ranked = []
     for id, token in enumerate(tokens):
         if kinds[id] != Kind.NORMAL:
@@ -154,9 +154,9 @@ def _merges(
 def finish(
     tokenizer: Tokenizer, tokens: list[str], kinds: list[int], special: Special, template: str = ""
 ) -> PreTrainedTokenizerFast:
-    """Adds what is never cut (control tokens, user-defined ones), BOS, the roles and the chat template."""
-    tokenizer.add_special_tokens([_whole(token) for token, kind in zip(tokens, kinds) if kind == Kind.CONTROL])
-    tokenizer.add_tokens([_whole(token) for token, kind in zip(tokens, kinds) if kind == Kind.USER_DEFINED])
+    """Adds control and user-defined tokens (which are never split), BOS, the special tokens and the chat template."""
+    tokenizer.add_special_tokens([_unsplit(token) for token, kind in zip(tokens, kinds) if kind == Kind.CONTROL])
+    tokenizer.add_tokens([_unsplit(token) for token, kind in zip(tokens, kinds) if kind == Kind.USER_DEFINED])
     if special.add_bos and special.bos is not None:
         bos = tokens[special.bos]
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -173,5 +173,5 @@ def finish(
     )
 
 
-def _whole(token: str) -> AddedToken:
+def _unsplit(token: str) -> AddedToken:
     return AddedToken(token, normalized=False)

@@ -1,6 +1,6 @@
-"""The stage with the real compiler: what it says of programs that fit and of those that do not, and what it refuses.
+"""`aot` with the real compiler: its reports of programs that fit and that do not, and its errors.
 
-The figures are of the recorded compiler: a change that adds 3 % of memory, traffic or work is one to know of.
+The figures are of the recorded compiler: a change that adds 3 % of memory, traffic or flops fails.
 """
 
 import importlib.util
@@ -61,8 +61,8 @@ def test_decoding_updates_its_cache_in_place(preset):
     where = chips.named("v5e-4")
     config = paper.qlora("llama2-70b", "gsm8k")
     config.lora, config.mesh = None, MeshConfig(data=1, fsdp=1, tensor=4)
-    job = programs.Job(where, devices(where), presets.get(preset))
-    memory = programs.answering(job, config, rows=64, prompt=128, slots=1024)[1].memory
+    job = programs.Target(where, devices(where), presets.get(preset))
+    memory = programs.decoding(job, config, rows=64, prompt=128, cache_length=1024)[1].memory
     assert memory.alias > 0.5e9  # the cache, which is the only thing that is returned
     assert memory.temporaries < memory.alias / 20
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""The walker on small programs whose cost is known by hand, in the TPU compiler's own spelling."""
+"""Costs of small programs that are known by hand, in the TPU compiler's HLO."""
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_a_loop_without_a_counter_is_counted_once_and_named():
     assert (found.flops, found.open_loops) == (PRODUCT, ("decoding",))
 
 
-def test_what_lies_in_the_core_costs_no_hbm():
+def test_arrays_in_vmem_cost_no_hbm():
     inside = LOOP.replace(
         "bf16[32,64]{1,0:T(8,128)(2,1)} get-tuple-element", "bf16[32,64]{1,0:T(8,128)(2,1)S(1)} get-tuple-element"
     )
@@ -149,7 +149,7 @@ PART = 128 * 512 * 2
         ("ONE_TO_ONE", "{{100000->200000},{200000->300000},{300000->100000}}", "collective-permute", 2, PART),
     ],
 )
-def test_what_slices_send_each_other_is_told_from_what_chips_do(transfer, target, kind, group, sent):
+def test_traffic_between_slices_is_apart_from_the_interconnect(transfer, target, kind, group, sent):
     # A collective over slices: within a slice, between them by way of the hosts, within a slice; all of one channel.
     found = cost.count(MEGASCALE.format(kind=transfer, target=target), CHIP)
     assert [(one.kind, one.between_slices) for one in found.collectives] == [
@@ -212,4 +212,4 @@ ENTRY %main (i: s32[], a: f32[4]) -> f32[4] {
 
 def test_text_that_is_no_program():
     with pytest.raises(ValueError, match="no entry computation"):
-        hlo.read("nothing")
+        hlo.parse("nothing")

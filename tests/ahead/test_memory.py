@@ -1,4 +1,4 @@
-"""Refusals of the compiler, as it words them."""
+"""Out-of-memory errors in the compiler's words."""
 
 import jax
 import jax.numpy as jnp

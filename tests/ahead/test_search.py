@@ -79,7 +79,7 @@ def test_what_cannot_fit_is_not_compiled(monkeypatch):
     assert [line.split()[0] for line in told[1:3]] == ["1", "2"]
 
 
-def test_a_mesh_that_the_model_does_not_divide_is_told_and_passed_over(monkeypatch):
+def test_a_mesh_that_does_not_divide_the_model_is_logged_and_skipped(monkeypatch):
     def outcome(tensor, remat, rows):
         if tensor == 2:
             raise UserError("cannot lay the model out")
@@ -116,7 +116,7 @@ def test_the_frontier_comes_with_the_flags_that_make_it():
     assert (config.mesh, config.accumulation, config.compute.remat) == (MeshConfig(1, 4, 2, 1), 24, "dots")
 
 
-def test_where_nothing_fits_the_closest_is_told_with_what_to_try():
+def test_where_nothing_fits_the_closest_is_reported_with_advice():
     def short(wanted: float) -> Report:
         shortage = OutOfMemory(wanted, 16e9, [])
         return dataclasses.replace(report(1.0, 1), memory=None, shortage=shortage, advice=("a larger slice",))

@@ -23,7 +23,7 @@ def temporaries(length: int, kind: str, kv_heads: int = HEADS) -> float:
     q, k = shaped(length, HEADS, WIDTH), shaped(length, kv_heads, WIDTH)
 
     def loss(q, k, v, segments):
-        return jnp.sum(attention.within(q, k, v, segments, kind).astype(jnp.float32) ** 2)
+        return jnp.sum(attention.attend_segments(q, k, v, segments, kind).astype(jnp.float32) ** 2)
 
     with sharding.use(mesh):
         lowered = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(q, k, k, shaped(length, dtype=jnp.int32))

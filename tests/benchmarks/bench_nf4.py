@@ -62,7 +62,7 @@ def main() -> None:
     found = {name: nanoseconds(form, dense.size, codes) for name, form in forms.items()}
     found["dequantise"] = nanoseconds(lambda kernel: nf4.dequantise(kernel, x.dtype), dense.size, kernel)
     found["dense product"] = nanoseconds(jnp.matmul, dense.size, x, dense)
-    quantised = lambda x, kernel: linear.product(x, kernel, ("embed", "mlp"))
+    quantised = lambda x, kernel: linear.matmul(x, kernel, ("embed", "mlp"))
     found["nf4 product"] = nanoseconds(quantised, dense.size, x, kernel)
     gradient = lambda of: jax.grad(lambda x, kernel: jnp.sum(of(x, kernel)))
     found["dense product and gradient of x"] = nanoseconds(gradient(jnp.matmul), dense.size, x, dense)

@@ -48,7 +48,7 @@ def weights(model: LlamaConfig) -> int:
 
 
 def cell(model: str, method: str, where: Slice, rows: int) -> dict:
-    job = programs.Job(where, compiler.devices(where), presets.get(model))
+    job = programs.Target(where, compiler.devices(where), presets.get(model))
     told = programs.train_step(job, config(method, where, rows)).as_json()
     return {"model": model, "method": method, "slice": where.name, "rows": rows} | told
 

@@ -49,7 +49,7 @@ def packed(q, k, v, segments):
 
 
 def of(kind):
-    return packed if kind == "packed" else functools.partial(attention.within, kind=kind)
+    return packed if kind == "packed" else functools.partial(attention.attend_segments, kind=kind)
 
 
 def loss(attend, q, k, v, segments, upstream):

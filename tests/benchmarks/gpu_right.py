@@ -160,7 +160,7 @@ def losses() -> None:
             _, model, variables = read(Compute())
             trained, frozen, collection = variables["params"], {}, "params"
             if name == "lora":
-                adapters, lora, *_ = peft.load(WORK / "adapter", model.config)
+                adapters, lora, *_ = peft.load_adapter(WORK / "adapter", model.config)
                 model, trained = model.clone(lora=lora), jax.tree.map(jnp.array, adapters)
                 frozen, collection = variables, "lora"
             optimizer = make_optimizer(OPTIMIZER, STEPS)

@@ -19,7 +19,7 @@ def shares(run: Callable[[], object], compiled: jax.stages.Compiled) -> dict[str
     Args:
       run: runs the program once, to its end.
     """
-    parts = _parts(hlo.read(compiled.as_text()))
+    parts = _parts(hlo.parse(compiled.as_text()))
     took: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

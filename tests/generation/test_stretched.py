@@ -153,10 +153,10 @@ def test_any_beginning_goes_before_any_rest(start, rest, kind):
     _, width = chunks(start)
     cache = lambda rows, slots: caches.empty(config, Compute(), rows, slots, kind)
     last = jax.ShapeDtypeStruct((1, 32), np.float32)
-    prefix = decode.Reading(jax.eval_shape(lambda: cache(1, bucket(width))), last)
+    prefix = decode.Prefill(jax.eval_shape(lambda: cache(1, bucket(width))), last)
     slots = bucket(start + chunks(rest)[1])
-    made = jax.eval_shape(lambda reading: decode.share(reading, 4, slots), prefix)
-    assert made.cache.slots == slots >= start + rest
+    made = jax.eval_shape(lambda reading: decode.share_prefix(reading, 4, slots), prefix)
+    assert made.cache.length == slots >= start + rest
 
 
 @pytest.mark.parametrize(

@@ -88,5 +88,5 @@ def test_a_kernel_that_nf4_cannot_hold_is_named(folders, tmp_path):
     base, _ = folders
     metadata = Metadata(tiny.CONFIG, "small")
     checkpoint.save_model(tmp_path / "small", metadata, tiny.variables()["params"], base / "tokenizer")
-    with pytest.raises(UserError, match=r"layers\.attn\.\w+\.kernel.* cannot be held as nf4"):
+    with pytest.raises(UserError, match=r"layers\.attn\.\w+\.kernel.* cannot be quantised to nf4"):
         student.read(tmp_path / "small", 0, "float32", weights="nf4")

@@ -1,4 +1,4 @@
-"""Kernels, as they run without their chip, against attention that holds its logits; alone and on a mesh."""
+"""Attention kernels, interpreted, against attention with materialised logits; on one device and on a mesh."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def outcome(arrays, segments, kind):
     """Output and gradients of a sum of squares over the tokens that are not padding."""
 
     def loss(q, k, v):
-        out = attention.within(q, k, v, segments, kind)
+        out = attention.attend_segments(q, k, v, segments, kind)
         return jnp.sum(jnp.where(segments[..., None, None] > 0, out, 0.0) ** 2), out
 
     (_, out), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(*arrays)
@@ -51,7 +51,7 @@ def test_nothing_crosses_a_segment_or_comes_from_later(arrays, kind):
     asked = (segments == 2) & (np.arange(LENGTH) < 200)
 
     def loss(k, v):
-        return jnp.sum(jnp.where(asked[..., None, None], attention.within(q, k, v, segments, kind), 0.0) ** 2)
+        return jnp.sum(jnp.where(asked[..., None, None], attention.attend_segments(q, k, v, segments, kind), 0.0) ** 2)
 
     seen = (segments == 2) & (np.cumsum(asked[:, ::-1], axis=1)[:, ::-1] > 0)
     for gradient in jax.jit(jax.grad(loss, argnums=(0, 1)))(k, v):
@@ -61,7 +61,7 @@ def test_nothing_crosses_a_segment_or_comes_from_later(arrays, kind):
 
 
 @pytest.mark.parametrize("kind", ["cudnn", "triton"])
-def test_a_kernel_for_gpus_leaves_a_cut_length_to_attention(arrays, kind):
+def test_a_gpu_kernel_falls_back_for_a_sharded_length(arrays, kind):
     plain = outcome(*arrays, "xla")
     with sharding.use(make_mesh(MeshConfig(1, 1, 1, 4), jax.devices()[:4])):
         found = outcome(*arrays, kind)
@@ -72,7 +72,7 @@ def test_a_kernel_for_gpus_leaves_a_cut_length_to_attention(arrays, kind):
 @pytest.mark.parametrize("kind", ["cudnn", "triton"])
 def test_a_kernel_for_gpus_takes_bfloat16(arrays, kind):
     halves = [array.astype(jnp.bfloat16) for array in arrays[0]]
-    found, plain = (attention.within(*halves, arrays[1], each) for each in (kind, "xla"))
+    found, plain = (attention.attend_segments(*halves, arrays[1], each) for each in (kind, "xla"))
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(np.float32), plain.astype(np.float32), atol=0.03)
 
@@ -81,7 +81,11 @@ def test_auto_is_the_plain_one_off_a_tpu_and_on_short_rows(arrays):
     (q, k, v), segments = arrays
     kernels = lambda kind, n: (
         "pallas"
-        in str(jax.make_jaxpr(lambda *x: attention.within(*x, segments[:, :n], kind))(q[:, :n], k[:, :n], v[:, :n]))
+        in str(
+            jax.make_jaxpr(lambda *x: attention.attend_segments(*x, segments[:, :n], kind))(
+                q[:, :n], k[:, :n], v[:, :n]
+            )
+        )
     )
     assert [kernels("auto", 256), kernels("xla", 256), kernels("splash", 100), kernels("splash", 256)] == [
         False,

@@ -27,8 +27,8 @@ def test_tokens_are_read_where_they_were_written(kind, platform, monkeypatch):
     made = caches.empty(tiny.CONFIG, Compute(), ROWS, 10, kind)
     k_BTKH, v_BTKH = tokens(2, 0)
     start_B = np.array([0, 3, 8])
-    made = jax.jit(lambda made: made.write(1, k_BTKH, v_BTKH, start_B).sized(13))(made)
-    assert made.slots == 13
+    made = jax.jit(lambda made: made.write(1, k_BTKH, v_BTKH, start_B).resized(13))(made)
+    assert made.length == 13
     k_BKHS, v_BKSH = made.read(1, "float32")
     for row, start in enumerate(start_B):
         for found, put in (
@@ -44,7 +44,7 @@ def test_tokens_are_read_where_they_were_written(kind, platform, monkeypatch):
 
 @pytest.mark.parametrize("compute", [Compute(), Compute(scan_layers=False)], ids=["scanned", "in line"])
 def test_eight_bits_change_logits_by_little(compute):
-    """And by the same, however a text is cut in pieces: what is read later sees the rounded keys either way."""
+    """And by the same for any prefill chunks: later tokens read the rounded keys either way."""
     model, variables = Llama(tiny.CONFIG, compute), tiny.variables()
     variables = variables if compute.scan_layers else layout.unstack_layers(variables)
     ids = tiny.tokens(2, 8)

@@ -1,4 +1,4 @@
-"""The formula against the products that stand in the traced step, and what must hold of any count."""
+"""The formula against the matmuls in the traced step, and properties of any count."""
 
 import dataclasses
 import math

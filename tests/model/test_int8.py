@@ -5,7 +5,7 @@ import pytest
 
 from lema_jax.model import int8, layout
 from lema_jax.model.config import Compute
-from lema_jax.model.linear import product
+from lema_jax.model.linear import matmul
 from lema_jax.model.llama import Llama
 from tests import tiny
 
@@ -38,7 +38,7 @@ def test_stacked_kernels_are_quantised_each_alone():
 def test_the_product_is_that_of_the_dense_kernel(dtype):
     quantised = int8.quantise(kernel())
     x = jax.random.normal(jax.random.key(0), (3, 5, 48), dtype)
-    found = jax.jit(lambda x: product(x, quantised, AXES))(x)
+    found = jax.jit(lambda x: matmul(x, quantised, AXES))(x)
     expected = x @ int8.dequantise(quantised, dtype)
     tolerance = 2e-2 if dtype == "bfloat16" else 1e-5
     assert found.dtype == x.dtype

@@ -83,11 +83,11 @@ def test_rematerialisation_changes_no_gradient(remat, scan):
 
 
 @pytest.mark.parametrize("compute", LAYOUTS, ids=["scanned", "in line"])
-def test_cached_equals_uncached_in_pieces_of_any_size(compute):
+def test_cached_equals_uncached_in_chunks_of_any_size(compute):
     model, variables = Llama(tiny.CONFIG, compute), laid_out(tiny.variables(), compute)
     tokens = tiny.tokens(2, 8)
     whole = tiny.apply(model, variables, tokens)
-    cache = caches.empty(tiny.CONFIG, compute, rows=2, slots=12)
+    cache = caches.empty(tiny.CONFIG, compute, rows=2, length=12)
     at = 0
     for size in (4, 1, 3):
         piece = tokens[:, at : at + size]
@@ -100,7 +100,7 @@ def test_cached_equals_uncached_in_pieces_of_any_size(compute):
 @pytest.mark.parametrize("compute", LAYOUTS, ids=["scanned", "in line"])
 def test_turned_kernels_compute_the_same(compute):
     model, variables = Llama(tiny.CONFIG, compute, tiny.LORA), laid_out(tiny.variables(lora=tiny.LORA), compute)
-    turned = variables | {"params": layout.turn_kernels(variables["params"])}
+    turned = variables | {"params": layout.transpose_kernels(variables["params"])}
     assert not any("'kernel'" in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(turned))
     tokens = tiny.tokens(2, 9)
     expected = tiny.apply(model, variables, tokens)

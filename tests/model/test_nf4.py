@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lema_jax.model import nf4
-from lema_jax.model.linear import product
+from lema_jax.model.linear import matmul
 from lema_jax.model.nf4 import BLOCK
 
 AXES = ("embed", "mlp")
@@ -142,7 +142,7 @@ def test_the_product_and_its_gradient_are_those_of_the_dense_kernel(dtype):
     x = jax.random.normal(jax.random.key(0), (3, 5, 192), dtype)
     y = jax.random.normal(jax.random.key(1), (3, 5, 128), dtype)
     through = lambda of: jax.jit(jax.value_and_grad(lambda x: jnp.sum((of(x) * y).astype(jnp.float32))))(x)
-    found = through(lambda x: product(x, quantised, AXES))
+    found = through(lambda x: matmul(x, quantised, AXES))
     expected = through(lambda x: x @ nf4.dequantise(quantised, dtype))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2 if dtype == "bfloat16" else 1e-5, atol=1e-6),
@@ -153,6 +153,6 @@ def test_the_product_and_its_gradient_are_those_of_the_dense_kernel(dtype):
 
 def test_the_backward_pass_keeps_codes_alone():
     quantised = nf4.quantise(kernel("normal"))
-    backward = jax.eval_shape(lambda x: jax.vjp(lambda x: product(x, quantised, AXES), x)[1], jnp.ones((5, 192)))
+    backward = jax.eval_shape(lambda x: jax.vjp(lambda x: matmul(x, quantised, AXES), x)[1], jnp.ones((5, 192)))
     assert all(leaf.size * leaf.dtype.itemsize < 192 * 128 for leaf in jax.tree.leaves(backward))
     assert any(leaf.dtype == jnp.uint8 for leaf in jax.tree.leaves(backward))

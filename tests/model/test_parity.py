@@ -83,7 +83,7 @@ def assert_parity(raw: dict, compute: Compute, seed: int = 0, gradients: bool = 
     expected_value, expected = hf_oracle.loss_and_gradients(theirs, tokens)
     np.testing.assert_allclose(value, expected_value, rtol=1e-5)
     tree = names.Tree(grads, names.table(config), "gradients")
-    found = {name: names.whole(tree, name) for name in tree.names()}
+    found = {name: names.read_whole(tree, name) for name in tree.names()}
     assert found.keys() == expected.keys()
     for name in expected:
         scale = np.abs(expected[name]).max()

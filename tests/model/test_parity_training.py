@@ -102,7 +102,7 @@ def test_lora_training(tmp_path):
     shape = library.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     theirs = library.get_peft_model(base, shape)
     theirs.save_pretrained(tmp_path)  # begins as peft begins it: A random, B zero
-    adapters, lora, *_ = peft.load(tmp_path, CONFIG)
+    adapters, lora, *_ = peft.load_adapter(tmp_path, CONFIG)
     adapters = jax.tree.map(jnp.array, adapters)
     ours = our_losses(adapters, {"params": params}, "lora", Llama(CONFIG, Compute(), lora))
     np.testing.assert_allclose(ours, their_losses(theirs), rtol=1e-3)

@@ -12,7 +12,7 @@ import os
 from lema_jax import cli
 from lema_jax.parallel import job
 cli.threads_for_virtual_devices()
-job.join(job.Job(), heeds_notice=False)
+job.join(job.Job(), preemptible=False)
 import jax
 count = len(jax.devices())
 names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]

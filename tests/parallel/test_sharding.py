@@ -28,7 +28,7 @@ def test_logits_do_not_depend_on_the_mesh(sizes):
         np.testing.assert_allclose(jax.jit(model.apply)(placed, rows), alone, atol=1e-4)
 
 
-def test_a_kernel_is_really_cut():
+def test_a_kernel_is_sharded():
     mesh = make_mesh(MeshConfig(1, 4, 2))
     kernel = sharding.abstract(boxed(), mesh)["params"]["layers"]["mlp"]["gate"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (2, 32 // 4, 48 // 2)

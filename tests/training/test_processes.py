@@ -27,7 +27,7 @@ out, data, base, mesh, steps = sys.argv[1:6]
 
 given = dict(flag[2:].split("=") for flag in sys.argv[6:])
 numbers = {name: int(value) for name, value in given.items() if name != "coordinator"}
-job.join(job.Job(**given | numbers), heeds_notice=True)
+job.join(job.Job(**given | numbers), preemptible=True)
 sizes = MeshConfig(*map(int, mesh.split(",")))
 fields = dict(init=base, lora=LoraConfig(4, 8.0, 0.1), steps=int(steps), checkpoint_every=2, mesh=sizes)
 loop.run(config(Path(out), Path(data), **fields))

@@ -179,7 +179,9 @@ def test_a_resumed_run_ends_bit_equal(tmp_path, data, base):
 
 def test_kernels_that_are_no_whole_tiles_are_named(tmp_path, data):
     odd = folder(tmp_path / "odd", data, dataclasses.replace(tiny.TILED, intermediate_size=96))
-    with pytest.raises(UserError, match=r"mlp\.down\.kernel \[96, 128\] cannot be held as nf4.*64 × 64; hold it dense"):
+    with pytest.raises(
+        UserError, match=r"mlp\.down\.kernel \[96, 128\] cannot be quantised to nf4.*64 × 64; store it dense"
+    ):
         load(odd, ALONE)
     cut = folder(tmp_path / "cut", data, dataclasses.replace(tiny.TILED, intermediate_size=192))
     with pytest.raises(UserError, match=r"mlp\.down\.kernel\.codes: mlp=3 does not divide by mesh axis tensor=2"):

@@ -1,4 +1,4 @@
-"""Reading straight into shards: each device's slices alone, and no more in memory than those and one tensor."""
+"""Reading into shards: only the slices of each device, in memory for those and one tensor."""
 
 import json
 import math
@@ -69,7 +69,7 @@ mine = jax.devices()[17]
 before = resident()
 held, largest, kept = 0, 0, []
 for entry in names.table(config):
-    index = names.get(tree, entry.path).devices_indices_map(entry.full_shape)[mine]
+    index = flatten_dict(tree, sep="/")[entry.path].devices_indices_map(entry.full_shape)[mine]
     kept.append(names.read_part(source, entry, np.dtype("bfloat16"), index))
     held += kept[-1].nbytes
     largest = max(largest, 2 * int(np.prod(entry.shape)))

@@ -1,4 +1,4 @@
-"""GGUF in: every type that LLaMA files are stored in, the permutation undone, other files refused."""
+"""Reading GGUF: every type of LLaMA files, the permutation reversed, other files refused."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ UP_PROJ = "model.layers.0.mlp.up_proj.weight"
 
 def loaded(file: Gguf) -> dict[str, np.ndarray]:
     tree = names.Tree(names.load_model(file, file.config), names.table(file.config), "loaded")
-    return {name: names.whole(tree, name) for name in tree.names()}
+    return {name: names.read_whole(tree, name) for name in tree.names()}
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -78,7 +78,10 @@ def test_rope_under_its_old_and_its_new_name():
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types="),
         ({"use_unheard_of": False}, "use_unheard_of=False"),
         ({"rope_scaling": {"type": "linear", "factor": None}}, "needs factor"),
-        ({"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": LLAMA31_ROPE}, "in two ways"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": LLAMA31_ROPE},
+            "scale positions differently",
+        ),
         ({"head_dim": None, "num_attention_heads": 63}, "must divide hidden_size=8192"),
         ({"rope_interleaved": True}, "rope_interleaved=True"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
@@ -257,7 +260,7 @@ def test_rope_values_of_any_type_are_taken_or_named_in_one_line(kind):
 
 
 @pytest.mark.parametrize("content", [b"[]", b"null", b"3", b'"x"', b"{", b"", b"\xff\xfe{}", b"[" * 100_000])
-def test_what_is_no_object_is_told_of(tmp_path, content):
+def test_a_file_that_is_no_object_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json: ") as error:
         hf_config.read(tmp_path)

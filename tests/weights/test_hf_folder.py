@@ -1,4 +1,4 @@
-"""Whole Hugging Face folders: whichever file holds the tokenizer, and what fine-tuners added to it."""
+"""Hugging Face folders: every file of a tokenizer, and tokens added by fine-tuning."""
 
 import json
 
@@ -74,7 +74,7 @@ def test_the_tokens_that_end_an_answer(tmp_path):
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [128001, 128008, 128009]}')
     assert hf_folder.eos_ids(tmp_path) == (128001, 128008, 128009)
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": ["</s>"]}')
-    with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id=\['</s>'\] must be the id"):
+    with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id=\['</s>'\] must be a token id"):
         hf_folder.eos_ids(tmp_path)
     for wrong in ("true", "-1", "1.5", "NaN", "[[2]]", "{}", '"2"', "1e30", str(10**30), "[2, null]"):
         (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {wrong}}}')

@@ -1,4 +1,4 @@
-"""Files that say they are larger than they are: refused in one line, in little memory, before anything is allocated."""
+"""Files that claim to be larger than they are: refused in one line, before anything is allocated."""
 
 import json
 import resource
@@ -45,7 +45,7 @@ def test_a_gguf_whose_counts_lead_beyond_it(tmp_path, header):
         Gguf(file)
 
 
-def test_a_good_gguf_passes_and_a_cut_one_does_not(tmp_path):
+def test_a_good_gguf_passes_and_a_truncated_one_does_not(tmp_path):
     rng = np.random.default_rng(0)
     file = gguf_files.write(
         tmp_path / "m.gguf", tiny.CONFIG, {"model.embed_tokens.weight": rng.normal(size=(704, 32)).astype(np.float32)}
@@ -83,7 +83,7 @@ def test_metadata_of_other_kinds_and_sizes_is_named(tmp_path, key, value):
     if key == "llama.vocab_size":  # not looked at: the embedding says it
         Gguf(tmp_path / "m.gguf")
         return
-    with pytest.raises(UserError, match=r"num_layers=2000000000|another kind"):
+    with pytest.raises(UserError, match=r"num_layers=2000000000|wrong type"):
         Gguf(tmp_path / "m.gguf")
 
 

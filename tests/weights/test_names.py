@@ -1,4 +1,4 @@
-"""The table both ways: bijective, strict, streaming, whole or in shards."""
+"""The table in both directions: bijective, strict, streaming, in full or in shards."""
 
 import dataclasses
 import itertools
@@ -42,7 +42,7 @@ def _boxed(leaf):
 def test_in_and_out_again_is_bit_equal(config, dtype):
     source = Memory(tensors(config, dtype))
     tree = names.Tree(names.load_model(source, config), names.table(config), "memory")
-    out = {name: names.whole(tree, name) for name in tree.names()}
+    out = {name: names.read_whole(tree, name) for name in tree.names()}
     assert out.keys() == source.tensors.keys()
     for name, array in out.items():
         assert array.dtype == source.tensors[name].dtype
@@ -147,7 +147,7 @@ def test_a_padded_vocabulary_has_rows_of_zeros_that_do_not_go_out(tied):
         assert not array[13:].any()
     tree = names.Tree(params, names.table(config), "memory")
     for name, array in source.tensors.items():
-        np.testing.assert_array_equal(names.whole(tree, name), array)
+        np.testing.assert_array_equal(names.read_whole(tree, name), array)
     mesh = jax.sharding.Mesh(np.array(jax.devices()), "x")
     cut = jax.tree.map(lambda _: jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()), params)
     cut["embed"]["embedding"] = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))

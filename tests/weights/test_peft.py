@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from lema_jax.errors import UserError
@@ -66,7 +67,7 @@ def test_logits_and_gradients_are_those_of_peft(adapted):
     from tests import hf_oracle
 
     theirs, params, folder = adapted
-    adapters, lora, *_ = peft.load(folder, CONFIG)
+    adapters, lora, *_ = peft.load_adapter(folder, CONFIG)
     model = Llama(CONFIG, Compute(), lora)
 
     def loss(adapters):
@@ -78,12 +79,12 @@ def test_logits_and_gradients_are_those_of_peft(adapted):
     expected_value, expected = hf_oracle.loss_and_gradients(theirs, tokens())
     np.testing.assert_allclose(value, expected_value, rtol=1e-5)
     modules = [hf for hf, _, _ in names.LINEARS if any(f".{hf}." in name for name in expected)]
-    untouched = {path for hf, path, _ in names.LINEARS if hf not in modules}
-    kept = {path: names.get(grads, f"layers/{path}") for path in untouched}
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(kept))  # what the adapter leaves out stays untrained
+    arrays = flatten_dict(grads, sep="/")
+    untouched = [f"layers/{path}/{factor}" for hf, path, _ in names.LINEARS if hf not in modules for factor in "ab"]
+    assert not any(np.any(arrays[path]) for path in untouched)  # modules without an adapter stay untrained
     for entry in peft.table(CONFIG, lora, modules):
         for layer, name in enumerate(entry.names):
-            gradient = np.asarray(names.get(grads, entry.path)[layer]).T
+            gradient = np.asarray(arrays[entry.path][layer]).T
             theirs_name = name.replace(".weight", ".default.weight")
             scale = np.abs(expected[theirs_name]).max()
             np.testing.assert_allclose(gradient, expected[theirs_name], atol=2e-4 * scale, rtol=0, err_msg=name)
@@ -92,11 +93,11 @@ def test_logits_and_gradients_are_those_of_peft(adapted):
 @every_shape
 def test_merged_weights_are_those_of_peft(adapted):
     theirs, params, folder = adapted
-    adapters, lora, *_ = peft.load(folder, CONFIG)
+    adapters, lora, *_ = peft.load_adapter(folder, CONFIG)
     merged = Merged(names.Tree(params, names.table(CONFIG), "base"), adapters, lora)
     expected = theirs.merge_and_unload().state_dict()
     for name in merged.names():
-        found = names.whole(merged, name)
+        found = names.read_whole(merged, name)
         np.testing.assert_allclose(found, expected[name].numpy(), atol=1e-6, err_msg=name)
         part = merged.read(name, tuple(slice(1, 4) for _ in found.shape))
         np.testing.assert_allclose(part, found[tuple(slice(1, 4) for _ in found.shape)], atol=1e-6)
@@ -109,7 +110,7 @@ def test_what_we_write_peft_loads(adapted, tmp_path):
     from tests import hf_oracle
 
     theirs, _, folder = adapted
-    adapters, lora, *_ = peft.load(folder, CONFIG)
+    adapters, lora, *_ = peft.load_adapter(folder, CONFIG)
     out = tmp_path / "out"
     out.mkdir()
     peft.save(out, adapters, lora, CONFIG, "someone/base")
@@ -128,11 +129,11 @@ def test_what_we_write_peft_loads(adapted, tmp_path):
 def test_a_bin_is_read_without_running_it(adapted):
     torch = pytest.importorskip("torch")
     folder = adapted[-1]
-    expected, lora, *_ = peft.load(folder, CONFIG)
+    expected, lora, *_ = peft.load_adapter(folder, CONFIG)
     stored = {name: torch.from_numpy(array) for name, array in load_file(folder / peft.SAFETENSORS).items()}
     (folder / peft.SAFETENSORS).unlink()
     torch.save(stored, folder / peft.BIN)
-    found, same, *_ = peft.load(folder, CONFIG)
+    found, same, *_ = peft.load_adapter(folder, CONFIG)
     assert same == lora
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
@@ -176,7 +177,7 @@ def test_the_authors_layout_loads(tmp_path):
     config = LlamaConfig(32, 128, 144, 80, 4, 2, 32)
     tensors = write(tmp_path, config, 64, 16.0)
     assert len(tensors) == 80 * 7 * 2
-    adapters, lora, *_ = peft.load(tmp_path, config)
+    adapters, lora, *_ = peft.load_adapter(tmp_path, config)
     assert lora == LoraConfig(64, 16.0, 0.05)
     for layer in (0, 9, 79):
         name = f"base_model.model.model.layers.{layer}.mlp.down_proj.lora_A.weight"
@@ -199,7 +200,7 @@ def test_the_authors_layout_loads(tmp_path):
 def test_what_would_change_the_result_is_named(tmp_path, more, named):
     write(tmp_path, CONFIG, 4, 8.0, **more)
     with pytest.raises(UserError) as error:
-        peft.load(tmp_path, CONFIG)
+        peft.load_adapter(tmp_path, CONFIG)
     assert named in str(error.value)
 
 
@@ -211,7 +212,7 @@ def test_tensors_of_another_model_are_named(tmp_path):
 
     write(tmp_path, CONFIG, 4, 8.0, change)
     with pytest.raises(UserError) as error:
-        peft.load(tmp_path, CONFIG)
+        peft.load_adapter(tmp_path, CONFIG)
     text = str(error.value)
     assert "1 missing: base_model.model.model.layers.1.mlp.up_proj.lora_B.weight" in text
     assert "1 unexpected: base_model.model.model.layers.9.mlp.up_proj.lora_A.weight" in text
@@ -219,16 +220,16 @@ def test_tensors_of_another_model_are_named(tmp_path):
         "of another shape: base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight [4, 31], not [4, 32]" in text
     )
     with pytest.raises(UserError, match="of another shape: "):
-        peft.load(tmp_path, dataclasses.replace(CONFIG, hidden_size=64))
+        peft.load_adapter(tmp_path, dataclasses.replace(CONFIG, hidden_size=64))
 
 
-def test_what_is_no_adapter_folder_is_told(tmp_path):
+def test_what_is_no_adapter_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="adapter_config"):
-        peft.load(tmp_path, CONFIG)
+        peft.load_adapter(tmp_path, CONFIG)
     (tmp_path / peft.CONFIG).write_text("{")
     with pytest.raises(UserError, match="not JSON"):
-        peft.load(tmp_path, CONFIG)
+        peft.load_adapter(tmp_path, CONFIG)
     write(tmp_path, CONFIG, 4, 8.0)
     (tmp_path / peft.SAFETENSORS).unlink()
     with pytest.raises(UserError, match="has neither"):
-        peft.load(tmp_path, CONFIG)
+        peft.load_adapter(tmp_path, CONFIG)

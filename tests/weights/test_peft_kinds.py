@@ -109,7 +109,7 @@ def test_logits_are_those_of_peft(settings, model, tmp_path):
     theirs, weights = made(tmp_path, settings, model)
     read = opened(tmp_path, weights, model)
     equals(theirs, read)
-    assert bool(read.whole) == ("modules_to_save" in settings)
+    assert bool(read.replaced) == ("modules_to_save" in settings)
 
 
 @pytest.mark.parametrize("kind", ["rank_pattern", "layers_to_transform"])
@@ -187,7 +187,7 @@ def test_other_kinds_of_adapters_are_refused_with_the_way_out(kind, tmp_path):
     config = getattr(library, kind)(task_type="CAUSAL_LM", target_modules=targets, **more)
     library.get_peft_model(hf_oracle.make(RAW), config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"peft_type='\w+': is not supported; .*merge_and_unload") as error:
-        peft.load(tmp_path, hf_config.parse(RAW, "test"))
+        peft.load_adapter(tmp_path, hf_config.parse(RAW, "test"))
     assert "\n" not in str(error.value)
 
 
@@ -207,7 +207,7 @@ def test_adapters_of_embedding_or_head_are_refused_with_the_way_out(targets, nam
         stored = load_file(tmp_path / peft.SAFETENSORS)
         save_file({name: array for name, array in stored.items() if "_proj" in name}, tmp_path / peft.SAFETENSORS)
     with pytest.raises(UserError, match=rf" adapts {named}; .*merge_and_unload\(\).*--hf_dir") as error:
-        peft.load(tmp_path, hf_config.parse(RAW, "test"))
+        peft.load_adapter(tmp_path, hf_config.parse(RAW, "test"))
     assert "\n" not in str(error.value)
 
 
@@ -216,7 +216,7 @@ def test_adapters_that_the_settings_do_not_tell_of_are_refused_too(tmp_path):
     raw = json.loads((tmp_path / peft.CONFIG).read_text())
     (tmp_path / peft.CONFIG).write_text(json.dumps(raw | {"target_modules": ["q_proj"]}))
     with pytest.raises(UserError, match=r" adapts lm_head, model\.embed_tokens; .*merge_and_unload"):
-        peft.load(tmp_path, hf_config.parse(RAW, "test"))
+        peft.load_adapter(tmp_path, hf_config.parse(RAW, "test"))
 
 
 def test_tensors_that_the_settings_want_must_be_there(tmp_path):
@@ -226,7 +226,7 @@ def test_tensors_that_the_settings_want_must_be_there(tmp_path):
         kept = {name: array for name, array in stored.items() if not re.search(gone, name)}
         save_file(kept, tmp_path / peft.SAFETENSORS)
         with pytest.raises(UserError, match=r"missing: base_model\.model\.model\.layers\.[012]\.self_attn\.q_proj"):
-            peft.load(tmp_path, hf_config.parse(RAW, "test"))
+            peft.load_adapter(tmp_path, hf_config.parse(RAW, "test"))
 
 
 def test_one_weight_of_two_adapters_is_refused(tmp_path):
@@ -235,20 +235,20 @@ def test_one_weight_of_two_adapters_is_refused(tmp_path):
     twice = {name.replace("lora_A.", f"lora_A.{own}."): array for own in "ab" for name, array in stored.items()}
     save_file(twice, tmp_path / peft.SAFETENSORS)
     with pytest.raises(UserError, match="are the same weight, of two adapters perhaps"):
-        peft.load(tmp_path, hf_config.parse(RAW, "test"))
+        peft.load_adapter(tmp_path, hf_config.parse(RAW, "test"))
 
 
-def test_an_adapter_that_changes_nothing_is_told(tmp_path):
+def test_an_adapter_that_changes_nothing_is_reported(tmp_path):
     settings = {"target_modules": ["q_proj"]}
     config = hf_config.parse(RAW, "test")
     made(tmp_path / "a", settings | {"lora_alpha": 0}, {})
-    tree, lora, *_ = peft.load(tmp_path / "a", config)
+    tree, lora, *_ = peft.load_adapter(tmp_path / "a", config)
     assert peft.idle(tree, lora) == "its lora_alpha is 0"
     library.get_peft_model(hf_oracle.make(RAW), library.LoraConfig(**settings)).save_pretrained(tmp_path / "b")
-    tree, lora, *_ = peft.load(tmp_path / "b", config)
+    tree, lora, *_ = peft.load_adapter(tmp_path / "b", config)
     assert peft.idle(tree, lora) == "every lora_B of it is 0"
     made(tmp_path / "c", settings, {})
-    tree, lora, *_ = peft.load(tmp_path / "c", config)
+    tree, lora, *_ = peft.load_adapter(tmp_path / "c", config)
     assert peft.idle(tree, lora) == ""
     assert peft.idle(tree, dataclasses.replace(lora, alpha=0.0)) == "its lora_alpha is 0"
 
@@ -282,7 +282,7 @@ def test_hostile_settings_are_one_line_that_names_the_key(tmp_path):
         for value in WRONG:
             (tmp_path / peft.CONFIG).write_text(json.dumps(good | {key: value}))
             try:
-                peft.load(tmp_path, config)
+                peft.load_adapter(tmp_path, config)
             except UserError as error:
                 said = str(error)
             else:
@@ -293,4 +293,4 @@ def test_hostile_settings_are_one_line_that_names_the_key(tmp_path):
     for content in ("[]", "null", "3", "[" * 100_000, "{"):
         (tmp_path / peft.CONFIG).write_text(content)
         with pytest.raises(UserError, match=r"adapter_config\.json: "):
-            peft.load(tmp_path, config)
+            peft.load_adapter(tmp_path, config)

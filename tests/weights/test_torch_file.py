@@ -1,4 +1,4 @@
-"""Files of torch.save's: tensors come back, code does not run."""
+"""Files of torch.save: tensors are read, code does not run."""
 
 import os
 import pickle
@@ -33,7 +33,7 @@ def test_tensors_come_back(tmp_path, dtype):
     for name, tensor in state.items():
         assert file.shape(name) == tuple(tensor.shape)
         assert file.dtype(name).name == dtype
-        np.testing.assert_array_equal(names.whole(file, name).astype(np.float64), tensor.double().numpy())
+        np.testing.assert_array_equal(names.read_whole(file, name).astype(np.float64), tensor.double().numpy())
     np.testing.assert_array_equal(file.read("a", (slice(1, 3), slice(0, 2))).astype(np.float64), base[1:3, :2].double())
 
 
@@ -42,7 +42,7 @@ def test_a_module_state_dict_with_its_metadata(tmp_path):
     torch.save(module.state_dict(), tmp_path / "m.bin")
     file = TorchFile(tmp_path / "m.bin")
     for name, tensor in module.state_dict().items():
-        np.testing.assert_array_equal(names.whole(file, name), tensor.numpy())
+        np.testing.assert_array_equal(names.read_whole(file, name), tensor.numpy())
 
 
 class Harm:
@@ -78,7 +78,7 @@ def test_damaged_files_are_refused(tmp_path):
     for content in (b"", b"hello", whole[:200], whole[:-30]):
         (tmp_path / "cut.bin").write_bytes(content)
         with pytest.raises(UserError):
-            names.whole(TorchFile(tmp_path / "cut.bin"), "w")
+            names.read_whole(TorchFile(tmp_path / "cut.bin"), "w")
     with pytest.raises(UserError):
         TorchFile(tmp_path / "absent.bin")
     flipped = bytearray(whole)
@@ -86,7 +86,7 @@ def test_damaged_files_are_refused(tmp_path):
     flipped[at] ^= 1
     (tmp_path / "flipped.bin").write_bytes(flipped)
     with pytest.raises(UserError, match="damaged"):
-        names.whole(TorchFile(tmp_path / "flipped.bin"), "w")
+        names.read_whole(TorchFile(tmp_path / "flipped.bin"), "w")
 
 
 def test_what_is_no_state_dict_of_floats_is_refused(tmp_path):
@@ -107,4 +107,4 @@ def test_a_tensor_that_reaches_beyond_its_bytes_is_refused(tmp_path):
             content = whole.read(name)
             out.writestr(name, content[:16] if "/data/" in name else content)
     with pytest.raises(UserError, match="reaches beyond"):
-        names.whole(TorchFile(tmp_path / "short.bin"), "w")
+        names.read_whole(TorchFile(tmp_path / "short.bin"), "w")

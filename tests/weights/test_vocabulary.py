@@ -167,7 +167,7 @@ def byte_level_gguf(path: Path, pre: str, **more) -> Gguf:
         ("llama-bpe", ["123", "4", "Ġa", "b"]),
     ],
 )
-def test_digits_are_cut_as_the_pre_tokenizer_says(tmp_path, pre, pieces):
+def test_digits_are_split_as_the_pre_tokenizer_says(tmp_path, pre, pieces):
     tokenizer = vocabulary.from_gguf(byte_level_gguf(tmp_path / "m.gguf", pre))
     assert tokenizer.convert_ids_to_tokens(tokenizer("1234 ab", add_special_tokens=False).input_ids) == pieces
     assert tokenizer.decode(tokenizer("1234 ab").input_ids, skip_special_tokens=True) == "1234 ab"
