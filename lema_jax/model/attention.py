@@ -4,6 +4,7 @@ Shapes: B batch, T queries, S keys, N query heads, K key/value heads, G = N / K,
 """
 
 import functools
+import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -20,6 +21,9 @@ KEY_AXES = ("batch", "kv_heads", "head_dim", "keys")  # logical axes of k_BKHS
 VALUE_AXES = ("batch", "kv_heads", "keys", "head_dim")  # and v_BKSH
 LANES = 128  # block sizes of the kernels are multiples of a TPU's vector lanes
 _LARGEST_BLOCK = 512
+
+
+_TRITON = "jax.experimental.pallas.ops.gpu.attention"  # deprecated by jax 0.11 in favour of tokamax
 
 
 def segment_mask(segment_ids_BT: jax.Array) -> jax.Array:
@@ -41,13 +45,14 @@ def attend_segments(
     Args:
       kind: one of `config.ATTENTION`. "xla": `attend`. Kernels that do not materialise [T, T] logits: "splash" (JAX's
         Pallas kernel for TPUs), "triton" (JAX's Pallas kernel for GPUs) and "cudnn" (NVIDIA's, for bfloat16). Off
-        their platform the Pallas kernels are interpreted and cudnn's call is lowered by XLA, for tests. "auto": splash
-        on a TPU, else xla. Lengths per device that are no multiple of LANES fall back to `attend`, and so do rows
+        their platform the Pallas kernels are interpreted and cudnn's call is lowered by XLA, for tests. "auto": see
+        `automatic`. Lengths per device that are no multiple of LANES fall back to `attend`, and so do rows
         sharded along their length, except for splash.
     """
     target = platform()
     if kind == "auto":
-        kind = "splash" if target == "tpu" else "xla"
+        capability = jax.devices("gpu")[0].compute_capability if target == "gpu" else ""
+        kind = automatic(target, capability, q_BTNH.dtype, q_BTNH.shape[-1])
     shards = num_shards("length")
     if kind == "splash" and q_BTNH.shape[1] % (LANES * shards) == 0:
         return _splash(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT, interpret=target != "tpu")
@@ -58,6 +63,15 @@ def attend_segments(
         return _shard_map(kernel, specs, heads)(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
     k_BKHS, v_BKSH = shard(jnp.moveaxis(k_BTKH, 1, 3), *KEY_AXES), shard(jnp.swapaxes(v_BTKH, 1, 2), *VALUE_AXES)
     return attend(q_BTNH, k_BKHS, v_BKSH, segment_mask(segment_ids_BT))
+
+
+def automatic(platform: str, capability: str, dtype: jnp.dtype, head_dim: int) -> str:
+    """The kernel that "auto" chooses: splash on a TPU; triton on a GPU where it was checked on the card, which is
+    bfloat16 and heads of 64 on compute capability 9.0 (tests/benchmarks/README.md); else xla."""
+    if platform == "tpu":
+        return "splash"
+    checked = platform == "gpu" and (capability, dtype, head_dim) == ("9.0", jnp.bfloat16, 64)
+    return "triton" if checked and importlib.util.find_spec(_TRITON) else "xla"
 
 
 def block_size(length: int) -> int:
@@ -133,7 +147,7 @@ def _cudnn(
 def _triton(
     q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array, *, on_gpu: bool
 ) -> jax.Array:
-    from jax.experimental.pallas.ops.gpu import attention as triton  # deprecated by jax 0.11 in favour of tokamax
+    triton = importlib.import_module(_TRITON)
 
     n, h = q_BTNH.shape[2:]
     groups = n // k_BTKH.shape[2]

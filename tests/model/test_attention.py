@@ -93,3 +93,18 @@ def test_auto_is_the_plain_one_off_a_tpu_and_on_short_rows(arrays):
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "dtype", "head_dim", "kernel"),
+    [
+        ("tpu", "", jnp.bfloat16, 128, "splash"),
+        ("gpu", "9.0", jnp.bfloat16, 64, "triton"),
+        ("gpu", "9.0", jnp.float32, 64, "xla"),
+        ("gpu", "9.0", jnp.bfloat16, 128, "xla"),
+        ("gpu", "8.0", jnp.bfloat16, 64, "xla"),
+        ("cpu", "", jnp.bfloat16, 64, "xla"),
+    ],
+)
+def test_auto_takes_a_kernel_only_where_it_was_checked(platform, capability, dtype, head_dim, kernel):
+    assert attention.automatic(platform, capability, jnp.dtype(dtype), head_dim) == kernel
