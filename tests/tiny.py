@@ -39,7 +39,8 @@ def variables(config: LlamaConfig = CONFIG, lora: LoraConfig | None = None, seed
 @functools.cache
 def _variables(config: LlamaConfig, lora: LoraConfig | None, seed: int) -> dict:
     tree = jax.device_get(nn.unbox(_init(Llama(config, Compute(), lora), jax.random.key(seed))))
-    noise = lambda x: np.asarray(0.3 * jax.random.normal(jax.random.key(seed + 1), x.shape))
+    random = np.random.default_rng(seed)
+    noise = lambda x: 0.3 * random.normal(size=x.shape).astype(x.dtype)
     return tree | ({"lora": jax.tree.map(noise, tree["lora"])} if lora else {})
 
 
