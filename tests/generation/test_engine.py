@@ -232,6 +232,7 @@ def test_programs_do_not_depend_on_when_answers_end(words):
     assert made[("e",)].tally.programs == made[("s",)].tally.programs == made[()].tally.programs
 
 
+@pytest.mark.slow
 def test_a_program_is_compiled_once_whatever_made_its_rows(words):
     """jit compiles a program for each sharding of its inputs, so the shardings of outputs are pinned."""
     own = LlamaConfig(**CONFIG.__dict__ | {"num_layers": 3})  # shapes that no other test has compiled for

@@ -25,6 +25,8 @@ def shared(config: TrainConfig, llama, mesh) -> Setup:
         checkpoint_every=0,
         log_every=0,
         keep=0,
+        tensorboard=False,
+        wandb="",
     )
     key = repr((shape, llama, mesh.shape_tuple, [device.id for device in mesh.devices.flat]))
     if key not in _made:
