@@ -11,16 +11,11 @@ from lema_jax.model.config import Compute
 from lema_jax.parallel.chips import CHIPS
 from lema_jax.storage import RunFolder
 from lema_jax.training import loop, metrics
-from lema_jax.training.config import DataConfig, TrainConfig
 from tests import tiny
 from tests.training import test_loop
 
 WORK = flops.Step(tiny.CONFIG, Compute(), tiny.LORA, rows=8, length=32)
 NUMBERS = {"loss": 1.0, "grad_norm": 1.0, "learning_rate": 1e-4, "loss_tokens": 100.0, "tokens": 200.0}
-
-
-def config(out, data="-", **fields) -> TrainConfig:
-    return TrainConfig(out=str(out), data=DataConfig(str(data), batch_size=8, seq_len=32), steps=4, **fields)
 
 
 def lines(out) -> list[dict]:
