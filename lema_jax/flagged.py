@@ -48,7 +48,7 @@ def parse(name: str, kind: type[C], argv: Sequence[str]) -> C:
     for one in stage.options(kind):
         value = values[one.name].value
         if "config_file" in one.metadata:
-            _require_kind(value, one.metadata["config_file"])
+            _require_kind(value, one.metadata["config_file"], one.default is dataclasses.MISSING)
         elif value is None and one.default is dataclasses.MISSING:
             raise UserError(f"--{one.name} is missing; {_sentence(one.metadata['help'])}; see --help")
     return _read(kind, values)
@@ -120,14 +120,17 @@ def _exists(path: str) -> bool:
 # --- a file of --config -----------------------------------------------------------------------------------------------
 
 
-def config_file(kind: type) -> Any:
-    """A required field that a Python file gives: `--config=FILE`, whose `get_config()` returns a `kind`; the fields of
-    that can be overridden by `--config.field=value`."""
+def config_file(kind: type, required: bool = True) -> Any:
+    """A field that a Python file gives: `--config=FILE`, whose `get_config()` returns a `kind`; the fields of that can
+    be overridden by `--config.field=value`. Where it is not required it may be None."""
     help = "Python file with get_config(), such as those of configs/; --config.FIELD=VALUE overrides its fields."
-    return dataclasses.field(metadata={"help": help, "config_file": kind})
+    default: Any = dataclasses.MISSING if required else None
+    return dataclasses.field(default=default, metadata={"help": help, "config_file": kind})
 
 
-def _require_kind(config: Any, kind: type) -> None:
+def _require_kind(config: Any, kind: type, required: bool) -> None:
+    if config is None and not required:
+        return
     if config is None:
         raise UserError("--config is missing; name a file of configs/, such as --config=configs/arithmetic_student.py")
     if not isinstance(config, kind):
