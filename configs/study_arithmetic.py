@@ -1,6 +1,6 @@
 """Does learning from mistakes help a 1.2 M-parameter LLaMA on generated arithmetic problems? The quickstart.
 
-    python -m lema_jax.study --config=configs/study_arithmetic.py
+python -m lema_jax.study --config=configs/study_arithmetic.py
 """
 
 from lema_jax.data.batches import DataConfig

@@ -111,7 +111,7 @@ def run(config: Config) -> Result:
     studied = config.config or checks.begun(Path(config.study or ""))
     board = Board(studied.out)
     checks.require_same(studied, board)
-    plan = _Composer(studied).compose()
+    plan = jobs_of(studied)
     if config.waves:
         missing = [job for job in plan if not board.is_done(job)]
         print("\n".join(" ".join(job.id for job in wave) for wave in jobs.waves(missing)))
@@ -178,6 +178,15 @@ def _report(board: Board, result: Result) -> Result:
 
 
 # --- from configuration to jobs ---------------------------------------------------------------------------------------
+
+
+def jobs_of(config: StudyConfig) -> list[Job]:
+    """The jobs of a study, each after those that it needs.
+
+    Raises:
+      UserError: the student or the questions cannot be read.
+    """
+    return _Composer(config).compose()
 
 
 class _Composer:

@@ -1,5 +1,16 @@
 """stub"""
+
+
 class Study: ...
-def load(folder): return Study()
-def text(study): return "text"
-def html(study): return "<!doctype html>"
+
+
+def load(folder):
+    return Study()
+
+
+def text(study):
+    return "text"
+
+
+def html(study):
+    return "<!doctype html>"

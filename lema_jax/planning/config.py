@@ -154,6 +154,11 @@ class StudyConfig:
     checkpoint: str = "last"
     hypotheses: str = ""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "arms" and isinstance(value, tuple):  # --config.arms=cot,lema is read as one text
+            value = tuple(one.strip() for text in value for one in str(text).split(","))
+        object.__setattr__(self, name, value)
+
     def problems(self) -> list[str]:
         """Every field of the wrong type or out of range, and every broken rule between fields."""
         parts: dict[str, Any] = {"": self, "attempts.": self.attempts, "teacher.": self.teacher, "mix.": self.mix}
@@ -169,6 +174,9 @@ class StudyConfig:
             yield f"student={self.student!r}: give either student (a model folder) or pretraining, not both"
         yield from self._unknown()
         yield from self._repeated()
+        lengths = (self.training.steps, self.training.epochs, self.training.tokens)
+        if sum(value > 0 for value in lengths) != 1:
+            yield "training: give one of steps, epochs and tokens"
         if not self.seeds:
             yield "seeds=() must have one seed or more"
         elif not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in self.seeds):
@@ -179,8 +187,11 @@ class StudyConfig:
             yield f"baseline={self.baseline!r} is none of the arms: {', '.join(self.arms)}"
         if self.mix.equal != "steps" and not self.mix.amount:
             yield f"mix.amount=0 must say how many {self.mix.equal} each arm has; or set mix.equal='steps'"
-        if self.mix.equal == "steps" and not self.training.steps:
-            yield "mix.equal='steps' needs training.steps, which all arms take"
+        if self.mix.equal == "steps":
+            if not self.training.steps:
+                yield "mix.equal='steps' needs training.steps, which all arms take"
+            if shared := [name for name in self.arms if "@" in name]:
+                yield f"arms: {', '.join(shared)} name a share of a mix; set mix.equal to examples or loss_tokens"
         if not (self.mix.gold_rationales or self.mix.own_attempts):
             yield "mix: there is no chain of thought; set gold_rationales or own_attempts"
         if self.teacher.kind == "openai" and not self.teacher.model:
