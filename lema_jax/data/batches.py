@@ -34,8 +34,6 @@ class DataConfig:
         True  # several examples per row, with separate attention; False: one padded example per row, as the authors
     )
     seed: int = ranges.within(0, 0, 2**32 - 1)  # of the shuffling
-    examples_per_step: int = 0
-    order: str = "shuffled"
 
     def problems(self) -> list[str]:
         """Each violated rule, as `field=value rule; remedy`."""
