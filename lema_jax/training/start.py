@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import math
 import platform
 from typing import Any
 
@@ -21,7 +22,7 @@ from lema_jax.data import batches, dataset, tokenizer
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.storage import RunFolder
-from lema_jax.training.config import TrainConfig, as_dict, shaping
+from lema_jax.training.config import TrainConfig, as_dict, described, shaping
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -51,6 +52,35 @@ def resolved(config: TrainConfig) -> TrainConfig:
         return config
     length = {"epochs": config.epochs} if config.epochs else {"tokens": config.tokens}
     return dataclasses.replace(config, steps=batches.steps_for(config.data, **length))
+
+
+def require_fit(config: TrainConfig) -> None:
+    """Prints how many rows the fullest step needs, where every step has `data.examples_per_step`.
+
+    Args:
+      config: resolved, and valid on this machine's devices.
+
+    Raises:
+      UserError: a step of the run does not fit into its rows.
+    """
+    data = config.data
+    if not data.examples_per_step:
+        return
+    found = batches.fit(data, config.steps)
+    measured = f"{'all' if found.steps == config.steps else f'the first {found.steps:,} of'} {config.steps:,} steps"
+    need = (
+        f"data.examples_per_step={data.examples_per_step} needs up to {found.rows} rows of data.seq_len={data.seq_len}"
+        f" (measured over {measured})"
+    )
+    if found.rows > data.batch_size:
+        rows, fsdp, *_ = config.mesh.resolve(jax.device_count())
+        divisor = rows * fsdp * config.accumulation
+        raise UserError(
+            f"{need}, more than data.batch_size={data.batch_size}; the smallest value that works is "
+            f"{math.ceil(found.rows / divisor) * divisor}"
+        )
+    if jax.process_index() == 0:
+        print(f"{need} of {data.batch_size}", flush=True)
 
 
 def find(
@@ -173,7 +203,7 @@ def _changed(shaped: dict[str, Any], given: dict[str, Any], own: Model) -> list[
     elif not folder.has("config.json"):
         raise UserError(f"{folder} holds a model that train did not make; choose another out, and name it by init")
     try:
-        before, now = shaping(folder.read_json("config.json", "choose another out")), shaping(given)
+        before, now = described(folder.read_json("config.json", "choose another out")), described(given)
     except (UserError, FileNotFoundError, AttributeError) as error:
         return [f"{folder.path / 'config.json'} cannot be read ({error})"]
     return [
