@@ -174,6 +174,13 @@ class StudyConfig:
             yield f"student={self.student!r}: give either student (a model folder) or pretraining, not both"
         yield from self._unknown()
         yield from self._repeated()
+        for problem in self.training.problems():
+            if not problem.startswith("data.path"):
+                yield f"training.{problem}"
+        data = self.training.data
+        first = [name for name in self.arms if name in arms.ARMS and arms.ARMS[name].first]
+        if first and data.packing and not data.examples_per_step:
+            yield f"arms: {', '.join(first)} keep an order; set training.data.examples_per_step, or packing=False"
         lengths = (self.training.steps, self.training.epochs, self.training.tokens)
         if sum(value > 0 for value in lengths) != 1:
             yield "training: give one of steps, epochs and tokens"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lema_jax.data.batches import DataConfig
 from lema_jax.errors import UserError
 from lema_jax.planning import config as configs
 from lema_jax.planning.config import Mix, Teacher, Test
@@ -38,6 +39,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"mix": Mix(amount="3")}, "config.mix.amount='3' must be a whole number"),
     ({"teacher": Teacher(kind="openai")}, "config.teacher.model=''"),
     ({"teacher": Teacher(kind="gpt")}, "must be one of reference, openai"),
+    ({"training": dataclasses.replace(small().training, accumulation=0)}, "config.training.accumulation=0 must be"),
+    ({"training": dataclasses.replace(small().training, steps=3)}, "give one of steps, epochs and tokens"),
+    (
+        {"arms": ("cot", "corrections_first"), "training": dataclasses.replace(small().training, data=DataConfig())},
+        "corrections_first keep an order; set training.data.examples_per_step",
+    ),
     ({"checkpoint": "best"}, "set mix.dev_questions"),
     ({"batch_size": 0}, "config.batch_size=0 must be at least 1"),
 ]
