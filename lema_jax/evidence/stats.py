@@ -255,7 +255,3 @@ def detectable_from(interval: Interval, *, alpha: float = ALPHA, power: float = 
 
 def _normal(probability: float) -> float:
     return float(stats.norm.ppf(probability))
-
-
-def detectable_study(n, seeds, discordance, seed_sd):
-    return 0.03
