@@ -189,7 +189,7 @@ def _compare_by_task(config: Config) -> Result:
     loaded = [runs.load(Path(folder), name) for folder, name in zip(config.runs, config.names)]
     results = ablation.by_task(loaded, baseline)
     print(table.text_table(*ablation.layout(results)))
-    print(f"\n{ablation.NOTE}")
+    print("\n".join(("", ablation.NOTE, *filter(None, [ablation.several(results)]))))
     return Result(by_task=results, page=_write_page(config.out, lambda: page.tasks_page(results, baseline)))
 
 
@@ -202,7 +202,7 @@ def _compare(config: Config) -> Result:
     print(table.text_table(*table.layout(arms, comparisons)))
     for comparison in comparisons.values():
         print(f"\n{table.sentence(comparison)}")
-    if together := table.several(list(comparisons.values())):
+    if together := table.several(comparisons):
         print(f"\n{together}")
     chosen = None
     if config.dev:

@@ -17,10 +17,14 @@ from lema_jax.evidence.runs import Run
 TALLEST = 12  # groups in one plot
 TO_READ = (Change.FIXED, Change.BROKEN, Change.BOTH_WRONG)
 METHOD = (
-    "An interval of one run's accuracy is Wilson's; of a difference on the same questions, the paired bootstrap's; of "
-    "arms with several training seeds, a bootstrap that draws seeds and questions both.",
+    "An interval of one run's accuracy is Wilson's; of a difference on the same questions, the paired bootstrap's. "
     "McNemar's exact test asks how often a fair coin would split the questions on which two runs differ as unevenly as "
-    "they did. It is about questions like these and these two checkpoints; a claim about recipes needs several seeds.",
+    "they did. Both are about questions like these and these two checkpoints; a claim about recipes needs seeds.",
+    "With several training seeds, interval and p are those of a t test on crossed random effects: the variance between "
+    "seeds, of either arm, and the variance between questions, with Satterthwaite's degrees of freedom. A checkpoint "
+    "without other seeds is taken as it is.",
+    "Questions made from one seed question or one template are one cluster, whose answers go right and wrong together: "
+    "the interval and the test then draw clusters, so they are about other templates too, not only other questions.",
     "“Unparsed” is a finished answer in which no result could be read, “truncated” one that ended at the token limit, "
     "“prompt too long” a question that left no room in the model's context; none of them is “wrong”, nor right.",
 )
@@ -127,7 +131,8 @@ def tasks_page(results: Mapping[str, ablation.Result], baseline: str) -> str:
         note=ablation.NOTE,
         baseline=baseline,
         plots=[(task, _differences(comparisons, colours)) for task, comparisons in compared.items()],
-        findings={task: _findings(comparisons) for task, comparisons in compared.items()},
+        findings={task: [_finding(one) for one in comparisons.values()] for task, comparisons in compared.items()},
+        together=ablation.several(results),
         method=METHOD,
     )
 
@@ -145,14 +150,17 @@ def _colours(baseline: str, names: Iterable[str]) -> dict[str, int]:
 
 
 def _findings(comparisons: Mapping[str, Comparison]) -> list[dict[str, str]]:
-    """A sentence for each comparison, and one for all together; `kind` is a CSS class."""
-    findings = []
-    for comparison in comparisons.values():
-        direction = "gain" if comparison.difference > 0 else "loss"
-        findings.append({"text": table.sentence(comparison), "kind": direction if comparison.significant else "none"})
-    if together := table.several(list(comparisons.values())):
+    """A sentence for each comparison, and one for all together."""
+    findings = [_finding(comparison) for comparison in comparisons.values()]
+    if together := table.several(comparisons):
         findings.append({"text": together, "kind": "none"})
     return findings
+
+
+def _finding(comparison: Comparison) -> dict[str, str]:
+    """A comparison's sentence, with a CSS class by its result as `kind`."""
+    direction = "gain" if comparison.difference > 0 else "loss"
+    return {"text": table.sentence(comparison), "kind": direction if comparison.significant else "none"}
 
 
 def _differences(comparisons: Mapping[str, Comparison], colours: Mapping[str, int]) -> Markup | None:
