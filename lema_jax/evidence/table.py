@@ -1,5 +1,6 @@
 """Results as text: tables for the terminal, and the sentences that terminal and page share."""
 
+import enum
 import math
 from collections.abc import Mapping, Sequence
 
@@ -40,6 +41,25 @@ def said_p(p: float) -> str:
 def tested(comparison: Comparison) -> str:
     """The test of a comparison as a cell: McNemar's, or a t test with its degrees of freedom."""
     return "McNemar" if comparison.df is None else f"t, {comparison.df:.3g} df"
+
+
+class Reads(enum.StrEnum):
+    """How a comparison reads, in a word; the sign beside it says the same without colour."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNCLEAR = "no clear difference"
+
+    @property
+    def sign(self) -> str:
+        return {"better": "▲", "worse": "▼", "no clear difference": "≈"}[self.value]
+
+
+def reads(comparison: Comparison, p: float | None = None) -> Reads:
+    """How a comparison reads at the 5 % level; `p` is its p-value where it is corrected for several comparisons."""
+    if (comparison.p if p is None else p) >= stats.ALPHA:
+        return Reads.UNCLEAR
+    return Reads.BETTER if comparison.difference > 0 else Reads.WORSE
 
 
 def result(summary: stats.Summary) -> str:
