@@ -103,7 +103,7 @@ def accuracy_interval(right: np.ndarray, within: Clusters | None = None) -> stat
     """
     if len(right) == 1 and within is None:
         return stats.wilson(int(right[0].sum()), right.shape[1])
-    return crossed.proportion(right, within and within.of)
+    return crossed.proportion(right, None if within is None else within.of)
 
 
 class StatTest(enum.StrEnum):
@@ -151,7 +151,8 @@ def compare(baseline: Arm, other: Arm) -> Comparison:
         df, p, test, interval = None, stats.mcnemar(paired), StatTest.MCNEMAR, stats.paired_bootstrap(paired)
         detectable = stats.detectable_paired(paired.n, paired.discordant / paired.n)
     else:
-        estimate = crossed.difference(baseline.right, other.right, baseline.clusters and baseline.clusters.of)
+        of = None if baseline.clusters is None else baseline.clusters.of
+        estimate = crossed.difference(baseline.right, other.right, of)
         df, p, interval = estimate.df, estimate.p, estimate.interval()
         by_seeds = StatTest.SEEDS if baseline.clusters is None else StatTest.SEEDS_AND_CLUSTERS
         test = by_seeds if paired is None else StatTest.CLUSTERS

@@ -4,8 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from lema_jax.evidence import charts, contrasts, drawn, page, results, runs, table
 from lema_jax.evidence.compare import Arm, Change, Comparison, change
+from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.manifest import Job
 from lema_jax.evidence.page import Finding
 from lema_jax.evidence.results import Study, load
@@ -17,9 +20,9 @@ EACH = 40  # questions of each kind of change on the page
 CURVES = ("loss", "grad_norm", "learning_rate", "tokens_per_second")
 POINTS = 300  # of a curve; a long run is thinned
 
-HEADER = (
-    *("arm", "seeds", "accuracy", "95 % interval", "official grader", "no answer"),
-    *("Δ points", "its 95 % interval", "p", "adjusted p", "test", "reads"),
+_HEADER = (
+    *("arm", "reads", "accuracy", "95 % interval", "seeds", "official grader", "no answer"),
+    *("Δ points", "its 95 % interval", "p", "adjusted p", "test"),
 )
 NOTES = (
     "Δ is the difference to the baseline on the same questions. Adjusted p-values are Holm's, over the comparisons of "
@@ -101,31 +104,25 @@ def _unfinished(study: Study) -> str:
     return ""
 
 
-def layout(study: Study, test: str) -> list[tuple[str, ...]]:
-    """The rows of one test with the header `HEADER`, an arm each."""
+def layout(study: Study, test: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of one test, an arm each."""
     tested = study.tests[test]
-    return [
+    rows = [
         _row(arm, tested.comparisons.get(name), study.adjusted.get((test, name))) for name, arm in tested.arms.items()
     ]
+    return table.filled(_HEADER, rows)
 
 
 def _row(arm: Arm, comparison: Comparison | None, adjusted: float | None) -> tuple[str, ...]:
     silent = (arm.unparsed + arm.truncated + arm.prompt_too_long) / arm.right.size
     paper = "" if arm.paper is None else table.percent(arm.paper)
-    measured = (
-        arm.name,
-        f"{arm.seeds}",
-        table.percent(arm.accuracy),
-        table.span(arm.interval),
-        paper,
-        table.percent(silent),
-    )
+    measured = (table.percent(arm.accuracy), table.span(arm.interval), f"{arm.seeds}", paper, table.percent(silent))
     if comparison is None or adjusted is None:
-        return (*measured, "", "", "", "", "", "")
+        return (arm.name, "", *measured, "", "", "", "", "")
     reads = table.reads(comparison, adjusted)
-    p_values = (table.p_value(comparison.p), table.p_value(adjusted), table.tested(comparison))
     difference = (table.points(comparison.difference), table.points_span(comparison.interval))
-    return (*measured, *difference, *p_values, f"{reads.sign} {reads}")
+    p_values = (table.p_value(comparison.p), table.p_value(adjusted), table.tested(comparison))
+    return (arm.name, f"{reads.sign} {reads}", *measured, *difference, *p_values)
 
 
 def caption(study: Study, test: str) -> str:
@@ -170,7 +167,8 @@ SHARES_HEADER = (
 
 def shares_layout(study: Study, test: str, shares: dict[str, float]) -> list[tuple[str, ...]]:
     """The rows of one recipe's shares on one test with the header `SHARES_HEADER`."""
-    tested, rows = study.tests[test], []
+    tested = study.tests[test]
+    rows: list[tuple[str, ...]] = []
     for name, share in shares.items():
         if name in tested.arms:
             arm, one = tested.arms[name], tested.comparisons.get(name)
@@ -204,7 +202,7 @@ def text(study: Study) -> str:
     """The report for the terminal."""
     parts = [finding.text for finding in headline(study)]
     for test in study.tests:
-        parts.append(f"{test}: {caption(study, test)}\n\n{table.text_table(HEADER, layout(study, test))}")
+        parts.append(f"{test}: {caption(study, test)}\n\n{table.text_table(*layout(study, test))}")
     if study.adjusted:
         parts.append("\n".join(NOTES))
     for test, findings in decomposition(study).items():
@@ -233,7 +231,7 @@ def html(study: Study, *, seed: int = 0) -> str:
         {
             "name": test,
             "caption": caption(study, test),
-            "rows": layout(study, test),
+            "table": layout(study, test),
             "accuracy": charts.intervals(
                 [(arm.name, arm.accuracy, arm.interval) for arm in tested.arms.values()],
                 "accuracy",
@@ -249,7 +247,6 @@ def html(study: Study, *, seed: int = 0) -> str:
         title=f"Learning from mistakes on {study.manifest.task}",
         lead=f"{', '.join(study.arms) or 'no arm yet'}; tested on {', '.join(study.tests) or 'nothing yet'}",
         findings=headline(study),
-        header=HEADER,
         tests=tests,
         baseline=baseline,
         notes=NOTES,
@@ -275,7 +272,7 @@ def seeds(arm: Arm) -> list[float]:
 
 
 def _shares(study: Study) -> list[dict[str, object]]:
-    found = []
+    found: list[dict[str, object]] = []
     for recipe, shares in study.shares.items():
         for test, tested in study.tests.items():
             there = {name: share for name, share in shares.items() if name in tested.arms}
@@ -288,13 +285,13 @@ def _shares(study: Study) -> list[dict[str, object]]:
     return found
 
 
-def _curves(study: Study, colours: dict[str, int]) -> list[tuple[str, object]]:
+def _curves(study: Study, colours: dict[str, int]) -> list[tuple[str, Markup]]:
     """A plot for each measure that varies, with a line for each seed in its arm's colour."""
     plots = []
     colours = page.numbered(study.manifest.baseline, dict.fromkeys([*colours, *(arm for arm, _ in study.curves)]))
     for measure in CURVES:
         lines = {
-            f"{arm}, seed {seed}": tuple(values[:: 1 + len(values) // POINTS] for values in curve[measure])
+            f"{arm}, seed {seed}": _thinned(curve[measure])
             for (arm, seed), curve in study.curves.items()
             if measure in curve
         }
@@ -302,6 +299,12 @@ def _curves(study: Study, colours: dict[str, int]) -> list[tuple[str, object]]:
             names = {f"{arm}, seed {seed}": arm for arm, seed in study.curves}
             plots.append((measure.replace("_", " "), charts.curves(lines, measure, colours, names=names)))
     return plots
+
+
+def _thinned(curve: Curve) -> Curve:
+    steps, values = curve
+    every = 1 + len(steps) // POINTS
+    return steps[::every], values[::every]
 
 
 def funnel(study: Study) -> tuple[tuple[str, ...], list[tuple[str, ...]]] | None:

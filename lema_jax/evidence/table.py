@@ -48,11 +48,11 @@ class Reads(enum.StrEnum):
 
     BETTER = "better"
     WORSE = "worse"
-    UNCLEAR = "no clear difference"
+    UNCLEAR = "unclear"
 
     @property
     def sign(self) -> str:
-        return {"better": "▲", "worse": "▼", "no clear difference": "≈"}[self.value]
+        return {"better": "▲", "worse": "▼", "unclear": "≈"}[self.value]
 
 
 def reads(comparison: Comparison, p: float | None = None) -> Reads:
@@ -76,19 +76,23 @@ _HEADER = (
     *("run", "accuracy", "n", "95 % interval", "official grader", "wrong", "unparsed", "truncated", "prompt too long"),
     *("Δ points", "its 95 % interval", "p", "test"),
 )
-_TOO_LONG = _HEADER.index("prompt too long")
 
 
 def layout(arms: Sequence[Arm], comparisons: Mapping[str, Comparison]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows, one row an arm; the column of prompts that were too long only where there are any.
+    """Header and rows, one row an arm, without the columns that say nothing of any.
 
     Args:
       comparisons: by the arm's name; the baseline has none.
     """
-    lines = [_HEADER, *(_row(arm, comparisons.get(arm.name)) for arm in arms)]
-    if not any(arm.prompt_too_long for arm in arms):
-        lines = [line[:_TOO_LONG] + line[_TOO_LONG + 1 :] for line in lines]
-    return lines[0], lines[1:]
+    return filled(_HEADER, [_row(arm, comparisons.get(arm.name)) for arm in arms], but=("prompt too long", "0"))
+
+
+def filled(
+    header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, but: tuple[str, str] = ("", "")
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows without the columns that are empty in all rows, and without `but` where all have that value."""
+    keep = [i for i, name in enumerate(header) if any(row[i] and (name, row[i]) != but for row in rows) or not rows]
+    return tuple(header[i] for i in keep), [tuple(row[i] for i in keep) for row in rows]
 
 
 def _row(arm: Arm, comparison: Comparison | None) -> tuple[str, ...]:
