@@ -18,8 +18,8 @@ from lema_jax.planning.config import StudyConfig
 from lema_jax.planning.jobs import Board, Job, Outcome
 from lema_jax.training.config import TrainConfig
 
-DISCORDANCE = 0.2  # of the answers of two arms with one seed each
-SEED_SD = 0.01  # of accuracy between seeds of an arm
+DISCORDANCE = 0.2  # share of questions on which two arms disagree
+SEED_SD = 0.01  # of an arm's accuracy between seeds
 _PROMPT = 120  # tokens, where none were counted
 _SHARE_OF_PEAK = 0.25  # that a model of this package reaches
 _START_S = 5.0  # tracing and compiling a program, where none was measured
@@ -118,14 +118,15 @@ def plan(config: StudyConfig, board: Board, jobs: Sequence[Job]) -> str:
     lines = [
         f"{board.out}: {len(config.arms)} arms, {len(config.seeds)} seeds, {len(config.tests)} tests; {len(jobs)} jobs",
         "",
-        f"The smallest difference to {config.baseline} that is found 4 times in 5, if two seeds of an arm differ in "
-        f"{DISCORDANCE:.0%} of",
-        f"the answers, and seeds' accuracies have a standard deviation of {100 * SEED_SD:g} point:",
+        f"The smallest difference to {config.baseline} that is found 4 times in 5, if two arms disagree on "
+        f"{DISCORDANCE:.0%} of the questions",
+        f"and an arm's accuracy has a standard deviation of {100 * SEED_SD:g} point between seeds:",
     ]
     for test in config.tests:
         n = test.questions or len(checks.questions(config, test.task, test.split))
         size = stats.detectable_study(n, len(config.seeds), DISCORDANCE, SEED_SD)
-        lines.append(f"  {test.name}: {100 * size:.1f} points ({n:,} questions)")
+        found = f"{100 * size:.1f} points" if math.isfinite(size) else "none"
+        lines.append(f"  {test.name}: {found} ({n:,} questions)")
     lines += ["", *(f"{job.id}  {outcomes[job.id].state:8}{job.name}" for job in jobs), ""]
     return "\n".join([*lines, text(by_kind(jobs, outcomes))])
 
