@@ -53,7 +53,17 @@ class Job:
 
 def identity(kind: str, shaping: Mapping[str, Any], needs: Iterable[Job]) -> str:
     """The id of a job: a hash of its stage, of what shapes it, and of what it reads."""
-    return digests.hashed([kind, json.loads(json.dumps(shaping, default=str)), [job.id for job in needs]])[:_ID]
+    plain = _plain(json.loads(json.dumps(shaping, default=str)))
+    return digests.hashed([kind, plain, [job.id for job in needs]])[:_ID]
+
+
+def _plain(value: Any) -> Any:
+    """The value with 1 for 1.0: a file may write either, and JSON returns the other."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def given(config: Any, free: Iterable[str] = ()) -> dict[str, Any]:

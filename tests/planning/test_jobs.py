@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lema_jax import study
 from lema_jax.errors import UserError
 from lema_jax.model.config import Compute, LlamaConfig
+from lema_jax.planning import config as configs
 from lema_jax.planning import jobs
 from lema_jax.planning.config import Mix, StudyConfig, Teacher, Test
 from lema_jax.planning.jobs import Board, Job, Outcome
@@ -78,6 +79,12 @@ def test_only_what_depends_on_a_change_is_another_job() -> None:
 )
 def test_what_shapes_no_result_changes_no_job(changes: dict[str, Any]) -> None:
     assert changed(**changes) == set()
+
+
+def test_a_configuration_that_was_written_and_read_has_the_same_jobs() -> None:
+    config = small(training=dataclasses.replace(small().training, epochs=1), mix=Mix(amount=24, correction_share=1))
+    again = configs.from_dict(json.loads(json.dumps(configs.as_dict(config))), "here")
+    assert [job.id for job in study.jobs_of(again)] == [job.id for job in study.jobs_of(config)]
 
 
 def test_tests_of_two_styles_are_two_jobs() -> None:
