@@ -54,7 +54,7 @@ class DataConfig:
             found.append(f"order={self.order!r} must be one of {', '.join(ORDERS)}")
         elif self.order == "stored" and self.packing and not self.examples_per_step:
             found.append(
-                f"order='stored' is lost where as many examples are packed as fit, of {_BINS} rows at a time; set "
+                f"order='stored' is not kept by packing as many examples as fit, {_BINS} rows at a time; set "
                 "examples_per_step, or packing=False"
             )
         return found + ranges.problems(self)
@@ -112,7 +112,7 @@ class Fit:
 
 
 def fit(cfg: DataConfig, steps: int) -> Fit:
-    """Packs the steps of a run with `examples_per_step`, the first `_FITTED` examples; see `batches` for errors."""
+    """Packs the steps of a run with `examples_per_step`, up to `_FITTED` examples; see `batches` for errors."""
     lengths = _lengths(cfg)
     steps = min(steps, max(1, _FITTED // cfg.examples_per_step))
     numbers = _numbers(cfg, lengths)
