@@ -8,6 +8,7 @@ which is what interval and test are about; last, how often that interval holds t
 """
 
 import argparse
+import functools
 import itertools
 import time
 
@@ -21,18 +22,22 @@ QUESTIONS, CLUSTER, ACCURACY, SEED_SD = (300, 1000), (1, 8), (0.3, 0.8), (0.0, 0
 HEADER = "seeds  questions  a cluster  accuracy  seed sd   difference    false   an arm   recipes, one seed"
 
 
+bootstrap = functools.cache(stats.paired_bootstrap)  # counts recur, and it is seeded
+mcnemar, wilson = functools.cache(stats.mcnemar), functools.cache(stats.wilson)
+
+
 def compared(study: Study) -> tuple[stats.Interval, float]:
     """Interval and p of the difference, by the rule of `compare.compare`."""
     if len(study.baseline) == 1 and study.clusters is None:
         paired = stats.pair(study.baseline[0], study.other[0])
-        return stats.paired_bootstrap(paired), stats.mcnemar(paired)
+        return bootstrap(paired), mcnemar(paired)
     estimate = crossed.difference(study.baseline, study.other, study.clusters)
     return estimate.interval(), estimate.p
 
 
 def accuracy(study: Study) -> stats.Interval:
     if len(study.baseline) == 1 and study.clusters is None:
-        return stats.wilson(int(study.baseline.sum()), study.baseline.size)
+        return wilson(int(study.baseline.sum()), study.baseline.size)
     return crossed.proportion(study.baseline, study.clusters)
 
 
