@@ -384,7 +384,7 @@ class _Composer:
         shaping = jobs.given(made, _FREE_IN_TRAINING)
         shaping |= {} if student or not self._student_is else {"student": self._student_is}
         count = forecast.steps(self._config, made)
-        about = {"work": float(count * made.data.batch_size * made.data.seq_len)}
+        about = {"work": float(count * forecast.rows(made.data) * made.data.seq_len)}
         if self._model is not None:
             about["flops"] = count * forecast.step_flops(self._model, made)
         return self._add("train", name, make, [*student, read], shaping=shaping, arm=arm, seed=seed, **about)

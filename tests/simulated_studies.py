@@ -8,7 +8,7 @@ disagree on about 15 to 20 % of the questions, two arms on 3 % more.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+from scipy import special
 
 COMMON = 0.3  # share of a variance that the questions of a cluster have in common
 
@@ -46,12 +46,12 @@ def study(
     difficulty = _normal(rng, clusters, 1, 0.6)
     arms, of_seeds, accuracies = [], [], (accuracy, accuracy + effect)
     for true in accuracies:
-        bound = norm.ppf(true)
-        sd = seed_sd / norm.pdf(bound)
+        bound = special.ndtri(true)
+        sd = seed_sd * np.sqrt(2 * np.pi) * np.exp(bound**2 / 2)  # over the normal density
         shift = bound * np.sqrt(1 + sd**2) + sd * rng.standard_normal((seeds, 1))  # the mean over seeds is `true`
         found = difficulty + _normal(rng, clusters, 1, 0.1) + _normal(rng, clusters, seeds, 0.3)
         arms.append(found < shift)
-        of_seeds.append(float(norm.cdf(shift).mean()))
+        of_seeds.append(float(special.ndtr(shift).mean()))
     return Study(*arms, None if cluster == 1 else clusters, accuracies, (of_seeds[0], of_seeds[1]))
 
 

@@ -31,7 +31,8 @@ class DataConfig:
     """Which examples a run reads, and how they are batched."""
 
     path: str = ""  # a data set of lema_jax.build_data
-    batch_size: int = ranges.within(96, 1, 2**20)  # B, rows of the global batch of an optimizer step; 96 in the paper
+    # B, rows of the global batch of an optimizer step; 96 in the paper; 0: as few as hold every `examples_per_step`
+    batch_size: int = ranges.within(96, 0, 2**20)
     seq_len: int = ranges.within(1024, 1, 2**24)  # T, tokens of a row; the longest example must fit
     packing: bool = (
         True  # several examples per row, with separate attention; False: one padded example per row, as the authors
@@ -50,6 +51,8 @@ class DataConfig:
                 f"examples_per_step={self.examples_per_step} packs several examples into a row, and packing=False does "
                 "not; leave one of the two out"
             )
+        if not self.batch_size and not self.examples_per_step:
+            found.append("batch_size=0 is as few rows as hold examples_per_step; set one of the two")
         if self.order not in ORDERS:
             found.append(f"order={self.order!r} must be one of {', '.join(ORDERS)}")
         elif self.order == "stored" and self.packing and not self.examples_per_step:

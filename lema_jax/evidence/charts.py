@@ -131,22 +131,19 @@ def curves(
         return _svg(figure, f"{label} by step")
 
 
-def by_share(
-    rows: Sequence[tuple[float, float, Interval, Sequence[float]]], label: str, *, baseline: float | None = None
-) -> Markup:
-    """Accuracy by the share of corrections, fractions in percent: (share, mean, interval, seeds); dots, and rings.
+def by_share(rows: Sequence[tuple[float, float, Interval, Sequence[float]]], label: str) -> Markup:
+    """Accuracy by the share of corrections, fractions in percent: (share, mean, interval, seeds), shares ascending.
 
-    `baseline` draws a line at an accuracy to compare with.
+    Means are dots on a line, with their intervals; seeds are rings beside them.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(2.8)
-        if baseline is not None:
-            axes.axhline(baseline, color=_SERIES[0], linewidth=1, linestyle="--")
         axes.plot([share for share, *_ in rows], [mean for _, mean, *_ in rows], color=_SERIES[1], linewidth=0.8)
+        beside = 0.025 * (rows[-1][0] - rows[0][0])
         for share, mean, interval, seeds in rows:
             low, high = max(0.0, mean - interval.low), max(0.0, interval.high - mean)
             axes.errorbar([share], [mean], yerr=[[low], [high]], color=_SERIES[1], **_POINT)
-            axes.plot([share] * len(seeds), seeds, color=_SERIES[1], **_RING)
+            axes.plot([share + beside] * len(seeds), seeds, color=_SERIES[1], **_RING)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
         axes.set_xlabel("share of corrections among the examples")

@@ -14,7 +14,7 @@ Stat. 29:238). Clustered errors of evaluations: Miller 2024, arXiv 2411.00640.
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats as scipy_stats
+from scipy import special
 
 from lema_jax.evidence.stats import CONFIDENCE, Interval
 
@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
     @property
     def p(self) -> float:
         """Two-sided p-value of the t test that the value is 0; 1 where the error is unknown."""
-        return float(2 * scipy_stats.t.sf(abs(self.value) / self.error, self.df)) if self.df else 1.0
+        return float(2 * special.stdtr(self.df, -abs(self.value) / self.error)) if self.df else 1.0
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
         """The t interval of a difference, within [-1, 1]; all of that where the error is unknown."""
@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
         return Interval(max(-1.0, self.value - half), min(1.0, self.value + half))
 
     def quantile(self, confidence: float = CONFIDENCE) -> float:
-        return float(scipy_stats.t.ppf((1 + confidence) / 2, self.df))
+        return float(special.stdtrit(self.df, (1 + confidence) / 2))
 
 
 def difference(baseline: np.ndarray, other: np.ndarray, clusters: np.ndarray | None = None) -> Estimate:

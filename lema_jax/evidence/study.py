@@ -59,11 +59,11 @@ def _answer(study: Study, test: str, comparison: Comparison) -> Finding:
     other, baseline = comparison.other, comparison.baseline
     adjusted = study.adjusted[test, other.name]
     reads = table.reads(comparison, adjusted)
-    learning = "learning from mistakes" if other.name.startswith(("lema", "corrections")) else other.name
+    what = "Learning from mistakes" if other.name.startswith(("lema", "corrections")) else other.name
     answer = {
-        Reads.BETTER: f"{learning} helps",
-        Reads.WORSE: f"{learning} hurts",
-        Reads.UNCLEAR: f"whether {learning} helps or hurts cannot be told",
+        Reads.BETTER: f"{what} helps",
+        Reads.WORSE: f"{what} hurts",
+        Reads.UNCLEAR: f"{what} neither clearly helps nor clearly hurts",
     }[reads]
     size = f"{100 * abs(comparison.difference):.1f} points {'more' if comparison.difference > 0 else 'fewer'}"
     n = f"{other.questions:,} questions" + (f" ({other.clusters})" if other.clusters else "")
@@ -73,7 +73,7 @@ def _answer(study: Study, test: str, comparison: Comparison) -> Finding:
         f"{len(study.adjusted)} comparisons {table.said_p(adjusted)}; {_seeds(other)} of {other.name}, "
         f"{_seeds(baseline)} of {baseline.name}"
     )
-    said = f"{answer[0].upper()}{answer[1:]} on {test}: of {n}, {other.name} answers {size} right than {baseline.name}"
+    said = f"{answer} on {test}: of {n}, {other.name} answers {size} right than {baseline.name}"
     ends = []
     if reads is Reads.UNCLEAR and math.isfinite(comparison.detectable):
         ends.append(f"A difference of {100 * comparison.detectable:.1f} points or more is found 4 times in 5.")
@@ -108,17 +108,18 @@ def layout(study: Study, test: str) -> tuple[tuple[str, ...], list[tuple[str, ..
     """Header and rows of one test, an arm each."""
     tested = study.tests[test]
     rows = [
-        _row(arm, tested.comparisons.get(name), study.adjusted.get((test, name))) for name, arm in tested.arms.items()
+        _row(arm, study.manifest.baseline, tested.comparisons.get(name), study.adjusted.get((test, name)))
+        for name, arm in tested.arms.items()
     ]
     return table.filled(_HEADER, rows)
 
 
-def _row(arm: Arm, comparison: Comparison | None, adjusted: float | None) -> tuple[str, ...]:
+def _row(arm: Arm, baseline: str, comparison: Comparison | None, adjusted: float | None) -> tuple[str, ...]:
     silent = (arm.unparsed + arm.truncated + arm.prompt_too_long) / arm.right.size
     paper = "" if arm.paper is None else table.percent(arm.paper)
     measured = (table.percent(arm.accuracy), table.span(arm.interval), f"{arm.seeds}", paper, table.percent(silent))
     if comparison is None or adjusted is None:
-        return (arm.name, "", *measured, "", "", "", "", "")
+        return (arm.name, "baseline" if arm.name == baseline else "", *measured, "", "", "", "", "")
     reads = table.reads(comparison, adjusted)
     difference = (table.points(comparison.difference), table.points_span(comparison.interval))
     p_values = (table.p_value(comparison.p), table.p_value(adjusted), table.tested(comparison))

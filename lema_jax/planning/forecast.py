@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lema_jax.data.batches import DataConfig
 from lema_jax.evidence import stats, table
 from lema_jax.model import flops
 from lema_jax.model.config import Compute, LlamaConfig
@@ -21,6 +22,7 @@ from lema_jax.training.config import TrainConfig
 DISCORDANCE = 0.2  # share of questions on which two arms disagree
 SEED_SD = 0.01  # of an arm's accuracy between seeds
 _PROMPT = 120  # tokens, where none were counted
+_EXAMPLE = 160  # tokens of an example, padding included
 _SHARE_OF_PEAK = 0.25  # that a model of this package reaches
 _START_S = 5.0  # tracing and compiling a program, where none was measured
 _EXAMPLES_A_SECOND = 2_000.0  # that are tokenised and written
@@ -29,18 +31,22 @@ _EXAMPLES_A_SECOND = 2_000.0  # that are tokenised and written
 def step_flops(model: LlamaConfig, train: TrainConfig) -> float:
     """Model flops of a training step."""
     data = train.data
-    return flops.model_flops(flops.Step(model, train.compute, train.lora, data.batch_size, data.seq_len))
+    return flops.model_flops(flops.Step(model, train.compute, train.lora, rows(data), data.seq_len))
+
+
+def rows(data: DataConfig) -> int:
+    """The rows of a step; about, where the data decides."""
+    return data.batch_size or math.ceil(data.examples_per_step * _EXAMPLE / data.seq_len)
 
 
 def steps(config: StudyConfig, train: TrainConfig) -> int:
     """About how many steps a training run makes; exact where its configuration says it."""
     if train.steps:
         return train.steps
-    rows = train.data.batch_size
     if train.tokens:
-        return math.ceil(train.tokens / (rows * train.data.seq_len))
+        return math.ceil(train.tokens / (rows(train.data) * train.data.seq_len))
     examples = config.mix.amount if config.mix.equal == "examples" else config.mix.questions or 10_000
-    return math.ceil(train.epochs * examples / (train.data.examples_per_step or rows))
+    return math.ceil(train.epochs * examples / (train.data.examples_per_step or rows(train.data)))
 
 
 def decoding_flops(model: LlamaConfig, answers: int, max_new_tokens: int) -> float:

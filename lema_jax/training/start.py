@@ -24,6 +24,7 @@ from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.storage import RunFolder
 from lema_jax.training.config import TrainConfig, as_dict, described, shaping
 
+_ROWS = 4  # an automatic batch has a multiple of it, so that seeds of one recipe share a compiled program
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -47,11 +48,21 @@ class Origin:
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
-    """The configuration with `steps`, also where its length is given in epochs or tokens."""
-    if config.steps:
-        return config
-    length = {"epochs": config.epochs} if config.epochs else {"tokens": config.tokens}
-    return dataclasses.replace(config, steps=batches.steps_for(config.data, **length))
+    """The configuration with `steps`, also where its length is given in epochs or tokens, and with `data.batch_size`."""
+    if not config.steps:
+        length = {"epochs": config.epochs} if config.epochs else {"tokens": config.tokens}
+        config = dataclasses.replace(config, steps=batches.steps_for(config.data, **length))
+    if not config.data.batch_size:
+        divisor = math.lcm(_divisor(config), _ROWS)
+        rows = math.ceil(batches.fit(config.data, config.steps).rows / divisor) * divisor
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
+    return config
+
+
+def _divisor(config: TrainConfig) -> int:
+    """What the rows of a batch divide by."""
+    data, fsdp, *_ = config.mesh.resolve(jax.device_count())
+    return data * fsdp * config.accumulation
 
 
 def require_fit(config: TrainConfig) -> None:
@@ -73,11 +84,9 @@ def require_fit(config: TrainConfig) -> None:
         f" (measured over {measured})"
     )
     if found.rows > data.batch_size:
-        rows, fsdp, *_ = config.mesh.resolve(jax.device_count())
-        divisor = rows * fsdp * config.accumulation
+        smallest = math.ceil(found.rows / _divisor(config)) * _divisor(config)
         raise UserError(
-            f"{need}, more than data.batch_size={data.batch_size}; the smallest value that works is "
-            f"{math.ceil(found.rows / divisor) * divisor}"
+            f"{need}, more than data.batch_size={data.batch_size}; the smallest value that works is {smallest}"
         )
     if jax.process_index() == 0:
         print(f"{need} of {data.batch_size}", flush=True)
