@@ -46,7 +46,7 @@ def get_config() -> StudyConfig:
     )
     arm = TrainConfig(
         out="",
-        data=DataConfig(batch_size=24, seq_len=256, packing=False),
+        data=DataConfig(batch_size=0, seq_len=256, examples_per_step=24),
         epochs=1,
         optimizer=optimizer(3e-4, 10),
         compute=Compute(scan_layers=False),

@@ -33,7 +33,7 @@ def small(out: Path | str = "study", **changes: Any) -> StudyConfig:
     )
     arm = TrainConfig(
         out="",
-        data=DataConfig(batch_size=5, seq_len=512, examples_per_step=8),
+        data=DataConfig(batch_size=0, seq_len=512, examples_per_step=8),
         epochs=1,
         compute=Compute(scan_layers=False),
     )

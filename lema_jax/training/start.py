@@ -48,7 +48,7 @@ class Origin:
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
-    """The configuration with `steps`, also where its length is given in epochs or tokens, and with `data.batch_size`."""
+    """The configuration with `steps` where it has epochs or tokens, and `data.batch_size` where that is 0."""
     if not config.steps:
         length = {"epochs": config.epochs} if config.epochs else {"tokens": config.tokens}
         config = dataclasses.replace(config, steps=batches.steps_for(config.data, **length))

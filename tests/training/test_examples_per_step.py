@@ -13,7 +13,7 @@ from lema_jax.data import batches, dataset
 from lema_jax.errors import UserError
 from lema_jax.model.config import LoraConfig
 from lema_jax.parallel.mesh import MeshConfig
-from lema_jax.training import dry_run, loop
+from lema_jax.training import dry_run, loop, start
 from lema_jax.training.config import DataConfig, TrainConfig, as_dict, described, shaping
 from tests.training.test_loop import assert_equal, base, config, data, losses, weights
 
@@ -129,3 +129,15 @@ def test_runs_from_before_these_fields_resume(tmp_path, data, base):
     assert shaping(as_dict(run))["data.examples_per_step"] == 2
     with pytest.raises(UserError, match=r"another configuration:\n  data.examples_per_step: 0 before, 2 now\nchoose"):
         loop.run(run)
+
+
+def test_without_a_batch_size_a_run_takes_the_fewest_rows_that_hold_it(tmp_path, data, base, straight):
+    automatic = run_of(tmp_path / "run", data, base, batch_size=0)
+    found = start.resolved(automatic).data.batch_size
+    assert found % 4 == 0
+    assert found - 4 < batches.fit(automatic.data, 4).rows <= found
+    loop.run(automatic)
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(straight), rtol=1e-4)
+    loop.run(dataclasses.replace(automatic, steps=4))  # found made
+    automatic.data.examples_per_step, automatic.data.order = 0, "shuffled"
+    assert "batch_size=0 is as few rows as hold examples_per_step" in "; ".join(automatic.problems())
