@@ -34,9 +34,8 @@ from lema_jax.stage import option
 from lema_jax.storage import RunFolder, on_disk, write
 from lema_jax.tasks import sources
 from lema_jax.tasks.questions import Questions
-from lema_jax.teacher.chat_model import ChatModel
-from lema_jax.teacher.endpoint import Endpoint
 from lema_jax.training import compiled
+from lema_jax.training.config import TrainConfig
 
 # Settings of stages that shape no result: where it is written, from where it is read, how fast it is made.
 _FREE = ("out", "attempts", "corrections", "checkpoint", "tokenizer", "data_dir", "job", "batch_size", "fsdp", "tensor")
@@ -44,7 +43,6 @@ _FREE_IN_TRAINING = (
     *("out", "init", "path", "log_every", "keep", "tensorboard", "wandb", "mesh"),
     *("scan_layers", "remat", "attention", "loss_chunk"),
 )
-_OF_ENDPOINT = ("model", "base_url", "temperature", "max_tokens", "samples")
 _RUN: Mapping[str, Callable[[Any], Any]] = {
     "data": build_data.run,
     "train": training.run,
@@ -120,19 +118,18 @@ def run(config: Config) -> Result:
         print("\n".join([forecast.plan(studied, board, plan), *_dollars(studied, board, plan)]))
         return _result(board, plan)
     checks.require_enough(studied, board, plan)
-    if config.job is not None:
-        with compiled.kept_in(board.out):
-            running.named(board, plan, config.job, _RUN)
-        board.write(configs.as_dict(studied), plan)
-        return _result(board, plan)
     board.write(configs.as_dict(studied), plan)
-    with compiled.kept_in(board.out):  # one program for all arms and seeds
-        one_by_one = config.jobs == 1
-        ended = running.here(board, plan, _RUN) if one_by_one else running.in_processes(board, plan, config.jobs)
+    with compiled.kept_in(board.out):  # arms and seeds share their programs
+        if config.job is not None:
+            ended = running.named(board, plan, config.job, _RUN)
+        elif config.jobs > 1:
+            ended = running.in_processes(board, plan, config.jobs)
+        else:
+            ended = running.here(board, plan, _RUN)
         for _ in ended:
             compiled.seal(RunFolder(board.out))
             board.write(configs.as_dict(studied), plan)
-    return _report(board, _result(board, plan))
+    return _result(board, plan) if config.job is not None else _report(board, _result(board, plan))
 
 
 # --- plan and report --------------------------------------------------------------------------------------------
@@ -163,8 +160,6 @@ def _result(board: Board, plan: Sequence[Job]) -> Result:
 
 def _report(board: Board, result: Result) -> Result:
     """Prints what the study says, and writes its page; without answers there is nothing to say."""
-    for name in result.failed:
-        print(f"failed: {name}")
     content = board.read()
     if not content or not content["evaluations"]:
         return result
@@ -198,13 +193,11 @@ class _Composer:
         self._data_dir = config.data_dir or None
         self._jobs: list[Job] = []
         self._digests: dict[tuple[str, str], str] = {}
-        if config.pretraining:
-            assert config.pretraining.train.model is not None or config.pretraining.train.init
-            model, self._student_is = config.pretraining.train.model, ""
+        if config.pretraining and config.pretraining.train.model:
+            self._model, self._student_is = config.pretraining.train.model, ""
         else:
             metadata = read_metadata(config.student)
-            model, self._student_is = metadata.config, metadata.identity_at(steps.last_step(config.student))
-        self._model = model
+            self._model, self._student_is = metadata.config, metadata.identity_at(steps.last_step(config.student))
 
     def compose(self) -> list[Job]:
         config = self._config
@@ -239,10 +232,14 @@ class _Composer:
         self._jobs.append(job)
         return job
 
-    def _shaping(self, config: stage.Config, student: Sequence[Job], **more: Any) -> dict[str, Any]:
+    def _shaping(self, config: stage.Config, needs: Sequence[Job], **more: Any) -> dict[str, Any]:
         """What shapes a stage's result, beside the jobs that it needs."""
-        own = {} if student or not self._student_is else {"student": self._student_is}
-        return jobs.given(config, _FREE) | own | more
+        return jobs.given(config, _FREE) | self._given_student(needs) | more
+
+    def _given_student(self, needs: Sequence[Job]) -> dict[str, str]:
+        """What names the student, where no job of the study makes it."""
+        made = any(job.kind == "train" for job in needs)
+        return {} if made or not self._student_is else {"student": self._student_is}
 
     def _read(self, task: str, split: str) -> str:
         """What names a task's questions; the generated ones change only with the package."""
@@ -267,8 +264,7 @@ class _Composer:
         )
         shaping = jobs.given(make(""), _FREE) | {"questions": self._read(config.task, "train")}
         data = self._add("data", STUDENT, make, [], shaping=shaping, work=how.questions or 20_000)
-        folder = str(self._root / data.out)
-        return [self._train(STUDENT, how.train, data, [], arm="", seed=None, data={"path": folder})]
+        return [data, self._train(STUDENT, how.train, [data], {"path": str(self._root / data.out)})]
 
     def _student_folder(self, student: Sequence[Job]) -> str:
         return str(self._root / student[-1].out) if student else self._config.student
@@ -295,20 +291,6 @@ class _Composer:
 
     def _correct(self, attempts: Job) -> Job:
         teacher = self._config.teacher
-        chat: dict[str, Any] = {}
-        if teacher.kind == "openai":
-            chat["samples"] = teacher.samples
-            chat["chat"] = ChatModel(
-                model=teacher.model, temperature=teacher.temperature, max_tokens=teacher.max_tokens
-            )
-            limits = {"max_cost_usd": teacher.max_cost_usd} if teacher.max_cost_usd is not None else {}
-            chat["endpoint"] = Endpoint(
-                base_url=teacher.base_url or None,
-                concurrency=teacher.concurrency,
-                timeout_s=teacher.timeout_s,
-                usd_per_million=teacher.usd_per_million,
-                **limits,
-            )
         make = lambda out: correct.Config(
             attempts=self._root / attempts.out,
             teacher=teacher.kind,
@@ -316,12 +298,9 @@ class _Composer:
             seed=0 if teacher.limit else None,
             cut_at_first_error=teacher.cut_at_first_error,
             out=out,
-            **chat,
+            **teacher.asked(),
         )
-        shaping = {"teacher": teacher.kind, "limit": teacher.limit, "cut": teacher.cut_at_first_error}
-        if teacher.kind == "openai":
-            shaping |= {name: getattr(teacher, name) for name in _OF_ENDPOINT}
-        return self._add("correct", "corrections", make, [attempts], shaping=shaping, ending=".jsonl")
+        return self._add("correct", "corrections", make, [attempts], shaping=teacher.shaping(), ending=".jsonl")
 
     def _data(self, name: str, seed: int, student: Sequence[Job], corrections: Sequence[Job]) -> Job:
         config, mix = self._config, self._config.mix
@@ -362,32 +341,19 @@ class _Composer:
         if self._config.mix.dev_questions:
             changes["dev"] = dataclasses.replace(dev, path=f"{path}/dev")
         how = dataclasses.replace(self._config.training, **changes)
-        named = f"{name} seed {seed}"
-        return self._train(named, how, data, student, arm=name, seed=seed, data={"path": path, "seed": seed, **order})
+        read = {"path": path, "seed": seed, **order}
+        return self._train(f"{name} seed {seed}", how, [*student, data], read, arm=name, seed=seed)
 
-    def _train(
-        self,
-        name: str,
-        how: Any,
-        read: Job,
-        student: Sequence[Job],
-        *,
-        arm: str,
-        seed: int | None,
-        data: dict[str, Any],
-    ) -> Job:
+    def _train(self, name: str, how: TrainConfig, needs: Sequence[Job], data: Mapping[str, Any], **about: Any) -> Job:
         def make(out: str) -> training.Config:
-            made = dataclasses.replace(how, out=out, data=dataclasses.replace(how.data, **data))
-            return training.Config(config=made)
+            return training.Config(config=dataclasses.replace(how, out=out, data=dataclasses.replace(how.data, **data)))
 
         made = make("").config
-        shaping = jobs.given(made, _FREE_IN_TRAINING)
-        shaping |= {} if student or not self._student_is else {"student": self._student_is}
         count = forecast.steps(self._config, made)
-        about = {"work": float(count * forecast.rows(made.data) * made.data.seq_len)}
-        if self._model is not None:
-            about["flops"] = count * forecast.step_flops(self._model, made)
-        return self._add("train", name, make, [*student, read], shaping=shaping, arm=arm, seed=seed, **about)
+        about["work"] = float(count * forecast.rows(made.data) * made.data.seq_len)
+        about["flops"] = count * forecast.step_flops(self._model, made)
+        shaping = jobs.given(made, _FREE_IN_TRAINING) | self._given_student(needs)
+        return self._add("train", name, make, needs, shaping=shaping, **about)
 
     def _evaluation(self, arm: str, seed: int, checkpoint: str, needs: Sequence[Job], test: Test) -> Job:
         config = self._config
@@ -403,22 +369,15 @@ class _Composer:
         )
         more = {"questions": self._read(test.task, test.split), "checkpoint": config.checkpoint}
         shaping = self._shaping(make(""), needs, **more)
-        about = {
-            "arm": arm,
-            "seed": seed,
-            "test": test.name,
-            **self._answers(test.questions or 1000, config.max_new_tokens),
-        }
+        about = {"arm": arm, "seed": seed, "test": test.name}
+        about |= self._answers(test.questions or 1000, config.max_new_tokens)
         return self._add("evaluate", f"{arm} seed {seed} {test.name}", make, needs, shaping=shaping, **about)
 
     def _decoding(self, max_new_tokens: int) -> Decoding:
         return Decoding(max_new_tokens=max_new_tokens, batch_size=self._config.batch_size, dtype=self._config.dtype)
 
     def _answers(self, count: int, max_new_tokens: int) -> dict[str, float]:
-        about = {"work": float(count)}
-        if self._model is not None:
-            about["flops"] = forecast.decoding_flops(self._model, count, max_new_tokens)
-        return about
+        return {"work": float(count), "flops": forecast.decoding_flops(self._model, count, max_new_tokens)}
 
 
 command = cli.Command(

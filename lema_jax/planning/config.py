@@ -14,6 +14,8 @@ from lema_jax import ranges, tasks
 from lema_jax.data import arms
 from lema_jax.errors import UserError
 from lema_jax.tasks import prompts
+from lema_jax.teacher.chat_model import ChatModel
+from lema_jax.teacher.endpoint import Endpoint
 from lema_jax.training.config import TrainConfig
 
 STUDENT = "student"  # the name of the arm that is not trained
@@ -69,6 +71,28 @@ class Teacher:
     timeout_s: float = ranges.within(300.0, 0, 10**6, above=True)
     max_cost_usd: float | None = ranges.within(None, 0, 1e9)
     usd_per_million: tuple[str, ...] = ()
+
+    def asked(self) -> dict[str, Any]:
+        """The options of `correct` that are of a chat teacher; none for another."""
+        if self.kind != "openai":
+            return {}
+        limits = {} if self.max_cost_usd is None else {"max_cost_usd": self.max_cost_usd}
+        endpoint = Endpoint(
+            base_url=self.base_url or None,
+            concurrency=self.concurrency,
+            timeout_s=self.timeout_s,
+            usd_per_million=self.usd_per_million,
+            **limits,
+        )
+        chat = ChatModel(model=self.model, temperature=self.temperature, max_tokens=self.max_tokens)
+        return {"samples": self.samples, "chat": chat, "endpoint": endpoint}
+
+    def shaping(self) -> dict[str, Any]:
+        """What shapes the corrections."""
+        names = ["kind", "limit", "cut_at_first_error"]
+        if self.kind == "openai":
+            names += ["model", "base_url", "temperature", "max_tokens", "samples"]
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass
@@ -132,7 +156,6 @@ class StudyConfig:
       tests: what every arm and the student answer.
       max_new_tokens, batch_size, dtype: how they answer, and how attempts are sampled.
       checkpoint: which one answers: the last, or the best on dev.
-      hypotheses: what is expected, in words, for the report.
     """
 
     out: str
@@ -152,7 +175,6 @@ class StudyConfig:
     batch_size: int = ranges.within(32, 1, 2**16)
     dtype: str = "float32"
     checkpoint: str = "last"
-    hypotheses: str = ""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "arms" and isinstance(value, tuple):  # --config.arms=cot,lema is read as one text
@@ -172,11 +194,14 @@ class StudyConfig:
             yield "out='' must name a folder; set --config.out"
         if bool(self.student) == (self.pretraining is not None):
             yield f"student={self.student!r}: give either student (a model folder) or pretraining, not both"
+        if self.pretraining and (self.pretraining.train.model is None or self.pretraining.train.init):
+            yield "pretraining.train makes a student from random weights of its model; for a model folder set student"
         yield from self._unknown()
         yield from self._repeated()
-        for problem in self.training.problems():
-            if not problem.startswith("data.path"):
-                yield f"training.{problem}"
+        trained = {"training": self.training}
+        trained |= {"pretraining.train": self.pretraining.train} if self.pretraining else {}
+        for name, config in trained.items():
+            yield from (f"{name}.{one}" for one in config.problems() if not one.startswith("data.path"))
         data = self.training.data
         first = [name for name in self.arms if name in arms.ARMS and arms.ARMS[name].first]
         if first and data.packing and not data.examples_per_step:

@@ -19,7 +19,9 @@ from lema_jax.errors import UserError
 from lema_jax.stage import Config
 
 State = Literal["done", "failed", "missing"]
+NAME = "study.json"
 _ID = 10  # hexadecimal digits
+_FIRST = {f"{NAME}.tmp", "jobs", "compiled", *("data", "train", "sample", "correct", "evaluate")}  # what jobs make
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +99,14 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def waves(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """The jobs in groups, each of which needs only jobs of groups before it. They are listed after what they need."""
+    """The jobs in groups, each of which needs only jobs of groups before it, or none of these.
+
+    Args:
+      jobs: each after those of them that it needs.
+    """
     level: dict[str, int] = {}
     for job in jobs:
-        level[job.id] = 1 + max((level[id] for id in job.needs), default=-1)
+        level[job.id] = 1 + max((level.get(id, -1) for id in job.needs), default=-1)
     for number in range(max(level.values(), default=-1) + 1):
         yield [job for job in jobs if level[job.id] == number]
 
@@ -191,7 +197,7 @@ class Board:
         try:
             content = json.loads(file.read_bytes())
         except FileNotFoundError:
-            if self.out.is_dir() and any(self.out.iterdir()) and not (self.out / "jobs").is_dir():
+            if self.out.is_dir() and not {one.name for one in self.out.iterdir()} <= _FIRST:
                 raise UserError(f"{self.out} holds something else than a study; choose another out") from None
             return None
         except NotADirectoryError:
@@ -201,6 +207,3 @@ class Board:
         if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
             raise UserError(f"{file} is not of a study; choose another out, or remove it")
         return content
-
-
-NAME = "study.json"

@@ -99,8 +99,8 @@ def _waits(board: Board, plan: Sequence[Job], job: Job) -> list[str]:
     return [other.name for other in plan if other.id in job.needs and not board.is_done(other)]
 
 
-def named(board: Board, plan: Sequence[Job], id: str, run: Run) -> None:
-    """Runs the one job of that id, where it is not done.
+def named(board: Board, plan: Sequence[Job], id: str, run: Run) -> Iterator[Job]:
+    """Runs the one job of that id, where it is not done; yields it when it has ended.
 
     Raises:
       UserError: there is none, it needs jobs that are not done, or it failed.
@@ -116,6 +116,7 @@ def named(board: Board, plan: Sequence[Job], id: str, run: Run) -> None:
         raise UserError(f"{job.id} ({job.name}) needs {', '.join(waits)}; run them first")
     _end_with_parent()
     one(board, job, run)
+    yield job
     if (outcome := board.outcome(job)).state != "done":
         raise UserError(f"{job.name}: {outcome.error}")
     print(f"{job.name} done in {forecast.clock(outcome.seconds)}")

@@ -9,7 +9,7 @@ import pytest
 from lema_jax.data.batches import DataConfig
 from lema_jax.errors import UserError
 from lema_jax.planning import config as configs
-from lema_jax.planning.config import Mix, Teacher, Test
+from lema_jax.planning.config import Mix, Pretraining, Teacher, Test
 from tests.studies import small
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -30,6 +30,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tests": (Test("arithmetic", style="chatty"),)}, "must be one of paper"),
     ({"student": "models/a"}, "give either student"),
     ({"pretraining": None}, "give either student"),
+    ({"pretraining": Pretraining(small().training)}, "for a model folder set student"),
     ({"out": ""}, "set --config.out"),
     ({"mix": Mix(equal="rows", amount=3)}, "config.mix.equal='rows' must be one of examples, loss_tokens, steps"),
     ({"mix": Mix()}, "config.mix.amount=0 must say how many examples"),

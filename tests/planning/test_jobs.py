@@ -68,7 +68,6 @@ def test_only_what_depends_on_a_change_is_another_job() -> None:
         {"data_dir": "/data"},
         {"batch_size": 3},
         {"baseline": "lema"},
-        {"hypotheses": "it helps"},
         {"teacher": Teacher(concurrency=3, timeout_s=3.0)},
         {
             "training": dataclasses.replace(
@@ -111,6 +110,11 @@ def test_a_wave_needs_only_waves_before_it(needs: list[list[int]]) -> None:
         assert all(set(job.needs) <= done for job in wave)
         done |= {job.id for job in wave}
     assert len(done) == len(listed)
+
+
+def test_what_is_done_is_in_no_wave() -> None:
+    listed = [Job("a", "data", "", Config(), (), ""), Job("b", "train", "", Config(), ("a",), "")]
+    assert list(jobs.waves(listed[1:])) == [listed[1:]]
 
 
 JOB = Job("ab12", "data", "data cot seed 0", Config(), (), "data/cot", arm="cot", seed=0)
