@@ -58,11 +58,6 @@ class Manifest(_Entry):
     jobs: list[Job] = []
     config: dict[str, Any] = {}
 
-    @property
-    def planned(self) -> int:
-        """Evaluations of all arms and seeds on all tests, the student's aside."""
-        return len(self.arms) * len(self.seeds) * len(self.tests)
-
 
 def read(folder: Path) -> Manifest:
     """The manifest in a study's folder.
