@@ -1,6 +1,10 @@
 """Does learning from mistakes help a 1.2 M-parameter LLaMA on generated arithmetic problems? The quickstart.
 
 python -m lema_jax.study --config=configs/study_arithmetic.py
+
+As in the paper, all arms learn about one set of questions: `cot` has their gold rationales and the student's own right
+attempts at them, and corrections take the place of some of these. Unlike in the paper, the student has not converged
+on chain of thought: it stops early, so that the study takes minutes, and any further chain of thought helps it.
 """
 
 from lema_jax.data.batches import DataConfig
@@ -59,7 +63,7 @@ def get_config() -> StudyConfig:
         attempts=Attempts(questions=2500, temperature=0.7, max_new_tokens=128),
         arms=("cot", "cot_part", "cot_plus_extracted", "lema"),
         seeds=(0, 1, 2),
-        mix=Mix(equal="examples", amount=3000, max_tokens=256),
+        mix=Mix(equal="examples", amount=1500, max_tokens=256, questions=2500, own_attempts=True),
         training=arm,
         tests=(Test("arithmetic", "test", 1000),),
         max_new_tokens=128,
