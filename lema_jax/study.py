@@ -155,7 +155,8 @@ def _result(board: Board, plan: Sequence[Job]) -> Result:
     states: dict[str, list[str]] = {"done": [], "failed": [], "missing": []}
     for job in plan:
         states[board.outcome(job).state].append(job.name)
-    return Result(board.out, *(tuple(states[state]) for state in ("done", "failed", "missing")))
+    done, failed, missing = (tuple(states[state]) for state in ("done", "failed", "missing"))
+    return Result(board.out, done, failed, missing)
 
 
 def _report(board: Board, result: Result) -> Result:
@@ -331,8 +332,9 @@ class _Composer:
             **equal,
         )
         shaping = self._shaping(make(""), student, questions=self._read(config.task, "train"))
-        about = {"arm": name, "seed": seed, "work": float(mix.amount or mix.questions or 10_000)}
-        return self._add("data", f"{name} seed {seed}", make, [*student, *needs], shaping=shaping, **about)
+        work = float(mix.amount or mix.questions or 10_000)
+        named = f"{name} seed {seed}"
+        return self._add("data", named, make, [*student, *needs], shaping=shaping, arm=name, seed=seed, work=work)
 
     def _training(self, name: str, seed: int, data: Job, student: Sequence[Job]) -> Job:
         order = {"order": "stored"} if arms.ARMS[arms.parse(name)[0]].first else {}
@@ -369,14 +371,15 @@ class _Composer:
         )
         more = {"questions": self._read(test.task, test.split), "checkpoint": config.checkpoint}
         shaping = self._shaping(make(""), needs, **more)
-        about = {"arm": arm, "seed": seed, "test": test.name}
-        about |= self._answers(test.questions or 1000, config.max_new_tokens)
-        return self._add("evaluate", f"{arm} seed {seed} {test.name}", make, needs, shaping=shaping, **about)
+        named = f"{arm} seed {seed} {test.name}"
+        about = self._answers(test.questions or 1000, config.max_new_tokens)
+        of: dict[str, Any] = {"arm": arm, "seed": seed, "test": test.name}
+        return self._add("evaluate", named, make, needs, shaping=shaping, **of, **about)
 
     def _decoding(self, max_new_tokens: int) -> Decoding:
         return Decoding(max_new_tokens=max_new_tokens, batch_size=self._config.batch_size, dtype=self._config.dtype)
 
-    def _answers(self, count: int, max_new_tokens: int) -> dict[str, float]:
+    def _answers(self, count: int, max_new_tokens: int) -> dict[str, Any]:
         return {"work": float(count), "flops": forecast.decoding_flops(self._model, count, max_new_tokens)}
 
 

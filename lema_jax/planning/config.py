@@ -4,6 +4,7 @@ No `from __future__ import annotations` here: ml_collections reads the field typ
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -76,13 +77,12 @@ class Teacher:
         """The options of `correct` that are of a chat teacher; none for another."""
         if self.kind != "openai":
             return {}
-        limits = {} if self.max_cost_usd is None else {"max_cost_usd": self.max_cost_usd}
         endpoint = Endpoint(
             base_url=self.base_url or None,
             concurrency=self.concurrency,
             timeout_s=self.timeout_s,
             usd_per_million=self.usd_per_million,
-            **limits,
+            max_cost_usd=math.inf if self.max_cost_usd is None else self.max_cost_usd,
         )
         chat = ChatModel(model=self.model, temperature=self.temperature, max_tokens=self.max_tokens)
         return {"samples": self.samples, "chat": chat, "endpoint": endpoint}
