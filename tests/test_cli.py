@@ -246,6 +246,7 @@ def test_silence_is_told_until_something_comes(capsys):
         ("x = 1", "has no get_config()"),
         ("def get_config(:", "invalid syntax"),
         ("def get_config():\n    raise KeyError('gone')", "config.py:2: KeyError: 'gone'"),
+        ("def get_config():\n    raise ValueError('no such setting')", "config.py:2: ValueError: no such setting"),
         ("def get_config():\n    return {}", "must return a TrainConfig, but returned a dict"),
         (None, "config.py is not there"),
     ],

@@ -22,6 +22,8 @@ _FREE = (
     *("compute.scan_layers", "compute.remat", "compute.attention", "compute.loss_chunk"),
 )
 _FREE_PARTS = ("mesh.", "dev.")
+# Fields that the configuration had not at first. At their defaults they shape nothing, so that earlier runs resume.
+_LATER = ("data.examples_per_step", "data.order")
 
 
 @dataclasses.dataclass
@@ -168,14 +170,24 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
 
 def shaping(config: dict[str, Any]) -> dict[str, Any]:
     """`as_dict` flattened to `a.b` names, without the fields that do not change the result."""
+    later = _later()
+    return {name: value for name, value in described(config).items() if name not in later or value != later[name]}
+
+
+def described(config: dict[str, Any]) -> dict[str, Any]:
+    """`shaping` with the fields that came later, also those at their defaults: by these a person compares two."""
+    named = _later() | _flat(config)
+    return {name: value for name, value in named.items() if name not in _FREE and not name.startswith(_FREE_PARTS)}
+
+
+def _later() -> dict[str, Any]:
+    """The fields that came later, with their defaults."""
+    plain = _flat({"data": pydantic.TypeAdapter(DataConfig).dump_python(DataConfig(), mode="json")})
+    return {name: plain[name] for name in _LATER}
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-
-    def walk(prefix: str, node: dict[str, Any]) -> None:
-        for name, value in node.items():
-            if isinstance(value, dict):
-                walk(f"{prefix}{name}.", value)
-            else:
-                flat[prefix + name] = value
-
-    walk("", config)
-    return {name: value for name, value in flat.items() if name not in _FREE and not name.startswith(_FREE_PARTS)}
+    for name, value in node.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
