@@ -142,7 +142,7 @@ def test_counts(folder: Path) -> None:
         ({"seq_len": 20}, f"data.seq_len=20 is shorter than .*smallest value that works is {max(SIZES)}"),
         (
             {"seq_len": 0, "batch_size": -1},
-            "data.batch_size=-1 must be at least 1 .*; data.seq_len=0 must be at least 1",
+            "data.batch_size=-1 must be at least 0 .*; data.seq_len=0 must be at least 1",
         ),
         ({"seed": -1}, "data.seed=-1"),
     ],
