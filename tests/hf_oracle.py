@@ -1,4 +1,4 @@
-"""transformers' LLaMA as an independent implementation to compare with: made from a `config.json`, read as a Source."""
+"""transformers' models as an independent implementation: made from a `config.json`, read as a Source."""
 
 from typing import Any
 
@@ -32,15 +32,20 @@ class StateDict:
         return self.tensors[name][index].float().numpy()
 
 
-def make(raw: dict[str, Any], seed: int = 0) -> transformers.LlamaForCausalLM:
+def make(raw: dict[str, Any], seed: int = 0) -> transformers.PreTrainedModel:
     """A float32 model of that `config.json` whose every weight is random: norms and biases too."""
     torch.manual_seed(seed)
-    raw = {key: value for key, value in raw.items() if key != "model_type"}
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**raw, attn_implementation="eager"))
+    config = transformers.AutoConfig.for_model(**raw)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    offset = config.model_type.startswith("gemma")  # its norms multiply by 1 + w
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             noise = torch.randn_like(tensor)
-            tensor.copy_(1 + 0.2 * noise if "norm" in name else noise * (0.3 if name.endswith("bias") else 0.1))
+            tensor.copy_(
+                (0 if offset else 1) + 0.2 * noise
+                if "norm" in name
+                else noise * (0.3 if name.endswith("bias") else 0.1)
+            )
     return model.eval()
 
 

@@ -1,8 +1,9 @@
-"""`config.json` of a Hugging Face folder <-> LlamaConfig.
+"""`config.json` of a Hugging Face folder <-> LlamaConfig, by the table of `families`.
 
 An unsupported key that changes the function is an error that names it; it is never ignored.
 """
 
+import dataclasses
 import json
 import math
 import re
@@ -14,6 +15,8 @@ import pydantic
 
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, RopeScaling
+from lema_jax.weights import families
+from lema_jax.weights.families import FAMILIES, Family
 
 
 def key_set(names: str) -> frozenset[str]:
@@ -45,8 +48,8 @@ _HARMLESS = key_set(
 # Switches that change nothing if they are off.
 _OFF = key_set(
     """
-    add_cross_attention is_decoder is_encoder_decoder qk_layernorm qk_norm qkv_bias tie_encoder_decoder use_bias
-    use_mrope use_qk_norm use_sliding_window
+    add_cross_attention attention_bias is_decoder is_encoder_decoder mlp_bias qk_layernorm qk_norm qkv_bias
+    tie_encoder_decoder use_bias use_bidirectional_attention use_mrope use_qk_norm use_sliding_window
     """
 )
 
@@ -112,7 +115,7 @@ class _Rope(pydantic.BaseModel):
 
 
 class _HfConfig(pydantic.BaseModel):
-    """The keys that change the function, with transformers' defaults."""
+    """The keys that change the function in any family, with transformers' defaults for LLaMA."""
 
     model_config = _STRICT
     architectures: list[str] | None = None
@@ -124,7 +127,8 @@ class _HfConfig(pydantic.BaseModel):
     num_attention_heads: _Count
     num_key_value_heads: _Count | None = None
     head_dim: _Count | None = None
-    hidden_act: Literal["silu", "swish"] = "silu"
+    hidden_act: Literal["silu", "swish", "gelu_pytorch_tanh"] = "silu"
+    hidden_activation: Literal["gelu_pytorch_tanh"] | None = None
     max_position_embeddings: _Count = 2048
     original_max_position_embeddings: _Count | None = None
     rms_norm_eps: _Positive = 1e-6
@@ -136,8 +140,30 @@ class _HfConfig(pydantic.BaseModel):
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
-    layer_types: list[Literal["full_attention"]] = []
+    query_pre_attn_scalar: _Count | None = None
+    attn_logit_softcapping: _Positive | None = None
+    final_logit_softcapping: _Positive | None = None
+    use_sliding_window: bool = False
+    sliding_window: _Count | None = None
+    max_window_layers: Annotated[int, pydantic.Field(ge=0)] = 0
+    sliding_window_pattern: _Count = 1
+    layer_types: list[Literal["full_attention", "sliding_attention"]] = []
+    no_rope_layers: list[Annotated[int, pydantic.Field(ge=0, le=1)]] = []
+    no_rope_layer_interval: Annotated[int, pydantic.Field(ge=0)] = 0
+    rope_local_base_freq: _Positive | None = None
+    local_rope: _Rope | None = None  # of `rope_parameters` by layer type
 
+
+# Keys that not every family reads; those of a family are in its row.
+_SOME_READ = key_set(
+    """
+    hidden_act hidden_activation attention_bias mlp_bias query_pre_attn_scalar attn_logit_softcapping
+    final_logit_softcapping use_sliding_window sliding_window max_window_layers sliding_window_pattern layer_types
+    no_rope_layers no_rope_layer_interval rope_local_base_freq local_rope
+    """
+)
+_ACTIVATION = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+_HF_ACTIVATION = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 # Keys of config.json by our fields.
 _KEY_OF = {
@@ -184,18 +210,34 @@ def parse(raw: dict[str, Any], where: str) -> LlamaConfig:
     """A LlamaConfig from the content of a `config.json`; `where` is for error messages.
 
     Raises:
-      UserError: a model of another family; or every key that is missing, malformed, or unsupported, in one line.
+      UserError: a model of an unknown family; or every key that is missing, malformed, or unsupported, in one line.
     """
-    _require_llama(raw, where)
-    shaping = {key: value for key, value in raw.items() if not _says_nothing(key, value)}
-    if raw.get("use_sliding_window") is False:
+    family = _family(raw, where)
+    shaping = {key: value for key, value in {**family.defaults, **raw}.items() if not _says_nothing(key, value, family)}
+    windowed = (
+        shaping.get("use_sliding_window") is True
+        if "use_sliding_window" in family.keys
+        else ("sliding_window" in family.keys or raw.get("use_sliding_window") is not False)
+    )
+    if not windowed:
         shaping.pop("sliding_window", None)
+    problems = [
+        f"{key}={shaping[key]!r:.80} is not supported, and might change the result"
+        for key in shaping
+        if key in _SOME_READ - family.keys
+    ]
+    shaping = {key: value for key, value in shaping.items() if key not in _SOME_READ - family.keys}
     try:
-        hf = _HfConfig.model_validate(shaping)
+        hf = _HfConfig.model_validate(_by_layer_type(shaping) if "rope_local_base_freq" in family.keys else shaping)
         scaling = _scaling(hf)
+        kinds = families.layer_kinds(family, hf)
     except pydantic.ValidationError as error:
-        problems = "; ".join(dict.fromkeys(_problem(found) for found in error.errors(include_url=False)))
-        raise UserError(f"{where} is not a LLaMA that can be converted faithfully: {problems}") from None
+        problems += [_problem(found) for found in error.errors(include_url=False)]
+    except ValueError as error:
+        problems.append(str(error))
+    if problems:
+        listed = "; ".join(dict.fromkeys(problems))
+        raise UserError(f"{where} is not a {family.model_type} model that can be converted faithfully: {listed}")
     if hf.head_dim is None and hf.hidden_size % hf.num_attention_heads:
         raise UserError(
             f"{where}: num_attention_heads={hf.num_attention_heads} must divide hidden_size={hf.hidden_size} where "
@@ -218,31 +260,73 @@ def parse(raw: dict[str, Any], where: str) -> LlamaConfig:
         attention_bias=hf.attention_bias,
         mlp_bias=hf.mlp_bias,
         tie_embeddings=hf.tie_word_embeddings,
+        layer_kinds=kinds,
+        window=hf.sliding_window or LlamaConfig.window,
+        local_rope_theta=hf.local_rope.rope_theta if hf.local_rope else hf.rope_local_base_freq,
+        activation=_ACTIVATION[hf.hidden_activation or hf.hidden_act],
+        attention_width=hf.query_pre_attn_scalar,
+        attention_softcap=hf.attn_logit_softcapping,
+        logit_softcap=hf.final_logit_softcapping,
+        family=family.model_type,
     )
+    config = _canonical(dataclasses.replace(config, **family.always))
     if found := config.problems():
-        problems = re.sub(r"\w+", lambda word: _KEY_OF.get(word[0], word[0]), "; ".join(found))
-        raise UserError(f"{where}: {problems}")
+        problem = re.sub(r"\w+", lambda word: _KEY_OF.get(word[0], word[0]), "; ".join(found))
+        raise UserError(f"{where}: {problem}")
     return config
 
 
-def _require_llama(raw: dict[str, Any], where: str) -> None:
-    """Raises one UserError for a model of another family, whose every key would be a problem."""
-    kind, classes = raw.get("model_type"), raw.get("architectures") or ["LlamaForCausalLM"]
-    if not isinstance(classes, list):
+def _family(raw: dict[str, Any], where: str) -> Family:
+    """The row of a config's `model_type`; else one UserError, as every key would be a problem."""
+    kind, classes = raw.get("model_type"), raw.get("architectures")
+    if classes is not None and not isinstance(classes, list):
         raise UserError(f"{where}: architectures={json.dumps(classes):.80} must be a list of names")
-    if kind == "llama" and all(one in ("LlamaForCausalLM", "LLaMAForCausalLM") for one in classes):
-        return
-    family = "no model_type" if kind is None else f"model_type {json.dumps(kind):.80}"
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if family is not None and all(one in family.architectures for one in classes or []):
+        return family
+    named = "no model_type" if kind is None else f"model_type {json.dumps(kind):.80}"
     classes_found = f" and architectures {json.dumps(classes):.120}" if "architectures" in raw else ""
-    raise UserError(
-        f"{where} describes a model with {family}{classes_found}; what can be read is a LLaMA for text, model_type "
-        '"llama" and architectures ["LlamaForCausalLM"]'
+    wanted = families.refusal(raw)
+    if family is not None:
+        wanted = f"what can be read of it is architectures {json.dumps(family.architectures[:1])}"
+    raise UserError(f"{where} describes a model with {named}{classes_found}; {wanted}")
+
+
+def _by_layer_type(shaping: dict[str, Any]) -> dict[str, Any]:
+    """The keys with `rope_parameters` by layer type parted into those of global layers and `local_rope`."""
+    ropes = shaping.get("rope_parameters")
+    if not isinstance(ropes, dict) or not set(ropes) <= {"full_attention", "sliding_attention"}:
+        return shaping
+    local = ropes.get("sliding_attention")
+    if isinstance(local, dict) and local.get("rope_type", "default") != "default":
+        raise ValueError(f"rope_parameters.sliding_attention.rope_type={local['rope_type']!r:.80} is not supported")
+    if isinstance(local, dict):
+        local = {"rope_theta": shaping.get("rope_local_base_freq"), **local}
+    parted = shaping | {"rope_parameters": ropes.get("full_attention"), "local_rope": local}
+    return {key: value for key, value in parted.items() if value is not None}
+
+
+def _canonical(config: LlamaConfig) -> LlamaConfig:
+    """The config with fields that do not change the function as `parse` gives them."""
+    local = any(kind.startswith("local") for kind in config.kinds)
+    return dataclasses.replace(
+        config,
+        vocab_padding=0,
+        output_bias=None if config.has_output_bias == config.attention_bias else config.has_output_bias,
+        layer_kinds=families.pattern([config.kind_of(layer) for layer in range(config.num_layers)]),
+        window=config.window if local else LlamaConfig.window,
+        local_rope_theta=config.local_rope_theta if "local" in config.kinds else None,
+        attention_width=None if config.attention_width == config.head_dim else config.attention_width,
     )
 
 
-def _says_nothing(key: str, value: Any) -> bool:
-    if value is None or key in _HARMLESS or (key in _OFF and value is False):
+def _says_nothing(key: str, value: Any, family: Family) -> bool:
+    if value is None or (key in _OFF and value is False):
         return True
+    if key not in family.keys and (key in _HARMLESS or key in family.harmless):
+        return True
+    if key == "layer_types" and key not in family.keys and isinstance(value, list):
+        return all(kind == "full_attention" for kind in value)
     return key in ("rope_scaling", "rope_parameters", "pruned_heads", "quantization_config") and value == {}
 
 
@@ -308,15 +392,23 @@ def _attention_factor(rope: _Rope, factor: float) -> float | None:
 
 
 def to_hf(config: LlamaConfig, dtype: str, special: Mapping[str, int | list[int] | None]) -> dict[str, Any]:
-    """The content of a `config.json`; the inverse of `parse`.
+    """The content of a `config.json` of the config's family; the inverse of `parse`.
 
     Args:
       dtype: of the stored weights: "float32", "bfloat16" or "float16".
       special: `bos_token_id`, `eos_token_id` (one or several), `pad_token_id`.
+
+    Raises:
+      UserError: the family is unknown, or has no model of that architecture; names the fields.
     """
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+    if config.family not in FAMILIES:
+        raise UserError(f"family={config.family!r:.80} must be one of {', '.join(FAMILIES)}")
+    family = FAMILIES[config.family]
+    layers = [config.kind_of(layer) for layer in range(config.num_layers)]
+    local = [kind.startswith("local") for kind in layers]
+    values = {
+        "architectures": [family.architectures[0]],
+        "model_type": family.model_type,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -324,11 +416,21 @@ def to_hf(config: LlamaConfig, dtype: str, special: Mapping[str, int | list[int]
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
-        "hidden_act": "silu",
+        "hidden_act": _HF_ACTIVATION[config.activation],
+        "hidden_activation": _HF_ACTIVATION[config.activation],
         "max_position_embeddings": config.max_positions,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
+        "rope_local_base_freq": config.local_rope_theta or config.rope_theta,
         "rope_scaling": _rope_to_hf(config.rope_scaling),
+        "query_pre_attn_scalar": config.attention_width or config.head_dim,
+        "attn_logit_softcapping": config.attention_softcap,
+        "final_logit_softcapping": config.logit_softcap,
+        "use_sliding_window": any(local),
+        "sliding_window": config.window if any(local) else None,
+        "max_window_layers": local.index(True) if any(local) else config.num_layers,
+        "layer_types": ["sliding_attention" if own else "full_attention" for own in local],
+        "no_rope_layers": [int(not kind.endswith("nope")) for kind in layers],
         "attention_bias": config.attention_bias,
         "attention_dropout": 0.0,
         "mlp_bias": config.mlp_bias,
@@ -337,6 +439,22 @@ def to_hf(config: LlamaConfig, dtype: str, special: Mapping[str, int | list[int]
         "use_cache": True,
         **special,
     }
+    content = {key: value for key, value in values.items() if key not in _SOME_READ - family.keys}
+    _require_same(_canonical(config), parse(content, f"the config of this {config.family} model"))
+    return content
+
+
+def _require_same(config: LlamaConfig, written: LlamaConfig) -> None:
+    """Raises a UserError for fields that the family's config.json cannot say."""
+    fields = [field.name for field in dataclasses.fields(config)]
+    other = [
+        f"{name}={getattr(config, name)!r:.80}" for name in fields if getattr(config, name) != getattr(written, name)
+    ]
+    if other:
+        raise UserError(
+            f"no model of family {config.family!r} has {', '.join(other)}; set family to that of the architecture, one "
+            f"of {', '.join(FAMILIES)}"
+        )
 
 
 def _rope_to_hf(scaling: RopeScaling) -> dict[str, Any] | None:
