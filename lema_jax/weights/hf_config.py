@@ -5,7 +5,6 @@ An unsupported key that changes the function is an error that names it; it is ne
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,9 @@ import pydantic
 
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, RopeScaling
-from lema_jax.weights import families
+from lema_jax.weights import families, hf_rope
 from lema_jax.weights.families import FAMILIES, Family
+from lema_jax.weights.hf_rope import STRICT, Count, One, Positive, Rope
 
 
 def key_set(names: str) -> frozenset[str]:
@@ -53,105 +53,45 @@ _OFF = key_set(
     """
 )
 
-_YARN = "factor original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim truncate"
-# The required and the optional keys of a rope type, besides theta.
-_ROPE_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "default": (key_set(""), key_set("")),
-    "linear": (key_set("factor"), key_set("")),
-    "dynamic": (key_set("factor"), key_set("")),
-    "llama3": (key_set("factor low_freq_factor high_freq_factor"), key_set("original_max_position_embeddings")),
-    "yarn": (key_set(""), key_set(_YARN)),
-}
-
-_One = Annotated[float, pydantic.Field(ge=1.0, le=1.0)]
-_Count = Annotated[int, pydantic.Field(gt=0, lt=1 << 31)]
-_Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
-_STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
-
-
-class _Rope(pydantic.BaseModel):
-    model_config = _STRICT
-    rope_type: str = "default"
-    rope_theta: _Positive | None = None
-    partial_rotary_factor: _One = 1.0
-    factor: _Positive | None = None
-    original_max_position_embeddings: _Count | None = None
-    low_freq_factor: pydantic.FiniteFloat = 1.0
-    high_freq_factor: pydantic.FiniteFloat = 4.0
-    attention_factor: _Positive | None = None
-    beta_fast: _Positive | None = None
-    beta_slow: _Positive | None = None
-    mscale: pydantic.FiniteFloat | None = None
-    mscale_all_dim: pydantic.FiniteFloat | None = None
-    truncate: bool = True
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _known_type(cls, data: Any) -> Any:
-        """Moves `type` to its newer name; an unknown type is the only problem reported, as its keys are unknown."""
-        if not isinstance(data, dict):
-            return data
-        rest = {key: value for key, value in data.items() if value is not None and key != "type"}
-        old = data.get("type")
-        if old is not None and rest.setdefault("rope_type", old) != old:
-            raise ValueError(f"type={old!r} contradicts rope_type={rest['rope_type']!r}")
-        kind = rest.get("rope_type", "default")
-        if isinstance(kind, str) and kind not in _ROPE_KEYS:
-            raise ValueError(f"rope_type {kind!r:.80} is not supported; take a model of one of {', '.join(_ROPE_KEYS)}")
-        return rest
-
-    @pydantic.model_validator(mode="after")
-    def _keys_of_its_type(self) -> "_Rope":
-        must, may = _ROPE_KEYS[self.rope_type]
-        given = {key for key in self.model_fields_set if getattr(self, key) is not None}
-        given -= {"rope_type", "rope_theta", "partial_rotary_factor"}
-        if self.rope_type == "default" and self.factor == 1.0:
-            given -= {"factor"}
-        if must - given:
-            raise ValueError(f"rope_type {self.rope_type!r} needs {', '.join(sorted(must - given))}")
-        if given - must - may:
-            raise ValueError(f"rope_type {self.rope_type!r} does not read {', '.join(sorted(given - must - may))}")
-        return self
-
 
 class _HfConfig(pydantic.BaseModel):
     """The keys that change the function in any family, with transformers' defaults for LLaMA."""
 
-    model_config = _STRICT
+    model_config = STRICT
     architectures: list[str] | None = None
     model_type: str
-    vocab_size: _Count
-    hidden_size: _Count
-    intermediate_size: _Count
-    num_hidden_layers: _Count
-    num_attention_heads: _Count
-    num_key_value_heads: _Count | None = None
-    head_dim: _Count | None = None
+    vocab_size: Count
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    num_key_value_heads: Count | None = None
+    head_dim: Count | None = None
     hidden_act: Literal["silu", "swish", "gelu_pytorch_tanh"] = "silu"
     hidden_activation: Literal["gelu_pytorch_tanh"] | None = None
-    max_position_embeddings: _Count = 2048
-    original_max_position_embeddings: _Count | None = None
-    rms_norm_eps: _Positive = 1e-6
-    rope_theta: _Positive = 10000.0
-    rope_scaling: _Rope | None = None
-    rope_parameters: _Rope | None = None
+    max_position_embeddings: Count = 2048
+    original_max_position_embeddings: Count | None = None
+    rms_norm_eps: Positive = 1e-6
+    rope_theta: Positive = 10000.0
+    rope_scaling: Rope | None = None
+    rope_parameters: Rope | None = None
     rope_interleaved: Literal[False] = False
-    partial_rotary_factor: _One = 1.0
+    partial_rotary_factor: One = 1.0
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
-    query_pre_attn_scalar: _Count | None = None
-    attn_logit_softcapping: _Positive | None = None
-    final_logit_softcapping: _Positive | None = None
+    query_pre_attn_scalar: Count | None = None
+    attn_logit_softcapping: Positive | None = None
+    final_logit_softcapping: Positive | None = None
     use_sliding_window: bool = False
-    sliding_window: _Count | None = None
+    sliding_window: Count | None = None
     max_window_layers: Annotated[int, pydantic.Field(ge=0)] = 0
-    sliding_window_pattern: _Count = 1
+    sliding_window_pattern: Count = 1
     layer_types: list[Literal["full_attention", "sliding_attention"]] = []
     no_rope_layers: list[Annotated[int, pydantic.Field(ge=0, le=1)]] = []
     no_rope_layer_interval: Annotated[int, pydantic.Field(ge=0)] = 0
-    rope_local_base_freq: _Positive | None = None
-    local_rope: _Rope | None = None  # of `rope_parameters` by layer type
+    rope_local_base_freq: Positive | None = None
+    local_rope: Rope | None = None  # of `rope_parameters` by layer type
 
 
 # Keys that not every family reads; those of a family are in its row.
@@ -351,44 +291,12 @@ def _theta(hf: _HfConfig) -> float:
 
 def _scaling(hf: _HfConfig) -> RopeScaling | str:
     """The scaling of whichever key has it; a problem if two keys differ."""
-    found = [_scaling_of(rope, hf) for rope in (hf.rope_scaling, hf.rope_parameters) if rope is not None]
+    ropes = (rope for rope in (hf.rope_scaling, hf.rope_parameters) if rope is not None)
+    positions = hf.max_position_embeddings, hf.original_max_position_embeddings
+    found = [hf_rope.read(rope, *positions) for rope in ropes]
     if len(found) == 2 and found[0] != found[1]:
         return "rope_scaling and rope_parameters scale positions differently; remove the wrong one"
     return found[0] if found else RopeScaling()
-
-
-def _scaling_of(rope: _Rope, hf: _HfConfig) -> RopeScaling:
-    max_positions = hf.max_position_embeddings
-    # The top-level key takes precedence, as in transformers.
-    original = hf.original_max_position_embeddings or rope.original_max_position_embeddings or max_positions
-    if rope.rope_type == "llama3":
-        return RopeScaling(
-            kind="llama3",
-            factor=rope.factor or 1.0,
-            original_positions=original,
-            low_freq_factor=rope.low_freq_factor,
-            high_freq_factor=rope.high_freq_factor,
-        )
-    if rope.rope_type == "yarn":
-        factor = rope.factor or max_positions / original
-        return RopeScaling(
-            kind="yarn",
-            factor=factor,
-            original_positions=original,
-            beta_fast=rope.beta_fast or 32.0,
-            beta_slow=rope.beta_slow or 1.0,
-            truncate=rope.truncate,
-            attention_factor=_attention_factor(rope, factor),
-        )
-    return RopeScaling() if rope.rope_type == "default" else RopeScaling(kind=rope.rope_type, factor=rope.factor or 1.0)
-
-
-def _attention_factor(rope: _Rope, factor: float) -> float | None:
-    """As given, or from DeepSeek's two scales, or None for the default."""
-    if rope.attention_factor is not None or not (rope.mscale and rope.mscale_all_dim):
-        return rope.attention_factor
-    log = math.log(max(1.0, factor))
-    return (0.1 * rope.mscale * log + 1.0) / (0.1 * rope.mscale_all_dim * log + 1.0)
 
 
 def to_hf(config: LlamaConfig, dtype: str, special: Mapping[str, int | list[int] | None]) -> dict[str, Any]:
@@ -422,7 +330,7 @@ def to_hf(config: LlamaConfig, dtype: str, special: Mapping[str, int | list[int]
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
         "rope_local_base_freq": config.local_rope_theta or config.rope_theta,
-        "rope_scaling": _rope_to_hf(config.rope_scaling),
+        "rope_scaling": hf_rope.write(config.rope_scaling),
         "query_pre_attn_scalar": config.attention_width or config.head_dim,
         "attn_logit_softcapping": config.attention_softcap,
         "final_logit_softcapping": config.logit_softcap,
@@ -455,21 +363,3 @@ def _require_same(config: LlamaConfig, written: LlamaConfig) -> None:
             f"no model of family {config.family!r} has {', '.join(other)}; set family to that of the architecture, one "
             f"of {', '.join(FAMILIES)}"
         )
-
-
-def _rope_to_hf(scaling: RopeScaling) -> dict[str, Any] | None:
-    if scaling.kind == "default":
-        return None
-    values = {
-        "factor": scaling.factor,
-        "original_max_position_embeddings": scaling.original_positions,
-        "low_freq_factor": scaling.low_freq_factor,
-        "high_freq_factor": scaling.high_freq_factor,
-        "attention_factor": scaling.attention_factor,
-        "beta_fast": scaling.beta_fast,
-        "beta_slow": scaling.beta_slow,
-        "truncate": scaling.truncate,
-    }
-    must, may = _ROPE_KEYS[scaling.kind]
-    read = {key: value for key, value in values.items() if key in must | may and value is not None}
-    return {"rope_type": scaling.kind, **read}
