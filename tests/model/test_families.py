@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from lema_jax.model import cache as caches
-from lema_jax.model.config import Compute
+from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.model.layout import unstack_layers
 from lema_jax.model.llama import Llama
+from lema_jax.parallel import sharding
+from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.weights import hf_config, names
 from lema_jax.weights.families import FAMILIES
 
 pytest.importorskip("torch", reason="the independent implementation; install the extra `oracle`")
-from tests import hf_oracle
+from tests import hf_oracle, tiny
 from tests.model.test_parity import QUICKLY_COMPILED, assert_parity
 
 CASES = 40
@@ -137,6 +139,39 @@ def test_a_cached_model_equals_the_uncached_one(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cached_models_equal_uncached_ones(family, seed):
     assert_cached_equals_uncached(family, seed)
+
+
+MESHED = {  # sizes that a mesh of two by two divides
+    "gemma2": LlamaConfig(
+        64, 32, 48, 3, 4, 2, 8, 64, layer_kinds=("local", "global"), window=5, norms="both", norm_offset=True,
+        activation="gelu_tanh", scale_embeddings=True, attention_width=7, attention_softcap=1.5, logit_softcap=1.5,
+    ),
+    "olmo2": LlamaConfig(64, 32, 48, 2, 4, 2, 8, 64, norms="post", qk_norm="all"),
+    "smollm3": LlamaConfig(
+        64, 32, 48, 3, 4, 2, 8, 64, layer_kinds=("global", "local_nope"), window=5, attention_bias=True,
+        output_bias=False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scan", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", MESHED)
+def test_a_mesh_computes_what_one_device_does(name, scan):
+    config, tokens = MESHED[name], tiny.tokens(4, 16, vocab=64)
+    run = Compute(scan_layers=scan)
+    variables = tiny.variables(config)
+    variables = variables if scan else unstack_layers(variables)
+    segments = np.repeat([[0, 1]], 8, axis=1).repeat(4, axis=0)
+    positions = np.tile(np.arange(8), (4, 2))
+
+    def loss(variables):
+        return jnp.mean(jax.nn.logsumexp(Llama(config, run).apply(variables, tokens, positions, segments), axis=-1))
+
+    compiled = lambda: jax.jit(jax.value_and_grad(loss), compiler_options=QUICKLY_COMPILED)(variables)
+    alone = compiled()
+    with sharding.use(make_mesh(MeshConfig(1, 2, 2), jax.devices()[:4])):
+        meshed = compiled()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), alone, jax.device_get(meshed))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
