@@ -1,4 +1,4 @@
-"""The door: one clear line for a mistake, the right files for the right flags, whole or nothing under kill -9."""
+"""The stage: one clear line for a mistake, the right files for the right flags, whole or nothing under kill -9."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The door from end to end: every format in and out, a rerun, mistakes, nothing half-written."""
+"""The stage from end to end: every format in and out, a rerun, mistakes, nothing half-written."""
 
 import dataclasses
 import json

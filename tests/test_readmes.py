@@ -152,7 +152,7 @@ def tree(text: str) -> Iterator[str]:
     for line in text.splitlines():
         if match := re.match(r"( {4}| {8})(\S+) ", line):
             if match[2].endswith("/"):
-                folder = match[2]
+                folder = match[2] if len(match[1]) == 4 else folder  # deeper ones hold data alone
             else:
                 yield (folder if len(match[1]) == 8 else "") + match[2]
 

@@ -76,15 +76,15 @@ run resume 150 gpu_right resume &
 XLA_FLAGS="--xla_gpu_deterministic_ops=true${XLA_FLAGS:+ $XLA_FLAGS}" run resume_deterministic 150 gpu_right resume &
 wait
 run attention 120 gpu_attention
-exact model 120 gpu_right model &
-exact greedy 150 gpu_right greedy &
-exact losses 120 gpu_right losses &
+exact model 240 gpu_right model &
+exact greedy 240 gpu_right greedy &
+exact losses 240 gpu_right losses &
 wait
 # Speeds, one at a time.
 run train 150 gpu_train first
 run torch_train 90 gpu_torch train
 run decode 150 gpu_decode
-run torch_decode 90 gpu_torch decode
+run torch_decode 150 gpu_torch decode
 run train_rest 200 gpu_train rest
 TORCH_COMPILED=1 run torch_compiled 120 gpu_torch train
 

@@ -20,7 +20,7 @@ import transformers
 from lema_jax.data import batches, dataset, tokenizer
 from lema_jax.data.batches import DataConfig
 from lema_jax.data.encode import Encoded, prefix_ids
-from lema_jax.generation.engine import ladder
+from lema_jax.generation.engine import bucket
 from lema_jax.tasks import arithmetic
 from tests.benchmarks.gpu_lines import DRY, MODELS, SIZES, STEPS, WORK, case
 
@@ -71,7 +71,7 @@ def packed(made) -> None:
         np.savez(WORK / f"{name}.npz", **{key: np.stack([one[key] for one in taken]) for key in taken[0]})
     asked = [f"Question: {one.question}\nAnswer:" for one in arithmetic.load("train")[4000:]]
     # Of one padded length, the commonest, so that few programs are compiled for them.
-    padded = [ladder(len(made(text).input_ids)) for text in asked]
+    padded = [bucket(len(made(text).input_ids)) for text in asked]
     common, _ = collections.Counter(padded).most_common(1)[0]
     asked = [text for text, length in zip(asked, padded) if length == common][: SIZES.questions]
     (WORK / "prompts.json").write_text(json.dumps(asked))

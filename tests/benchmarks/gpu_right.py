@@ -189,12 +189,14 @@ def of_nf4() -> None:
         names = ("codes", "magnitudes", "scale", "mean", "float32", "bfloat16")
         found["differ"] = {name: int((one != other).sum()) for name, one, other in zip(names, *made)}
         worst = np.abs(made[0][4] - made[1][4]).max()
-        found["largest_difference"], found["right"] = float(worst), not any(found["differ"].values())
+        # In float32 a GPU fuses multiply and add, which rounds once where a CPU rounds twice.
+        exact = not any(count for name, count in found["differ"].items() if name != "float32")
+        found["largest_difference"], found["right"] = float(worst), exact and bool(worst < 1e-6)
 
 
 def resume() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
-    config = checkpoint.read_card(WORK / "model").config
+    config = checkpoint.read_metadata(WORK / "model").config
     rows, length = SIZES.followed
     at = WORK / f"resume{len(flags)}"
     plain = TrainConfig(

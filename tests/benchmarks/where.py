@@ -34,7 +34,7 @@ def shares(run: Callable[[], object], compiled: jax.stages.Compiled) -> dict[str
     return {part: round(took[part] / whole, 3) for part in (*PARTS, "other", "products")}
 
 
-def _parts(program: hlo.Program) -> dict[str, tuple[str, ...]]:
+def _parts(program: hlo.Module) -> dict[str, tuple[str, ...]]:
     """The parts that each instruction belongs to; what only calls others is left out."""
     found = {}
     for computation in program.computations.values():

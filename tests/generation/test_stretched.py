@@ -143,7 +143,7 @@ def test_packed_texts_are_stretched_each_by_its_own_length(words):
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.integers(1, 100).map(lambda n: n * engine_module.SHARED),
+    st.integers(1, 100).map(lambda n: n * engine_module.PREFIX),
     st.integers(1, 2000),
     st.sampled_from(["dense", "int8"]),
 )
@@ -176,6 +176,6 @@ def test_answers_after_a_shared_prefix_are_those_without(words, beginning, rests
         return {done.index: done.text for done in made.complete(texts)}
 
     together = answers()
-    monkeypatch.setattr(engine_module, "SHARED", 1 << 20)
+    monkeypatch.setattr(engine_module, "PREFIX", 1 << 20)
     assert together == answers()
     assert len(together) == len(rests)

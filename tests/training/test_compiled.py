@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from lema_jax.storage import RunFolder
 from lema_jax.training import compiled
 
 
@@ -34,10 +35,10 @@ def start(out) -> float:
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
     jax.clear_caches()
-    with compiled.kept_in(out), warnings.catch_warnings():
+    with compiled.kept_in(RunFolder(out)), warnings.catch_warnings():
         warnings.simplefilter("error")
         found = float(jax.jit(lambda x: jnp.sin(x).sum() * 3)(jnp.arange(8.0)))
-        compiled.seal(out)
+        compiled.seal(RunFolder(out))
     return found
 
 
@@ -83,7 +84,7 @@ def test_what_was_not_sealed_or_has_lost_its_seals_is_compiled_anew(tmp_path, ke
 
 def test_a_folder_that_jax_was_told_of_is_left_alone(tmp_path, kept):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
-    with compiled.kept_in(tmp_path):
-        compiled.seal(tmp_path)
+    with compiled.kept_in(RunFolder(tmp_path)):
+        compiled.seal(RunFolder(tmp_path))
     assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "own")
     assert not (tmp_path / "compiled").exists()

@@ -38,7 +38,7 @@ def adapters(out: Path, data: Path, base: Path, **fields):
 
 def test_an_ill_step_stops_the_run_and_what_was_saved_is_whole(tmp_path, data, base):
     run = adapters(tmp_path / "run", data, base, guard=GuardConfig(max_grad_norm=1e-9))
-    with pytest.raises(UserError, match=r"step 1: loss .*its update was left out\. Its examples: lines \d+, .*jsonl"):
+    with pytest.raises(UserError, match=r"step 1: loss .*its update was skipped\. Its examples: lines \d+, .*jsonl"):
         loop.run(run)
     assert checkpoint.steps(tmp_path / "run") == []
     run.guard.skip_steps = 2
@@ -49,7 +49,7 @@ def test_an_ill_step_stops_the_run_and_what_was_saved_is_whole(tmp_path, data, b
 def test_ill_steps_may_be_passed_over(tmp_path, data, base, capsys):
     run = adapters(tmp_path / "run", data, base, guard=GuardConfig(max_grad_norm=1e-9, skip_steps=6))
     loop.run(run)
-    assert capsys.readouterr().err.count("its update was left out") == 6
+    assert capsys.readouterr().err.count("its update was skipped") == 6
     assert not any(np.any(leaf) for leaf in [weights(tmp_path / "run")["lora"]["layers"]["mlp"]["up"]["b"]])
 
 

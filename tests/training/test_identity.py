@@ -174,7 +174,7 @@ def test_a_start_that_fails_claims_nothing_and_the_corrected_command_works(tmp_p
         assert not out.exists()
     ill = config(out, data, init=str(base), steps=1)
     ill.guard.max_grad_norm = 1e-9
-    with pytest.raises(UserError, match="its update was left out"):
+    with pytest.raises(UserError, match="its update was skipped"):
         loop.run(ill)
     (out / "config.json").write_text("")  # as a full disk left it once
     other = config(out, data, init=str(base), steps=1, seed=3)

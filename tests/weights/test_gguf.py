@@ -141,7 +141,7 @@ def test_rope_scaling(tmp_path, more, scaling):
     [
         ({"llama.expert_count": 8}, "expert_count"),
         ({"llama.attention.sliding_window": 4096}, "llama.attention.sliding_window"),
-        ({"llama.rope.dimension_count": 4}, "rope turns 4"),
+        ({"llama.rope.dimension_count": 4}, "rope.dimension_count 4"),
         ({"llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 2.0}, "longrope"),
         ({"llama.tensor_data_layout": "other"}, "tensor_data_layout"),
         ({"split.count": 3}, "--merge"),

@@ -1,4 +1,4 @@
-"""The house's floors, read from the imports: nothing imports upward, no door opens another, no JAX on the ground."""
+"""Layers, read from the imports: nothing imports upward, no stage imports another, no JAX in the lower layers."""
 
 import ast
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lema_jax"
-FLOORS = (
+LAYERS = (
     ("errors", "interrupts", "disk", "ranges", "worker"),
     ("storage",),
     ("digests",),
@@ -26,10 +26,10 @@ FLOORS = (
     ("training", "weights", "generation"),
     ("ahead",),
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-DOOR = len(FLOORS)  # the floor of the doors: files of the package itself
+LAYER = {room: number for number, packages in enumerate(LAYERS) for room in packages}
+STAGE = len(LAYERS)  # the layer of the stages: files of the package itself
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
-DOORS_WITHOUT_JAX = ("correct", "evolve", "build_data", "report")
+STAGES_WITHOUT_JAX = ("correct", "evolve", "build_data", "report")
 
 Imports = dict[str, set[str]]  # module -> the modules that it imports, anywhere in the file
 
@@ -59,23 +59,23 @@ def imported(module: str, file: Path, known: set[str]) -> set[str]:
     return found
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
-def floor(module: str) -> int:
-    return FLOOR.get(room(module), DOOR)
+def layer(module: str) -> int:
+    return LAYER.get(package(module), STAGE)
 
 
 def upward(imports: Imports) -> list[str]:
-    """Imports that go up, or sideways into another room or door."""
+    """Imports that go up, or sideways into another package or stage."""
     inside = [
-        (module, target) for module in imports for target in imports[module] if room(target) and target in imports
+        (module, target) for module in imports for target in imports[module] if package(target) and target in imports
     ]
     return [
         f"{module} imports {target}"
         for module, target in inside
-        if floor(target) > floor(module) or (floor(target) == floor(module) and room(target) != room(module))
+        if layer(target) > layer(module) or (layer(target) == layer(module) and package(target) != package(module))
     ]
 
 
@@ -90,16 +90,16 @@ def reaches_jax(module: str, imports: Imports) -> list[str]:
 
 
 def without_jax(imports: Imports) -> list[str]:
-    return [m for m in imports if room(m) and (floor(m) < FLOOR["model"] or room(m) in DOORS_WITHOUT_JAX)]
+    return [m for m in imports if package(m) and (layer(m) < LAYER["model"] or package(m) in STAGES_WITHOUT_JAX)]
 
 
-def test_nothing_imports_upward_or_another_door() -> None:
+def test_nothing_imports_upward_or_another_stage() -> None:
     assert upward(read(PACKAGE)) == []
 
 
-def test_every_folder_has_a_floor() -> None:
-    rooms = {folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()}
-    assert rooms <= set(FLOOR)
+def test_every_folder_has_a_layer() -> None:
+    packages = {folder.name for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()}
+    assert packages <= set(LAYER)
 
 
 def test_no_jax_below_the_model() -> None:
@@ -109,16 +109,16 @@ def test_no_jax_below_the_model() -> None:
     } == {}
 
 
-@pytest.mark.parametrize("door", DOORS_WITHOUT_JAX)
-def test_doors_that_need_no_jax_load_none(door: str) -> None:
-    if not (PACKAGE / f"{door}.py").exists():
-        pytest.skip(f"there is no door {door} yet")
-    code = f"import sys, lema_jax.{door}; print([name for name in {JAX} if name in sys.modules])"
+@pytest.mark.parametrize("stage", STAGES_WITHOUT_JAX)
+def test_stages_that_need_no_jax_load_none(stage: str) -> None:
+    if not (PACKAGE / f"{stage}.py").exists():
+        pytest.skip(f"there is no stage {stage} yet")
+    code = f"import sys, lema_jax.{stage}; print([name for name in {JAX} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
 
-def house(folder: Path, **files: str) -> Imports:
+def made_up(folder: Path, **files: str) -> Imports:
     """A package of made-up files; `__` in a name stands for a folder."""
     for name, text in files.items():
         file = folder / "lema_jax" / f"{name.replace('__', '/')}.py"
@@ -141,7 +141,7 @@ def house(folder: Path, **files: str) -> Imports:
     ],
 )
 def test_the_check_sees_upward_imports(tmp_path: Path, files: dict[str, str]) -> None:
-    assert len(upward(house(tmp_path, **files))) == 1
+    assert len(upward(made_up(tmp_path, **files))) == 1
 
 
 def test_the_check_sees_jax_behind_other_modules(tmp_path: Path) -> None:
@@ -150,13 +150,13 @@ def test_the_check_sees_jax_behind_other_modules(tmp_path: Path) -> None:
         "evidence__a": "from . import b",
         "evidence__b": "import jax.numpy",
     }
-    imports = house(tmp_path, **files, train="import jax")
+    imports = made_up(tmp_path, **files, train="import jax")
     assert set(without_jax(imports)) == {"lema_jax.report", "lema_jax.evidence.a", "lema_jax.evidence.b"}
     assert all(reaches_jax(module, imports) == ["lema_jax.evidence.b"] for module in without_jax(imports))
 
 
 def test_the_check_lets_good_imports_pass(tmp_path: Path) -> None:
-    imports = house(
+    imports = made_up(
         tmp_path,
         train="from lema_jax.model import a\nfrom lema_jax import errors",
         model__a="import jax\nfrom lema_jax.data import b\nfrom lema_jax.model import c",
