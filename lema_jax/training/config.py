@@ -22,6 +22,11 @@ _FREE = (
     *("compute.scan_layers", "compute.remat", "compute.attention", "compute.loss_chunk"),
 )
 _FREE_PARTS = ("mesh.", "dev.")
+# Fields that a LLaMA's config had not at first. At their defaults they shape nothing, so that earlier runs resume.
+_LATER = (
+    *("output_bias", "layer_kinds", "window", "local_rope_theta", "qk_norm", "norms", "norm_offset", "activation"),
+    *("scale_embeddings", "attention_width", "attention_softcap", "logit_softcap", "family"),
+)
 
 
 @dataclasses.dataclass
@@ -178,4 +183,10 @@ def shaping(config: dict[str, Any]) -> dict[str, Any]:
                 flat[prefix + name] = value
 
     walk("", config)
-    return {name: value for name, value in flat.items() if name not in _FREE and not name.startswith(_FREE_PARTS)}
+    plain = pydantic.TypeAdapter(LlamaConfig).dump_python(LlamaConfig(), mode="json")
+    default = {f"model.{name}": plain[name] for name in _LATER}
+    return {
+        name: value
+        for name, value in flat.items()
+        if name not in _FREE and not name.startswith(_FREE_PARTS) and not (name in default and value == default[name])
+    }
