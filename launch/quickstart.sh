@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole loop on the built-in task: a small LLaMA learns arithmetic word problems, makes mistakes, has them
-# corrected, and learns from them. About 12 minutes on two CPU cores, after installation; needs Python >= 3.11 and a
+# corrected, and learns from them. 12 to 22 minutes on two CPU cores, after installation; needs Python >= 3.11 and a
 # package index, no more.
 # Killed anywhere, the same command goes on from there.      RUNS=elsewhere bash launch/quickstart.sh
 set -euo pipefail

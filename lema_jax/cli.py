@@ -53,7 +53,7 @@ class Command(Generic[C, R]):
         """The config of a command line, `argv` without the command's own name.
 
         Raises:
-          UserError: an unknown flag, a value that its option cannot have, or a broken rule; it names the flag.
+          UserError: an unknown or missing flag, or a value that cannot be read; it names the flag.
         """
         return flagged.parse(self.name, self.config, argv)
 

@@ -1,6 +1,5 @@
 """The flags of a stage's config: defined, parsed and explained from its options (`stage.option`)."""
 
-import collections.abc
 import dataclasses
 import math
 import os
@@ -16,8 +15,10 @@ from absl import flags
 
 from lema_jax import disk, ranges, stage
 from lema_jax.errors import UserError
+from lema_jax.stage import Option
 
 C = TypeVar("C", bound=stage.Config)
+G = TypeVar("G")
 _WIDTH = 110
 
 
@@ -35,85 +36,61 @@ def parse(name: str, kind: type[C], argv: Sequence[str]) -> C:
     except flags.Error as error:
         raise UserError(f"{_short(str(error))}; see --help") from None
     except KeyError as error:
-        told = f"--config: {error.args[0]}; the fields are those of lema_jax/training/config.py"
-        raise UserError(_config_line(error, argv) or told) from error
+        line = f"--config: {error.args[0]}; the fields are those of lema_jax/training/config.py"
+        raise UserError(_config_line(error, argv) or line) from error
     except UserError:
         raise
     except Exception as error:
-        told = f"in the command line or its --config: {_words(error)}"
-        raise UserError(_config_line(error, argv) or disk.explain(error, None) or told) from error
+        line = f"in the command line or its --config: {_message(error)}"
+        raise UserError(_config_line(error, argv) or disk.explain(error, None) or line) from error
     if rest[1:]:
         raise UserError(f"unexpected argument {rest[1]!r}; values follow their flag, lists are separated by commas")
-    config = _read(kind, {}, values)
-    stage.require(config)
-    return config
+    for one in stage.options(kind):
+        value = values[one.name].value
+        if "config_file" in one.metadata:
+            _require_kind(value, one.metadata["config_file"])
+        elif value is None and one.default is dataclasses.MISSING:
+            raise UserError(f"--{one.name} is missing; {_sentence(one.metadata['help'])}; see --help")
+    return _read(kind, values)
 
 
 # --- definition and reading -------------------------------------------------------------------------------------------
 
 
-def options(kind: type, defaults: collections.abc.Mapping[str, Any] = {}) -> Iterator[tuple[dataclasses.Field, Any]]:
-    """The options of a config and of the groups in it, with their defaults."""
-    for field in ranges.options(kind):
-        if "group" in field.metadata:
-            yield from options(_class(kind, field), field.metadata["group"].keywords)
-        else:
-            yield field, defaults.get(field.name, field.default)
-
-
-def _class(kind: type, field: dataclasses.Field) -> type:
-    return typing.get_type_hints(kind)[field.name]
-
-
-def hints(kind: type) -> dict[str, Any]:
-    """The types of a config's options, those of its groups among them, by name."""
-    found = {}
-    for field in ranges.options(kind):
-        hint = typing.get_type_hints(kind)[field.name]
-        found.update(hints(hint) if "group" in field.metadata else {field.name: hint})
-    return found
-
-
 def _define(name: str, kind: type, argv: Sequence[str]) -> flags.FlagValues:
     """Flags of their own for this command line: importing a stage defines none, and two commands never meet."""
-    values, types_of = flags.FlagValues(), hints(kind)
-    for field, default in options(kind):
-        kinds, metadata = ranges.classes(types_of[field.name]), field.metadata
-        given = None if default is dataclasses.MISSING else default
-        if "config_file" in metadata:
+    values = flags.FlagValues()
+    for one in stage.options(kind):
+        classes, help = ranges.classes(one.hint), one.metadata["help"]
+        default = None if one.default is dataclasses.MISSING else one.default
+        if "config_file" in one.metadata:
             from ml_collections import config_flags
 
-            config_flags.DEFINE_config_file(
-                field.name, None, metadata["help"], flag_values=values, sys_argv=[name, *argv]
-            )
-        elif bool in kinds:
-            flags.DEFINE_bool(field.name, given, metadata["help"], flag_values=values)
-        elif int in kinds:
-            flags.DEFINE_integer(field.name, given, metadata["help"], flag_values=values)
-        elif float in kinds:
-            flags.DEFINE_float(field.name, given, metadata["help"], flag_values=values)
-        elif collections.abc.Sequence in kinds:
-            parser = _PathsParser() if metadata["paths"] else flags.ListParser()
-            given = None if given is None else list(given)
-            flags.DEFINE(
-                parser, field.name, given, metadata["help"], serializer=flags.CsvListSerializer(","), flag_values=values
-            )
+            config_flags.DEFINE_config_file(one.name, None, help, flag_values=values, sys_argv=[name, *argv])
+        elif bool in classes:
+            flags.DEFINE_bool(one.name, default, help, flag_values=values)
+        elif int in classes:
+            flags.DEFINE_integer(one.name, default, help, flag_values=values)
+        elif float in classes:
+            flags.DEFINE_float(one.name, default, help, flag_values=values)
+        elif Sequence in classes:
+            parser = _PathsParser() if one.metadata["paths"] else flags.ListParser()
+            default = None if default is None else list(default)
+            serializer = flags.CsvListSerializer(",")
+            flags.DEFINE(parser, one.name, default, help, serializer=serializer, flag_values=values)
         else:
-            flags.DEFINE_string(field.name, given, metadata["help"], flag_values=values)
+            flags.DEFINE_string(one.name, default, help, flag_values=values)
     return values
 
 
-def _read(kind: type[C], defaults: collections.abc.Mapping[str, Any], values: flags.FlagValues) -> C:
-    found: dict[str, Any] = dict(defaults)
+def _read(kind: type[G], values: flags.FlagValues) -> G:
+    """The config, or a group of it, that the flags give."""
+    hints, found = typing.get_type_hints(kind), {}
     for field in ranges.options(kind):
         if "group" in field.metadata:
-            found[field.name] = _read(_class(kind, field), field.metadata["group"].keywords, values)
+            found[field.name] = _read(hints[field.name], values)
         else:
             value = values[field.name].value
-            if "config_file" in field.metadata:
-                _require_kind(value, field.metadata["config_file"])
-            elif value is None and field.default is dataclasses.MISSING and field.name not in defaults:
-                raise UserError(f"--{field.name} is missing; {_sentence(field.metadata['help'])}; see --help")
             found[field.name] = tuple(value) if isinstance(value, list) else value
     return kind(**found)
 
@@ -167,7 +144,7 @@ def _config_line(error: Exception, argv: Sequence[str]) -> str | None:
     lines = [f for f in traceback.extract_tb(error.__traceback__) if os.path.realpath(f.filename) in files]
     if not lines:
         return None
-    return f"{lines[-1].filename}:{lines[-1].lineno}: {type(error).__name__}: {_words(error)}"
+    return f"{lines[-1].filename}:{lines[-1].lineno}: {type(error).__name__}: {_message(error)}"
 
 
 def _config_files(argv: Sequence[str]) -> list[str]:
@@ -180,7 +157,7 @@ def _config_files(argv: Sequence[str]) -> list[str]:
     return given
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return _short(str(error)) or type(error).__name__
 
 
@@ -201,63 +178,53 @@ def _short(text: str) -> str:
 
 def help_text(name: str, doc: str, kind: type) -> str:
     """What `--help` prints: a usage line, what the stage does, one example, and the flags in groups."""
-    required = [field for field, default in options(kind) if default is dataclasses.MISSING]
-    needed = " ".join(f"--{field.name}={_placeholder(field, hints(kind)[field.name])}" for field in required)
-    lines = [f"usage: python -m lema_jax.{name} {needed} [flags]".replace("  ", " "), "", doc.split("\n\n")[0].strip()]
+    groups: dict[str, list[Option]] = {"": []}
+    for one in stage.options(kind):
+        groups.setdefault(one.group, []).append(one)
+    needed = [f"--{one.name}={_placeholder(one)}" for one in stage.options(kind) if one.default is dataclasses.MISSING]
+    lines = [" ".join([f"usage: python -m lema_jax.{name}", *needed, "[flags]"]), "", doc.split("\n\n")[0].strip()]
     if example := re.search(r"^ *(python -m (?:.*\\\n)*.*)$", doc, re.MULTILINE):
         lines += ["", "example:", "  " + re.sub(r"\n *", "\n      ", example[1])]
-    for field in ranges.options(kind):
-        if config := field.metadata.get("config_file"):
-            lines += ["", f"fields of --{field.name}, with their defaults:"]
-            lines += [f"  --{field.name}.{name}" for name in _fields(config)]
-    for title, fields in _groups(kind):
-        lines += ["", f"{title}:"]
-        for field, default in fields:
-            lines += _flag_help(field, default, hints(kind)[field.name])
+    for one in groups[""]:
+        if config := one.metadata.get("config_file"):
+            lines += ["", f"fields of --{one.name}, with their defaults:"]
+            lines += [f"  --{one.name}.{field}" for field in _fields(config)]
+    for title, members in groups.items():
+        lines += ["", f"{title or 'flags'}:"]
+        for one in members:
+            lines += _flag_help(one)
     return "\n".join(lines)
 
 
 def _fields(config: Any) -> Iterator[str]:
     """The fields of a config and of those in it, with their defaults."""
-    hints_of = typing.get_type_hints(config)
+    hints = typing.get_type_hints(config)
     for field in ranges.options(config):
-        classes = [kind for kind in ranges.classes(hints_of[field.name]) if dataclasses.is_dataclass(kind)]
+        classes = [kind for kind in ranges.classes(hints[field.name]) if dataclasses.is_dataclass(kind)]
         if classes:
             yield from (f"{field.name}.{name}" for name in _fields(classes[0]))
         else:
             yield field.name if field.default is dataclasses.MISSING else f"{field.name}={field.default!r}"
 
 
-def _groups(kind: type) -> Iterator[tuple[str, list[tuple[dataclasses.Field, Any]]]]:
-    """The options of a config and of each group in it, under the first line of the group's docstring."""
-    own = [(f, f.default) for f in ranges.options(kind) if "group" not in f.metadata]
-    yield "flags", own
-    for field in ranges.options(kind):
-        if "group" in field.metadata:
-            part = _class(kind, field)
-            title = (part.__doc__ or field.name).split("\n")[0].rstrip(".")
-            yield title, list(options(part, field.metadata["group"].keywords))
-
-
-def _flag_help(field: dataclasses.Field, default: Any, hint: Any) -> list[str]:
-    shown = f"  --[no]{field.name}" if hint is bool else f"  --{field.name}={_placeholder(field, hint)}"
-    told = field.metadata["help"]
+def _flag_help(one: Option) -> list[str]:
+    shown = f"  --[no]{one.name}" if one.hint is bool else f"  --{one.name}={_placeholder(one)}"
+    help, default = one.metadata["help"], one.default
     if default is dataclasses.MISSING:
-        told += " Required."
-    elif default not in (None, "", (), [], math.inf) and not isinstance(default, bool):
-        told += f" Default: {default}."
+        help += " Required."
     elif default is True:
-        told += " On by default."
-    return [shown, *textwrap.wrap(told, _WIDTH, initial_indent=6 * " ", subsequent_indent=6 * " ")]
+        help += " On by default."
+    elif default is not False and default not in (None, "", (), math.inf):
+        help += f" Default: {','.join(default) if isinstance(default, tuple) else default}."
+    return [shown, *textwrap.wrap(help, _WIDTH, initial_indent=6 * " ", subsequent_indent=6 * " ")]
 
 
-def _placeholder(field: dataclasses.Field, hint: Any) -> str:
-    kinds = ranges.classes(hint)
-    if field.metadata.get("choices"):
-        return "|".join(field.metadata["choices"])
-    if "config_file" in field.metadata:
+def _placeholder(one: Option) -> str:
+    classes = ranges.classes(one.hint)
+    if one.metadata.get("choices"):
+        return "|".join(one.metadata["choices"])
+    if "config_file" in one.metadata:
         return "FILE"
-    names = {int: "N", float: "X", Path: "PATH"}
-    if collections.abc.Sequence in kinds:
-        return "PATH,…" if field.metadata["paths"] else "NAME,…"
-    return next((name for key, name in names.items() if key in kinds), "TEXT")
+    if Sequence in classes:
+        return "PATH,…" if one.metadata["paths"] else "NAME,…"
+    return next((name for kind, name in {int: "N", float: "X", Path: "PATH"}.items() if kind in classes), "TEXT")

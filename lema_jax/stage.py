@@ -20,8 +20,9 @@ import math
 import os
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from lema_jax import lock, ranges
@@ -116,27 +117,41 @@ def require(config: Any) -> None:
         raise UserError("; ".join(found))
 
 
-def names(kind: Any) -> list[str]:
-    """The names of a config's options, those of its groups among them."""
-    hints, found = typing.get_type_hints(kind), []
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An option of a config or of a group in it. `default` is MISSING where it is required; `metadata` is `option`'s.
+
+    `group`: the first line of the docstring of the group that it is in; empty for the config's own.
+    """
+
+    name: str
+    hint: Any
+    default: Any
+    metadata: Mapping[str, Any]
+    group: str = ""
+
+
+def options(kind: type, group: str = "", defaults: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Option]:
+    """The options of a config and of the groups in it."""
+    hints = typing.get_type_hints(kind)
     for field in ranges.options(kind):
-        found += names(hints[field.name]) if "group" in field.metadata else [field.name]
-    return found
+        hint = hints[field.name]
+        if "group" in field.metadata:
+            title = (hint.__doc__ or field.name).split("\n")[0].rstrip(".")
+            yield from options(hint, title, field.metadata["group"].keywords)
+        else:
+            yield Option(field.name, hint, defaults.get(field.name, field.default), field.metadata, group)
+
+
+def names(kind: type) -> list[str]:
+    """The names of a config's options, those of its groups among them."""
+    return [one.name for one in options(kind)]
 
 
 def changed(config: Any) -> list[str]:
-    """The names of the options, those of groups among them, that have not their default value."""
-    found = []
-    for field in ranges.options(config):
-        value = getattr(config, field.name)
-        if "group" in field.metadata:
-            usual = field.metadata["group"]()
-            found += [
-                part.name for part in ranges.options(value) if getattr(value, part.name) != getattr(usual, part.name)
-            ]
-        elif value != field.default:
-            found.append(field.name)
-    return found
+    """The names of the options, those of groups among them, that do not have their default value."""
+    values = {field.name: getattr(part, field.name) for part in parts(config) for field in ranges.options(part)}
+    return [one.name for one in options(type(config)) if values[one.name] != one.default]
 
 
 def parts(config: Any) -> Iterator[Any]:
@@ -159,10 +174,10 @@ def _broken(part: Any) -> Iterator[str]:
 
 
 def _broken_list(field: dataclasses.Field, value: Sequence[str]) -> Iterator[str]:
-    told = f"{field.name}={','.join(value)}"
+    given = f"{field.name}={','.join(value)}"
     if not all(value):
-        yield f"{told} has nothing between two commas; name something, or leave one"
+        yield f"{given} has nothing between two commas; name something, or leave one"
     elif field.metadata.get("paths") and not field.metadata.get("repeats"):
         places = [os.path.realpath(one) if os.path.exists(one) else one.rstrip("/") for one in value]
         if twice := [one for one, place in zip(value, places) if places.count(place) > 1]:
-            yield f"{told} names {twice[0]} twice; name it once"
+            yield f"{given} names {twice[0]} twice; name it once"

@@ -10,7 +10,6 @@ knows to run it again.
 
 import dataclasses
 import signal
-from pathlib import Path
 
 from lema_jax import cli, flagged, interrupts, records, stage, storage
 from lema_jax.generation.judge import judge
@@ -41,9 +40,9 @@ class Config(stage.Config):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The run's model folder, its last step, and the loss of that step; NaN where no step was left to make."""
+    """The run's model folder, its last step, and that step's loss; NaN where no step was left to make."""
 
-    out: Path
+    out: str
     step: int
     loss: float
 
@@ -70,7 +69,7 @@ def run(config: Config) -> Result | None:
         step, loss = loop.run(
             train, allow_config_change=config.allow_config_change, judge=judged, profile=config.profile
         )
-    return Result(Path(train.out), step, loss)
+    return Result(train.out, step, loss)
 
 
 command = cli.Command("train", __doc__, Config, run, codes={signal.SIGTERM: interrupts.PREEMPTED})

@@ -64,7 +64,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C goes to the caller alone, which may have answers to save
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            env=_environment(),
         )
         try:
             _exchange(process, self._first, _SECONDS_TO_START)
@@ -78,6 +78,14 @@ class Worker:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without its keys, which code of others is not to see; modules are found where they are here."""
+    own = {
+        name: value for name, value in os.environ.items() if not name.upper().endswith(("_KEY", "_TOKEN", "_SECRET"))
+    }
+    return own | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
 
 
 def _exchange(process: subprocess.Popen[bytes], question: Any, seconds: float) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lema_jax import ranges
+from lema_jax import ranges, stage
 from lema_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +86,7 @@ def wrong(name: str, words: list[str], whole: bool) -> str:
     fields = [word for word in words if word.startswith("--config.") and not _OPEN.search(word)]
     others = [filled(word, command.config) for word in words if not word.startswith(("--config", "--help"))]
     try:
-        command.parse([*files, *fields, *others])
+        stage.require(command.parse([*files, *fields, *others]))
     except UserError as error:
         return "" if not whole and "is missing" in str(error) else str(error)
     return ""

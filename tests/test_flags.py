@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lema_jax import cli, flagged
+from lema_jax import cli, stage
 
 KNOWN = json.loads((Path(__file__).parent / "flags.json").read_text())  # a command's flags and their defaults
 
@@ -20,9 +20,9 @@ def command(name: str) -> cli.Command:
 @pytest.mark.parametrize("name", KNOWN)
 def test_flags_and_defaults_stay(name):
     found = {}
-    for field, default in flagged.options(command(name).config):
-        none = default is dataclasses.MISSING or default == math.inf
-        found[field.name] = None if none else list(default) if isinstance(default, tuple) else default
+    for one in stage.options(command(name).config):
+        none = one.default is dataclasses.MISSING or one.default == math.inf
+        found[one.name] = None if none else list(one.default) if isinstance(one.default, tuple) else one.default
     known = KNOWN[name]
     assert known.keys() <= found.keys()
     assert {flag: found[flag] or None for flag in known} == {flag: value or None for flag, value in known.items()}
@@ -36,7 +36,7 @@ def test_help_stands_alone(name, capsys):
     assert lines.count("example:") == 1
     assert "  python -m lema_jax." + name in lines[lines.index("example:") + 1]
     assert max(map(len, lines)) <= 120
-    for field, _ in flagged.options(command(name).config):
+    for field in stage.options(command(name).config):
         help = field.metadata["help"]
         assert help[:1].isupper() and help.endswith((".", "…")), field.name  # noqa: PT018
         assert len(help.split()) >= 3, field.name

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from lema_jax import flagged, ranges, stage
+from lema_jax import ranges, stage
 from lema_jax.data.batches import DataConfig
 from lema_jax.data.build import Recipe
 from lema_jax.data.encode import Limits
@@ -153,16 +153,17 @@ def test_every_flag_of_every_command_is_taken_or_refused_by_name(name, tmp_path)
     )
     needed = {"config": str(tmp_path / "config.py")}
     walked = refused = passed = 0
-    for field, default in flagged.options(command.config):
-        for value in values(flagged.hints(command.config)[field.name]):
+    for field in stage.options(command.config):
+        for value in values(field.hint):
             walked += 1
             required = [
                 f"--{other.name}={needed.get(other.name, 'x')}"
-                for other, usual in flagged.options(command.config)
-                if usual is dataclasses.MISSING and other.name != field.name
+                for other in stage.options(command.config)
+                if other.default is dataclasses.MISSING and other.name != field.name
             ]
             try:
                 config = command.parse([f"--{field.name}={value}", *required])
+                stage.require(config)
             except UserError as error:
                 line = str(error)
                 if line == without(command, required):  # the others alone are refused for that
@@ -173,7 +174,7 @@ def test_every_flag_of_every_command_is_taken_or_refused_by_name(name, tmp_path)
                 passed += 1
                 found = next(getattr(p, field.name) for p in stage.parts(config) if hasattr(p, field.name))
                 if isinstance(found, (int, float)) and not isinstance(found, bool):
-                    assert abs(found) <= max(1e15, 2**63) or found == default, (field.name, value)
+                    assert abs(found) <= max(1e15, 2**63) or found == field.default, (field.name, value)
                     assert value not in ("nan", "1" + 30 * "0", "x", "", "-inf"), (field.name, value)
     assert refused + passed == walked
     assert refused * 2 > walked > 0
@@ -181,7 +182,7 @@ def test_every_flag_of_every_command_is_taken_or_refused_by_name(name, tmp_path)
 
 def without(command, required: list[str]) -> str:
     try:
-        command.parse(required)
+        stage.require(command.parse(required))
     except UserError as error:
         return str(error)
     return ""

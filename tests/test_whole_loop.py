@@ -108,6 +108,7 @@ print("READ", trained.step, sampled.attempts, made.card.kinds, Path(root / "repo
 """
 
 
+@pytest.mark.slow  # CI runs this file by name
 def test_the_stages_are_functions_of_one_process(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", IN_ONE_PROCESS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False

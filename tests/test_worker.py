@@ -17,6 +17,8 @@ for line in sys.stdin:
         time.sleep(600)
     if question == "die":
         os._exit(1)
+    if question == "names":
+        question = sorted(os.environ)
     print(json.dumps("x" * 1000 if question == "long" else [os.getpid(), question]), flush=True)
 """
 
@@ -40,6 +42,14 @@ def test_one_process_answers_until_it_is_killed(served):
     after, answer = served.ask(4, 60)
     assert after != first
     assert answer == 4
+
+
+def test_it_sees_no_key(served, monkeypatch):
+    for name in ("OPENAI_API_KEY", "HF_TOKEN", "LEMA_TEST_SEEN"):
+        monkeypatch.setenv(name, "x")
+    _, names = served.ask("names", 60)
+    assert "LEMA_TEST_SEEN" in names
+    assert not {"OPENAI_API_KEY", "HF_TOKEN"}.intersection(names)
 
 
 @pytest.mark.parametrize(("question", "seconds"), [("hang", 0.5), ("die", 60), ("long", 60)])

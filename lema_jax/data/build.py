@@ -13,6 +13,7 @@ from lema_jax import digests, records, stage, tasks
 from lema_jax.data import card, curate, dataset, examples, exports, gather, tokenizer
 from lema_jax.data.card import Card
 from lema_jax.data.curate import Candidate, Pool
+from lema_jax.data.dataset import Counts
 from lema_jax.data.encode import Encoded, Limits, encode
 from lema_jax.errors import UserError
 from lema_jax.records import Example, Problem
@@ -143,7 +144,7 @@ def _choose(recipe: Recipe, training: Sequence[Problem]) -> _Chosen:
 
 def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Path) -> Card:
     tokenizer.save(chosen.tokenizer, folder / "tokenizer")
-    _write_set(folder, [row.example for row in chosen.mixed], chosen.encoded)
+    counts = _write_set(folder, [row.example for row in chosen.mixed], chosen.encoded)
     if chosen.dev:
         _write_dev(folder / "dev", chosen.dev, chosen.tokenizer, recipe.limits)
     if recipe.export:
@@ -155,7 +156,7 @@ def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Pa
         kinds=dict(Counter(row.example.kind for row in chosen.mixed)),
         sources=dict(Counter(row.example.source for row in chosen.mixed).most_common()),
         students=dict(Counter(attempt.student for attempt in corrected).most_common()),
-        counts=dataclasses.asdict(dataset.counts(folder)),
+        counts=dataclasses.asdict(counts),
         questions=len({curate.normal(row.problem.question) for row in chosen.mixed}),
         overlap=chosen.overlap,
         tokenizer=tokenizer.fingerprint(chosen.tokenizer),
@@ -240,9 +241,9 @@ def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> 
     return mixed
 
 
-def _write_set(folder: Path, rows: Sequence[Example], encoded: dict[str, Encoded]) -> None:
+def _write_set(folder: Path, rows: Sequence[Example], encoded: dict[str, Encoded]) -> Counts:
     records.write(folder / "examples.jsonl", rows)
-    dataset.write_records([encoded[row.id] for row in rows], folder)
+    return dataset.write_records([encoded[row.id] for row in rows], folder)
 
 
 def _write_dev(folder: Path, dev: Sequence[Problem], tokenizer: PreTrainedTokenizerFast, limits: Limits) -> None:

@@ -83,8 +83,8 @@ def _canonical(record: bytes) -> bytes:
     return tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
 
 
-def write_records(examples: Sequence[Encoded], folder: Path) -> None:
-    """Writes TFDS's files and `lengths.npy` into `folder`, which exists and has none of them."""
+def write_records(examples: Sequence[Encoded], folder: Path) -> Counts:
+    """Writes TFDS's files and `lengths.npy` into `folder`, which exists and has none of them; returns their size."""
     with tempfile.TemporaryDirectory(dir=folder) as workplace:
         made = Builder(examples, data_dir=workplace)
         tfds.disable_progress_bar()
@@ -92,10 +92,12 @@ def write_records(examples: Sequence[Encoded], folder: Path) -> None:
             made.download_and_prepare()
         for file in sorted(Path(made.data_dir).iterdir()):
             file.rename(folder / file.name)
-    lengths = [(len(example.tokens), int(example.weights.sum())) for example in examples]
+    pairs = [(len(example.tokens), int(example.weights.sum())) for example in examples]
+    found = np.array(pairs, np.int32).reshape(-1, 2)
     content = io.BytesIO()
-    np.save(content, np.array(lengths, np.int32).reshape(-1, 2))
+    np.save(content, found)
     storage.write(folder / _LENGTHS, content.getvalue())
+    return _counts(found)
 
 
 def check(folder: str | Path, *, only: str = "", all_files: bool = False) -> None:
@@ -144,9 +146,12 @@ def lengths(folder: str | Path) -> np.ndarray:
 
 def counts(folder: str | Path) -> Counts:
     """The size of the data set; see `lengths` for errors."""
-    found = lengths(folder)
-    tokens, loss_tokens = found.sum(axis=0, dtype=np.int64)
-    return Counts(len(found), int(tokens), int(loss_tokens), int(found[:, 0].max()))
+    return _counts(lengths(folder))
+
+
+def _counts(lengths: np.ndarray) -> Counts:
+    tokens, loss_tokens = lengths.sum(axis=0, dtype=np.int64)
+    return Counts(len(lengths), int(tokens), int(loss_tokens), int(lengths[:, 0].max(initial=0)))
 
 
 class Records(Sequence[dict[str, np.ndarray]]):

@@ -128,7 +128,7 @@ _GPU_FLOPS = {  # dense bfloat16 of NVIDIA's data sheets, by a part of JAX's dev
 
 def peak_flops(kind: str) -> float | None:
     """Peak dense bfloat16 flops per second of a JAX `device_kind`; None if unknown, as of a CPU."""
-    gpu = next((flops for name, flops in _GPU_FLOPS.items() if name in kind), None) if "NVIDIA" in kind else None
+    gpu = next((flops for name, flops in _GPU_FLOPS.items() if re.search(rf"NVIDIA.*\b{name}\b", kind)), None)
     return next((chip.flops for chip in CHIPS.values() if chip.kind == kind), gpu)
 
 

@@ -1,4 +1,4 @@
-"""The messages that ask a chat teacher: an instruction, worked examples, the case at hand, and the form asked for.
+"""Prompts for a chat teacher: instruction, worked examples, the case to correct, and the format of the reply.
 
 A prompt file holds an instruction and worked examples in the paper's three-part structure (section 2.1). The case
 takes the place of its line `{case}`, so text may stand after it: the package's own files ask there for their form. A
@@ -29,7 +29,7 @@ _CASE_LINE = re.compile(rf"^[ \t]*{re.escape(CASE)}[ \t]*$", re.MULTILINE)
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """What asks for a correction, around the case at hand."""
+    """The parts of a request for a correction, around the case to correct."""
 
     id: str  # the file's name and a hash of all the rest, such as `gsm8k@1a2b3c4d`: what asks otherwise is another
     before: str
@@ -58,7 +58,7 @@ def load(problem: Problem, prompt_file: str | Path | None = None) -> Prompt:
     before, *after = _CASE_LINE.split(text)
     if len(after) > 1:
         raise UserError(
-            f"--prompt_file: {prompt_file} has {len(after)} lines {CASE}; keep the one for the case at hand"
+            f"--prompt_file: {prompt_file} has {len(after)} lines {CASE}; keep the one for the case to correct"
         )
     if prompt_file is not None:
         return Prompt(f"{name}@{row_id(text=text)[:8]}", before.strip(), "".join(after).strip())

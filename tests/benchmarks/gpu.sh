@@ -8,7 +8,7 @@
 # random weights of SmolLM2-135M's shape. JSON lines come to $OUT/gpu.jsonl, the first with card, versions and commit; a
 # log to $OUT/log.txt. A step that fails or runs out of its time is said there, and the next one begins. What is done is
 # not done again by a second call on the same machine. LIMIT: seconds that the whole call may take (570); BASE: where all
-# is kept (/tmp/lema-gpu); PYTHON (python3).
+# is kept (a folder lema-gpu for temporary files); PYTHON (python3).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 if [ "${1:-}" = --dry ]; then
@@ -16,7 +16,7 @@ if [ "${1:-}" = --dry ]; then
   slow=8 # a CPU's seconds are shorter
   shift
 fi
-limit=${LIMIT:-570} base=${BASE:-/tmp/lema-gpu} python=${PYTHON:-python3}
+limit=${LIMIT:-570} base=${BASE:-${TMPDIR:-/tmp}/lema-gpu} python=${PYTHON:-python3}
 export OUT=${OUT:-$base/out} WORK=$base/random PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 export XLA_PYTHON_CLIENT_PREALLOCATE=false JAX_COMPILATION_CACHE_DIR=$base/compiled TOKENIZERS_PARALLELISM=false
 export PYTHONPATH=$base/site:$PWD${PYTHONPATH:+:$PYTHONPATH}

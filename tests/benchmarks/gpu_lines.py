@@ -9,6 +9,7 @@ import json
 import os
 import statistics
 import subprocess
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,9 +17,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lema_jax.parallel import chips
+
 DRY = os.environ.get("LEMA_GPU_DRY") == "1"
-WORK, OUT = Path(os.environ.get("WORK", "/tmp/lema-gpu")), Path(os.environ.get("OUT", "/tmp/lema-gpu/out"))
-PEAK = 989e12  # bfloat16 flops a second of an H100 or H200 (SXM), dense
+_HOME = Path(tempfile.gettempdir()) / "lema-gpu"  # as gpu.sh says, which sets both
+WORK, OUT = Path(os.environ.get("WORK", _HOME)), Path(os.environ.get("OUT", _HOME / "out"))
+PEAK = chips.peak_flops("NVIDIA H200") or 0.0  # an H100 (SXM) has the same
 STEPS = 3 if DRY else 20  # of training that two programs are to follow each other in
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-4, 0.1, 1.0
 RANK, ALPHA = (4, 8.0) if DRY else (64, 64.0)

@@ -34,3 +34,23 @@ def test_other_names_list_what_there_is(name):
 def test_slices_multiply():
     two = chips.named("v5e-256", 2)
     assert (two.chips, two.name) == (512, "2 × v5e-256")
+
+
+@pytest.mark.parametrize(
+    ("kind", "flops"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12),
+        ("NVIDIA A10G", 70e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA RTX A1000", None),
+        ("Tesla T4", None),
+        ("cpu", None),
+        ("TPU v5 lite", 197e12),
+    ],
+)
+def test_a_device_is_known_by_its_whole_name(kind, flops):
+    assert chips.peak_flops(kind) == flops

@@ -1,21 +1,23 @@
 r"""Equality of mathematical answers: kinds of answers, properties, and bounds."""
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lema_jax.tasks import equality, evaluator, presentation
-from tests.tasks.equality_cases import CASES
 
 
 def same(one: str, other: str) -> bool | None:
     return equality.same(presentation.plain(one), presentation.plain(other))
 
 
-EQUAL = [(kind, *pair) for kind, (equal, _) in CASES.items() for pair in equal]
-DIFFERENT = [(kind, *pair) for kind, (_, different) in CASES.items() for pair in different]
+CASES = list(map(json.loads, (Path(__file__).parent / "equality.jsonl").read_text(encoding="utf-8").splitlines()))
+EQUAL = [(case["kind"], case["answer"], case["gold"]) for case in CASES if case["same"]]
+DIFFERENT = [(case["kind"], case["answer"], case["gold"]) for case in CASES if not case["same"]]
 ONE_WAY = ("units", "left side")  # an answer may say more than the gold, not less
 
 
