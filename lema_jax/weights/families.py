@@ -21,6 +21,23 @@ class Keys(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Gguf:
+    """How llama.cpp writes a family. Its norms of 1 + w are stored as such, and its linear layers as Hugging Face's.
+
+    Attributes:
+      architecture: its name.
+      permuted: rope rotates adjacent pairs, so that the rows of q and k are permuted; else halves, as Hugging Face's.
+      keys: metadata keys that no other architecture has, and the keys of `config.json` that they are.
+      derived: more keys of `config.json`, which llama.cpp computes from those that it stores.
+    """
+
+    architecture: str
+    permuted: bool = False
+    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    derived: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda raw: {}
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
     """One `model_type`.
 
@@ -32,6 +49,7 @@ class Family:
       harmless: keys that its published configs have, and that it does not read.
       always: fields of `LlamaConfig` that are the same for all of its models.
       is_local: whether a layer, counted from 0, has a window where `layer_types` does not say so.
+      gguf: as llama.cpp writes it; None if that cannot be read.
     """
 
     model_type: str
@@ -41,6 +59,7 @@ class Family:
     harmless: frozenset[str] = frozenset()
     always: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     is_local: Callable[[Keys, int], bool] = lambda keys, layer: False
+    gguf: Gguf | None = None
 
 
 def _keys(names: str) -> frozenset[str]:
@@ -71,8 +90,20 @@ _after_first: Callable[[Keys, int], bool] = lambda keys, layer: (
     keys.sliding_window is not None and layer >= keys.max_window_layers
 )
 
+
+def _gemma3_width(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """llama.cpp knows the 27B model, whose logits are scaled by the width per head, by its number of layers."""
+    wide = raw["num_hidden_layers"] == 62
+    return {"query_pre_attn_scalar": raw["hidden_size"] // raw["num_attention_heads"] if wide else raw["head_dim"]}
+
+
 _ROWS = (
-    Family("llama", ("LlamaForCausalLM", "LLaMAForCausalLM"), _keys("hidden_act attention_bias mlp_bias")),
+    Family(
+        "llama",
+        ("LlamaForCausalLM", "LLaMAForCausalLM"),
+        _keys("hidden_act attention_bias mlp_bias"),
+        gguf=Gguf("llama", permuted=True),
+    ),
     Family(
         "mistral",
         ("MistralForCausalLM",),
@@ -87,6 +118,7 @@ _ROWS = (
         _QWEN_DEFAULTS,
         always={"attention_bias": True, "output_bias": False},
         is_local=_after_first,
+        gguf=Gguf("qwen2"),
     ),
     Family(
         "qwen3",
@@ -95,6 +127,7 @@ _ROWS = (
         _QWEN_DEFAULTS | {"head_dim": 128},
         always={"qk_norm": "head"},
         is_local=_after_first,
+        gguf=Gguf("qwen3"),
     ),
     Family(
         "gemma2",
@@ -116,6 +149,14 @@ _ROWS = (
         _keys("hidden_act _sliding_window_pattern"),
         {**_GEMMA, "qk_norm": "head"},
         lambda keys, layer: (layer + 1) % keys.sliding_window_pattern != 0,
+        Gguf(
+            "gemma3",
+            keys={
+                "attention.sliding_window": "sliding_window",
+                "final_logit_softcapping": "final_logit_softcapping",
+            },
+            derived=_gemma3_width,
+        ),
     ),
     Family(
         "smollm3",
@@ -135,6 +176,7 @@ _ROWS = (
     ),
 )
 FAMILIES: Mapping[str, Family] = {row.model_type: row for row in _ROWS}
+BY_ARCHITECTURE: Mapping[str, Family] = {row.gguf.architecture: row for row in _ROWS if row.gguf is not None}
 
 # Keys whose presence says what a config describes, where no family reads it.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
