@@ -4,7 +4,7 @@ A row is all that a family is: adding one touches this table, and its test. Fact
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -183,13 +183,13 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_interme
 _OTHER_SENSES = ("vision_config", "audio_config", "text_config")
 
 
-def refusal(raw: Mapping[str, Any]) -> str:
-    """Why a config of an unknown family cannot be read, and what can be."""
-    kind = str(raw.get("model_type"))
-    readable = f"what can be read is a text model, model_type {', '.join(FAMILIES)}"
-    if any(key in raw for key in _EXPERTS) or "moe" in kind.lower() or kind == "mixtral":
+def refusal(raw: Mapping[str, Any], what: str = "model_type", known: Iterable[str] = FAMILIES) -> str:
+    """Why a model of an unknown family cannot be read, and what can be: values of `what` that are `known`."""
+    kind = str(raw.get("model_type")).lower()
+    readable = f"what can be read is a text model, {what} {', '.join(known)}"
+    if any(key in raw for key in _EXPERTS) or "moe" in kind or kind == "mixtral":
         return f"a mixture of experts is not supported; {readable}"
-    if any(key in raw for key in _OTHER_SENSES):
+    if any(key in raw for key in _OTHER_SENSES) or "vl" in kind or kind == "clip":
         return f"a model with a vision or audio part is not supported; {readable}"
     return readable
 

@@ -80,12 +80,10 @@ class Gguf:
             self._reader = gguf.GGUFReader(path)
         except (OSError, ValueError, KeyError, IndexError, OverflowError) as error:
             raise UserError(f"{path} cannot be read as GGUF: {error}; is it cut short, or another format?") from None
-        self.architecture = self.get("general.architecture", "")
+        self.architecture = str(self.get("general.architecture", ""))
         if self.architecture not in families.BY_ARCHITECTURE:
-            readable = ", ".join(families.BY_ARCHITECTURE)
-            raise UserError(
-                f"{path} has a model of architecture {self.architecture!r:.80}; what can be read is {readable}"
-            )
+            why = families.refusal({"model_type": self.architecture}, "architecture", families.BY_ARCHITECTURE)
+            raise UserError(f"{path} has a model of architecture {self.architecture!r:.80}; {why}")
         self._family = families.BY_ARCHITECTURE[self.architecture]
         assert self._family.gguf is not None  # it is in that table
         self._as_written = self._family.gguf

@@ -29,7 +29,6 @@ _SPLITS = {
 }
 _UNSET = object()
 _IGNORE_MERGES = ("llama-bpe", "llama-v3", "llama3")  # a piece that is a token is not merged from its bytes
-_NORMALIZED = ("qwen2",)  # to NFC by the models' own tokenizers, though not by llama.cpp
 
 
 class Kind(enum.IntEnum):
@@ -119,8 +118,6 @@ def byte_level(tokens: list[str], merges: list[tuple[str, str]], pre: str, where
         )
     vocabulary = {token: id for id, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre in _IGNORE_MERGES))
-    if pre in _NORMALIZED:
-        tokenizer.normalizer = normalizers.NFC()
     splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in _SPLITS[pre]]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, to_bytes])
