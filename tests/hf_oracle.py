@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import transformers
 
+from lema_jax.weights.families import FAMILIES
 from lema_jax.weights.names import Index
 
 
@@ -30,6 +31,37 @@ class StateDict:
 
     def read(self, name: str, index: Index) -> np.ndarray:
         return self.tensors[name][index].float().numpy()
+
+
+def small(family: str, **more: Any) -> dict[str, Any]:
+    """A small `config.json` with what the family has beside LLaMA; its window and its layers are short."""
+    sizes = {
+        "model_type": family,
+        "vocab_size": 61,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 96,
+        "tie_word_embeddings": False,
+    }
+    some = {
+        "attention_bias": True,
+        "mlp_bias": True,
+        "use_sliding_window": True,
+        "sliding_window": 5,
+        "max_window_layers": 1,
+        "sliding_window_pattern": 2,
+        "rope_local_base_freq": 55.0,
+        "no_rope_layers": [1, 0, 1],
+        "query_pre_attn_scalar": 7,
+        "attn_logit_softcapping": 1.5,
+        "final_logit_softcapping": 1.5,
+    }
+    special = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    return sizes | special | {key: value for key, value in some.items() if key in FAMILIES[family].keys} | more
 
 
 def make(raw: dict[str, Any], seed: int = 0) -> transformers.PreTrainedModel:
