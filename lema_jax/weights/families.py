@@ -93,7 +93,7 @@ _after_first: Callable[[Keys, int], bool] = lambda keys, layer: (
 
 def _gemma3_width(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """llama.cpp knows the 27B model, whose logits are scaled by the width per head, by its number of layers."""
-    wide = raw["num_hidden_layers"] == 62
+    wide = raw.get("num_hidden_layers") == 62
     return {"query_pre_attn_scalar": raw["hidden_size"] // raw["num_attention_heads"] if wide else raw["head_dim"]}
 
 

@@ -63,7 +63,7 @@ class _HfConfig(pydantic.BaseModel):
     vocab_size: Count
     hidden_size: Count
     intermediate_size: Count
-    num_hidden_layers: Count
+    num_hidden_layers: Annotated[int, pydantic.Field(gt=0, le=1000)]  # bounded before a list of layers is made
     num_attention_heads: Count
     num_key_value_heads: Count | None = None
     head_dim: Count | None = None

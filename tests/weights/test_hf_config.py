@@ -221,6 +221,7 @@ def test_what_is_no_known_text_model_is_one_sentence(kind):
         ),
         ("smollm3", {"no_rope_layers": [1, 2]}, "no_rope_layers=2"),
         ("olmo2", {"clip_qkv": 8.0}, "clip_qkv=8.0"),
+        ("mistral", {"num_hidden_layers": 2**31 - 1}, "num_hidden_layers=2147483647"),  # no list of so many is made
     ],
 )
 def test_a_key_that_a_family_does_not_read_is_named(kind, change, named):
