@@ -38,10 +38,10 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     malformed.write_text(rows.correction().model_dump_json()[:-30] + "\n")
     out = f"--out={tmp_path / 'out'}"
     flags = {
-        "Flag --out must have a value": ["--task=arithmetic"],
+        "error: --out is missing; folder of the data set to make": ["--task=arithmetic"],
         f"error: {malformed}:1: ": [*ARITHMETIC, "--arm=lema", f"--corrections={malformed}", out],
         "error: --corrections without --arm": [*ARITHMETIC, f"--corrections={malformed}", out],
-        "error: --correction_share is of an equalised mix": ["--task=arithmetic", "--correction_share=0.5", out],
+        "--correction_share is of an equalised mix": ["--task=arithmetic", "--correction_share=0.5", out],
     }
     for expected, given in flags.items():
         result = run(*given)
