@@ -7,7 +7,7 @@ metadata) contains a checksum of each array and the identity of the weights; bot
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class Step:
             turns = [one or arrange is not None for one in changing]
             sizes = [math.prod(leaf.shape) * leaf.dtype.itemsize * turn for leaf, turn in zip(leaves, turns)]
             paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-            order, most = range(len(sizes)), _TOGETHER
+            order, most = list(range(len(sizes))), _TOGETHER
             if arrange is not None:
                 order, most = sorted(order, key=lambda at: -sizes[at]), max(sizes)
             for some in _batches(order, sizes, most):
@@ -152,7 +152,7 @@ class Step:
         return list(read.values())
 
 
-def _batches(order: Iterable[int], sizes: list[int], most: int) -> list[list[int]]:
+def _batches(order: list[int], sizes: list[int], most: int) -> list[list[int]]:
     """Groups of arrays, by number, to read at a time: of `most` bytes, or of one array."""
     batches: list[list[int]] = []
     size = 0
