@@ -70,6 +70,8 @@ def run(config: Config) -> Result:
     Raises:
       UserError: an unknown slice or architecture, or a configuration that does not hold together.
     """
+    if not config.config.data.batch_size:
+        raise UserError("data.batch_size=0 depends on the data, which nothing is compiled from; set the number of rows")
     where = chips.named(config.topology, config.slices)
     llama = architecture(config.config, config.preset)
     ratio = estimate.calibration(config.calibrate, where) if config.calibrate else None

@@ -31,24 +31,27 @@ def parse(name: str, kind: type[C], argv: Sequence[str]) -> C:
                 f"--config={file} {found}; name a Python file that has get_config(), such as those of configs/"
             )
     values = _define(name, kind, argv)
+    given_by_file = next(
+        (one.metadata["config_file"] for one in stage.options(kind) if "config_file" in one.metadata), None
+    )
     try:
         rest = values([name, *argv])
     except flags.Error as error:
         raise UserError(f"{_short(str(error))}; see --help") from None
     except KeyError as error:
-        line = f"--config: {error.args[0]}; the fields are those of lema_jax/training/config.py"
-        raise UserError(_config_line(error, argv) or line) from error
+        line = f"--config: {error.args[0]}; the fields are those of {_file(given_by_file)}"
+        raise UserError(_config_line(error, argv, given_by_file) or line) from error
     except UserError:
         raise
     except Exception as error:
         line = f"in the command line or its --config: {_message(error)}"
-        raise UserError(_config_line(error, argv) or disk.explain(error, None) or line) from error
+        raise UserError(_config_line(error, argv, given_by_file) or disk.explain(error, None) or line) from error
     if rest[1:]:
         raise UserError(f"unexpected argument {rest[1]!r}; values follow their flag, lists are separated by commas")
     for one in stage.options(kind):
         value = values[one.name].value
         if "config_file" in one.metadata:
-            _require_kind(value, one.metadata["config_file"])
+            _require_kind(value, one.metadata["config_file"], one.default is dataclasses.MISSING)
         elif value is None and one.default is dataclasses.MISSING:
             raise UserError(f"--{one.name} is missing; {_sentence(one.metadata['help'])}; see --help")
     return _read(kind, values)
@@ -120,25 +123,33 @@ def _exists(path: str) -> bool:
 # --- a file of --config -----------------------------------------------------------------------------------------------
 
 
-def config_file(kind: type) -> Any:
-    """A required field that a Python file gives: `--config=FILE`, whose `get_config()` returns a `kind`; the fields of
-    that can be overridden by `--config.field=value`."""
+def config_file(kind: type, required: bool = True) -> Any:
+    """A field that a Python file gives: `--config=FILE`, whose `get_config()` returns a `kind`; the fields of that can
+    be overridden by `--config.field=value`. Where it is not required it may be None."""
     help = "Python file with get_config(), such as those of configs/; --config.FIELD=VALUE overrides its fields."
-    return dataclasses.field(metadata={"help": help, "config_file": kind})
+    default: Any = dataclasses.MISSING if required else None
+    return dataclasses.field(default=default, metadata={"help": help, "config_file": kind})
 
 
-def _require_kind(config: Any, kind: type) -> None:
+def _require_kind(config: Any, kind: type, required: bool) -> None:
+    if config is None and not required:
+        return
     if config is None:
         raise UserError("--config is missing; name a file of configs/, such as --config=configs/arithmetic_student.py")
     if not isinstance(config, kind):
         raise UserError(f"--config: get_config() must return a {kind.__name__}, but returned a {type(config).__name__}")
 
 
-def _config_line(error: Exception, argv: Sequence[str]) -> str | None:
+def _file(kind: type | None) -> str:
+    """The file that defines a class."""
+    return kind.__module__.replace(".", "/") + ".py" if kind else "the file"
+
+
+def _config_line(error: Exception, argv: Sequence[str], kind: type | None) -> str | None:
     """What a file of --config raised, and in which of its lines; None where it raised nothing."""
     files = set(map(os.path.realpath, _config_files(argv)))
-    if isinstance(error, AttributeError) and error.name == "get_config":
-        return f"--config={', '.join(_config_files(argv))} has no get_config(); it must return a TrainConfig"
+    if kind and isinstance(error, AttributeError) and error.name == "get_config":
+        return f"--config={', '.join(_config_files(argv))} has no get_config(); it must return a {kind.__name__}"
     if isinstance(error, SyntaxError) and error.filename and os.path.realpath(error.filename) in files:
         return f"{error.filename}:{error.lineno}: {error.msg}; --config names a Python file that has get_config()"
     lines = [f for f in traceback.extract_tb(error.__traceback__) if os.path.realpath(f.filename) in files]

@@ -1,12 +1,13 @@
 """Shows what was measured: runs compared on the same questions, corrections audited, paths scored.
 
-Reads   folders that `evaluate` made (`predictions.jsonl`, `summary.json`), `sample`'s attempts.jsonl, `correct`'s
-        corrections.jsonl, a data set of `build_data`, or `evaluate --score`'s scores.jsonl.
+Reads   folders that `evaluate` made (`predictions.jsonl`, `summary.json`), a study's folder, `sample`'s
+        attempts.jsonl, `correct`'s corrections.jsonl, a data set of `build_data`, or `evaluate --score`'s scores.jsonl.
 Writes  tables, what they mean, and a few answers to read, to the terminal; with --out, one HTML page that opens from
         disk.
 
   python -m lema_jax.report --runs=runs/cot/test,runs/lema/test --names=cot,lema --out=report.html
   python -m lema_jax.report --by_task --runs=cot/gsm8k,cot/svamp,lema/gsm8k,lema/svamp --names=cot,cot,lema,lema
+  python -m lema_jax.report --study=runs/study --out=study.html
   python -m lema_jax.report --attempts=runs/attempts.jsonl --out=attempts.html
   python -m lema_jax.report --data=runs/data_lema --out=data.html
   python -m lema_jax.report --corrections=runs/corrections.jsonl --out=corrections.html
@@ -24,21 +25,25 @@ from pathlib import Path
 from lema_jax import cli, records, stage, storage
 from lema_jax.data import card
 from lema_jax.errors import UserError
-from lema_jax.evidence import ablation, attempts, audit, compare, curves, data_set, page, perplexity, runs, table
+from lema_jax.evidence import ablation, attempts, audit, compare, curves, data_set, page, perplexity, runs, study, table
 from lema_jax.evidence.attempts import Fact
 from lema_jax.evidence.audit import Audit
 from lema_jax.evidence.compare import Arm, Comparison
 from lema_jax.evidence.perplexity import DeltaPpl
+from lema_jax.evidence.study import Study
 from lema_jax.records import Attempt, Correction, Example, PathScore
 from lema_jax.stage import option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(stage.Config):
-    """What `run` reports: one of `runs`, `attempts`, `corrections`, `scores`, and `data` alone."""
+    """What `run` reports: one of `runs`, `study`, `attempts`, `corrections`, `scores`, and `data` alone."""
 
     runs: Sequence[Path | str] = option(
         (), "Folders of evaluate to compare, all on the same questions, separated by commas.", paths=True
+    )
+    study: Path | str | None = option(
+        None, "Folder of a study, finished or not: its arms on its tests over its seeds, and what it cost."
     )
     attempts: Path | str | None = option(None, "File of attempts of sample, to count and to read.")
     corrections: Path | str | None = option(None, "File of corrections of correct, to audit and to read.")
@@ -71,13 +76,17 @@ class Config(stage.Config):
         return list(self._contradictions())
 
     def _contradictions(self) -> Iterator[str]:
-        given = [bool(one) for one in (self.runs, self.attempts, self.corrections, self.scores)].count(True)
+        subjects = (self.runs, self.study, self.attempts, self.corrections, self.scores)
+        given = [bool(one) for one in subjects].count(True)
         if given != 1 and (given or not self.data):
             yield (
-                "give either --runs=folder,folder, --attempts=file, --corrections=file, --data=folder or "
-                "--scores=file,file"
+                "give either --runs=folder,folder, --study=folder, --attempts=file, --corrections=file, --data=folder "
+                "or --scores=file,file"
             )
             return
+        of_runs = ("names", "baseline", "dev", "by_task", "training", "data")
+        if self.study and (other := next((name for name in of_runs if getattr(self, name)), None)):
+            yield f"--{other} is of --runs; --study={self.study} says itself what belongs to it: leave --{other} out"
         if not given and len(self.data) > 1:
             yield f"--data={','.join(map(str, self.data))} without --runs: a page shows one data set; give one folder"
         if self.scores and self.out:
@@ -97,6 +106,7 @@ class Result:
       arms, comparisons: of --runs; comparisons by the arm's name, the baseline has none.
       choice: the checkpoint that --dev chooses.
       by_task: of --by_task, by `task/split`.
+      study: the results of --study.
       attempts, data: what counts of each attempt, or of each example.
       corrections: the audit.
       scores: ΔPPL of each of --scores, with its name.
@@ -107,6 +117,7 @@ class Result:
     comparisons: Mapping[str, Comparison] = dataclasses.field(default_factory=dict)
     choice: runs.Choice | None = None
     by_task: Mapping[str, ablation.Result] = dataclasses.field(default_factory=dict)
+    study: Study | None = None
     attempts: Sequence[Fact] = ()
     data: Sequence[data_set.Fact] = ()
     corrections: Audit | None = None
@@ -124,6 +135,8 @@ def run(config: Config) -> Result:
     """
     if config.scores:
         return _delta_ppl(config)
+    if config.study:
+        return _study(config, Path(config.study))
     if config.attempts:
         return _attempts(config, Path(config.attempts))
     if config.corrections:
@@ -140,6 +153,12 @@ def _delta_ppl(config: Config) -> Result:
         print(perplexity.sentence(found, name))
         scores.append((name, found))
     return Result(scores=scores)
+
+
+def _study(config: Config, folder: Path) -> Result:
+    found = study.load(folder)
+    print(study.text(found))
+    return Result(study=found, page=_write_page(config.out, lambda: study.html(found)))
 
 
 def _attempts(config: Config, path: Path) -> Result:
@@ -189,7 +208,7 @@ def _compare_by_task(config: Config) -> Result:
     loaded = [runs.load(Path(folder), name) for folder, name in zip(config.runs, config.names)]
     results = ablation.by_task(loaded, baseline)
     print(table.text_table(*ablation.layout(results)))
-    print(f"\n{ablation.NOTE}")
+    print("\n".join(("", ablation.NOTE, *filter(None, [ablation.several(results)]))))
     return Result(by_task=results, page=_write_page(config.out, lambda: page.tasks_page(results, baseline)))
 
 
@@ -202,7 +221,7 @@ def _compare(config: Config) -> Result:
     print(table.text_table(*table.layout(arms, comparisons)))
     for comparison in comparisons.values():
         print(f"\n{table.sentence(comparison)}")
-    if together := table.several(list(comparisons.values())):
+    if together := table.several(comparisons):
         print(f"\n{together}")
     chosen = None
     if config.dev:

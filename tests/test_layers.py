@@ -24,10 +24,11 @@ LAYERS = (
     ("steps",),
     ("checkpoint",),
     ("training", "weights", "generation"),
-    ("ahead",),
+    ("ahead", "planning"),
 )
 LAYER = {room: number for number, packages in enumerate(LAYERS) for room in packages}
 STAGE = len(LAYERS)  # the layer of the stages: files of the package itself
+STUDY = STAGE + 1  # composes stages, and is the only one that imports them
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 STAGES_WITHOUT_JAX = ("correct", "evolve", "build_data", "report")
 
@@ -64,7 +65,7 @@ def package(module: str) -> str:
 
 
 def layer(module: str) -> int:
-    return LAYER.get(package(module), STAGE)
+    return STUDY if package(module) == "study" else LAYER.get(package(module), STAGE)
 
 
 def upward(imports: Imports) -> list[str]:

@@ -24,7 +24,7 @@ DOCUMENTS = [
     *(ROOT / folder / "README.md" for folder in ("lema_jax", "configs", "launch", "tests/benchmarks")),
     *sorted(PACKAGE.glob("*/README.md")),
 ]
-STAGES = ("sample", "correct", "evolve", "build_data", "train", "evaluate", "convert", "aot", "report")
+STAGES = ("sample", "correct", "evolve", "build_data", "train", "evaluate", "convert", "aot", "report", "study")
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 _SOURCE = (".py", ".sh", ".md", ".txt", ".yaml", ".yml", ".sbatch", ".ipynb", ".toml", ".cff")

@@ -58,6 +58,10 @@ def test_a_baseline_that_is_no_run_is_one_line_and_nothing_is_printed(folders):
         (["--runs={cot},{lema}", "--by_task"], "--by_task needs --names"),
         (["--runs={cot},{lema}", "--by_task", "--names=a"], "for 2 folders or files"),
         (["--runs={cot}", "--corrections=c.jsonl"], "give either --runs"),
+        (["--runs={cot}", "--study={tmp}"], "give either --runs"),
+        (["--study={tmp}", "--names=cot"], "--names is of --runs"),
+        (["--study={tmp}", "--data={cot}"], "--data is of --runs"),
+        (["--study={tmp}"], "is {tmp} a folder that study made?"),
         (["--runs={cot}", "--show=-1"], "show=-1 must be at least 0"),
         (["--attempts=nowhere.jsonl"], "cannot read nowhere.jsonl"),
         (["--attempts={cot}/predictions.jsonl"], "this is a file of predictions"),
@@ -73,7 +77,7 @@ def test_a_mistake_is_one_line_and_leaves_no_page(folders, tmp_path, flags, expe
     places["other"] = made_runs.write_letters(tmp_path / "other", "rrr")
     complained = fails(*(flag.format(**places) for flag in flags))
     assert complained.count("\n") == 1, complained
-    assert expected in complained
+    assert expected.format(**places) in complained
     assert not list(tmp_path.glob("*.html"))
 
 
@@ -193,3 +197,13 @@ def test_scores_say_how_well_each_checkpoint_tells_right_paths_from_wrong_ones(t
     assert cot.startswith("cot: ΔPPL 0.000, 95 % interval 0.000 to 0.000")
     assert lema.startswith("lema: ΔPPL 2.041")  # e^1.4 - e^0.7
     assert "20 questions with both, 0 without" in lema
+
+
+def test_a_study_is_read_by_its_folder(tmp_path):
+    folder = made_runs.write_study(tmp_path / "study", {"cot": 0.5, "lema": 0.3})
+    printed = succeeds(f"--study={folder}", f"--out={tmp_path / 'study.html'}")
+    assert printed.startswith("Learning from mistakes hurts on arithmetic/test")
+    assert "The answer" in (tmp_path / "study.html").read_text()
+    result = report.run(report.Config(study=folder))
+    assert result.study.tests["arithmetic/test"].comparisons["lema"].difference < 0
+    assert result.page is None

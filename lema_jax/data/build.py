@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from lema_jax import digests, records, stage, tasks
-from lema_jax.data import card, curate, dataset, examples, exports, gather, tokenizer
+from lema_jax.data import arms, card, curate, dataset, examples, exports, gather, tokenizer
 from lema_jax.data.card import Card
 from lema_jax.data.curate import Candidate, Pool
 from lema_jax.data.dataset import Counts
@@ -32,7 +32,7 @@ class Recipe(stage.Config):
     arm: str | None = option(
         None,
         "What is trained on besides chain of thought; by default and for cot, which leaves --corrections out, nothing.",
-        choices=tuple(examples.ARMS),
+        choices=tuple(arms.ARMS),
     )
     attempts: _Paths = option((), "Files made by sample; their right attempts are chain of thought.", paths=True)
     corrections: _Paths = option((), "Files made by correct; their kept corrections are examples.", paths=True)
@@ -47,6 +47,9 @@ class Recipe(stage.Config):
     limits: Limits = group(Limits)
     equal_examples: int | None = option(None, "Mix exactly so many examples.", low=1)
     equal_tokens: int | None = option(None, "Mix as many examples as have so many tokens.", low=1, high=10**15)
+    equal_loss_tokens: int | None = option(
+        None, "Mix as many examples as have so many tokens with loss: those of completions.", low=1, high=10**15
+    )
     correction_share: float = option(
         0.28,
         "Share of corrections in an equalised mix (the paper's GSM8K data has 0.28); other mixes take all.",
@@ -71,9 +74,9 @@ class Recipe(stage.Config):
             found.append("there is nothing to learn from: give --gold_rationales, --attempts or --corrections")
         if (self.tokenizer is None) == (self.train_tokenizer is None):
             found.append("give either --tokenizer (a folder that has one) or --train_tokenizer (the size of a new one)")
-        if self.equal_examples is not None and self.equal_tokens is not None:
-            found.append("give --equal_examples or --equal_tokens, not both")
-        if "correction_share" in stage.changed(self) and self.equal_examples is None and self.equal_tokens is None:
+        if len(self.equalised) > 1:
+            found.append(f"{' and '.join(f'--{name}' for name in self.equalised)} contradict each other; give one")
+        if "correction_share" in stage.changed(self) and not self.equalised:
             found.append("--correction_share is of an equalised mix; give --equal_examples or --equal_tokens with it")
         if unknown := [name for name in self.export if name not in exports.FORMS]:
             found.append(f"--export={','.join(unknown)} is none of {', '.join(exports.FORMS)}")
@@ -82,9 +85,20 @@ class Recipe(stage.Config):
         return found
 
     @property
+    def equalised(self) -> list[str]:
+        """The options that bound the mix."""
+        names = ("equal_examples", "equal_tokens", "equal_loss_tokens")
+        return [name for name in names if getattr(self, name) is not None]
+
+    @property
     def learnt(self) -> tuple[Path, ...]:
-        """The files of corrections to train on: none in the arm `cot`."""
-        return () if self.arm in (None, "cot") else tuple(map(Path, self.corrections))
+        """The files of corrections that shape the mix: none in the arm `cot`."""
+        return () if self.row.example is None else tuple(map(Path, self.corrections))
+
+    @property
+    def row(self) -> arms.Arm:
+        """The arm's row."""
+        return arms.ARMS[self.arm or "cot"]
 
     @property
     def data_folder(self) -> Path | None:
@@ -181,8 +195,8 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
         pools.append(gather.chain_of_thought(recipe.task, taken, attempts, read_last_number=recipe.read_last_number))
     if recipe.arm == "lema_no_step" and any(problem.choices for problem in training):
         raise UserError(f"arm=lema_no_step: a correction of {recipe.task} names no step; choose another arm")
-    if (render := examples.ARMS[recipe.arm or "cot"]) is not None:
-        pools.append(gather.corrections(recipe.task, recipe.learnt, render))
+    if (example := recipe.row.example) is not None:
+        pools.append(gather.corrections(recipe.task, recipe.learnt, example))
     return pools
 
 
@@ -224,8 +238,7 @@ def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> 
     """The examples of the data set, in order; the others are counted in their pools."""
     corrections = [row for pool in pools for row in pool.candidates if row.correction is not None]
     cot = [row for pool in pools for row in pool.candidates if row.correction is None]
-    equalised = recipe.equal_examples is not None or recipe.equal_tokens is not None
-    share = recipe.correction_share if equalised else None
+    share = recipe.correction_share if recipe.equalised else None
     # Ranked by correction id, not by the arm's rendering: all arms draw the same corrections.
     name = lambda row: row.correction.id if row.correction else row.example.id
     stream = curate.mix(cot, corrections, name, recipe.seed, share)
@@ -233,12 +246,24 @@ def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> 
         mixed = curate.first_examples(stream, recipe.equal_examples)
     elif recipe.equal_tokens is not None:
         mixed = curate.first_tokens(stream, recipe.equal_tokens, lambda row: len(encoded[row.example.id].tokens))
+    elif recipe.equal_loss_tokens is not None:
+        with_loss = lambda row: int(encoded[row.example.id].weights.sum())
+        mixed = curate.first_tokens(stream, recipe.equal_loss_tokens, with_loss, "equal_loss_tokens")
     else:
         mixed = list(stream)
     drawn = {row.example.id for row in mixed}
     for pool in pools:
         pool.filter(lambda row: row.example.id in drawn, "not drawn")
-    return mixed
+    return _arranged(recipe.row, mixed, pools)
+
+
+def _arranged(arm: arms.Arm, mixed: list[Candidate], pools: Sequence[Pool]) -> list[Candidate]:
+    """The mix as the arm trains on it: without its corrections, or with them first."""
+    if arm.displaced:
+        for pool in pools:
+            pool.filter(lambda row: row.correction is None, "left out by the arm")
+        return [row for row in mixed if row.correction is None]
+    return sorted(mixed, key=lambda row: row.correction is None) if arm.first else mixed
 
 
 def _write_set(folder: Path, rows: Sequence[Example], encoded: dict[str, Encoded]) -> Counts:
@@ -275,7 +300,7 @@ def _difference(made: Card | None, identity: dict[str, Any]) -> str:
     """In what a data set differs from the one that `identity` describes; empty where it does not."""
     if made is None:
         return "it is no data set of build_data's"
-    differing = [key for key in identity if key not in made.recipe or identity[key] != made.recipe[key]]
+    differing = [key for key in identity if identity[key] != made.recipe.get(key)]  # an earlier version has fewer keys
     return f"a data set of other settings or inputs ({', '.join(differing)})" if differing else ""
 
 

@@ -85,7 +85,7 @@ def summary(card: Card) -> str:
     if card.closed:
         lines.append(f"{card.closed:,} right attempts got the final sentence, `The answer is ….`, that they lacked")
     special, share = sum(card.students.values()), card.recipe["correction_share"]
-    equalised = card.recipe["equal_examples"] or card.recipe["equal_tokens"]
+    equalised = any(card.recipe.get(f"equal_{what}") for what in ("examples", "tokens", "loss_tokens"))
     if card.students and equalised and special < curate.nearest(share, counts["examples"]):
         lines.append(
             f"corrections are {special / counts['examples']:.0%} of the mix, not {share:.0%}: there are no more"

@@ -185,8 +185,12 @@ def first_examples(stream: Iterable[T], count: int) -> list[T]:
     return taken
 
 
-def first_tokens(stream: Iterable[T], count: int, size: Callable[[T], int]) -> list[T]:
+def first_tokens(stream: Iterable[T], count: int, size: Callable[[T], int], option: str = "equal_tokens") -> list[T]:
     """The longest prefix of a mix with at most `count` tokens.
+
+    Args:
+      size: the tokens of a row.
+      option: that asks for so many, for the message.
 
     Raises:
       UserError: the mix has fewer tokens, or its first row more.
@@ -196,12 +200,12 @@ def first_tokens(stream: Iterable[T], count: int, size: Callable[[T], int]) -> l
     for row in stream:
         if total + size(row) > count:
             if not taken:
-                raise UserError(f"equal_tokens={count}, but the first example alone has {size(row)}; ask for more")
+                raise UserError(f"{option}={count}, but the first example alone has {size(row)}; ask for more")
             return taken
         total += size(row)
         taken.append(row)
     if total < count:
-        raise UserError(f"equal_tokens={count}, but this mix ends after {total}; ask for fewer or add data")
+        raise UserError(f"{option}={count}, but this mix ends after {total}; ask for fewer or add data")
     return taken
 
 

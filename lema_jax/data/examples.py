@@ -6,9 +6,7 @@ completion names no step: it explains the mistakes and gives a full corrected an
 """
 
 import enum
-import functools
 import re
-from collections.abc import Callable
 
 from lema_jax import tasks
 from lema_jax.records import Correction, Example, Problem, row_id
@@ -80,17 +78,6 @@ def extracted(row: Correction) -> Example:
     assert is_complete(row), row.id
     right = split_steps(row.attempt.text)[: row.step - 1] if row.step else []
     return cot(row.attempt.problem, "\n".join([*right, *corrected_steps(row)]), row.teacher)
-
-
-# The arms of the paper's tables, as functions from a correction to an example; `cot` uses none.
-ARMS: dict[str, Callable[[Correction], Example] | None] = {
-    "cot": None,
-    "cot_plus_extracted": extracted,
-    "lema": correction,
-    "lema_no_step": functools.partial(correction, without=Part.STEP),
-    "lema_no_explanation": functools.partial(correction, without=Part.EXPLANATION),
-    "lema_no_solution": functools.partial(correction, without=Part.SOLUTION),
-}
 
 
 def interface() -> list[str]:

@@ -54,3 +54,10 @@ def _cell(result: Result, name: str) -> str:
     comparison = result.comparisons[name]
     marks = "*" * comparison.significant + "†" * bool(comparison.reworded)
     return f"{accuracy} ({table.points(comparison.difference)}{marks})"
+
+
+def several(results: Mapping[str, Result]) -> str:
+    """What remains significant of all arms × tasks after Holm's correction (`table.several`)."""
+    return table.several(
+        {f"{name} on {task}": one for task, result in results.items() for name, one in result.comparisons.items()}
+    )

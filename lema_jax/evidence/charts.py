@@ -51,15 +51,27 @@ _STYLE: Any = {
 _WIDTH = 4.4  # inches: as wide as a phone, so that its text keeps its size there
 _POINT: Any = {"fmt": "o", "markersize": 6, "elinewidth": 1.8, "capsize": 0}
 
+_RING: Any = {"linestyle": "none", "marker": "o", "markersize": 4, "markerfacecolor": "none", "markeredgewidth": 1.1}
+
 
 def intervals(
-    rows: Sequence[tuple[str, float, Interval]], label: str, colours: Mapping[str, int], *, zero: bool = False
+    rows: Sequence[tuple[str, float, Interval]],
+    label: str,
+    colours: Mapping[str, int],
+    *,
+    zero: bool = False,
+    points: Mapping[str, Sequence[float]] | None = None,
 ) -> Markup:
-    """A dot with its interval for each row, fractions in percent; `zero` draws the line of no difference."""
+    """A dot with its interval for each row, fractions in percent; `zero` draws the line of no difference.
+
+    `points` are drawn as rings below the dot, by the row's name: the seeds of an arm, whose mean the dot is.
+    """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(0.62 + 0.34 * len(rows))
         for i, (name, value, interval) in enumerate(rows):
-            _dots(axes, [i], [(value, interval)], _SERIES[colours[name] % SERIES])
+            colour, seeds = _colour(colours[name]), (points or {}).get(name, ())
+            _dots(axes, [i], [(value, interval)], colour)
+            axes.plot(seeds, [i + 0.26] * len(seeds), color=colour, **_RING)
         _rows(axes, [_short(name) for name, _, _ in rows])
         unit = "" if zero else " %"
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}{unit}".replace("-", "−"))
@@ -82,7 +94,7 @@ def grouped(
         for j, (name, values) in enumerate(arms.items()):
             below = (j - (len(arms) - 1) / 2) * 0.7 / len(arms)
             heights = [i + below for i in range(len(groups))]
-            _dots(axes, heights, values, _SERIES[colours[name] % SERIES], _short(name))
+            _dots(axes, heights, values, _colour(colours[name]), _short(name))
         _rows(axes, [_two_lines(name) for name in groups])
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -93,20 +105,49 @@ def grouped(
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str, colours: Mapping[str, int]
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    label: str,
+    colours: Mapping[str, int],
+    *,
+    names: Mapping[str, str] | None = None,
 ) -> Markup:
-    """Lines over training steps; `series` maps name to (steps, values)."""
+    """Lines over training steps; `series` maps name to (steps, values).
+
+    `names` gives several series one name, with one colour and one entry in the legend: the seeds of an arm.
+    """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(2.6)
-        for name, (steps, values) in series.items():
-            colour, marker = _SERIES[colours[name] % SERIES], "o" if len(steps) < 12 else ""
-            axes.plot(steps, values, color=colour, label=_short(name), marker=marker, markersize=4)
+        drawn: set[str] = set()
+        for key, (steps, values) in series.items():
+            name = (names or {}).get(key, key)
+            entry, marker = "_" if name in drawn else _short(name), "o" if len(steps) < 12 else ""  # "_…" has no entry
+            axes.plot(steps, values, color=_colour(colours[name]), label=entry, marker=marker, markersize=4)
+            drawn.add(name)
         axes.set_xlabel("step")
         axes.yaxis.set_major_formatter("{x:,.6g}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if len(series) > 1:
+        if len(drawn) > 1:
             figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2)
         return _svg(figure, f"{label} by step")
+
+
+def by_share(rows: Sequence[tuple[float, float, Interval, Sequence[float]]], label: str) -> Markup:
+    """Accuracy by the share of corrections, fractions in percent: (share, mean, interval, seeds), shares ascending.
+
+    Means are dots on a line, with their intervals; seeds are rings beside them.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(2.8)
+        axes.plot([share for share, *_ in rows], [mean for _, mean, *_ in rows], color=_SERIES[1], linewidth=0.8)
+        beside = 0.025 * (rows[-1][0] - rows[0][0])
+        for share, mean, interval, seeds in rows:
+            low, high = max(0.0, mean - interval.low), max(0.0, interval.high - mean)
+            axes.errorbar([share], [mean], yerr=[[low], [high]], color=_SERIES[1], **_POINT)
+            axes.plot([share + beside] * len(seeds), seeds, color=_SERIES[1], **_RING)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
+        axes.set_xlabel("share of corrections among the examples")
+        return _svg(figure, label)
 
 
 def bars(counts: Mapping[str, int], label: str) -> Markup:
@@ -121,6 +162,11 @@ def bars(counts: Mapping[str, int], label: str) -> Markup:
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel(_short(label, 48))
         return _svg(figure, label)
+
+
+def _colour(number: int) -> str:
+    """The colour of this number; those above the last begin again at 1, since 0 is the baseline's alone."""
+    return _SERIES[number if number < SERIES else 1 + (number - 1) % (SERIES - 1)]
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lema_jax.errors import UserError
-from lema_jax.evidence import stats
+from lema_jax.evidence import clusters, crossed, stats
+from lema_jax.evidence.clusters import Clusters
 from lema_jax.evidence.runs import Run
 from lema_jax.records import Prediction, Verdict
 
@@ -18,13 +19,16 @@ from lema_jax.records import Prediction, Verdict
 class Arm:
     """One recipe: a run, or several that differ in the training seed. Counts are sums over its runs.
 
-    `right` is [runs, questions], `accuracy` the mean over both. The interval is Wilson's for one run, and for several
-    the crossed bootstrap of seeds and questions.
+    `right` is [runs, questions], `accuracy` the mean over both, with `interval`. `style` and `prompts`, a hash of each
+    question's prompt within this process, [questions], are the same for all runs.
     """
 
     name: str
     runs: tuple[Run, ...]
     right: np.ndarray
+    clusters: Clusters | None
+    style: str
+    prompts: np.ndarray
     accuracy: float
     interval: stats.Interval
     wrong: int
@@ -32,6 +36,10 @@ class Arm:
     truncated: int
     prompt_too_long: int
     paper: float | None  # accuracy by the official grader
+
+    @property
+    def seeds(self) -> int:
+        return self.right.shape[0]
 
     @property
     def questions(self) -> int:
@@ -56,7 +64,7 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
     named = [[run for run in runs if run.name == name] for name in dict.fromkeys(run.name for run in runs)]
     for seeds in named:
         for run in seeds[1:]:
-            if differing := reworded(seeds[0], run):
+            if differing := sum(a.prompt != b.prompt for a, b in zip(seeds[0].predictions, run.predictions)):
                 raise UserError(
                     f"{seeds[0].folder} and {run.folder} are both named {run.name}, but {differing} of their prompts "
                     f"differ (styles {seeds[0].prompt_style} and {run.prompt_style}): runs of one name are training "
@@ -65,21 +73,20 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
     return [arm(seeds) for seeds in named]
 
 
-def reworded(one: Run, other: Run) -> int:
-    """The number of questions whose prompts differ between two aligned runs."""
-    return sum(a.prompt != b.prompt for a, b in zip(one.predictions, other.predictions))
-
-
 def arm(runs: Sequence[Run]) -> Arm:
     """The arm whose training seeds are these aligned runs of one name."""
     right = np.array([[p.verdict is Verdict.RIGHT for p in run.predictions] for run in runs])
     counts = Counter(p.verdict for run in runs for p in run.predictions)
+    found = clusters.find([prediction.problem for prediction in runs[0].predictions])
     return Arm(
         name=runs[0].name,
         runs=tuple(runs),
         right=right,
+        clusters=found,
+        style=runs[0].prompt_style,
+        prompts=np.array([hash(prediction.prompt) for prediction in runs[0].predictions]),
         accuracy=float(right.mean()),
-        interval=interval(right),
+        interval=accuracy_interval(right, found),
         wrong=counts[Verdict.WRONG],
         unparsed=counts[Verdict.UNPARSED],
         truncated=counts[Verdict.TRUNCATED],
@@ -88,66 +95,79 @@ def arm(runs: Sequence[Run]) -> Arm:
     )
 
 
-def interval(right: np.ndarray) -> stats.Interval:
+def accuracy_interval(right: np.ndarray, within: Clusters | None = None) -> stats.Interval:
     """The 95 % interval of the mean of booleans [runs, questions].
 
-    Where all are right, or none, a bootstrap has no width, so it is Wilson's interval on the questions.
+    Wilson's for one run of questions without clusters; else on as many questions as would have the same standard error
+    over seeds and clusters (`crossed.proportion`).
     """
-    if len(right) == 1 or right.all() or not right.any():
+    if len(right) == 1 and within is None:
         return stats.wilson(int(right[0].sum()), right.shape[1])
-    return stats.hierarchical_bootstrap(np.zeros((1, right.shape[1]), bool), right)
+    return crossed.proportion(right, None if within is None else within.of)
+
+
+class StatTest(enum.StrEnum):
+    """The test of a comparison: over what may have come out otherwise."""
+
+    MCNEMAR = "exact McNemar test"  # questions
+    CLUSTERS = "t test over clusters of questions"
+    SEEDS = "t test over seeds and questions"
+    SEEDS_AND_CLUSTERS = "t test over seeds and clusters of questions"
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """An arm against the baseline; differences are other - baseline.
 
-    `p` and `paired` are None where an arm has several seeds. `reworded` counts the questions whose prompts differ.
+    `p` is of `test`, `df` the degrees of freedom of a t test. `paired` is None where an arm has several seeds.
+    `reworded` counts the questions whose prompts differ.
     """
 
     baseline: Arm
     other: Arm
     difference: float
     interval: stats.Interval
+    p: float
+    test: StatTest
+    df: float | None
     detectable: float
     paired: stats.Paired | None
-    p: float | None
     reworded: int
 
     @property
     def significant(self) -> bool:
-        """At 5 %: by the exact McNemar test, or, with several seeds, by an interval that excludes 0."""
-        if self.p is not None:
-            return self.p < stats.ALPHA
-        return self.interval.low > 0 or self.interval.high < 0
+        """At 5 %, by `test`."""
+        return self.p < stats.ALPHA
 
 
 def compare(baseline: Arm, other: Arm) -> Comparison:
-    """The comparison of two arms whose runs are aligned with one another."""
-    difference = other.accuracy - baseline.accuracy
-    differing = reworded(baseline.runs[0], other.runs[0])
-    if len(baseline.runs) == len(other.runs) == 1:
-        paired = stats.pair(baseline.right[0], other.right[0])
-        return Comparison(
-            baseline,
-            other,
-            difference,
-            interval=stats.paired_bootstrap(paired),
-            detectable=stats.detectable_paired(paired.n, paired.discordant / paired.n),
-            paired=paired,
-            p=stats.mcnemar(paired),
-            reworded=differing,
-        )
-    across_seeds = stats.hierarchical_bootstrap(baseline.right, other.right)
+    """The comparison of two arms whose runs are aligned with one another.
+
+    Two single runs on questions without clusters: the exact McNemar test and the paired bootstrap's interval. Else the
+    t test and t interval of crossed random effects (`crossed.difference`).
+    """
+    paired = stats.pair(baseline.right[0], other.right[0]) if baseline.seeds == other.seeds == 1 else None
+    if paired is not None and baseline.clusters is None:
+        df, p, test, interval = None, stats.mcnemar(paired), StatTest.MCNEMAR, stats.paired_bootstrap(paired)
+        detectable = stats.detectable_paired(paired.n, paired.discordant / paired.n)
+    else:
+        of = None if baseline.clusters is None else baseline.clusters.of
+        estimate = crossed.difference(baseline.right, other.right, of)
+        df, p, interval = estimate.df, estimate.p, estimate.interval()
+        by_seeds = StatTest.SEEDS if baseline.clusters is None else StatTest.SEEDS_AND_CLUSTERS
+        test = by_seeds if paired is None else StatTest.CLUSTERS
+        detectable = stats.detectable_by_t(estimate.error, estimate.df)
     return Comparison(
         baseline,
         other,
-        difference,
-        interval=across_seeds,
-        detectable=stats.detectable_from(across_seeds),
-        paired=None,
-        p=None,
-        reworded=differing,
+        difference=other.accuracy - baseline.accuracy,
+        interval=interval,
+        p=p,
+        test=test,
+        df=df,
+        detectable=detectable,
+        paired=paired,
+        reworded=int(np.sum(baseline.prompts != other.prompts)),
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lema_jax.evidence import stats
-from lema_jax.evidence.compare import Arm, interval
+from lema_jax.evidence.clusters import Clusters
+from lema_jax.evidence.compare import Arm, accuracy_interval
 from lema_jax.records import Problem
 
 _MOST = 60  # groups of a field; one with more values is an identifier or a free text
@@ -41,9 +42,18 @@ def by(key: str, arms: Sequence[Arm]) -> Grouped:
     groups = tuple(sorted(set(of.tolist()), key=natural))
     parts = [of == group for group in groups]
     accuracy = {
-        arm.name: [(float(arm.right[:, part].mean()), interval(arm.right[:, part])) for part in parts] for arm in arms
+        arm.name: [
+            (float(arm.right[:, part].mean()), accuracy_interval(arm.right[:, part], _within(arm, part)))
+            for part in parts
+        ]
+        for arm in arms
     }
     return Grouped(key, groups, tuple(int(part.sum()) for part in parts), accuracy)
+
+
+def _within(arm: Arm, part: np.ndarray) -> Clusters | None:
+    """The clusters of a part of the questions, [questions] booleans."""
+    return None if arm.clusters is None else arm.clusters.part(part)
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:

@@ -4,6 +4,7 @@ import base64
 import datetime
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import jinja2
@@ -13,17 +14,30 @@ from lema_jax.evidence import ablation, charts, formulas, groups, table
 from lema_jax.evidence.compare import Arm, Change, Comparison, change
 from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.runs import Run
+from lema_jax.evidence.table import Reads
 
 TALLEST = 12  # groups in one plot
 TO_READ = (Change.FIXED, Change.BROKEN, Change.BOTH_WRONG)
 METHOD = (
-    "An interval of one run's accuracy is Wilson's; of a difference on the same questions, the paired bootstrap's; of "
-    "arms with several training seeds, a bootstrap that draws seeds and questions both.",
+    "An interval of one run's accuracy is Wilson's; of a difference on the same questions, the paired bootstrap's. "
     "McNemar's exact test asks how often a fair coin would split the questions on which two runs differ as unevenly as "
-    "they did. It is about questions like these and these two checkpoints; a claim about recipes needs several seeds.",
+    "they did. Both are about questions like these and these two checkpoints; a claim about recipes needs seeds.",
+    "With several training seeds, interval and p are those of a t test on crossed random effects: the variance between "
+    "seeds, of either arm, and the variance between questions, with Satterthwaite's degrees of freedom. A checkpoint "
+    "without other seeds is taken as it is.",
+    "Questions made from one seed question or one template are one cluster, whose answers go right and wrong together: "
+    "the interval and the test then draw clusters, so they are about other templates too, not only other questions.",
     "“Unparsed” is a finished answer in which no result could be read, “truncated” one that ended at the token limit, "
     "“prompt too long” a question that left no room in the model's context; none of them is “wrong”, nor right.",
 )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence of a page, and how it reads where it is of a comparison."""
+
+    text: str
+    reads: Reads | None = None
 
 
 def render(template: str, **values: object) -> str:
@@ -75,7 +89,7 @@ def runs_page(
     ]  # [other run][question]
     everyone = [*((label, run) for label, run in labelled(baseline)[:1]), *others]
     names = dict.fromkeys([*(arm.name for arm in arms), *(training or {})])
-    colours = _colours(baseline.name, names) if comparisons else {name: i for i, name in enumerate(names, start=1)}
+    colours = numbered(baseline.name, names) if comparisons else {name: i for i, name in enumerate(names, start=1)}
     header, rows = table.layout(arms, comparisons)
     return render(
         "runs.html",
@@ -87,7 +101,7 @@ def runs_page(
         rows=rows,
         baseline=baseline.name,
         accuracy_plot=charts.intervals([(a.name, a.accuracy, a.interval) for a in arms], "accuracy", colours),
-        difference_plot=_differences(comparisons, colours),
+        difference_plot=differences(comparisons, colours),
         groups=[{"key": key, "plots": _group_plots(groups.by(key, arms), colours)} for key in keys],
         comparisons=[label for label, _ in others],
         baseline_run=everyone[0][0],
@@ -117,7 +131,7 @@ def tasks_page(results: Mapping[str, ablation.Result], baseline: str) -> str:
     """The page of runs of several tasks (`ablation.by_task`): the paper's table, and each task's differences."""
     header, rows = ablation.layout(results)
     compared = {task: result.comparisons for task, result in results.items() if result.comparisons}
-    colours = _colours(baseline, [name for name, *_ in rows])
+    colours = numbered(baseline, [name for name, *_ in rows])
     return render(
         "tasks.html",
         title=" · ".join(name for name, *_ in rows),
@@ -126,8 +140,9 @@ def tasks_page(results: Mapping[str, ablation.Result], baseline: str) -> str:
         rows=rows,
         note=ablation.NOTE,
         baseline=baseline,
-        plots=[(task, _differences(comparisons, colours)) for task, comparisons in compared.items()],
-        findings={task: _findings(comparisons) for task, comparisons in compared.items()},
+        plots=[(task, differences(comparisons, colours)) for task, comparisons in compared.items()],
+        findings={task: [_finding(one) for one in comparisons.values()] for task, comparisons in compared.items()},
+        together=ablation.several(results),
         method=METHOD,
     )
 
@@ -139,23 +154,24 @@ def labelled(arm: Arm) -> list[tuple[str, Run]]:
     return [(f"{arm.name} #{number}", run) for number, run in enumerate(arm.runs, start=1)]
 
 
-def _colours(baseline: str, names: Iterable[str]) -> dict[str, int]:
+def numbered(baseline: str, names: Iterable[str]) -> dict[str, int]:
     """Colour numbers by name: 0 for the baseline, the others from 1 in their order."""
     return {baseline: 0} | {name: i for i, name in enumerate((n for n in names if n != baseline), start=1)}
 
 
-def _findings(comparisons: Mapping[str, Comparison]) -> list[dict[str, str]]:
-    """A sentence for each comparison, and one for all together; `kind` is a CSS class."""
-    findings = []
-    for comparison in comparisons.values():
-        direction = "gain" if comparison.difference > 0 else "loss"
-        findings.append({"text": table.sentence(comparison), "kind": direction if comparison.significant else "none"})
-    if together := table.several(list(comparisons.values())):
-        findings.append({"text": together, "kind": "none"})
+def _findings(comparisons: Mapping[str, Comparison]) -> list[Finding]:
+    """A sentence for each comparison, and one for all together."""
+    findings = [_finding(comparison) for comparison in comparisons.values()]
+    if together := table.several(comparisons):
+        findings.append(Finding(together))
     return findings
 
 
-def _differences(comparisons: Mapping[str, Comparison], colours: Mapping[str, int]) -> Markup | None:
+def _finding(comparison: Comparison) -> Finding:
+    return Finding(table.sentence(comparison), table.reads(comparison))
+
+
+def differences(comparisons: Mapping[str, Comparison], colours: Mapping[str, int]) -> Markup | None:
     rows = [(name, comparison.difference, comparison.interval) for name, comparison in comparisons.items()]
     return charts.intervals(rows, "points more than the baseline", colours, zero=True) if rows else None
 

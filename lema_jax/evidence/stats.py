@@ -165,41 +165,6 @@ def paired_bootstrap(paired: Paired, *, seed: int = 0, confidence: float = CONFI
     return _percentile((draws[:, 0] - draws[:, 1]) / n, confidence)
 
 
-def hierarchical_bootstrap(
-    baseline: np.ndarray, other: np.ndarray, *, seed: int = 0, confidence: float = CONFIDENCE
-) -> Interval:
-    """Bootstrap interval of the difference in mean accuracy of two arms, each trained with several seeds.
-
-    Each resample draws seeds of either arm with replacement, and questions with replacement, the same questions for
-    all of them: every seed answers one test set, so seeds and questions are crossed, and drawing new questions for
-    each seed would average their variance away (Owen 2007, "The pigeonhole bootstrap", Ann. Appl. Stat. 1:386).
-    With one seed an arm it is the paired bootstrap, which does not see the variance between seeds; with k seeds that
-    variance is (k - 1) / k too small, so that fewer than about five make the interval too narrow.
-
-    Args:
-      baseline: right or wrong, [seeds, questions].
-      other: the same for the other arm, questions in the same order, [other's seeds, questions].
-    """
-    if baseline.ndim != 2 or other.ndim != 2 or baseline.shape[1] != other.shape[1] or not baseline.size * other.size:
-        raise ValueError(f"expected [seeds, questions] with the same questions, got {baseline.shape} and {other.shape}")
-    rng = np.random.default_rng(seed)
-    questions = baseline.shape[1]
-    block = max(1, min(RESAMPLES, 2_000_000 // questions))  # bounds memory for any size of test set
-    means = []
-    for start in range(0, RESAMPLES, block):
-        size = min(block, RESAMPLES - start)
-        per_question = _mean_of_drawn_rows(rng, other, size) - _mean_of_drawn_rows(rng, baseline, size)
-        drawn = rng.integers(questions, size=(size, questions))
-        means.append(np.take_along_axis(per_question, drawn, axis=1).mean(axis=1))
-    return _percentile(np.concatenate(means), confidence)
-
-
-def _mean_of_drawn_rows(rng: np.random.Generator, right: np.ndarray, size: int) -> np.ndarray:
-    """Mean over as many rows as there are, drawn with replacement, `size` times: [size, questions]."""
-    rows = len(right)
-    return rng.multinomial(rows, np.full(rows, 1 / rows), size=size) @ right.astype(np.float64) / rows
-
-
 def _percentile(values: np.ndarray, confidence: float) -> Interval:
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
@@ -244,13 +209,64 @@ def detectable_unpaired(n: int, accuracy: float, *, alpha: float = ALPHA, power:
     return float(optimize.brentq(shortfall, 1e-9, 1 - accuracy))  # from above 0, which is a root where accuracy is 0
 
 
-def detectable_from(interval: Interval, *, alpha: float = ALPHA, power: float = POWER) -> float:
-    """Smallest difference shown with that power, from the 95 % interval of a difference: (z_{1-α/2} + z_power) · se.
+def detectable_study(
+    n: int,
+    seeds: int,
+    discordance: float,
+    seed_sd: float,
+    *,
+    between_seeds: float | None = None,
+    alpha: float = ALPHA,
+    power: float = POWER,
+) -> float:
+    """Smallest difference between two arms that a study of n questions × seeds shows with probability `power`.
 
-    The normal approximation, with the standard error read off the interval's width; for arms with several seeds.
+    The test is that of `crossed.difference`: the variance of the difference is
+    2 seed_sd² / seeds + (discordance - between_seeds (1 - 1 / seeds)) / n, with Satterthwaite's degrees of freedom.
+    With one seed an arm it is that of two checkpoints, whatever the seed does (`detectable_paired`). Infinite where no
+    difference would do: it cannot exceed the discordance.
+
+    Args:
+      n: questions, each a cluster of its own.
+      seeds: training seeds of either arm.
+      discordance: share of questions on which two checkpoints, one of each arm, disagree.
+      seed_sd: standard deviation of an arm's accuracy between seeds, as a fraction, the draw of questions aside.
+      between_seeds: share of questions on which two seeds of one arm disagree, which more seeds average away; by
+        default half of `discordance`.
+
+    Raises:
+      ValueError: a number out of its range.
     """
-    standard_error = (interval.high - interval.low) / (2 * _normal((1 + CONFIDENCE) / 2))
-    return (_normal(1 - alpha / 2) + _normal(power)) * standard_error
+    within = discordance / 2 if between_seeds is None else between_seeds
+    if not (n > 1 and seeds > 0 and 0 <= within <= discordance <= 1 and seed_sd >= 0):
+        raise ValueError(
+            f"n = {n}, seeds = {seeds}, discordance = {discordance}, seed_sd = {seed_sd}, between_seeds = {within}: "
+            "n must exceed 1, seeds 0, and 0 <= between_seeds <= discordance <= 1"
+        )
+    if seeds == 1:
+        return detectable_paired(n, discordance, alpha=alpha, power=power)
+    of_questions, residual = (discordance - within * (1 - 1 / seeds)) / n, within / seeds / n
+    of_seeds = 2 * seed_sd**2 / seeds + residual  # the mean squares contain the residual
+    variance = of_questions + of_seeds - residual
+    if not variance:
+        return math.inf
+    squares = of_questions**2 / (n - 1) + of_seeds**2 / (2 * (seeds - 1))
+    squares += residual**2 / (2 * (seeds - 1) * (n - 1))
+    difference = detectable_by_t(math.sqrt(variance), variance**2 / squares, alpha=alpha, power=power)
+    return difference if difference <= discordance else math.inf
+
+
+def detectable_by_t(error: float, df: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
+    """Smallest difference that a two-sided t test shows with that power, given its standard error.
+
+    Solves P(T > t_{1-α/2}) = power for T of the noncentral t distribution. Infinite without a degree of freedom.
+    """
+    if df <= 0:
+        return math.inf
+    critical = float(stats.t.ppf(1 - alpha / 2, df))
+    least = critical + float(stats.t.ppf(power, df))  # a little less than the root
+    ratio = optimize.brentq(lambda ratio: stats.nct.sf(critical, df, ratio) - power, 0.9 * least, 2 * least)
+    return float(ratio) * error
 
 
 def _normal(probability: float) -> float:

@@ -1,5 +1,6 @@
 """Results as text: tables for the terminal, and the sentences that terminal and page share."""
 
+import enum
 import math
 from collections.abc import Mapping, Sequence
 
@@ -32,6 +33,35 @@ def p_value(p: float) -> str:
     return f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 
+def said_p(p: float) -> str:
+    """`p = 0.03`, or `p < 0.0001`."""
+    return f"p = {p_value(p)}".replace("= <", "<")
+
+
+def tested(comparison: Comparison) -> str:
+    """The test of a comparison as a cell: McNemar's, or a t test with its degrees of freedom."""
+    return "McNemar" if comparison.df is None else f"t, {comparison.df:.3g} df"
+
+
+class Reads(enum.StrEnum):
+    """How a comparison reads, in a word; the sign beside it says the same without colour."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNCLEAR = "unclear"
+
+    @property
+    def sign(self) -> str:
+        return {"better": "▲", "worse": "▼", "unclear": "≈"}[self.value]
+
+
+def reads(comparison: Comparison, p: float | None = None) -> Reads:
+    """How a comparison reads at the 5 % level; `p` is its p-value where it is corrected for several comparisons."""
+    if (comparison.p if p is None else p) >= stats.ALPHA:
+        return Reads.UNCLEAR
+    return Reads.BETTER if comparison.difference > 0 else Reads.WORSE
+
+
 def result(summary: stats.Summary) -> str:
     """The result of one run in a line."""
     paper = "" if summary.paper is None else f"; {percent(summary.paper)} by the official grader"
@@ -44,29 +74,33 @@ def result(summary: stats.Summary) -> str:
 
 _HEADER = (
     *("run", "accuracy", "n", "95 % interval", "official grader", "wrong", "unparsed", "truncated", "prompt too long"),
-    *("Δ points", "its 95 % interval", "McNemar p"),
+    *("Δ points", "its 95 % interval", "p", "test"),
 )
-_TOO_LONG = _HEADER.index("prompt too long")
 
 
 def layout(arms: Sequence[Arm], comparisons: Mapping[str, Comparison]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows, one row an arm; the column of prompts that were too long only where there are any.
+    """Header and rows, one row an arm, without the columns that say nothing of any.
 
     Args:
       comparisons: by the arm's name; the baseline has none.
     """
-    lines = [_HEADER, *(_row(arm, comparisons.get(arm.name)) for arm in arms)]
-    if not any(arm.prompt_too_long for arm in arms):
-        lines = [line[:_TOO_LONG] + line[_TOO_LONG + 1 :] for line in lines]
-    return lines[0], lines[1:]
+    return filled(_HEADER, [_row(arm, comparisons.get(arm.name)) for arm in arms], but=("prompt too long", "0"))
+
+
+def filled(
+    header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, but: tuple[str, str] = ("", "")
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows without the columns that are empty in all rows, and without `but` where all have that value."""
+    keep = [i for i, name in enumerate(header) if any(row[i] and (name, row[i]) != but for row in rows) or not rows]
+    return tuple(header[i] for i in keep), [tuple(row[i] for i in keep) for row in rows]
 
 
 def _row(arm: Arm, comparison: Comparison | None) -> tuple[str, ...]:
-    seeds = f" × {len(arm.runs)} seeds" if len(arm.runs) > 1 else ""
-    against = ("baseline", "", "")
+    seeds = f" × {arm.seeds} seeds" if arm.seeds > 1 else ""
+    against = ("baseline", "", "", "")
     if comparison is not None:
-        p = "by seeds" if comparison.p is None else p_value(comparison.p)
-        against = (points(comparison.difference), points_span(comparison.interval), p)
+        by = (p_value(comparison.p), tested(comparison))
+        against = (points(comparison.difference), points_span(comparison.interval), *by)
     paper = "" if arm.paper is None else percent(arm.paper)
     counts = [f"{count:,}" for count in (arm.wrong, arm.unparsed, arm.truncated, arm.prompt_too_long)]
     measured = (arm.name, percent(arm.accuracy), f"{arm.questions:,}{seeds}", span(arm.interval), paper)
@@ -92,7 +126,7 @@ def _prompts(comparison: Comparison) -> str:
     """A warning where the prompts differ; empty where they do not."""
     if not comparison.reworded:
         return ""
-    styles = f"{comparison.other.runs[0].prompt_style} against {comparison.baseline.runs[0].prompt_style}"
+    styles = f"{comparison.other.style} against {comparison.baseline.style}"
     return (
         f"{comparison.reworded:,} of their prompts differ ({styles}), so the difference is one of prompts as well as "
         "of models."
@@ -112,42 +146,49 @@ def _measured(comparison: Comparison) -> str:
         what = f"{other.name} answers as many of the {n} right as {baseline.name}, to the tenth of a point"
     how = f"{percent(other.accuracy)} against {percent(baseline.accuracy)}"
     how += f"; 95 % interval of the difference {points_span(comparison.interval)}"
-    if comparison.p is not None:
-        how += f"; exact McNemar test p = {p_value(comparison.p)}".replace("= <", "<")
+    how += f"; {comparison.test} {said_p(comparison.p)}"
     return f"{what} ({how}). {_judgement(comparison)}"
 
 
 def _judgement(comparison: Comparison) -> str:
     if comparison.significant:
-        return f"Significant at the 5 % level. {_seeds(comparison)}"
+        return f"Significant at the 5 % level. {_scope(comparison)}"
     seen = "Not significant at the 5 % level"
     if math.isinf(comparison.detectable):
         return f"{seen}: the runs disagree on too few questions for any difference to show."
     return (
         f"{seen}: on this many questions, answered differently as often as here, only a difference of "
-        f"{100 * comparison.detectable:.1f} points or more is found 4 times in 5."
+        f"{100 * comparison.detectable:.1f} points or more is found 4 times in 5. {_scope(comparison)}"
     )
 
 
-def _seeds(comparison: Comparison) -> str:
-    if comparison.p is not None:
-        return "One training run each: this does not say how far another seed would move it."
-    fewest = min(len(comparison.baseline.runs), len(comparison.other.runs))
-    few = "; so few seeds make the interval too narrow" if fewest < 5 else ""
-    return f"The interval covers questions and training seeds ({fewest} or more an arm{few})."
+def _scope(comparison: Comparison) -> str:
+    """What the interval and the test cover: seeds, and clusters of questions."""
+    baseline, other = comparison.baseline, comparison.other
+    over = "questions" if baseline.clusters is None else str(baseline.clusters)
+    if baseline.seeds == other.seeds == 1:
+        about = "" if baseline.clusters is None else f"The interval covers {over}. "
+        return f"{about}One training run each: this does not say how far another seed would move it."
+    single = [arm.name for arm in (baseline, other) if arm.seeds == 1]
+    seeds = f"{other.seeds} training seeds of {other.name} and {baseline.seeds} of {baseline.name}"
+    alone = f" {single[0]} is one checkpoint, taken as it is." if single else ""
+    return f"The interval covers {seeds}, and {over}.{alone}"
 
 
-def several(comparisons: Sequence[Comparison]) -> str:
-    """The findings that remain significant after Holm's correction; empty for fewer than two tests."""
-    tested = [comparison for comparison in comparisons if comparison.p is not None]
-    if len(tested) < 2:
+def several(comparisons: Mapping[str, Comparison]) -> str:
+    """The findings that remain significant after Holm's correction; empty for fewer than two tests.
+
+    Args:
+      comparisons: all that were made, by a name that tells them apart.
+    """
+    if len(comparisons) < 2:
         return ""
-    corrected = stats.holm([comparison.p for comparison in tested if comparison.p is not None])
-    left = [f"{c.other.name} (p = {p_value(p)})" for c, p in zip(tested, corrected) if p < stats.ALPHA]
+    corrected = stats.holm([comparison.p for comparison in comparisons.values()])
+    left = [f"{name} ({said_p(p)})" for name, p in zip(comparisons, corrected) if p < stats.ALPHA]
     return (
-        f"Of {len(tested)} comparisons, after correction for their number (Holm), significant: "
+        f"Of {len(comparisons)} comparisons, after correction for their number (Holm), significant: "
         f"{', '.join(left) or 'none'}."
-    ).replace("= <", "<")
+    )
 
 
 def before_a_run(n: int) -> str:

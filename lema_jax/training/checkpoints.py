@@ -37,7 +37,7 @@ def resume(own: Model, setup: Setup, iterator: grain.DatasetIterator) -> State:
     Renames damaged checkpoints, with a warning: nothing is deleted.
 
     Raises:
-      UserError: a checkpoint of other shapes, or only damaged ones.
+      UserError: a checkpoint of other shapes or of another packing, or only damaged ones.
     """
     folder = own.folder
     there = checkpoint.steps(folder)
@@ -53,7 +53,14 @@ def resume(own: Model, setup: Setup, iterator: grain.DatasetIterator) -> State:
             damaged[step] = error
             continue
         _put_aside(folder, damaged)
-        iterator.set_state(opened.record["data"])
+        try:
+            iterator.set_state(opened.record["data"])
+        except KeyError:  # the state of free packing differs from that of steps with a number of examples
+            raise UserError(
+                f"checkpoint {step} of {folder} was made with another packing, in which its place in the data has no "
+                "meaning here; set data.examples_per_step, data.packing and data.order as they were, or choose another "
+                "out"
+            ) from None
         print(f"going on from step {step} of {folder}", flush=True)
         trained, optimizer = found["weights"][setup.collection], found["optimizer"]
         return setup.from_disk(State(optimizer["step"], trained, optimizer["state"]))

@@ -22,10 +22,12 @@ _FREE = (
     *("compute.scan_layers", "compute.remat", "compute.attention", "compute.loss_chunk"),
 )
 _FREE_PARTS = ("mesh.", "dev.")
-# Fields that a LLaMA's config had not at first. At their defaults they shape nothing, so that earlier runs resume.
+# Fields that the configuration had not at first. At their defaults they shape nothing, so that earlier runs resume.
 _LATER = (
-    *("output_bias", "layer_kinds", "window", "local_rope_theta", "qk_norm", "norms", "norm_offset", "activation"),
-    *("scale_embeddings", "attention_width", "attention_softcap", "logit_softcap", "family"),
+    *("data.examples_per_step", "data.order", "model.output_bias", "model.layer_kinds", "model.window"),
+    *("model.local_rope_theta", "model.qk_norm", "model.norms", "model.norm_offset", "model.activation"),
+    *("model.scale_embeddings", "model.attention_width", "model.attention_softcap", "model.logit_softcap"),
+    "model.family",
 )
 
 
@@ -173,20 +175,27 @@ def as_dict(config: TrainConfig) -> dict[str, Any]:
 
 def shaping(config: dict[str, Any]) -> dict[str, Any]:
     """`as_dict` flattened to `a.b` names, without the fields that do not change the result."""
+    later = _later()
+    return {name: value for name, value in described(config).items() if name not in later or value != later[name]}
+
+
+def described(config: dict[str, Any]) -> dict[str, Any]:
+    """`shaping` with the fields that came later, also those at their defaults: by these a person compares two."""
+    named = _later() | _flat(config)
+    return {name: value for name, value in named.items() if name not in _FREE and not name.startswith(_FREE_PARTS)}
+
+
+def _later() -> dict[str, Any]:
+    """The fields that came later, with their defaults."""
+    parts = {"data": DataConfig(), "model": LlamaConfig()}
+    plain = _flat(
+        {name: pydantic.TypeAdapter(type(part)).dump_python(part, mode="json") for name, part in parts.items()}
+    )
+    return {name: plain[name] for name in _LATER}
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-
-    def walk(prefix: str, node: dict[str, Any]) -> None:
-        for name, value in node.items():
-            if isinstance(value, dict):
-                walk(f"{prefix}{name}.", value)
-            else:
-                flat[prefix + name] = value
-
-    walk("", config)
-    plain = pydantic.TypeAdapter(LlamaConfig).dump_python(LlamaConfig(), mode="json")
-    default = {f"model.{name}": plain[name] for name in _LATER}
-    return {
-        name: value
-        for name, value in flat.items()
-        if name not in _FREE and not name.startswith(_FREE_PARTS) and not (name in default and value == default[name])
-    }
+    for name, value in node.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

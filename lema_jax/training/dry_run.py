@@ -28,6 +28,7 @@ def show(config: TrainConfig) -> None:
     """
     validate(config, jax.device_count())
     config = start.resolved(config)
+    start.require_fit(config)
     mesh = make_mesh(config.mesh)
     llama = checkpoint.read_metadata(config.init).config if config.init else config.model
     assert llama is not None  # validate requires one of the two

@@ -59,6 +59,7 @@ def run(
     if jax.process_index() == 0:
         print(json.dumps(given, indent=2), flush=True)
     config = start.resolved(config)
+    start.require_fit(config)
     folder, mesh = RunFolder(config.out), make_mesh(config.mesh)
     with sharding.use(mesh):
         # 2. Find the weights to begin with, and the position in the data. Nothing is written.

@@ -78,7 +78,7 @@ def full(model: str, task: str) -> TrainConfig:
 
 def _data(task: str, batch_size: int) -> DataConfig:
     # One example to a row, as the authors padded them: a batch is then as many examples as they say. Packed, a row of
-    # GSM8K holds about six; packing=True with a sixth of the rows sees as many examples a step and no padding.
+    # GSM8K holds about six: with packing=True, examples_per_step=batch_size needs about a fifth of the rows.
     seq_len = _known(_SEQ_LEN, task, "task")
     return DataConfig(path=f"data/{task}_lema", batch_size=batch_size, seq_len=seq_len, packing=False, seed=0)
 

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import math
 import platform
 from typing import Any
 
@@ -21,8 +22,9 @@ from lema_jax.data import batches, dataset, tokenizer
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.storage import RunFolder
-from lema_jax.training.config import TrainConfig, as_dict, shaping
+from lema_jax.training.config import TrainConfig, as_dict, described, shaping
 
+_ROWS = 4  # an automatic batch has a multiple of it, so that seeds of one recipe share a compiled program
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -46,11 +48,48 @@ class Origin:
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
-    """The configuration with `steps`, also where its length is given in epochs or tokens."""
-    if config.steps:
-        return config
-    length = {"epochs": config.epochs} if config.epochs else {"tokens": config.tokens}
-    return dataclasses.replace(config, steps=batches.steps_for(config.data, **length))
+    """The configuration with `steps` where it has epochs or tokens, and `data.batch_size` where that is 0."""
+    if not config.steps:
+        length = {"epochs": config.epochs} if config.epochs else {"tokens": config.tokens}
+        config = dataclasses.replace(config, steps=batches.steps_for(config.data, **length))
+    if not config.data.batch_size:
+        divisor = math.lcm(_divisor(config), _ROWS)
+        rows = math.ceil(batches.fit(config.data, config.steps).rows / divisor) * divisor
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
+    return config
+
+
+def _divisor(config: TrainConfig) -> int:
+    """What the rows of a batch divide by."""
+    data, fsdp, *_ = config.mesh.resolve(jax.device_count())
+    return data * fsdp * config.accumulation
+
+
+def require_fit(config: TrainConfig) -> None:
+    """Prints how many rows the fullest step needs, where every step has `data.examples_per_step`.
+
+    Args:
+      config: resolved, and valid on this machine's devices.
+
+    Raises:
+      UserError: a step of the run does not fit into its rows.
+    """
+    data = config.data
+    if not data.examples_per_step:
+        return
+    found = batches.fit(data, config.steps)
+    measured = f"{'all' if found.steps == config.steps else f'the first {found.steps:,} of'} {config.steps:,} steps"
+    need = (
+        f"data.examples_per_step={data.examples_per_step} needs up to {found.rows} rows of data.seq_len={data.seq_len}"
+        f" (measured over {measured})"
+    )
+    if found.rows > data.batch_size:
+        smallest = math.ceil(found.rows / _divisor(config)) * _divisor(config)
+        raise UserError(
+            f"{need}, more than data.batch_size={data.batch_size}; the smallest value that works is {smallest}"
+        )
+    if jax.process_index() == 0:
+        print(f"{need} of {data.batch_size}", flush=True)
 
 
 def find(
@@ -173,7 +212,7 @@ def _changed(shaped: dict[str, Any], given: dict[str, Any], own: Model) -> list[
     elif not folder.has("config.json"):
         raise UserError(f"{folder} holds a model that train did not make; choose another out, and name it by init")
     try:
-        before, now = shaping(folder.read_json("config.json", "choose another out")), shaping(given)
+        before, now = described(folder.read_json("config.json", "choose another out")), described(given)
     except (UserError, FileNotFoundError, AttributeError) as error:
         return [f"{folder.path / 'config.json'} cannot be read ({error})"]
     return [

@@ -41,7 +41,7 @@ def same(left: list[dict[str, np.ndarray]], right: list[dict[str, np.ndarray]]) 
     return all(np.array_equal(a[key], b[key]) for a, b in zip(left, right, strict=True) for key in a)
 
 
-def segments(batch: dict[str, np.ndarray]) -> list[int]:
+def segments(batch: dict[str, np.ndarray], sizes: list[int] = SIZES) -> list[int]:
     """The examples of a batch, each checked to be whole and in its place."""
     found = []
     for row in range(len(batch["tokens"])):
@@ -51,7 +51,7 @@ def segments(batch: dict[str, np.ndarray]) -> list[int]:
             where = np.flatnonzero(ids == segment)
             tokens = batch["tokens"][row, where]
             assert (tokens == tokens[0]).all()
-            assert len(where) == SIZES[tokens[0] - 1]
+            assert len(where) == sizes[tokens[0] - 1]
             assert (np.diff(where) == 1).all()
             assert (batch["positions"][row, where] == np.arange(len(where))).all()
             assert (batch["weights"][row, where] == (np.arange(len(where)) > 0)).all()

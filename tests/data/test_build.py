@@ -304,7 +304,7 @@ def test_nothing_left_names_the_filter(tmp_path: Path, corrections: Path, fields
         ({"gold_rationales": False}, "nothing to learn from"),
         ({"tokenizer": Path("t")}, "either --tokenizer .* or --train_tokenizer"),
         ({"train_tokenizer": None}, "either --tokenizer .* or --train_tokenizer"),
-        ({"equal_examples": 3, "equal_tokens": 3}, "--equal_examples or --equal_tokens, not both"),
+        ({"equal_examples": 3, "equal_tokens": 3}, "--equal_examples and --equal_tokens contradict"),
         ({"correction_share": 1.5}, "--correction_share=1.5"),
         ({"export": ("csv",)}, "--export=csv is none of jsonl, messages, preference"),
         ({"export": ("preference",)}, "--export=preference makes pairs from corrections"),
@@ -387,3 +387,40 @@ def test_a_card_of_other_settings_names_them(tmp_path: Path) -> None:
     card.write(dataclasses.replace(made, recipe=settings), tmp_path / "out")
     with pytest.raises(UserError, match=r"other settings or inputs \(overlap\)"):
         build(recipe(), tmp_path / "out")
+
+
+def test_what_corrections_displace_and_where_they_stand(tmp_path: Path, corrections: Path) -> None:
+    asked = {"corrections": (corrections,), "equal_examples": 40, "correction_share": 0.25}
+    lema, part, first, _ = (
+        build(recipe(arm=arm, **(asked if arm != "cot" else {"equal_examples": 40})), tmp_path / arm)[0]
+        for arm in ("lema", "cot_part", "corrections_first", "cot")
+    )
+    ids = {arm: [row.id for row in texts(tmp_path / arm)] for arm in ("lema", "cot_part", "corrections_first", "cot")}
+    assert lema.kinds == first.kinds == {"cot": 30, "correction": 10}
+    assert part.kinds == {"cot": 30}
+    assert ["left out by the arm", 10] in part.left_out["corrections"]
+    assert set(ids["cot_part"]) < set(ids["lema"])
+    assert set(ids["cot_part"]) < set(ids["cot"])
+    assert set(ids["corrections_first"]) == set(ids["lema"])
+    assert [row.kind for row in texts(tmp_path / "corrections_first")] == ["correction"] * 10 + ["cot"] * 30
+
+
+def test_a_mix_may_be_bounded_by_tokens_with_loss(tmp_path: Path, corrections: Path) -> None:
+    bounded = {
+        arm: build(recipe(arm=arm, equal_loss_tokens=400, corrections=given), tmp_path / arm)[0]
+        for arm, given in (("cot", ()), ("lema", (corrections,)))
+    }
+    for made in bounded.values():
+        assert 360 < made.counts["loss_tokens"] <= 400
+    with pytest.raises(UserError, match="--equal_examples and --equal_loss_tokens contradict"):
+        build(recipe(equal_examples=3, equal_loss_tokens=1000), tmp_path / "both")
+    with pytest.raises(UserError, match="equal_loss_tokens=100000, but this mix ends after"):
+        build(recipe(equal_loss_tokens=100_000), tmp_path / "few")
+
+
+def test_a_data_set_made_before_an_option_existed_is_found_made(tmp_path: Path) -> None:
+    made, new = build(recipe(), tmp_path / "out")
+    earlier = {name: value for name, value in made.recipe.items() if name != "equal_loss_tokens"}
+    card.write(dataclasses.replace(made, recipe=earlier), tmp_path / "out")
+    assert new
+    assert not build(recipe(), tmp_path / "out")[1]

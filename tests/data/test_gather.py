@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lema_jax import records
-from lema_jax.data import examples, exports, gather
+from lema_jax.data import arms, examples, exports, gather
 from lema_jax.errors import UserError
 from lema_jax.teacher import prompting
 from tests.data import rows
@@ -93,7 +93,7 @@ def test_a_malformed_line_is_named(tmp_path: Path) -> None:
         gather.chain_of_thought("gsm8k", [], [file])
 
 
-ARMS = st.sampled_from(sorted(examples.ARMS))
+ARMS = st.sampled_from(sorted(arms.ARMS))
 FORMS = st.sampled_from(["<think>{}</think>", "{}\n</think>\n\n", "[THINK]{}[/THINK]\n", "◁think▷{}◁/think▷"])
 
 
@@ -107,7 +107,7 @@ def test_a_thought_reaches_no_example_prompt_or_export(form: str, thought: str, 
     chosen = choice.model_copy(
         update={"attempt": choice.attempt.model_copy(update={"text": text + choice.attempt.text})}
     )
-    render = examples.ARMS[arm]
+    render = arms.ARMS[arm].example
     with tempfile.TemporaryDirectory() as folder:
         file, other, third = (Path(folder) / name for name in ("a", "b", "c"))
         records.write(file, [solved])

@@ -57,3 +57,11 @@ def test_page_says_the_same():
     assert "100.0 (+50.0*)" in said
     assert "lema answers 50.0 points more of the 40 questions right than cot" in said
     assert len([tag for tag, _ in parsed.tags if tag == "svg"]) == 2
+
+
+def test_holm_corrects_for_all_arms_on_all_tasks():
+    said = ablation.several(ablation.by_task(RUNS, "cot"))
+    assert said.startswith(
+        "Of 3 comparisons, after correction for their number (Holm), significant: lema on gsm8k/test"
+    )
+    assert said in " ".join(Parsed(page.tasks_page(ablation.by_task(RUNS, "cot"), "cot")).text)

@@ -22,6 +22,8 @@ def plots(name):
         "differences": charts.intervals([(name, -0.01, Interval(-0.03, 0.01))], name, {name: 1}, zero=True),
         "grouped": charts.grouped([name, "y"], {name: [(0.5, wilson(5, 10)), (0.0, wilson(0, 3))]}, name, {name: 1}),
         "curves": charts.curves({name: ([1, 2], [3.0, 2.0]), "b": ([1], [float("nan")])}, name, {name: 0, "b": 9}),
+        "seeds": charts.intervals([(name, 0.5, wilson(5, 10))], name, {name: 1}, points={name: [0.4, 0.6]}),
+        "shares": charts.by_share([(0.0, 0.5, wilson(5, 10), [0.4, 0.6]), (0.5, 0.4, wilson(4, 10), [0.4])], name),
         "bars": charts.bars({name: 1234, "b": 0}, name),
     }
 
@@ -43,7 +45,8 @@ def test_plots_are_self_contained_and_coloured_by_the_style_sheet(kind):
 def test_names_are_text_and_never_markup(kind):
     svg = plots(NASTY)[kind]
     assert "<script" not in svg
-    assert any(text and text.startswith("<script>alert(1)</script>") for text in texts(svg))
+    labelled = ET.fromstring(svg).attrib["aria-label"]  # where the plot shows no name
+    assert any(text and text.startswith("<script>alert(1)</script>") for text in (*texts(svg), labelled))
 
 
 def test_dollars_are_not_read_as_mathematics():
@@ -72,3 +75,16 @@ def test_a_long_name_of_a_group_is_on_two_lines_and_whole():
 
 def test_counts_stand_beside_their_bars():
     assert {"1,234", "wrong"} <= texts(charts.bars({"wrong": 1234, "kept": 5}, "rows"))
+
+
+def test_seeds_of_an_arm_share_one_entry_of_the_legend():
+    lines = {f"{arm} {seed}": ([1, 2], [3.0, seed]) for arm in ("cot", "lema") for seed in (1, 2)}
+    drawn = charts.curves(lines, "loss", {"cot": 0, "lema": 1}, names={key: key.split()[0] for key in lines})
+    assert len(ET.fromstring(drawn).findall(".//{http://www.w3.org/2000/svg}text[.='lema']")) == 1
+    assert "var(--series-1)" in drawn
+
+
+def test_only_the_baseline_has_the_grey_colour():
+    names = {str(number): number for number in range(20)}
+    drawn = [charts.intervals([(name, 0.5, wilson(5, 10))], "a", names) for name in names]
+    assert ["--series-0" in svg for svg in drawn] == [True] + [False] * 19

@@ -1,9 +1,10 @@
 """Arms, comparisons and the answers picked for reading."""
 
 import pytest
+from scipy import stats as scipy_stats
 
 from lema_jax.errors import UserError
-from lema_jax.evidence import compare, stats
+from lema_jax.evidence import compare, crossed, stats
 from lema_jax.evidence.compare import Change
 from lema_jax.evidence.runs import Run
 from tests import made_runs
@@ -27,8 +28,39 @@ def test_runs_of_one_name_are_seeds_of_one_arm():
     assert one.interval.low <= 3 / 8 <= one.interval.high
     comparison = compare.compare(one, two)
     assert comparison.difference == pytest.approx(3 / 8)
-    assert comparison.p is None
+    expected = crossed.difference(one.right, two.right)
+    assert (comparison.p, comparison.df, comparison.interval) == (expected.p, expected.df, expected.interval())
+    assert comparison.test is compare.StatTest.SEEDS
     assert comparison.paired is None
+
+
+def of_templates(name, letters, each):
+    rows = [
+        made_runs.prediction(made_runs.problem(i, meta={"template": i // each}), made_runs.LETTERS[letter], name)
+        for i, letter in enumerate(letters)
+    ]
+    return Run(name, name, tuple(rows))
+
+
+def test_questions_of_one_template_are_drawn_together():
+    """Two of four templates go right: 40 questions fixed of 80 are two observations of four."""
+    runs = [of_templates("a", "w" * 80, 20), of_templates("b", "r" * 40 + "w" * 40, 20)]
+    comparison = compare.compare(*compare.arms(runs))
+    assert comparison.test is compare.StatTest.CLUSTERS
+    assert comparison.df == pytest.approx(3)
+    assert comparison.p == pytest.approx(scipy_stats.ttest_1samp([1, 1, 0, 0], 0).pvalue)
+    assert not comparison.significant
+    assert comparison.paired.fixed == 40
+    assert compare.arms(runs)[1].interval.high > 0.9
+
+
+def test_several_seeds_on_templates_are_both():
+    runs = [
+        of_templates(f"{name}{seed}", letters, 2) for seed, (name, letters) in enumerate([("a", "rwrw"), ("b", "rrrw")])
+    ]
+    seeds = [Run(run.name[0], run.folder, run.predictions) for run in runs]
+    another = Run("b", "c", of_templates("c", "rrww", 2).predictions)
+    assert compare.compare(*compare.arms([*seeds, another])).test is compare.StatTest.SEEDS_AND_CLUSTERS
 
 
 def asked_by(run: Run, style: str) -> Run:

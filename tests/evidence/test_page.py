@@ -149,3 +149,14 @@ def test_a_real_browser_runs_the_filter_and_nothing_else(tmp_path):
     shown = [item for item in Parsed(dom).items() if "hidden" not in item]
     assert {item["data-kinds"] for item in shown} == {"fixed"}
     assert len(shown) == 20
+
+
+@pytest.mark.parametrize(
+    ("other", "kind", "words"),
+    [("r" * 60, "better", "▲ better"), ("w" * 60, "worse", "▼ worse"), ("rw" * 30, "unclear", "≈ unclear")],
+)
+def test_how_a_finding_reads_is_a_word_and_a_sign_and_not_colour_alone(other, kind, words):
+    parsed = Parsed(made(("cot", "wr" * 30), ("lema", other)))
+    found = [attributes["class"] for tag, attributes in parsed.tags if "finding" in attributes.get("class", "")]
+    assert found == [f"finding {kind}"]
+    assert words in parsed.text

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from lema_jax.errors import UserError
-from lema_jax.evidence import stats
+from lema_jax.evidence import crossed, stats
 from lema_jax.records import Prediction, Problem, Verdict
 
 Z = 1.959963984540054
@@ -131,56 +131,6 @@ def test_paired_bootstrap_equals_resampling_the_questions_themselves():
     assert stats.paired_bootstrap(paired) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.004)
 
 
-def test_hierarchical_bootstrap_with_one_seed_is_the_paired_one():
-    rng = np.random.default_rng(0)
-    baseline, other = rng.random((1, 600)) < 0.5, rng.random((1, 600)) < 0.55
-    paired = stats.pair(baseline[0], other[0])
-    assert stats.hierarchical_bootstrap(baseline, other) == pytest.approx(stats.paired_bootstrap(paired), abs=0.006)
-
-
-def test_hierarchical_bootstrap_sees_the_variance_between_seeds():
-    questions = 500
-    steady = np.zeros((4, questions), bool)
-    steady[:, :250] = True
-    wild = np.zeros((4, questions), bool)
-    for row, right in enumerate((150, 200, 300, 350)):  # the same mean, far apart
-        wild[row, :right] = True
-    narrow, wide = stats.hierarchical_bootstrap(steady, steady), stats.hierarchical_bootstrap(steady, wild)
-    assert narrow == (0, 0)  # not one question differs
-    assert wide.low < -0.1
-    assert wide.high > 0.1
-
-
-def test_hierarchical_bootstrap_does_not_average_the_questions_away():
-    """Seeds that answer alike are no new questions: ten copies of a run leave the interval of one."""
-    rng = np.random.default_rng(5)
-    baseline, other = rng.random((1, 400)) < 0.5, rng.random((1, 400)) < 0.5
-    one = stats.hierarchical_bootstrap(baseline, other)
-    ten = stats.hierarchical_bootstrap(np.repeat(baseline, 10, axis=0), np.repeat(other, 10, axis=0))
-    assert ten.high - ten.low == pytest.approx(one.high - one.low, rel=0.05)
-
-
-@pytest.mark.slow
-def test_hierarchical_bootstrap_covers_the_truth():
-    """Over 120 simulated studies (3 seeds each, effects of seed and of question) about 95 % of intervals hold it."""
-    rng = np.random.default_rng(11)
-    hits = 0
-    for study in range(120):
-        difficulty = rng.normal(0, 0.15, size=150)
-        arms = [
-            rng.random((3, 150)) < np.clip(0.5 + shift + difficulty + rng.normal(0, 0.02, size=(3, 1)), 0, 1)
-            for shift in (0.0, 0.05)
-        ]
-        low, high = stats.hierarchical_bootstrap(*arms, seed=study)
-        hits += low <= 0.05 <= high
-    assert 0.88 <= hits / 120 <= 1
-
-
-def test_hierarchical_bootstrap_refuses_other_questions():
-    with pytest.raises(ValueError, match="same questions"):
-        stats.hierarchical_bootstrap(np.ones((2, 3), bool), np.ones((2, 4), bool))
-
-
 @given(st.integers(50, 20_000), st.floats(0.02, 0.8))
 def test_detectable_paired_solves_connors_formula(n, discordance):
     difference = stats.detectable_paired(n, discordance)
@@ -224,3 +174,64 @@ def test_the_papers_gain_is_below_what_one_run_of_gsm8k_can_show():
     """1-2 points on 1,319 questions do not differ from noise without pairing and several seeds."""
     assert stats.detectable_unpaired(1319, 0.814) > 0.035
     assert 0.02 < stats.detectable_paired(1319, 0.15) < 0.04
+
+
+@pytest.mark.parametrize("df", [1.0, 2.0, 4.4, 30.0, 1e6])
+def test_detectable_by_t_has_the_stated_power(df):
+    ratio = stats.detectable_by_t(0.01, df) / 0.01
+    rng = np.random.default_rng(0)
+    t = (ratio + rng.standard_normal(40_000)) / np.sqrt(rng.chisquare(df, 40_000) / df)
+    assert np.mean(t > scipy_stats.t.ppf(0.975, df)) == pytest.approx(0.8, abs=0.01)
+
+
+def test_detectable_by_t_tends_to_the_normal_formula_and_needs_a_degree_of_freedom():
+    assert stats.detectable_by_t(0.01, 1e7) == pytest.approx(0.01 * (Z + 0.8416212335729143), rel=1e-4)
+    assert math.isinf(stats.detectable_by_t(0.01, 0))
+
+
+def test_detectable_study_by_hand():
+    # No variance between seeds but the residual's: 2 seeds, 1,000 questions, 20 % and 20 % disagree.
+    questions, residual = (0.2 - 0.2 / 2) / 1000, 0.2 / 2 / 1000
+    df = questions**2 / (questions**2 / 999 + residual**2 / 2 + residual**2 / (2 * 999))
+    by_hand = stats.detectable_by_t(math.sqrt(questions), df)
+    assert stats.detectable_study(1000, 2, 0.2, 0.0, between_seeds=0.2) == pytest.approx(by_hand)
+
+
+@given(st.integers(200, 5_000), st.integers(2, 10), st.floats(0.05, 0.5), st.floats(0, 0.03))
+@settings(max_examples=50)
+def test_detectable_study_shrinks_with_questions_and_seeds(n, seeds, discordance, seed_sd):
+    found = stats.detectable_study(n, seeds, discordance, seed_sd)
+    assert found <= discordance or math.isinf(found)
+    # Where seeds dominate, more questions gain nothing, and cost a little: fewer degrees of freedom are left.
+    assert stats.detectable_study(4 * n, seeds, discordance, seed_sd) <= 1.05 * found
+    assert stats.detectable_study(n, seeds + 3, discordance, seed_sd) <= found
+    assert stats.detectable_study(n, seeds, discordance, seed_sd + 0.02) >= found
+
+
+def test_detectable_study_with_one_seed_is_that_of_two_checkpoints():
+    assert stats.detectable_study(1000, 1, 0.2, 0.01) == stats.detectable_paired(1000, 0.2)
+
+
+def test_a_study_has_the_stated_power_at_the_detectable_difference():
+    """Simulated with normal effects of the assumed sizes, and tested as the report does."""
+    n, seeds, discordance, seed_sd, within = 1000, 3, 0.2, 0.01, 0.1
+    difference = stats.detectable_study(n, seeds, discordance, seed_sd, between_seeds=within)
+    rng, found = np.random.default_rng(1), 0
+    for _ in range(400):
+        question = rng.normal(0, math.sqrt(discordance - within), n)
+        arms = [
+            shift + rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, math.sqrt(within / 2), (seeds, n)) + of
+            for shift, of in ((0.0, 0.0), (difference, question))
+        ]
+        found += crossed.difference(*arms).p < 0.05
+    assert found / 400 == pytest.approx(0.8, abs=0.07)
+
+
+@pytest.mark.parametrize("given", [(1, 3, 0.2, 0.0), (100, 0, 0.2, 0.0), (100, 3, 1.2, 0.0), (100, 3, 0.2, -0.1)])
+def test_detectable_study_refuses_what_is_no_study(given):
+    with pytest.raises(ValueError, match="n must exceed 1"):
+        stats.detectable_study(*given)
+
+
+def test_a_study_of_runs_that_never_disagree_detects_nothing():
+    assert math.isinf(stats.detectable_study(100, 3, 0.0, 0.0))

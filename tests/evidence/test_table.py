@@ -45,8 +45,7 @@ def test_sentence_where_nothing_or_too_little_differs():
 def test_sentence_warns_of_other_prompts():
     alike = comparison("rw" * 20, "rr" * 20)
     assert "asked" not in table.sentence(alike)
-    rows = [row.model_copy(update={"prompt_style": "chat"}) for row in alike.other.runs[0].predictions]
-    chat = dataclasses.replace(alike.other, runs=(Run("lema", "lema", tuple(rows)),))
+    chat = dataclasses.replace(alike.other, style="chat")
     warned = table.sentence(dataclasses.replace(alike, other=chat, reworded=40))
     assert warned.startswith(table.sentence(alike))
     assert "40 of their prompts differ (chat against paper)" in warned
@@ -57,16 +56,28 @@ def test_sentence_across_seeds_says_so():
     runs = [Run(name, name, tuple(made_runs.predictions(letter * 30, seed))) for name, letter, seed in seeds]
     said = table.sentence(compare.compare(*compare.arms(runs)))
     assert "McNemar" not in said
-    assert "seeds make the interval too narrow" in said
+    assert "t test over seeds and questions p < 0.0001" in said
+    assert "The interval covers 2 training seeds of b and 1 of a, and questions. a is one checkpoint" in said
+
+
+def test_sentence_of_single_runs_names_their_clusters():
+    rows = [made_runs.problem(i, meta={"template": i % 5}) for i in range(20)]
+    runs = [
+        Run(name, name, tuple(made_runs.prediction(row, made_runs.LETTERS[letter], name) for row in rows))
+        for name, letter in (("a", "w"), ("b", "r"))
+    ]
+    said = table.sentence(compare.compare(*compare.arms(runs)))
+    assert "t test over clusters of questions p < 0.0001" in said
+    assert "covers 5 clusters of questions of one template. One training run each" in said
 
 
 def test_several_comparisons_are_corrected_for_their_number():
     strong, weak = comparison("w" * 100, "r" * 30 + "w" * 70), comparison("w" * 100, "r" * 6 + "w" * 94)
     assert weak.significant
-    assert table.several([weak]) == ""
-    said = table.several([strong, weak, weak])
+    assert table.several({"weak": weak}) == ""
+    said = table.several({"strong": strong, "weak": weak, "as weak": weak})
     assert "3 comparisons" in said
-    assert said.endswith("significant: lema (p < 0.0001).")
+    assert said.endswith("significant: strong (p < 0.0001).")
 
 
 def test_table_lines_up_and_holds_the_counts():
@@ -79,23 +90,24 @@ def test_table_lines_up_and_holds_the_counts():
         "40.0 %",
         "50",
         table.span(stats.wilson(20, 50)),
-        "",
         "10",
         "10",
         "10",
         "baseline",
         "",
         "",
+        "",
     )
-    assert rows[1][8] == "+60.0"
-    assert rows[1][10] == "< 0.0001"
+    assert rows[1][7] == "+60.0"
+    assert rows[1][9:] == ("< 0.0001", "McNemar")
+    assert "official grader" not in header  # it did not run
 
 
 def test_prompts_that_were_too_long_have_a_column_where_there_are_any():
     case = comparison("rrwutl" * 10, "rrrrrr" * 10)
     header, rows = table.layout([case.baseline, case.other], {"lema": case})
     assert dict(zip(header, rows[0]))["prompt too long"] == "10"
-    assert len(table.layout([case.other], {})[0]) == len(header) - 1
+    assert "prompt too long" not in table.layout([case.other], {})[0]
 
 
 @pytest.mark.parametrize(("p", "said"), [(1.0, "1"), (0.0312, "0.031"), (0.00012, "0.00012"), (9e-6, "< 0.0001")])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands in for gcloud, xpk, kubectl, srun and scontrol: records every call and answers as the real one would.
+"""Stands in for gcloud, xpk, kubectl, srun, scontrol, sbatch and sky: records calls and answers as these would.
 
 The world is a JSON file named by WORLD:
   lives: for each slice that is created one after the other, what `describe` says each time it is asked (the last state
@@ -7,6 +7,7 @@ The world is a JSON file named by WORLD:
   calls: every argv so far.
   broken: text that gcloud fails with, whatever it is asked.
   code: exit code of srun.
+  queues: what `sky jobs queue` prints each time it is asked; the last one stays.
 """
 
 import json
@@ -34,6 +35,10 @@ def next_of(queue: list[str]) -> str:
     return queue.pop(0) if len(queue) > 1 else queue[0]
 
 
+if words[:3] == ["sky", "jobs", "queue"]:
+    leave(out=next_of(world["queues"]))
+if words[0] == "sbatch":
+    leave(out=str(100 + sum(call[0] == "sbatch" for call in world["calls"])))
 if words[0] != "gcloud":
     leave(world.get("code", 0) if words[0] == "srun" else 0)
 if world.get("broken"):

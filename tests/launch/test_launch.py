@@ -24,7 +24,7 @@ class World:
     def __init__(self, folder: Path):
         self.file, self.bin = folder / "world.json", folder / "bin"
         self.bin.mkdir()
-        for name in ("gcloud", "xpk", "kubectl", "srun", "scontrol"):
+        for name in ("gcloud", "xpk", "kubectl", "srun", "scontrol", "sbatch", "sky"):
             shutil.copy(Path(__file__).parent / "cloud.py", self.bin / name)
             (self.bin / name).chmod(0o755)
         self.set()

@@ -29,5 +29,5 @@ def test_the_cells_run_in_order(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "=>" in done.stdout  # a correction is shown
-    assert "McNemar" in done.stdout
+    assert "Δ points" in done.stdout
     assert (tmp_path / "runs" / "notebook" / "report.html").read_text().startswith("<!")

@@ -1,0 +1,150 @@
+"""The results of a study: every arm on every test, compared, with what it took; read from its folder."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lema_jax.errors import UserError
+from lema_jax.evidence import compare, contrasts, curves, manifest, runs, stats
+from lema_jax.evidence.compare import Arm, Comparison
+from lema_jax.evidence.contrasts import Contrast
+from lema_jax.evidence.curves import Curve
+from lema_jax.evidence.manifest import STUDENT, Evaluation, Manifest
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One test: its arms by name, and their comparisons with the baseline; none while the baseline's is missing.
+
+    The arms have no runs: of a large study the answers do not fit into memory.
+    """
+
+    arms: dict[str, Arm]
+    comparisons: dict[str, Comparison]
+    contrasts: dict[Contrast, Comparison]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's results.
+
+    Attributes:
+      adjusted: p-values after Holm's correction over the comparisons of all arms on all tests, by (test, arm).
+      adjusted_contrasts: the same over all contrasts, by (test, name).
+      shares: by recipe, arms that differ in the share of corrections (`contrasts.shares`).
+      curves: of each training, by (arm, seed).
+      funnels: of each arm's data set, rows that each filter left out and that remained.
+      unread: what the folder should have and has not.
+    """
+
+    folder: Path
+    manifest: Manifest
+    tests: dict[str, Tested]
+    adjusted: dict[tuple[str, str], float]
+    adjusted_contrasts: dict[tuple[str, str], float]
+    shares: dict[str, dict[str, float]]
+    curves: dict[tuple[str, int], dict[str, Curve]]
+    funnels: dict[str, dict[str, int]]
+    unread: tuple[str, ...]
+
+    @property
+    def arms(self) -> list[str]:
+        """The names of the arms that have results: as planned, the student last."""
+        names = {name for tested in self.tests.values() for name in tested.arms}
+        return [name for name in (*self.manifest.arms, STUDENT) if name in names]
+
+    @property
+    def subject(self) -> str | None:
+        """The arm that the study is about: lema, else lema with a share or another form, else the first there is."""
+        others = [name for name in self.arms if name not in (self.manifest.baseline, STUDENT)]
+        return min(others, key=lambda name: (name != "lema", not name.startswith("lema")), default=None)
+
+
+def load(folder: Path | str) -> Study:
+    """The results in a study's folder, as far as it has come.
+
+    Raises:
+      UserError: no `study.json`, or a malformed one; an evaluation that it lists and that cannot be read, or answers
+        other questions than the others on its test.
+    """
+    folder = Path(folder)
+    made = manifest.read(folder)
+    tests = {}
+    for name in made.tests:
+        arms = dict(_arms(folder, [one for one in made.evaluations if one.test == name]))
+        if arms:
+            tests[name] = _tested({arm: arms[arm] for arm in (*made.arms, STUDENT) if arm in arms}, made.baseline)
+    funnels, measured, unread = {}, {}, []
+    for data in made.data:
+        if data.arm not in funnels:
+            try:
+                funnels[data.arm], measured[data.arm] = _funnel(folder / data.folder)
+            except UserError as error:
+                unread.append(str(error))
+    trained = {}
+    for training in made.trainings:
+        try:
+            trained[training.arm, training.seed] = curves.read(folder / training.folder)
+        except UserError as error:
+            unread.append(str(error))
+    return Study(
+        folder,
+        made,
+        tests,
+        adjusted=_holm({(t, arm): one.p for t, of in tests.items() for arm, one in of.comparisons.items()}),
+        adjusted_contrasts=_holm({(t, of.name): one.p for t, x in tests.items() for of, one in x.contrasts.items()}),
+        shares=contrasts.shares(made.arms, made.baseline, measured),
+        curves=trained,
+        funnels=funnels,
+        unread=tuple(unread),
+    )
+
+
+def answers(study: Study, arm: str, test: str) -> runs.Run:
+    """The answers of the arm's first seed, read again; in the order of the test's arms.
+
+    Raises:
+      UserError: the arm has no evaluation on this test, or it cannot be read.
+    """
+    of = [one for one in study.manifest.evaluations if one.test == test]
+    first = next((one for one in of if one.arm == arm), None)
+    if first is None:
+        raise UserError(f"{study.folder} has no evaluation of {arm} on {test}; run study to finish it")
+    return runs.load(study.folder / first.folder, arm)
+
+
+def _arms(folder: Path, evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, Arm]]:
+    """The arms of one test by name, all on the questions of the first; one arm's answers in memory at a time."""
+    reference = None
+    for name in dict.fromkeys(one.arm for one in evaluations):
+        loaded = [runs.load(folder / one.folder, name) for one in evaluations if one.arm == name]
+        reference = reference or loaded[0]
+        (arm,) = compare.arms(runs.align([reference, *loaded])[1:])
+        yield name, dataclasses.replace(arm, runs=())
+
+
+def _tested(arms: dict[str, Arm], baseline: str) -> Tested:
+    others = [arm for name, arm in arms.items() if name != baseline] if baseline in arms else []
+    compared = {arm.name: compare.compare(arms[baseline], arm) for arm in others}
+    return Tested(arms, compared, contrasts.found(arms))
+
+
+def _holm(p_values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    return dict(zip(p_values, stats.holm(list(p_values.values()))))
+
+
+def _funnel(folder: Path) -> tuple[dict[str, int], float]:
+    """What each filter of a data set left out and what remained, and the share of corrections in that."""
+    path = folder / "card.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        left_out = {f"{pool}: {why}": int(n) for pool, reasons in card["left_out"].items() for why, n in reasons}
+        kinds = {str(kind): int(n) for kind, n in card["kinds"].items()}
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{path} is no card of a data set, or damaged") from None
+    share = kinds.get("correction", 0) / max(1, sum(kinds.values()))
+    return left_out | {f"trained on: {kind}": n for kind, n in kinds.items()}, share

@@ -1,0 +1,163 @@
+"""What a study takes before it runs: hours, tokens, dollars, and the difference that it could show."""
+
+import dataclasses
+import datetime
+import functools
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lema_jax.data.batches import DataConfig
+from lema_jax.evidence import stats, table
+from lema_jax.model import flops
+from lema_jax.model.config import Compute, LlamaConfig
+from lema_jax.planning import checks
+from lema_jax.planning.config import StudyConfig
+from lema_jax.planning.jobs import Board, Job, Outcome
+from lema_jax.training.config import TrainConfig
+
+DISCORDANCE = 0.2  # share of questions on which two arms disagree
+SEED_SD = 0.01  # of an arm's accuracy between seeds
+_PROMPT = 120  # tokens, where none were counted
+_EXAMPLE = 160  # tokens of an example, padding included
+_SHARE_OF_PEAK = 0.25  # that a model of this package reaches
+_START_S = 5.0  # tracing and compiling a program, where none was measured
+_EXAMPLES_A_SECOND = 2_000.0  # that are tokenised and written
+
+
+def step_flops(model: LlamaConfig, train: TrainConfig) -> float:
+    """Model flops of a training step."""
+    data = train.data
+    return flops.model_flops(flops.Step(model, train.compute, train.lora, rows(data), data.seq_len))
+
+
+def rows(data: DataConfig) -> int:
+    """The rows of a step; about, where the data decides."""
+    return data.batch_size or math.ceil(data.examples_per_step * _EXAMPLE / data.seq_len)
+
+
+def steps(config: StudyConfig, train: TrainConfig) -> int:
+    """About how many steps a training run makes; exact where its configuration says it."""
+    if train.steps:
+        return train.steps
+    if train.tokens:
+        return math.ceil(train.tokens / (rows(train.data) * train.data.seq_len))
+    examples = config.mix.amount if config.mix.equal == "examples" else config.mix.questions or 10_000
+    return math.ceil(train.epochs * examples / (train.data.examples_per_step or rows(train.data)))
+
+
+def decoding_flops(model: LlamaConfig, answers: int, max_new_tokens: int) -> float:
+    """Model flops of that many answers of half the allowed length."""
+    length = _PROMPT + max_new_tokens // 2
+    return answers * flops.model_flops(flops.Step(model, Compute(), None, 1, length)) / 3  # forward only
+
+
+@functools.cache
+def peak_flops() -> float:
+    """Flops per second of this machine: of its accelerators by their kind, else of a matrix product, measured."""
+    import jax
+
+    from lema_jax.parallel import chips
+
+    devices = jax.local_devices()
+    if (peak := chips.peak_flops(devices[0].device_kind)) is not None:
+        return peak * len(devices)
+    a, best = np.ones((768, 768), np.float32), 1.0
+    for _ in range(3):
+        began = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - began)
+    return 2 * 768**3 / best
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """The jobs of one kind. `each`: seconds of one; `left`: of those that are not done; `measured`: on this study."""
+
+    kind: str
+    jobs: int
+    done: int
+    tokens: int
+    usd: float
+    each: float
+    left: float
+    measured: bool
+
+
+def by_kind(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> list[Kind]:
+    """Durations by kind: from the jobs that are done, else by the flop formula."""
+    kinds = []
+    for kind in dict.fromkeys(job.kind for job in jobs):
+        of = [job for job in jobs if job.kind == kind]
+        done = [job for job in of if outcomes[job.id].state == "done"]
+        rates = [outcomes[job.id].seconds / job.work for job in done]
+        rate = statistics.median(rates) if rates else None
+        seconds = [_seconds(job) if rate is None else rate * job.work for job in of]
+        left = sum(one for job, one in zip(of, seconds) if job not in done)
+        kinds.append(
+            Kind(
+                kind,
+                len(of),
+                len(done),
+                sum(outcomes[job.id].tokens for job in of),
+                sum(outcomes[job.id].usd for job in of),
+                statistics.mean(seconds),
+                left,
+                rate is not None,
+            )
+        )
+    return kinds
+
+
+def _seconds(job: Job) -> float:
+    if job.flops:
+        return _START_S + job.flops / (_SHARE_OF_PEAK * peak_flops())
+    return _START_S + job.work / _EXAMPLES_A_SECOND
+
+
+def plan(config: StudyConfig, board: Board, jobs: Sequence[Job]) -> str:
+    """What a study consists of, the difference that it can show, and what the rest of it takes."""
+    outcomes = {job.id: board.outcome(job) for job in jobs}
+    lines = [
+        f"{board.out}: {len(config.arms)} arms, {len(config.seeds)} seeds, {len(config.tests)} tests; {len(jobs)} jobs",
+        "",
+        f"The smallest difference to {config.baseline} that is found 4 times in 5, if two arms disagree on "
+        f"{DISCORDANCE:.0%} of the questions",
+        f"and an arm's accuracy has a standard deviation of {100 * SEED_SD:g} point between seeds:",
+    ]
+    for test in config.tests:
+        n = test.questions or len(checks.questions(config, test.task, test.split))
+        size = stats.detectable_study(n, len(config.seeds), DISCORDANCE, SEED_SD)
+        found = f"{100 * size:.1f} points" if math.isfinite(size) else "none"
+        lines.append(f"  {test.name}: {found} ({n:,} questions)")
+    lines += ["", *(f"{job.id}  {outcomes[job.id].state:8}{job.name}" for job in jobs), ""]
+    return "\n".join([*lines, text(by_kind(jobs, outcomes))])
+
+
+def text(kinds: Sequence[Kind]) -> str:
+    """The table of the kinds of jobs, and the sum."""
+    header = ("jobs", "all", "done", "tokens so far", "each about", "left about", "by")
+    rows = [
+        (
+            kind.kind,
+            f"{kind.jobs:,}",
+            f"{kind.done:,}",
+            f"{kind.tokens:,}",
+            clock(kind.each),
+            clock(kind.left),
+            "measured" if kind.measured else "formula",
+        )
+        for kind in kinds
+    ]
+    left, jobs, done = (sum(values) for values in zip(*((kind.left, kind.jobs, kind.done) for kind in kinds)))
+    tokens = sum(kind.tokens for kind in kinds)
+    rows.append(("in all", f"{jobs:,}", f"{done:,}", f"{tokens:,}", "", clock(left), ""))
+    return table.text_table(header, rows)
+
+
+def clock(seconds: float) -> str:
+    """A duration as h:mm:ss."""
+    return str(datetime.timedelta(seconds=round(seconds)))

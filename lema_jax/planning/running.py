@@ -1,0 +1,191 @@
+"""Runs a study's jobs: in this process one after the other, or in several processes."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lema_jax import disk, records
+from lema_jax.errors import UserError
+from lema_jax.interrupts import Interrupted
+from lema_jax.planning import forecast
+from lema_jax.planning.jobs import Board, Job, Outcome
+from lema_jax.records import Attempt, Prediction
+
+Run = Mapping[str, Callable[[Any], Any]]  # a job's kind -> its stage's function
+_PARENT = "LEMA_STUDY_PROCESS"
+_LOOK_S = 0.2
+
+
+def here(board: Board, plan: Sequence[Job], run: Run) -> Iterator[Job]:
+    """Runs what is missing in this process, in order; yields each job when it has ended."""
+    for job in plan:
+        if not board.is_done(job):
+            if waits := _waits(board, plan, job):
+                print(f"{_place(plan, job)} not run: it needs {', '.join(waits)}", flush=True)
+                continue
+            print(f"{_place(plan, job)} … (what it prints is in {board.path(job, 'log')})", flush=True)
+            one(board, job, run)
+            _tell(board, plan, job)
+            yield job
+
+
+def one(board: Board, job: Job, run: Run) -> None:
+    """Runs a job and records its outcome. An error of any kind fails this job alone.
+
+    Raises:
+      Interrupted: a signal came, and the job's work is saved.
+    """
+    began = time.monotonic()
+    log = board.path(job, "log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        open(log, "a", encoding="utf-8", buffering=1) as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        try:
+            result = run[job.kind](job.config)
+            measured = _measured(job, result, board.out / job.out)
+            outcome = Outcome("done", round(time.monotonic() - began, 2), **measured)
+        except Interrupted:
+            raise
+        except Exception as error:
+            traceback.print_exception(error)
+            line = str(error) if isinstance(error, UserError) else disk.explain(error, job.out)
+            line = line or f"{type(error).__name__}: {error}"
+            outcome = Outcome("failed", round(time.monotonic() - began, 2), error=line)
+    board.settle(job, outcome)
+
+
+def _measured(job: Job, result: Any, out: Path) -> dict[str, Any]:
+    """Tokens, dollars, and the counts that are worth keeping, of a stage's result."""
+    match job.kind:
+        case "data":
+            return {"tokens": result.card.counts["tokens"], "facts": {"kinds": result.card.kinds}}
+        case "train":
+            return {"tokens": round(job.work), "facts": {"step": result.step, "loss": result.loss}}
+        case "correct":
+            facts = {"mistakes": result.mistakes, "kept": result.kept, "rejected": dict(result.rejected)}
+            return _paid(out) | {"facts": facts}
+        case "sample":
+            return {"tokens": _tokens(out, Attempt), "facts": {"verdicts": dict(result.verdicts)}}
+        case "evaluate":
+            (answered,) = result.answered
+            facts = {"n": answered.summary.n, "accuracy": answered.summary.accuracy}
+            return {"tokens": _tokens(out / "predictions.jsonl", Prediction), "facts": facts}
+    raise AssertionError(job.kind)
+
+
+def _tokens(path: Path, kind: type[Attempt] | type[Prediction]) -> int:
+    return sum(row.prompt_tokens + row.completion_tokens for row in records.read(path, kind))
+
+
+def _paid(out: Path) -> dict[str, Any]:
+    """Tokens and dollars of a chat teacher; none of the reference teacher's."""
+    usages = [row.usage for row in records.read(out, records.Correction)]
+    tokens = sum(usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0) for usage in usages)
+    return {"tokens": tokens, "usd": sum(usage.get("cost_usd", 0.0) for usage in usages)}
+
+
+def _waits(board: Board, plan: Sequence[Job], job: Job) -> list[str]:
+    """The names of the jobs that it needs and that are not done."""
+    return [other.name for other in plan if other.id in job.needs and not board.is_done(other)]
+
+
+def named(board: Board, plan: Sequence[Job], id: str, run: Run) -> Iterator[Job]:
+    """Runs the one job of that id, where it is not done; yields it when it has ended.
+
+    Raises:
+      UserError: there is none, it needs jobs that are not done, or it failed.
+    """
+    found = [job for job in plan if job.id == id]
+    if not found:
+        raise UserError(f"--job={id} is none of this study's {len(plan)} jobs; --plan lists them")
+    (job,) = found
+    if board.is_done(job):
+        print(f"{job.name} is done already")
+        return
+    if waits := _waits(board, plan, job):
+        raise UserError(f"{job.id} ({job.name}) needs {', '.join(waits)}; run them first")
+    _end_with_parent()
+    one(board, job, run)
+    yield job
+    if (outcome := board.outcome(job)).state != "done":
+        raise UserError(f"{job.name}: {outcome.error}")
+    print(f"{job.name} done in {forecast.clock(outcome.seconds)}")
+
+
+def _place(plan: Sequence[Job], job: Job) -> str:
+    return f"[{plan.index(job) + 1}/{len(plan)}] {job.name}"
+
+
+def _tell(board: Board, plan: Sequence[Job], job: Job) -> None:
+    found = board.outcome(job)
+    how = f"done in {forecast.clock(found.seconds)}" if found.state == "done" else f"FAILED: {found.error}"
+    print(f"{_place(plan, job)} {how}", flush=True)
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def in_processes(board: Board, plan: Sequence[Job], count: int) -> Iterator[Job]:
+    """Runs what is missing in at most `count` processes at a time, each job in one of its own; yields each that ended.
+
+    The processes end with this one.
+    """
+    waiting = [job for job in plan if not board.is_done(job)]
+    running: dict[str, tuple[Job, subprocess.Popen]] = {}
+    try:
+        while waiting or running:
+            for job in [job for job in waiting if not _waits(board, plan, job)][: count - len(running)]:
+                waiting.remove(job)
+                print(f"{_place(plan, job)} … (what it prints is in {board.path(job, 'log')})", flush=True)
+                running[job.id] = job, _started(board, job)
+            if not running:
+                break  # the others need jobs that failed
+            for job, process in list(running.values()):
+                if process.poll() is not None:
+                    del running[job.id]
+                    if board.outcome(job).state == "missing":
+                        line = f"its process ended with code {process.returncode}; see {board.path(job, 'log')}"
+                        board.settle(job, Outcome("failed", error=line))
+                    _tell(board, plan, job)
+                    yield job
+            time.sleep(_LOOK_S)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.wait()
+    for job in waiting:
+        print(f"{_place(plan, job)} not run: it needs {', '.join(_waits(board, plan, job))}", flush=True)
+
+
+def _started(board: Board, job: Job) -> subprocess.Popen:
+    log = board.path(job, "log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    board.path(job, "json").unlink(missing_ok=True)  # of an earlier failure
+    command = [sys.executable, "-m", "lema_jax.study", f"--study={board.out}", f"--job={job.id}"]
+    with open(log, "a") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {_PARENT: str(os.getpid())})
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it for a job is gone, also by kill -9."""
+    parent = os.environ.get(_PARENT, "")
+    if not parent.isdecimal():
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,158 @@
+"""A study's jobs: their ids are what shapes them, and what is done is remembered."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given as over
+from hypothesis import strategies as st
+
+from lema_jax import study
+from lema_jax.errors import UserError
+from lema_jax.model.config import Compute, LlamaConfig
+from lema_jax.planning import config as configs
+from lema_jax.planning import jobs
+from lema_jax.planning.config import Mix, StudyConfig, Teacher, Test
+from lema_jax.planning.jobs import Board, Job, Outcome
+from lema_jax.stage import Config
+from tests.studies import small
+
+
+def plan(config: StudyConfig) -> dict[str, Job]:
+    """Its jobs by name."""
+    return {job.name: job for job in study.jobs_of(config)}
+
+
+def changed(**changes: Any) -> set[str]:
+    """The jobs of the small study that are other jobs after a change."""
+    before, after = plan(small()), plan(small(**changes))
+    return {name for name in before if name in after and before[name].id != after[name].id}
+
+
+def of(*kinds: str) -> set[str]:
+    return {name for name, job in plan(small()).items() if job.kind in kinds}
+
+
+def test_a_job_stands_after_those_that_it_needs() -> None:
+    seen: set[str] = set()
+    for job in plan(small(arms=("cot", "cot_part", "lema@0.5"))).values():
+        assert set(job.needs) <= seen
+        seen.add(job.id)
+
+
+def test_only_what_depends_on_a_change_is_another_job() -> None:
+    everything = set(plan(small()))
+    arms = {f"{kind} {arm} seed {seed}" for kind in ("data", "train") for arm in ("cot", "lema") for seed in (0, 1)}
+    answers = {f"evaluate {arm} seed {seed} arithmetic/test" for arm in ("cot", "lema") for seed in (0, 1)}
+    trainings = {name for name in arms if name.startswith("train")}
+    of_lema = {name for name in arms | answers if "lema" in name}
+    student = small().pretraining
+    assert student is not None
+    steps = dataclasses.replace(student, train=dataclasses.replace(student.train, steps=41))
+    training = dataclasses.replace(small().training, accumulation=2)
+    assert changed(pretraining=steps) == everything - {"data student"}
+    assert changed(training=training) == trainings | answers
+    assert changed(mix=Mix(amount=25, questions=100)) == arms | answers
+    assert changed(mix=Mix(amount=24, questions=100, correction_share=0.3)) == of_lema
+    assert changed(teacher=Teacher(cut_at_first_error=True)) == of_lema | {"correct corrections"}
+    assert changed(max_new_tokens=47) == of("evaluate")
+    assert changed(seeds=(1, 2), arms=("lema", "cot", "cot_part")) == set()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"out": "elsewhere"},
+        {"data_dir": "/data"},
+        {"batch_size": 3},
+        {"baseline": "lema"},
+        {"teacher": Teacher(concurrency=3, timeout_s=3.0)},
+        {
+            "training": dataclasses.replace(
+                small().training, log_every=1, compute=Compute(remat="full", scan_layers=False)
+            )
+        },
+    ],
+)
+def test_what_shapes_no_result_changes_no_job(changes: dict[str, Any]) -> None:
+    assert changed(**changes) == set()
+
+
+def test_a_configuration_that_was_written_and_read_has_the_same_jobs() -> None:
+    config = small(training=dataclasses.replace(small().training, epochs=1), mix=Mix(amount=24, correction_share=1))
+    again = configs.from_dict(json.loads(json.dumps(configs.as_dict(config))), "here")
+    assert [job.id for job in study.jobs_of(again)] == [job.id for job in study.jobs_of(config)]
+
+
+def test_tests_of_two_styles_are_two_jobs() -> None:
+    names = plan(small(tests=(Test("arithmetic", "test", 12), Test("arithmetic", "test", 12, "few_shot"))))
+    assert "evaluate lema seed 1 arithmetic/test+few_shot" in names
+    assert len({job.id for job in names.values()}) == len(names)
+
+
+def test_a_field_at_its_default_shapes_nothing() -> None:
+    named = jobs.given(LlamaConfig(vocab_size=5), ())
+    assert named == {"vocab_size": 5}
+    assert jobs.given(LlamaConfig(vocab_size=5), ("vocab_size",)) == {}
+
+
+@over(st.lists(st.lists(st.integers(0, 30), max_size=4), max_size=15))
+def test_a_wave_needs_only_waves_before_it(needs: list[list[int]]) -> None:
+    listed = [
+        Job(str(number), "data", "", Config(), tuple(str(one) for one in some if one < number), "")
+        for number, some in enumerate(needs)
+    ]
+    done: set[str] = set()
+    for wave in jobs.waves(listed):
+        assert wave
+        assert all(set(job.needs) <= done for job in wave)
+        done |= {job.id for job in wave}
+    assert len(done) == len(listed)
+
+
+def test_what_is_done_is_in_no_wave() -> None:
+    listed = [Job("a", "data", "", Config(), (), ""), Job("b", "train", "", Config(), ("a",), "")]
+    assert list(jobs.waves(listed[1:])) == [listed[1:]]
+
+
+JOB = Job("ab12", "data", "data cot seed 0", Config(), (), "data/cot", arm="cot", seed=0)
+
+
+def test_an_outcome_is_remembered(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    assert board.outcome(JOB).state == "missing"
+    board.settle(JOB, Outcome("failed", 1.5, error="no disk"))
+    assert board.outcome(JOB) == Outcome("failed", 1.5, error="no disk")
+    (tmp_path / JOB.out).mkdir(parents=True)
+    board.settle(JOB, Outcome("done", 2.0, 30, facts={"kept": 3}))
+    assert Board(tmp_path).outcome(JOB) == Outcome("done", 2.0, 30, facts={"kept": 3})
+    (tmp_path / JOB.out).rmdir()  # a user makes room
+    assert not board.is_done(JOB)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"state": "done"}', "\x00"])
+def test_a_damaged_record_is_of_a_job_that_is_not_done(tmp_path: Path, content: str) -> None:
+    board = Board(tmp_path)
+    board.settle(JOB, Outcome("done"))
+    board.path(JOB, "json").write_text(content)
+    assert board.outcome(JOB).state == "missing"
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    assert Board(tmp_path / "new").read() is None
+    assert Board(tmp_path).read() is None
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="holds something else than a study"):
+        Board(tmp_path).read()
+    with pytest.raises(UserError, match="is no folder"):
+        Board(tmp_path / "notes.txt").read()
+    for content, found in (
+        ("{", "cannot be read"),
+        ("[]", "is not of a study"),
+        (json.dumps({"config": 1}), "is not of"),
+    ):
+        (tmp_path / "study.json").write_text(content)
+        with pytest.raises(UserError, match=found):
+            Board(tmp_path).read()
