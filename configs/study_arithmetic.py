@@ -1,10 +1,12 @@
 """Does learning from mistakes help a 1.2 M-parameter LLaMA on generated arithmetic problems? The quickstart.
 
 python -m lema_jax.study --config=configs/study_arithmetic.py
+python -m lema_jax.study --config=configs/study_arithmetic.py:converged --config.out=runs/study_converged
 
 As in the paper, all arms learn about one set of questions: `cot` has their gold rationales and the student's own right
-attempts at them, and corrections take the place of some of these. Unlike in the paper, the student has not converged
-on chain of thought: it stops early, so that the study takes minutes, and any further chain of thought helps it.
+attempts at them, and corrections take the place of some of these. Unlike in the paper, the student stops early, so that
+the study takes minutes: any further chain of thought helps it. In the setting `converged` it takes four times as many
+steps.
 """
 
 from lema_jax.data.batches import DataConfig
@@ -37,11 +39,16 @@ def optimizer(learning_rate: float, warmup_steps: int) -> OptimizerConfig:
     )
 
 
-def get_config() -> StudyConfig:
+STEPS = {"early": 700, "converged": 2800}  # of the student
+
+
+def get_config(setting: str = "early") -> StudyConfig:
+    if setting not in STEPS:
+        raise ValueError(f"there is no setting {setting!r}; choose one of {', '.join(STEPS)}")
     student = TrainConfig(
         out="",
         data=DataConfig(batch_size=16, seq_len=256),
-        steps=700,
+        steps=STEPS[setting],
         model=MODEL,
         optimizer=optimizer(3e-3, 30),
         compute=Compute(scan_layers=False),

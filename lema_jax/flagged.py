@@ -37,7 +37,8 @@ def parse(name: str, kind: type[C], argv: Sequence[str]) -> C:
     try:
         rest = values([name, *argv])
     except flags.Error as error:
-        raise UserError(f"{_short(str(error))}; see --help") from None
+        lines = (_config_line(raised, argv, given_by_file) for raised in _causes(error))
+        raise UserError(next(filter(None, lines), f"{_short(str(error))}; see --help")) from None
     except KeyError as error:
         line = f"--config: {error.args[0]}; the fields are those of {_file(given_by_file)}"
         raise UserError(_config_line(error, argv, given_by_file) or line) from error
@@ -138,6 +139,14 @@ def _require_kind(config: Any, kind: type, required: bool) -> None:
         raise UserError("--config is missing; name a file of configs/, such as --config=configs/arithmetic_student.py")
     if not isinstance(config, kind):
         raise UserError(f"--config: get_config() must return a {kind.__name__}, but returned a {type(config).__name__}")
+
+
+def _causes(error: BaseException) -> Iterator[Exception]:
+    """The errors that led to this one, the first one first: the libraries wrap what a file raises, twice."""
+    if cause := error.__cause__ or error.__context__:
+        yield from _causes(cause)
+        if isinstance(cause, Exception):
+            yield cause
 
 
 def _file(kind: type | None) -> str:

@@ -5,6 +5,7 @@ the processes that tests start share. Hypothesis has no deadlines (what is asser
 busy) and keeps nothing.
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -21,12 +22,19 @@ os.environ["NPROC"] = "32"  # XLA's threads; `cli.threads_for_virtual_devices` s
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # most of a test is compiling a small program
+# Most of a test is compiling a small program, and most of that is optimising it and emitting its fusions.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job, whose processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("tests", deadline=None, database=None, derandomize=True)
 settings.load_profile("tests")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what the libraries made: else every collection walks it, for a tenth of the session's time
+    gc.set_threshold(100_000, 20, 20)
 
 
 def pytest_sessionfinish() -> None:

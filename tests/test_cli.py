@@ -1,6 +1,7 @@
 """How commands start and end: the lock, the signals, the disks, the threads, the pipes."""
 
 import errno
+import importlib
 import os
 import signal
 import subprocess
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lema_jax import disk, flagged, lock
+from lema_jax import build_data, disk, flagged, lock, train
 from lema_jax.errors import UserError
 from lema_jax.parallel.watchdog import Watchdog
+from tests import commands
 
-BUILD = ("build_data", "--task=arithmetic", "--limit=60", "--overlap=keep", "--train_tokenizer=800")
+BUILD = ("--task=arithmetic", "--limit=60", "--overlap=keep", "--train_tokenizer=800")
 PRELUDE = """
 import dataclasses, os, sys, time
 from collections.abc import Sequence
@@ -165,6 +167,7 @@ def test_a_closed_pipe_and_a_full_output():
         ("IsADirectoryError(21, 'Is a directory', '/x/y')", "/x/y: Is a directory; name a file"),
         ("NotADirectoryError(20, 'Not a directory', '/x/y')", "/x/y: Not a directory; a part"),
         ("OSError(24, 'Too many open files', '/x/y')", "/x/y: Too many open files; let"),
+        ("OSError(27, 'File too large', '/x/y')", "/x/y: File too large"),
         ("OSError(22, 'Invalid argument')", "Invalid argument (in "),
     ],
 )
@@ -190,15 +193,16 @@ def test_a_cause_counts_and_a_fault_of_ours_keeps_its_traceback():
     assert "error: /nowhere/x: No such file or directory" in said
 
 
+@pytest.mark.slow
 def test_a_limit_of_a_files_size_and_that_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "-m", f"lema_jax.{BUILD[0]}", *BUILD[1:], f"--out={tmp_path / 'out'}"]
-    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "_", *command]
+    flags = (*BUILD, f"--out={tmp_path / 'out'}")
+    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "_", sys.executable, "-m", "lema_jax.build_data", *flags]
     done = subprocess.run(limited, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "File too large" in done.stderr
     assert list(tmp_path.iterdir()) == []
-    assert subprocess.run(command, capture_output=True).returncode == 0
+    commands.succeeds(build_data.command, *flags)
 
 
 def test_paths_may_have_commas(tmp_path, monkeypatch):
@@ -242,6 +246,7 @@ def test_silence_is_told_until_something_comes(capsys):
         ("x = 1", "has no get_config()"),
         ("def get_config(:", "invalid syntax"),
         ("def get_config():\n    raise KeyError('gone')", "config.py:2: KeyError: 'gone'"),
+        ("def get_config():\n    raise ValueError('no such setting')", "config.py:2: ValueError: no such setting"),
         ("def get_config():\n    return {}", "must return a TrainConfig, but returned a dict"),
         (None, "config.py is not there"),
     ],
@@ -249,10 +254,9 @@ def test_silence_is_told_until_something_comes(capsys):
 def test_a_file_that_is_no_configuration(tmp_path, content, expected):
     if content is not None:
         (tmp_path / "config.py").write_text(content)
-    command = [sys.executable, "-m", "lema_jax.train", f"--config={tmp_path / 'config.py'}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-    assert expected in done.stderr
+    said = commands.fails(train.command, f"--config={tmp_path / 'config.py'}")
+    assert len(said.splitlines()) == 1, said
+    assert expected in said
 
 
 @pytest.mark.parametrize(
@@ -334,7 +338,6 @@ def test_every_command_says_who_writes_there(tmp_path, command):
     )
     given = COMMANDS[command].format(out=out, config=config).split()
     with lock.held(out, "the first"):
-        done = subprocess.run([sys.executable, "-m", f"lema_jax.{command}", *given], capture_output=True, text=True)
-    expected = f"error: {out} is being written by the first, process {os.getpid()} on "
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-    assert done.stderr.startswith(expected)
+        said = commands.fails(importlib.import_module(f"lema_jax.{command}").command, *given)
+    assert len(said.splitlines()) == 1, said
+    assert said.startswith(f"error: {out} is being written by the first, process {os.getpid()} on ")

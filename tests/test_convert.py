@@ -1,10 +1,9 @@
 """The stage from end to end: every format in and out, a rerun, mistakes, nothing half-written."""
 
 import dataclasses
+import functools
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -14,7 +13,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
-from lema_jax import checkpoint, digests, steps
+from lema_jax import checkpoint, convert, digests, steps
 from lema_jax.checkpoint import Metadata
 from lema_jax.data import dataset
 from lema_jax.data import tokenizer as tokenizers
@@ -25,23 +24,15 @@ from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training import loop
 from lema_jax.training.config import DataConfig, TrainConfig
 from lema_jax.weights import hf_config, names, peft, safetensors
-from tests import several, tiny
+from tests import commands, several, tiny
 
 CONFIG = LlamaConfig(720, 32, 48, 2, 4, 2, 8, 128, rope_scaling=RopeScaling("llama3", 8.0, 32), attention_bias=True)
 TEXTS = ["Ann has 3 apples and buys 12 more.", "The answer is 15.", "naïve café 😀 1,234"]
 TOKENS = np.random.default_rng(0).integers(0, 720, (2, 16))
 
 
-def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lema_jax.convert", *flags]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-
-def converted(*flags: str) -> str:
-    done = run(*flags)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+run = functools.partial(commands.run, convert.command)
+converted = functools.partial(commands.succeeds, convert.command)
 
 
 def random_weights(dtype=np.float32) -> dict[str, np.ndarray]:
@@ -87,7 +78,7 @@ def peft_dir(tmp_path: Path) -> Path:
 def logits_of(folder: Path) -> np.ndarray:
     """A model folder's answer to TOKENS, as every later command reads it."""
     metadata, variables = checkpoint.load_weights(folder, make_mesh(MeshConfig(), jax.devices()[:1]), Compute())
-    logits = np.asarray(Llama(metadata.config, Compute(), metadata.lora).apply(variables, TOKENS))
+    logits = np.asarray(tiny.apply(Llama(metadata.config, Compute(), metadata.lora), variables, TOKENS))
     return logits[..., : metadata.config.vocab_size]
 
 

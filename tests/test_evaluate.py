@@ -104,6 +104,7 @@ def test_several_checkpoints_and_tasks_share_weights_and_programs(models, tmp_pa
     assert (alone / "predictions.jsonl").read_bytes() == (folders[2] / "predictions.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_adapters_answer_the_same_merged_or_not(models, tmp_path):
     metadata, adapters = checkpoint.read_metadata(models[0]), tiny.variables(lora=tiny.LORA)["lora"]
     base = names.Tree(tiny.variables()["params"], names.table(tiny.CONFIG), "the base")
@@ -127,15 +128,12 @@ def test_a_prompt_is_answered_on_the_terminal(models, tmp_path):
     assert printed == read(tmp_path)[0].text + "\n"
 
 
+@pytest.mark.slow
 def test_sharded_weights_answer_the_same(models, tmp_path):
     given = (f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", *SHORT)
     succeeds(*given, f"--out={tmp_path / 'unsharded'}")
     succeeds(*given, "--fsdp=2", "--tensor=2", f"--out={tmp_path / 'sharded'}")
     assert [row.text for row in read(tmp_path / "sharded")] == [row.text for row in read(tmp_path / "unsharded")]
-    for refused, complaint in ((["--tensor=3"], "not a layout of 8 devices"), (["--tensor=8"], "must divide")):
-        complained = fails(*given, *refused, f"--out={tmp_path / 'none'}")
-        assert complained.count("\n") == 1, complained
-        assert complaint in complained
 
 
 def test_the_function_returns_what_the_command_prints_and_writes(models, tmp_path, capsys):
@@ -234,6 +232,8 @@ def broken(models, tmp_path, what):
         ({"checkpoint": "{a}@0,{a}/@0"}, "two of the name a@0"),
         ({"checkpoint": ""}, "--checkpoint names no model folder"),
         ({"weights": "int4"}, "weights=int4 must be one of"),
+        ({"tensor": "3"}, "not a layout of 8 devices"),
+        ({"tensor": "8"}, "must divide"),
         ({"score": "{tmp}/own.jsonl"}, "one of --task=name,name, --score"),
         ({"checkpoint": "{tmp}/own.jsonl"}, "is no model folder"),
         ({"checkpoint": "{tmp}"}, "is no model folder"),

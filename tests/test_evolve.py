@@ -2,9 +2,6 @@
 
 import collections
 import functools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -106,11 +103,9 @@ def test_the_function_counts_what_the_command_prints(files, tmp_path, monkeypatc
             )
         )
         again = ("--count=3", f"--base_url={server.url}", "--model=m")
-        command = [sys.executable, "-m", "lema_jax.evolve", *files[:2], *again]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-        assert len(server.asked) == 3 + 3 * 2  # the process of its own asks for nothing twice
-    assert done.returncode == 0, done.stderr
-    assert "2 new problems from 3 seeds" in done.stdout
+        said = succeeds(*files[:2], *again)
+        assert len(server.asked) == 3 + 3 * 2  # the command asks for nothing twice
+    assert "2 new problems from 3 seeds" in said
     assert (result.seeds, result.made, result.left_out) == (3, 2, {"no question in the reply": 1})
     assert len(problems(tmp_path)) == result.made
     assert len(list(records.read(result.left_out_file, LeftOut))) == 1

@@ -117,3 +117,22 @@ def test_the_stages_are_functions_of_one_process(tmp_path):
     (read,) = (line for line in done.stdout.splitlines() if line.startswith("READ"))
     assert read.startswith("READ 60 40 ")
     assert read.endswith(" True")
+
+
+@pytest.mark.slow  # CI runs this file by name
+def test_a_study_of_real_stages(tmp_path):
+    out, file = tmp_path / "study", tmp_path / "config.py"
+    file.write_text(f"from tests.studies import small\ndef get_config():\n    return small({str(out)!r}, seeds=(0,))\n")
+    printed = command("study", f"--config={file}")
+    assert printed.count("done in") == 11
+    content = json.loads((out / "study.json").read_text())
+    assert {job["state"] for job in content["jobs"]} == {"done"}
+    assert all(job["tokens"] > 0 for job in content["jobs"] if job["kind"] != "correct")
+    assert content["tests"] == ["arithmetic/test"]
+    kinds = {
+        one["arm"]: json.loads((out / one["folder"] / "card.json").read_text())["kinds"] for one in content["data"]
+    }
+    assert kinds["cot"] == {"cot": 24}
+    assert kinds["lema"]["correction"] == 7  # 28 % of 24
+    assert "done in" not in command("study", f"--study={out}")
+    assert "lema" in command("report", f"--study={out}", f"--out={tmp_path / 'page.html'}")

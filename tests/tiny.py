@@ -32,9 +32,21 @@ LORA = LoraConfig(rank=4, alpha=8.0, dropout=0.0)
 
 def variables(config: LlamaConfig = CONFIG, lora: LoraConfig | None = None, seed: int = 0) -> dict:
     """Random variables, stacked; adapters are random too, so that they change the result."""
-    tree = nn.unbox(jax.jit(Llama(config, Compute(), lora).init)(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32)))
-    noise = lambda x: 0.3 * jax.random.normal(jax.random.key(seed + 1), x.shape)
+    # Arrays of the caller's own, for a training step takes those that it is given.
+    return jax.tree.map(jnp.array, _variables(config, lora, seed))
+
+
+@functools.cache
+def _variables(config: LlamaConfig, lora: LoraConfig | None, seed: int) -> dict:
+    tree = jax.device_get(nn.unbox(_init(Llama(config, Compute(), lora), jax.random.key(seed))))
+    random = np.random.default_rng(seed)
+    noise = lambda x: 0.3 * random.normal(size=x.shape).astype(x.dtype)
     return tree | ({"lora": jax.tree.map(noise, tree["lora"])} if lora else {})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(model: Llama, key: jax.Array) -> dict:
+    return model.init(key, jnp.zeros((1, 1), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="method")

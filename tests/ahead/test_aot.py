@@ -29,7 +29,7 @@ compiler = pytest.mark.skipif(
 
 
 def aot(*flags: str, **environment: str) -> subprocess.CompletedProcess:
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "TPU_"))}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "TPU_", "XLA_"))}
     return subprocess.run(
         [sys.executable, "-m", "lema_jax.aot", *flags], cwd=HERE, env=env | environment, capture_output=True, text=True
     )

@@ -53,10 +53,11 @@ def test_dollars_are_not_read_as_mathematics():
     assert "costs $x^{2}$" in texts(charts.bars({"costs $x^{2}$": 1}, "n"))
 
 
-@given(st.text(st.characters(codec="utf-8"), max_size=30))
-@settings(max_examples=20, deadline=None)
-def test_any_name_gives_well_formed_svg(name):
-    ET.fromstring(charts.bars({name: 1}, name))
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), min_size=1, max_size=5))
+@settings(max_examples=8, deadline=None)
+def test_any_name_gives_well_formed_svg(names):
+    name = names[0]
+    ET.fromstring(charts.bars(dict.fromkeys(names, 1), name))
     ET.fromstring(charts.curves({name: ([1, 2], [3.0, 2.0]), "b": ([1], [1.0])}, name, {name: 0, "b": 1}))
 
 

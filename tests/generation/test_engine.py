@@ -91,7 +91,7 @@ def test_an_answer_from_an_int8_cache_does_not_depend_on_the_batch(words):
     [
         {"rows": 3},
         {"rows": 32},
-        {"rows": 8, "sizes": (2, 2, 2)},
+        pytest.param({"rows": 8, "sizes": (2, 2, 2)}, marks=pytest.mark.slow),
         {"rows": 4, "sizes": (2, 1, 4)},  # four parts of two key/value heads
         {"scan": False, "rows": 5},
     ],
@@ -208,6 +208,7 @@ def test_programs_do_not_grow_with_the_prompts(words):
     assert many.tally.programs == few.tally.programs
 
 
+@pytest.mark.slow
 def test_programs_are_as_many_as_buckets_whatever_the_lengths(words):
     programs = set()
     for seed in range(5):
@@ -222,6 +223,7 @@ def test_programs_are_as_many_as_buckets_whatever_the_lengths(words):
     assert max(count.values()) <= len(buckets)
 
 
+@pytest.mark.slow
 def test_programs_do_not_depend_on_when_answers_end(words):
     """Nor on how long the cache was that grew, or that a prompt came into."""
     made = {stop: engine(words, rows=4, new=60, block=4, stop=stop) for stop in ((), ("e",), ("s",))}
@@ -230,6 +232,7 @@ def test_programs_do_not_depend_on_when_answers_end(words):
     assert made[("e",)].tally.programs == made[("s",)].tally.programs == made[()].tally.programs
 
 
+@pytest.mark.slow
 def test_a_program_is_compiled_once_whatever_made_its_rows(words):
     """jit compiles a program for each sharding of its inputs, so the shardings of outputs are pinned."""
     own = LlamaConfig(**CONFIG.__dict__ | {"num_layers": 3})  # shapes that no other test has compiled for

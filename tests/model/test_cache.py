@@ -42,7 +42,13 @@ def test_tokens_are_read_where_they_were_written(kind, platform, monkeypatch):
     assert not any(array.any() for array in made.read(0, "float32"))
 
 
-@pytest.mark.parametrize("compute", [Compute(), Compute(scan_layers=False)], ids=["scanned", "in line"])
+@pytest.mark.parametrize(
+    "compute",
+    [
+        pytest.param(Compute(), id="scanned"),
+        pytest.param(Compute(scan_layers=False), id="in line", marks=pytest.mark.slow),
+    ],
+)
 def test_eight_bits_change_logits_by_little(compute):
     """And by the same for any prefill chunks: later tokens read the rounded keys either way."""
     model, variables = Llama(tiny.CONFIG, compute), tiny.variables()

@@ -45,7 +45,13 @@ def test_the_product_is_that_of_the_dense_kernel(dtype):
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("compute", [Compute(), Compute(scan_layers=False)], ids=["scanned", "in line"])
+@pytest.mark.parametrize(
+    "compute",
+    [
+        pytest.param(Compute(), id="scanned"),
+        pytest.param(Compute(scan_layers=False), id="in line", marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_with_such_kernels_is_the_dense_one_with_their_values(compute):
     params = tiny.variables()["params"]
     is_kernel = lambda path: path[0].key == "layers" and path[-1].key == "kernel"

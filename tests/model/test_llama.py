@@ -66,8 +66,8 @@ def test_scanned_equals_in_line_with_adapters_and_gradients():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), stacked, layout.stack_layers(in_line))
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
-@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.slow), "full"])
+@pytest.mark.parametrize("scan", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_rematerialisation_changes_no_gradient(remat, scan):
     variables = laid_out(tiny.variables(), Compute(scan_layers=scan))
     tokens = tiny.tokens(2, 9)

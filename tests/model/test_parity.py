@@ -90,11 +90,16 @@ def assert_parity(raw: dict, compute: Compute, seed: int = 0, gradients: bool = 
         np.testing.assert_allclose(found[name], expected[name], atol=2e-4 * scale, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize("name", NAMED)
+QUICK = ("gqa", "tied", "biases", "llama3")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMED]
+)
 def test_logits_loss_and_gradients_equal_transformers(name):
     assert_parity(BASE | NAMED[name], Compute(scan_layers=True))
 
 
-@pytest.mark.parametrize("name", ["gqa", "biases"])
+@pytest.mark.parametrize("name", ["gqa", pytest.param("biases", marks=pytest.mark.slow)])
 def test_unrolled_layers_equal_transformers(name):
     assert_parity(BASE | NAMED[name], Compute(scan_layers=False))

@@ -16,7 +16,9 @@ def boxed(config: LlamaConfig = tiny.CONFIG):
     return jax.eval_shape(Llama(config, Compute(), tiny.LORA).init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)])
+@pytest.mark.parametrize(
+    "sizes", [(2, 2, 2), *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in [(8, 1, 1), (1, 8, 1), (4, 1, 2)])]
+)
 def test_logits_do_not_depend_on_the_mesh(sizes):
     model, variables = Llama(tiny.CONFIG, Compute(), tiny.LORA), tiny.variables(lora=tiny.LORA)
     tokens = tiny.tokens(8, 6)

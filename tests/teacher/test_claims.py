@@ -38,14 +38,15 @@ def test_what_a_step_claims(step, made):
     assert [(claim.expression, claim.stated, claim.holds) for claim in claims(step)] == made
 
 
-def test_gold_rationales_claim_almost_nothing_false(data_dir):
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
+def test_gold_rationales_claim_almost_nothing_false(data_dir, every):
     made = [
         claim
-        for problem in gsm8k.load("train", data_dir)
+        for problem in gsm8k.load("train", data_dir)[::every]
         for line in problem.rationale.splitlines()
         for claim in claims(line)
     ]
-    assert len(made) > 24_000
+    assert len(made) > 24_000 / every
     # What is left: errors of the published rationales, clock times, and a few readings of ours.
     assert sum(not claim.holds for claim in made) < 0.004 * len(made)
 

@@ -117,7 +117,7 @@ TEXTS: dict[str, Callable[[int], str]] = {
         for name, line in COUNTED.items()
     },
 }
-_FLOOR = 0.3  # seconds that are nothing to grow from
+_FLOOR = 0.15  # seconds that are nothing to grow from
 
 
 def seconds(read: Callable[[str], object], text: str) -> float:
@@ -132,8 +132,8 @@ def seconds(read: Callable[[str], object], text: str) -> float:
 
 def growth(read: Callable[[str], object], text: Callable[[int], str]) -> float:
     """How many times as long four times the text takes; 0 where even that is read at once."""
-    most = seconds(read, text(100_000))
-    return 0.0 if most < _FLOOR else most / seconds(read, text(25_000))
+    most = seconds(read, text(50_000))
+    return 0.0 if most < _FLOOR else most / seconds(read, text(12_500))
 
 
 @pytest.mark.parametrize("name", TEXTS)

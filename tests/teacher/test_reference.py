@@ -33,7 +33,7 @@ def attempt(problem: Problem, text: str) -> Attempt:
 
 @pytest.fixture(scope="module")
 def problems() -> list[Problem]:
-    return arithmetic.load("dev")
+    return arithmetic.load("dev")[:320]  # each of the 32 templates ten times
 
 
 VERA = Problem(
@@ -136,6 +136,7 @@ def test_without_a_rationale_in_plain_numbers_there_is_no_correction():
         reference.reply(attempt(latex, "The answer is 3."))
 
 
+@pytest.mark.slow
 def test_agreement_with_teachers_labels_on_stepverify(data_dir, capsys):
     """The rule was tuned on one half of the problems (by a hash of their ids) and is asserted on the other."""
     train = {" ".join(problem.question.split()): problem for problem in gsm8k.load("train", data_dir)}
@@ -209,7 +210,7 @@ written = st.tuples(
 ).map(lambda parts: parts[2].format(parts[0], parts[1]))
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(st.lists(written, min_size=1, max_size=4), st.lists(written, min_size=1, max_size=3))
 def test_every_equation_of_an_explanation_is_true(steps, rationale):
     """Whatever the attempt claims, and whatever the gold rationale does."""

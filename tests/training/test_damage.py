@@ -14,14 +14,14 @@ from lema_jax import checkpoint, steps
 from lema_jax.checkpoint import DamagedCheckpoint
 from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
-from lema_jax.model.config import Compute, LoraConfig
+from lema_jax.model.config import Compute
 from lema_jax.parallel import checksum
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training import checkpoints, loop
 from lema_jax.training.setup import Setup
 from tests import tiny
 from tests.data.test_damaged_files import files, flip, flips
-from tests.training.test_loop import assert_equal, base, config, data, losses, weights
+from tests.training.test_loop import LORA, assert_equal, base, config, data, losses, weights
 
 __all__ = ["base", "data"]  # fixtures
 
@@ -30,14 +30,14 @@ __all__ = ["base", "data"]  # fixtures
 def run(tmp_path_factory, data, base) -> Path:
     """A run of adapters: 6 steps, checkpoints at 2, 4 and 6."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    loop.run(config(out, data, init=str(base), lora=LoraConfig(4)))
+    loop.run(config(out, data, init=str(base), lora=LORA))
     return out
 
 
 @pytest.fixture(scope="module")
 def restored(run, data):
     """What a run reads of its step 6."""
-    settings = config(run, data, lora=LoraConfig(4))
+    settings = config(run, data, lora=LORA)
     setup = Setup(settings, tiny.CONFIG, make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1]))
     abstract = checkpoints.items(setup, setup.stored)
 
@@ -48,6 +48,7 @@ def restored(run, data):
     return read
 
 
+@pytest.mark.slow
 def test_any_flipped_bit_of_a_checkpoint_is_noticed_or_changes_nothing(run, restored, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(run, out)
@@ -73,7 +74,9 @@ def test_any_flipped_bit_of_a_checkpoint_is_noticed_or_changes_nothing(run, rest
     assert of_arrays > 15
 
 
-@pytest.mark.parametrize("damage", ["cut", "emptied", "missing"])
+@pytest.mark.parametrize(
+    "damage", ["cut", *(pytest.param(how, marks=pytest.mark.slow) for how in ("emptied", "missing"))]
+)
 def test_a_file_that_is_cut_or_missing_is_noticed_or_changes_nothing(run, restored, tmp_path, damage):
     out = tmp_path / "run"
     shutil.copytree(run, out)
@@ -98,7 +101,7 @@ def test_a_flipped_bit_of_model_json_or_the_tokenizer_is_noticed(base, data, tmp
     tops = [file for file in files(folder) if "checkpoints" not in file.parts]
     assert len(tops) == 3
     random = np.random.default_rng(1)
-    for file in tops * 8:
+    for file in tops * 3:
         kept = file.read_bytes()
         flip(file, int(random.integers(len(kept))), int(random.integers(8)))
         with pytest.raises(UserError, match=f"{file.name} (is damaged|is not JSON|is not readable)") as error:
@@ -118,7 +121,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_silently_damaged_one(run, da
     path = out / "checkpoints" / "6" / "weights"
     shutil.rmtree(path)
     shutil.copytree(out / "checkpoints" / "4" / "weights", path)  # those of another step, whole in themselves
-    loop.run(config(out, data, init=str(base), lora=LoraConfig(4)))
+    loop.run(config(out, data, init=str(base), lora=LORA))
     said = capsys.readouterr()
     assert "checkpoints/6 is damaged (weights." in said.err
     assert "use the one before it, step 4" in said.err
@@ -130,13 +133,15 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_silently_damaged_one(run, da
 
 def test_a_step_of_another_run_is_named_as_such(run, data, base, tmp_path):
     other = tmp_path / "other"
-    loop.run(config(other, data, init=str(base), lora=LoraConfig(4), steps=2, seed=1))
+    of_other = config(other, data, init=str(base), lora=LORA, steps=2)
+    of_other.data.seed = 1
+    loop.run(of_other)
     shutil.rmtree(other / "checkpoints" / "2")
     for step in ("2", "6"):  # the same shapes, and each whole in itself
         shutil.copytree(run / "checkpoints" / "6", other / "checkpoints" / step)
         said = f"holds {checkpoint.identity(run, 6)}, but {other} is of {checkpoint.identity(other, int(step))}"
         with pytest.raises(UserError, match=said):
-            loop.run(config(other, data, init=str(base), lora=LoraConfig(4), steps=2, seed=1))
+            loop.run(of_other)
         with pytest.raises(UserError, match=said):
             weights(other)
         assert checkpoint.steps(other) == [int(step)]
@@ -150,7 +155,7 @@ def test_only_damaged_checkpoints_stay_where_they_are(run, data, base, tmp_path)
         file.write_bytes(b"")
     for _ in range(2):
         with pytest.raises(UserError, match=r"none of the checkpoints \[2, 4, 6\] .*begin again in another out"):
-            loop.run(config(out, data, init=str(base), lora=LoraConfig(4)))
+            loop.run(config(out, data, init=str(base), lora=LORA))
         assert checkpoint.steps(out) == [2, 4, 6]
 
 
@@ -226,6 +231,6 @@ def test_what_hinders_the_reading_puts_no_checkpoint_aside(run, data, base, tmp_
 
     monkeypatch.setattr(steps.ocp, where, hindered)
     with pytest.raises(ValueError, match="cannot be read") as found:
-        loop.run(config(out, data, init=str(base), lora=LoraConfig(4)))
+        loop.run(config(out, data, init=str(base), lora=LORA))
     assert not isinstance(found.value, UserError)
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["2", "4", "6"]

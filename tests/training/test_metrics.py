@@ -11,15 +11,11 @@ from lema_jax.model.config import Compute
 from lema_jax.parallel.chips import CHIPS
 from lema_jax.storage import RunFolder
 from lema_jax.training import loop, metrics
-from lema_jax.training.config import DataConfig, TrainConfig
 from tests import tiny
+from tests.training import test_loop
 
 WORK = flops.Step(tiny.CONFIG, Compute(), tiny.LORA, rows=8, length=32)
 NUMBERS = {"loss": 1.0, "grad_norm": 1.0, "learning_rate": 1e-4, "loss_tokens": 100.0, "tokens": 200.0}
-
-
-def config(out, data="-", **fields) -> TrainConfig:
-    return TrainConfig(out=str(out), data=DataConfig(str(data), batch_size=8, seq_len=32), steps=4, **fields)
 
 
 def lines(out) -> list[dict]:
@@ -46,7 +42,7 @@ def test_mfu_is_the_share_of_the_seconds_that_the_peak_would_take(tmp_path, monk
 
 def test_a_cpu_has_no_peak_and_no_mfu(tmp_path, capsys):
     data = tiny.data_set(tmp_path / "set")
-    loop.run(config(tmp_path / "run", data, model=tiny.CONFIG, log_every=1))
+    loop.run(test_loop.config(tmp_path / "run", data, model=tiny.CONFIG, steps=4))
     assert metrics.ideal_seconds(WORK, jax.devices()) is None
     assert not any("mfu" in line for line in lines(tmp_path / "run"))
     out = capsys.readouterr().out

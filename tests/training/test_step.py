@@ -68,7 +68,6 @@ QUICK = {
     ("data 2 fsdp 2 tensor 2", True),
     ("fsdp 2 tensor 2 sequence 2", False),
     ("accumulation", False),
-    ("in line, rematerialised", False),
 }
 
 

@@ -3,19 +3,18 @@
 import json
 import resource
 import struct
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
 
+from lema_jax import convert
 from lema_jax.errors import UserError
 from lema_jax.weights import gguf_header
 from lema_jax.weights.gguf import Gguf
 from lema_jax.weights.safetensors import Safetensors
 from lema_jax.weights.torch_file import TorchFile
-from tests import tiny
+from tests import commands, tiny
 from tests.weights import gguf_files
 
 
@@ -140,8 +139,7 @@ def test_a_safetensors_tensor_that_is_larger_than_the_file(tmp_path):
 def test_convert_says_it_in_one_line(tmp_path):
     file = tmp_path / "m.gguf"
     file.write_bytes(b"GGUF" + struct.pack("<I", 3) + HEADERS["array of strings"])
-    command = [sys.executable, "-m", "lema_jax.convert", f"--gguf={file}", f"--out={tmp_path / 'out'}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert done.stderr.startswith(f"error: {file} cannot be read as GGUF")
+    said = commands.fails(convert.command, f"--gguf={file}", f"--out={tmp_path / 'out'}")
+    assert len(said.splitlines()) == 1
+    assert said.startswith(f"error: {file} cannot be read as GGUF")
     assert sorted(tmp_path.iterdir()) == [file]
