@@ -214,27 +214,32 @@ class Model:
         step: int | None = None,
         lora: LoraConfig | None = None,
         kernels: str | None = None,
+        transposed: bool = False,
     ) -> dict[str, Any]:
         """See `load_weights`."""
         lora = self.metadata.lora or lora
         kernels = kernels or (lora.base if lora else "dense")
         lora = lora and dataclasses.replace(lora, base="dense")
-        variables = self._load_stacked(mesh, compute, step, lora, kernels)
+        arrange = None if compute.scan_layers else functools.partial(layout.layers_of, transposed=transposed)
+        variables = self._load(mesh, compute, step, lora, kernels, arrange)
         check_tokenizer(self.folder, self.metadata)
-        if compute.scan_layers:
-            return variables
-        where = sharding.of(abstract_variables(Llama(self.metadata.config, compute, lora), mesh, kernels))
-        return jax.jit(layout.unstack_layers, out_shardings={name: where[name] for name in variables})(variables)
+        return variables if arrange is None else layout.unrolled(variables, transposed)
 
-    def _load_stacked(
-        self, mesh: Mesh, compute: Compute, step: int | None, lora: LoraConfig | None, kernels: str
+    def _load(
+        self,
+        mesh: Mesh,
+        compute: Compute,
+        step: int | None,
+        lora: LoraConfig | None,
+        kernels: str,
+        arrange: Callable[[tuple[str, ...], Any], Any] | None,
     ) -> dict[str, Any]:
         metadata, folder = self.metadata, self.folder
         step = last_step(folder) if step is None else step
         model = Llama(metadata.config, dataclasses.replace(compute, scan_layers=True), lora)
         frozen, quantise = {}, None
         if metadata.lora:
-            frozen = self.base._load_stacked(mesh, compute, None, lora, kernels)
+            frozen = self.base._load(mesh, compute, None, lora, kernels, arrange)
             dense = wanted = {"lora": abstract_variables(model, mesh)["lora"]}
         else:
             full = model.clone(lora=None)
@@ -243,7 +248,7 @@ class Model:
             if kernels != "dense":
                 quantise = functools.partial(jax.lax.map, linear.FORMATS[kernels].quantise)
         opened = open_step(folder, step, metadata, {"weights": dense})
-        return frozen | opened.load({"weights": dense}, {"weights": wanted}, quantise)["weights"]
+        return frozen | opened.load({"weights": dense}, {"weights": wanted}, quantise, arrange)["weights"]
 
 
 def stored_weights(folder: AnyFolder, step: int | None = None) -> tuple[Metadata, dict[str, Any]]:
@@ -263,6 +268,7 @@ def load_weights(
     step: int | None = None,
     lora: LoraConfig | None = None,
     kernels: str | None = None,
+    transposed: bool = False,
 ) -> tuple[Metadata, dict[str, Any]]:
     """The variables of a model folder, {params, lora?}, on the mesh, in the layout and dtype of `compute`.
 
@@ -273,13 +279,14 @@ def load_weights(
       step: the last by default.
       lora: adapters to be trained on full weights; they say how kernels are quantised.
       kernels: one of `config.KERNELS`, to quantise kernels in another way than that.
+      transposed: in the unrolled layout, dense kernels transposed for decoding; see `layout.layers_of`.
 
     Raises:
       UserError: no such folder or step, a base that is missing or is not the one trained on, or arrays whose shapes
         differ from the metadata.
     """
     model = Model.open(folder)
-    return model.metadata, model.load_variables(mesh, compute, step, lora, kernels)
+    return model.metadata, model.load_variables(mesh, compute, step, lora, kernels, transposed)
 
 
 def abstract_variables(model: Llama, mesh: Mesh, kernels: str = "dense") -> Any:

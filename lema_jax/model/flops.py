@@ -39,14 +39,21 @@ def by_formula(step: Step) -> float:
 def model_flops(step: Step) -> float:
     """Model flops, the numerator of MFU: no recomputation, causal attention, padding counted, no gradient of frozen
     weights."""
-    causal = 6.0 * _heads(step) * step.length * (step.length + 1) * step.model.head_dim  # 2 matmuls forward, 4 back
+    seen = sum(window * (window + 1) / 2 + (step.length - window) * window for window in _windows(step))
+    causal = 12.0 * step.rows * step.model.num_heads * seen * step.model.head_dim  # 2 matmuls forward, 4 back
     return _kernels(step, "none") + _head(step) * _passes(step) + causal + _adapters(step, "none")
 
 
-def splash_matmul(heads: int, queries: int, keys: int, width: int) -> float:
-    """Flops of one causal matmul [T, H] × [H, S] for that many heads: the kernel skips masked blocks, not elements."""
-    blocks = queries // attention.block_size(queries)
-    return 2.0 * heads * queries * keys * width * (blocks + 1) / (2 * blocks)
+def splash_matmul(heads: int, queries: int, keys: int, width: int, window: int | None = None) -> float:
+    """Flops of one causal matmul [T, H] × [H, S] for that many heads: the kernel skips masked blocks, not elements.
+
+    `window`: tokens that a query attends to, itself among them; None for all.
+    """
+    size = attention.block_size(queries)
+    blocks = queries // size
+    reach = blocks if window is None else -(-(window - 1) // size)  # blocks before its own that a query sees
+    seen = sum(min(block, reach) + 1 for block in range(blocks))
+    return 2.0 * heads * queries * keys * width * seen / blocks**2
 
 
 def _passes(step: Step) -> int:
@@ -54,9 +61,10 @@ def _passes(step: Step) -> int:
     return 2 if step.lora else 3
 
 
-def _heads(step: Step) -> int:
-    """Query heads of all rows and layers."""
-    return step.rows * step.model.num_layers * step.model.num_heads
+def _windows(step: Step) -> list[int]:
+    """Of each layer, in tokens; the whole row where it has none."""
+    kinds = [step.model.kind_of(layer) for layer in range(step.model.num_layers)]
+    return [min(step.model.window, step.length) if kind.startswith("local") else step.length for kind in kinds]
 
 
 def _linears(model: LlamaConfig) -> list[tuple[int, int]]:
@@ -90,7 +98,9 @@ def _adapters(step: Step, remat: str) -> float:
 
 def _attention(step: Step) -> float:
     forward = 1 if step.compute.remat == "none" else 2
+    heads, width = step.rows * step.model.num_heads, step.model.head_dim
     if step.compute.attention in ("auto", "splash") and step.length % attention.LANES == 0:
         count = SPLASH_MATMULS["fwd"] * forward + SPLASH_MATMULS["dq"] + SPLASH_MATMULS["dkv"]
-        return count * splash_matmul(_heads(step), step.length, step.length, step.model.head_dim)
-    return (2 * forward + 4) * 2.0 * _heads(step) * step.length**2 * step.model.head_dim
+        each = (splash_matmul(heads, step.length, step.length, width, window) for window in _windows(step))
+        return count * sum(each)
+    return (2 * forward + 4) * 2.0 * heads * step.model.num_layers * step.length**2 * width

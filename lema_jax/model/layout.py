@@ -1,10 +1,14 @@
-"""Layouts of a tree: layers stacked on a leading axis (`layers`: on disk, under scan) or unrolled (`layers_0`, …); and
-transposed kernels for decoding on a CPU. Stacking works on weights, adapters, gradients and optimizer states."""
+"""Layouts of a tree: layers stacked on a leading axis (`layers`: on disk, under scan) or unrolled (`layers_0`, …).
+
+Stacking works on weights, adapters, gradients and optimizer states; large weights are unrolled array by array.
+"""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 
 def stack_layers(tree: Any) -> Any:
@@ -34,19 +38,49 @@ def unstack_layers(tree: Any) -> Any:
     return jax.tree.map(unstack, tree, is_leaf=lambda node: _has(node, "layers"))
 
 
-def transpose_kernels(params: Any) -> Any:
-    """Every dense `kernel` [… I, O] as `kernel_OI` [… O, I]; `Linear` takes either.
+def layers_of(path: tuple[str, ...], array: Any, transposed: bool) -> Any:
+    """One array of a stacked tree as `unrolled` takes it: a list of its layers, or itself where it has none.
 
-    On a CPU the narrow matmuls of a decoding step are faster where the weights of one output are contiguous.
+    Args:
+      path: its names in the tree.
+      array: dense or quantised, on its devices; so is the result.
+      transposed: dense kernels [… I, O] become [… O, I], which `Linear` takes too: on a CPU the narrow matmuls of a
+        decoding step are faster where the weights of one output are contiguous.
     """
+    stacked, turned = "layers" in path, transposed and _is_dense_kernel(path, array)
+    if not stacked and not turned:
+        return array
 
-    def transpose(node: Any) -> Any:
-        if not (_has(node, "kernel") and isinstance(node["kernel"], jax.Array)):
-            return node
-        rest = {name: value for name, value in node.items() if name != "kernel"}
-        return rest | {"kernel_OI": jnp.swapaxes(node["kernel"], -1, -2)}
+    def one(leaf: jax.Array) -> jax.Array:
+        return jnp.swapaxes(leaf, -1, -2) if turned else leaf
 
-    return jax.tree.map(transpose, params, is_leaf=lambda node: _has(node, "kernel"))
+    def layers(array: Any) -> list[Any]:
+        return [jax.tree.map(lambda leaf, i=i: one(leaf[i]), array) for i in range(count)]
+
+    def place(leaf: jax.Array) -> Sharding:
+        if not isinstance(leaf.sharding, NamedSharding):
+            return leaf.sharding
+        axes = (*leaf.sharding.spec, *[None] * leaf.ndim)[int(stacked) : leaf.ndim]
+        return NamedSharding(leaf.sharding.mesh, PartitionSpec(*(axes[::-1] if turned else axes)))
+
+    count, where = jax.tree.leaves(array)[0].shape[0], jax.tree.map(place, array)
+    made = jax.jit(layers if stacked else one, out_shardings=[where] * count if stacked else where)(array)
+    return jax.block_until_ready(made)  # the next array must not come before this one has gone
+
+
+def unrolled(tree: dict[str, Any], transposed: bool) -> dict[str, Any]:
+    """The unrolled tree of a stacked one whose arrays are `layers_of` them; no array is copied."""
+    made: dict[tuple[str, ...], Any] = {}
+    for path, leaf in traverse_util.flatten_dict(tree).items():
+        parts = leaf if isinstance(leaf, list) else [leaf]
+        name = "kernel_OI" if transposed and _is_dense_kernel(path, parts[0]) else path[-1]
+        for i, part in enumerate(parts):
+            made[(*(f"layers_{i}" if key == "layers" else key for key in path[:-1]), name)] = part
+    return traverse_util.unflatten_dict(made)
+
+
+def _is_dense_kernel(path: tuple[str, ...], leaf: Any) -> bool:
+    return path[-1] == "kernel" and isinstance(leaf, jax.Array)
 
 
 def _has(node: Any, key: str) -> bool:

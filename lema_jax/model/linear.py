@@ -197,7 +197,7 @@ class Linear(nn.Module):
         shape = (x.shape[-1], self.features)
         init = nn.initializers.normal(0.02)  # as LLaMA's
         x = x.astype(self.dtype)
-        if self.has_variable("params", "kernel_OI"):  # of `layout.transpose_kernels`
+        if self.has_variable("params", "kernel_OI"):  # of `layout.layers_of`
             kernel_OI = self.get_variable("params", "kernel_OI").astype(self.dtype)
             y = jnp.einsum("...i,oi->...o", x, gather(kernel_OI, self.axes[::-1]))
         else:

@@ -3,13 +3,14 @@
 Shapes: B batch, T time, N heads, H head width, P = H / 2 pairs.
 """
 
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lema_jax.model.config import LlamaConfig
+from lema_jax.model.config import LlamaConfig, RopeScaling
 
 
 def frequencies(config: LlamaConfig) -> tuple[np.ndarray, float]:
@@ -64,6 +65,18 @@ def sin_cos(config: LlamaConfig, positions_BT: jax.Array, length_BT: jax.Array) 
         frequency_BTP = frequency_BTP * _dynamic(config, length_BT)
     angles_BTP = positions_BT[..., None].astype(jnp.float32) * frequency_BTP
     return jnp.sin(angles_BTP) * factor, jnp.cos(angles_BTP) * factor
+
+
+def of_kind(
+    config: LlamaConfig, kind: str, positions_BT: jax.Array, length_BT: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """`sin_cos` of the layers of a kind, one of `config.LAYER_KINDS`; those without rope turn by no angle."""
+    if kind.endswith("nope"):
+        zeros_BTP = jnp.zeros((*positions_BT.shape, config.head_dim // 2))
+        return zeros_BTP, jnp.ones_like(zeros_BTP)
+    if kind == "local" and config.local_rope_theta is not None:
+        config = dataclasses.replace(config, rope_theta=config.local_rope_theta, rope_scaling=RopeScaling())
+    return sin_cos(config, positions_BT, length_BT)
 
 
 def text_lengths(positions_BT: jax.Array, segment_ids_BT: jax.Array) -> jax.Array:

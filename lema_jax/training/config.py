@@ -23,7 +23,12 @@ _FREE = (
 )
 _FREE_PARTS = ("mesh.", "dev.")
 # Fields that the configuration had not at first. At their defaults they shape nothing, so that earlier runs resume.
-_LATER = ("data.examples_per_step", "data.order")
+_LATER = (
+    *("data.examples_per_step", "data.order", "model.output_bias", "model.layer_kinds", "model.window"),
+    *("model.local_rope_theta", "model.qk_norm", "model.norms", "model.norm_offset", "model.activation"),
+    *("model.scale_embeddings", "model.attention_width", "model.attention_softcap", "model.logit_softcap"),
+    "model.family",
+)
 
 
 @dataclasses.dataclass
@@ -182,7 +187,10 @@ def described(config: dict[str, Any]) -> dict[str, Any]:
 
 def _later() -> dict[str, Any]:
     """The fields that came later, with their defaults."""
-    plain = _flat({"data": pydantic.TypeAdapter(DataConfig).dump_python(DataConfig(), mode="json")})
+    parts = {"data": DataConfig(), "model": LlamaConfig()}
+    plain = _flat(
+        {name: pydantic.TypeAdapter(type(part)).dump_python(part, mode="json") for name, part in parts.items()}
+    )
     return {name: plain[name] for name in _LATER}
 
 

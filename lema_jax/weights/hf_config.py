@@ -1,10 +1,10 @@
-"""`config.json` of a Hugging Face folder <-> LlamaConfig.
+"""`config.json` of a Hugging Face folder <-> LlamaConfig, by the table of `families`.
 
 An unsupported key that changes the function is an error that names it; it is never ignored.
 """
 
+import dataclasses
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +14,9 @@ import pydantic
 
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, RopeScaling
+from lema_jax.weights import families, hf_rope
+from lema_jax.weights.families import FAMILIES, Family
+from lema_jax.weights.hf_rope import STRICT, Count, One, Positive, Rope
 
 
 def key_set(names: str) -> frozenset[str]:
@@ -45,99 +48,62 @@ _HARMLESS = key_set(
 # Switches that change nothing if they are off.
 _OFF = key_set(
     """
-    add_cross_attention is_decoder is_encoder_decoder qk_layernorm qk_norm qkv_bias tie_encoder_decoder use_bias
-    use_mrope use_qk_norm use_sliding_window
+    add_cross_attention attention_bias is_decoder is_encoder_decoder mlp_bias qk_layernorm qk_norm qkv_bias
+    tie_encoder_decoder use_bias use_bidirectional_attention use_mrope use_qk_norm use_sliding_window
     """
 )
 
-_YARN = "factor original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim truncate"
-# The required and the optional keys of a rope type, besides theta.
-_ROPE_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "default": (key_set(""), key_set("")),
-    "linear": (key_set("factor"), key_set("")),
-    "dynamic": (key_set("factor"), key_set("")),
-    "llama3": (key_set("factor low_freq_factor high_freq_factor"), key_set("original_max_position_embeddings")),
-    "yarn": (key_set(""), key_set(_YARN)),
-}
-
-_One = Annotated[float, pydantic.Field(ge=1.0, le=1.0)]
-_Count = Annotated[int, pydantic.Field(gt=0, lt=1 << 31)]
-_Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
-_STRICT = pydantic.ConfigDict(extra="forbid", strict=True)
-
-
-class _Rope(pydantic.BaseModel):
-    model_config = _STRICT
-    rope_type: str = "default"
-    rope_theta: _Positive | None = None
-    partial_rotary_factor: _One = 1.0
-    factor: _Positive | None = None
-    original_max_position_embeddings: _Count | None = None
-    low_freq_factor: pydantic.FiniteFloat = 1.0
-    high_freq_factor: pydantic.FiniteFloat = 4.0
-    attention_factor: _Positive | None = None
-    beta_fast: _Positive | None = None
-    beta_slow: _Positive | None = None
-    mscale: pydantic.FiniteFloat | None = None
-    mscale_all_dim: pydantic.FiniteFloat | None = None
-    truncate: bool = True
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _known_type(cls, data: Any) -> Any:
-        """Moves `type` to its newer name; an unknown type is the only problem reported, as its keys are unknown."""
-        if not isinstance(data, dict):
-            return data
-        rest = {key: value for key, value in data.items() if value is not None and key != "type"}
-        old = data.get("type")
-        if old is not None and rest.setdefault("rope_type", old) != old:
-            raise ValueError(f"type={old!r} contradicts rope_type={rest['rope_type']!r}")
-        kind = rest.get("rope_type", "default")
-        if isinstance(kind, str) and kind not in _ROPE_KEYS:
-            raise ValueError(f"rope_type {kind!r:.80} is not supported; take a model of one of {', '.join(_ROPE_KEYS)}")
-        return rest
-
-    @pydantic.model_validator(mode="after")
-    def _keys_of_its_type(self) -> "_Rope":
-        must, may = _ROPE_KEYS[self.rope_type]
-        given = {key for key in self.model_fields_set if getattr(self, key) is not None}
-        given -= {"rope_type", "rope_theta", "partial_rotary_factor"}
-        if self.rope_type == "default" and self.factor == 1.0:
-            given -= {"factor"}
-        if must - given:
-            raise ValueError(f"rope_type {self.rope_type!r} needs {', '.join(sorted(must - given))}")
-        if given - must - may:
-            raise ValueError(f"rope_type {self.rope_type!r} does not read {', '.join(sorted(given - must - may))}")
-        return self
-
 
 class _HfConfig(pydantic.BaseModel):
-    """The keys that change the function, with transformers' defaults."""
+    """The keys that change the function in any family, with transformers' defaults for LLaMA."""
 
-    model_config = _STRICT
+    model_config = STRICT
     architectures: list[str] | None = None
     model_type: str
-    vocab_size: _Count
-    hidden_size: _Count
-    intermediate_size: _Count
-    num_hidden_layers: _Count
-    num_attention_heads: _Count
-    num_key_value_heads: _Count | None = None
-    head_dim: _Count | None = None
-    hidden_act: Literal["silu", "swish"] = "silu"
-    max_position_embeddings: _Count = 2048
-    original_max_position_embeddings: _Count | None = None
-    rms_norm_eps: _Positive = 1e-6
-    rope_theta: _Positive = 10000.0
-    rope_scaling: _Rope | None = None
-    rope_parameters: _Rope | None = None
+    vocab_size: Count
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: Annotated[int, pydantic.Field(gt=0, le=1000)]  # bounded before a list of layers is made
+    num_attention_heads: Count
+    num_key_value_heads: Count | None = None
+    head_dim: Count | None = None
+    hidden_act: Literal["silu", "swish", "gelu_pytorch_tanh"] = "silu"
+    hidden_activation: Literal["gelu_pytorch_tanh"] | None = None
+    max_position_embeddings: Count = 2048
+    original_max_position_embeddings: Count | None = None
+    rms_norm_eps: Positive = 1e-6
+    rope_theta: Positive = 10000.0
+    rope_scaling: Rope | None = None
+    rope_parameters: Rope | None = None
     rope_interleaved: Literal[False] = False
-    partial_rotary_factor: _One = 1.0
+    partial_rotary_factor: One = 1.0
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
-    layer_types: list[Literal["full_attention"]] = []
+    query_pre_attn_scalar: Count | None = None
+    attn_logit_softcapping: Positive | None = None
+    final_logit_softcapping: Positive | None = None
+    use_sliding_window: bool = False
+    sliding_window: Count | None = None
+    max_window_layers: Annotated[int, pydantic.Field(ge=0)] = 0
+    sliding_window_pattern: Count = 1
+    layer_types: list[Literal["full_attention", "sliding_attention"]] = []
+    no_rope_layers: list[Annotated[int, pydantic.Field(ge=0, le=1)]] = []
+    no_rope_layer_interval: Annotated[int, pydantic.Field(ge=0)] = 0
+    rope_local_base_freq: Positive | None = None
+    local_rope: Rope | None = None  # of `rope_parameters` by layer type
 
+
+# Keys that not every family reads; those of a family are in its row.
+_SOME_READ = key_set(
+    """
+    hidden_act hidden_activation attention_bias mlp_bias query_pre_attn_scalar attn_logit_softcapping
+    final_logit_softcapping use_sliding_window sliding_window max_window_layers sliding_window_pattern layer_types
+    no_rope_layers no_rope_layer_interval rope_local_base_freq local_rope
+    """
+)
+_ACTIVATION = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+_HF_ACTIVATION = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 # Keys of config.json by our fields.
 _KEY_OF = {
@@ -184,18 +150,34 @@ def parse(raw: dict[str, Any], where: str) -> LlamaConfig:
     """A LlamaConfig from the content of a `config.json`; `where` is for error messages.
 
     Raises:
-      UserError: a model of another family; or every key that is missing, malformed, or unsupported, in one line.
+      UserError: a model of an unknown family; or every key that is missing, malformed, or unsupported, in one line.
     """
-    _require_llama(raw, where)
-    shaping = {key: value for key, value in raw.items() if not _says_nothing(key, value)}
-    if raw.get("use_sliding_window") is False:
+    family = _family(raw, where)
+    shaping = {key: value for key, value in {**family.defaults, **raw}.items() if not _says_nothing(key, value, family)}
+    windowed = (
+        shaping.get("use_sliding_window") is True
+        if "use_sliding_window" in family.keys
+        else ("sliding_window" in family.keys or raw.get("use_sliding_window") is not False)
+    )
+    if not windowed:
         shaping.pop("sliding_window", None)
+    problems = [
+        f"{key}={shaping[key]!r:.80} is not supported, and might change the result"
+        for key in shaping
+        if key in _SOME_READ - family.keys
+    ]
+    shaping = {key: value for key, value in shaping.items() if key not in _SOME_READ - family.keys}
     try:
-        hf = _HfConfig.model_validate(shaping)
+        hf = _HfConfig.model_validate(_by_layer_type(shaping) if "rope_local_base_freq" in family.keys else shaping)
         scaling = _scaling(hf)
+        kinds = families.layer_kinds(family, hf)
     except pydantic.ValidationError as error:
-        problems = "; ".join(dict.fromkeys(_problem(found) for found in error.errors(include_url=False)))
-        raise UserError(f"{where} is not a LLaMA that can be converted faithfully: {problems}") from None
+        problems += [_problem(found) for found in error.errors(include_url=False)]
+    except ValueError as error:
+        problems.append(str(error))
+    if problems:
+        listed = "; ".join(dict.fromkeys(problems))
+        raise UserError(f"{where} is not a {family.model_type} model that can be converted faithfully: {listed}")
     if hf.head_dim is None and hf.hidden_size % hf.num_attention_heads:
         raise UserError(
             f"{where}: num_attention_heads={hf.num_attention_heads} must divide hidden_size={hf.hidden_size} where "
@@ -218,31 +200,73 @@ def parse(raw: dict[str, Any], where: str) -> LlamaConfig:
         attention_bias=hf.attention_bias,
         mlp_bias=hf.mlp_bias,
         tie_embeddings=hf.tie_word_embeddings,
+        layer_kinds=kinds,
+        window=hf.sliding_window or LlamaConfig.window,
+        local_rope_theta=hf.local_rope.rope_theta if hf.local_rope else hf.rope_local_base_freq,
+        activation=_ACTIVATION[hf.hidden_activation or hf.hidden_act],
+        attention_width=hf.query_pre_attn_scalar,
+        attention_softcap=hf.attn_logit_softcapping,
+        logit_softcap=hf.final_logit_softcapping,
+        family=family.model_type,
     )
+    config = _canonical(dataclasses.replace(config, **family.always))
     if found := config.problems():
-        problems = re.sub(r"\w+", lambda word: _KEY_OF.get(word[0], word[0]), "; ".join(found))
-        raise UserError(f"{where}: {problems}")
+        problem = re.sub(r"\w+", lambda word: _KEY_OF.get(word[0], word[0]), "; ".join(found))
+        raise UserError(f"{where}: {problem}")
     return config
 
 
-def _require_llama(raw: dict[str, Any], where: str) -> None:
-    """Raises one UserError for a model of another family, whose every key would be a problem."""
-    kind, classes = raw.get("model_type"), raw.get("architectures") or ["LlamaForCausalLM"]
-    if not isinstance(classes, list):
+def _family(raw: dict[str, Any], where: str) -> Family:
+    """The row of a config's `model_type`; else one UserError, as every key would be a problem."""
+    kind, classes = raw.get("model_type"), raw.get("architectures")
+    if classes is not None and not isinstance(classes, list):
         raise UserError(f"{where}: architectures={json.dumps(classes):.80} must be a list of names")
-    if kind == "llama" and all(one in ("LlamaForCausalLM", "LLaMAForCausalLM") for one in classes):
-        return
-    family = "no model_type" if kind is None else f"model_type {json.dumps(kind):.80}"
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if family is not None and all(one in family.architectures for one in classes or []):
+        return family
+    named = "no model_type" if kind is None else f"model_type {json.dumps(kind):.80}"
     classes_found = f" and architectures {json.dumps(classes):.120}" if "architectures" in raw else ""
-    raise UserError(
-        f"{where} describes a model with {family}{classes_found}; what can be read is a LLaMA for text, model_type "
-        '"llama" and architectures ["LlamaForCausalLM"]'
+    wanted = families.refusal(raw)
+    if family is not None:
+        wanted = f"what can be read of it is architectures {json.dumps(family.architectures[:1])}"
+    raise UserError(f"{where} describes a model with {named}{classes_found}; {wanted}")
+
+
+def _by_layer_type(shaping: dict[str, Any]) -> dict[str, Any]:
+    """The keys with `rope_parameters` by layer type parted into those of global layers and `local_rope`."""
+    ropes = shaping.get("rope_parameters")
+    if not isinstance(ropes, dict) or not set(ropes) <= {"full_attention", "sliding_attention"}:
+        return shaping
+    local = ropes.get("sliding_attention")
+    if isinstance(local, dict) and local.get("rope_type", "default") != "default":
+        raise ValueError(f"rope_parameters.sliding_attention.rope_type={local['rope_type']!r:.80} is not supported")
+    if isinstance(local, dict):
+        local = {"rope_theta": shaping.get("rope_local_base_freq"), **local}
+    parted = shaping | {"rope_parameters": ropes.get("full_attention"), "local_rope": local}
+    return {key: value for key, value in parted.items() if value is not None}
+
+
+def _canonical(config: LlamaConfig) -> LlamaConfig:
+    """The config with fields that do not change the function as `parse` gives them."""
+    local = any(kind.startswith("local") for kind in config.kinds)
+    return dataclasses.replace(
+        config,
+        vocab_padding=0,
+        output_bias=None if config.has_output_bias == config.attention_bias else config.has_output_bias,
+        layer_kinds=families.pattern([config.kind_of(layer) for layer in range(config.num_layers)]),
+        window=config.window if local else LlamaConfig.window,
+        local_rope_theta=config.local_rope_theta if "local" in config.kinds else None,
+        attention_width=None if config.attention_width == config.head_dim else config.attention_width,
     )
 
 
-def _says_nothing(key: str, value: Any) -> bool:
-    if value is None or key in _HARMLESS or (key in _OFF and value is False):
+def _says_nothing(key: str, value: Any, family: Family) -> bool:
+    if value is None or (key in _OFF and value is False):
         return True
+    if key not in family.keys and (key in _HARMLESS or key in family.harmless):
+        return True
+    if key == "layer_types" and key not in family.keys and isinstance(value, list):
+        return all(kind == "full_attention" for kind in value)
     return key in ("rope_scaling", "rope_parameters", "pruned_heads", "quantization_config") and value == {}
 
 
@@ -267,56 +291,32 @@ def _theta(hf: _HfConfig) -> float:
 
 def _scaling(hf: _HfConfig) -> RopeScaling | str:
     """The scaling of whichever key has it; a problem if two keys differ."""
-    found = [_scaling_of(rope, hf) for rope in (hf.rope_scaling, hf.rope_parameters) if rope is not None]
+    ropes = (rope for rope in (hf.rope_scaling, hf.rope_parameters) if rope is not None)
+    positions = hf.max_position_embeddings, hf.original_max_position_embeddings
+    found = [hf_rope.read(rope, *positions) for rope in ropes]
     if len(found) == 2 and found[0] != found[1]:
         return "rope_scaling and rope_parameters scale positions differently; remove the wrong one"
     return found[0] if found else RopeScaling()
 
 
-def _scaling_of(rope: _Rope, hf: _HfConfig) -> RopeScaling:
-    max_positions = hf.max_position_embeddings
-    # The top-level key takes precedence, as in transformers.
-    original = hf.original_max_position_embeddings or rope.original_max_position_embeddings or max_positions
-    if rope.rope_type == "llama3":
-        return RopeScaling(
-            kind="llama3",
-            factor=rope.factor or 1.0,
-            original_positions=original,
-            low_freq_factor=rope.low_freq_factor,
-            high_freq_factor=rope.high_freq_factor,
-        )
-    if rope.rope_type == "yarn":
-        factor = rope.factor or max_positions / original
-        return RopeScaling(
-            kind="yarn",
-            factor=factor,
-            original_positions=original,
-            beta_fast=rope.beta_fast or 32.0,
-            beta_slow=rope.beta_slow or 1.0,
-            truncate=rope.truncate,
-            attention_factor=_attention_factor(rope, factor),
-        )
-    return RopeScaling() if rope.rope_type == "default" else RopeScaling(kind=rope.rope_type, factor=rope.factor or 1.0)
-
-
-def _attention_factor(rope: _Rope, factor: float) -> float | None:
-    """As given, or from DeepSeek's two scales, or None for the default."""
-    if rope.attention_factor is not None or not (rope.mscale and rope.mscale_all_dim):
-        return rope.attention_factor
-    log = math.log(max(1.0, factor))
-    return (0.1 * rope.mscale * log + 1.0) / (0.1 * rope.mscale_all_dim * log + 1.0)
-
-
 def to_hf(config: LlamaConfig, dtype: str, special: Mapping[str, int | list[int] | None]) -> dict[str, Any]:
-    """The content of a `config.json`; the inverse of `parse`.
+    """The content of a `config.json` of the config's family; the inverse of `parse`.
 
     Args:
       dtype: of the stored weights: "float32", "bfloat16" or "float16".
       special: `bos_token_id`, `eos_token_id` (one or several), `pad_token_id`.
+
+    Raises:
+      UserError: the family is unknown, or has no model of that architecture; names the fields.
     """
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+    if config.family not in FAMILIES:
+        raise UserError(f"family={config.family!r:.80} must be one of {', '.join(FAMILIES)}")
+    family = FAMILIES[config.family]
+    layers = [config.kind_of(layer) for layer in range(config.num_layers)]
+    local = [kind.startswith("local") for kind in layers]
+    values = {
+        "architectures": [family.architectures[0]],
+        "model_type": family.model_type,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -324,11 +324,21 @@ def to_hf(config: LlamaConfig, dtype: str, special: Mapping[str, int | list[int]
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim,
-        "hidden_act": "silu",
+        "hidden_act": _HF_ACTIVATION[config.activation],
+        "hidden_activation": _HF_ACTIVATION[config.activation],
         "max_position_embeddings": config.max_positions,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
-        "rope_scaling": _rope_to_hf(config.rope_scaling),
+        "rope_local_base_freq": config.local_rope_theta or config.rope_theta,
+        "rope_scaling": hf_rope.write(config.rope_scaling),
+        "query_pre_attn_scalar": config.attention_width or config.head_dim,
+        "attn_logit_softcapping": config.attention_softcap,
+        "final_logit_softcapping": config.logit_softcap,
+        "use_sliding_window": any(local),
+        "sliding_window": config.window if any(local) else None,
+        "max_window_layers": local.index(True) if any(local) else config.num_layers,
+        "layer_types": ["sliding_attention" if own else "full_attention" for own in local],
+        "no_rope_layers": [int(not kind.endswith("nope")) for kind in layers],
         "attention_bias": config.attention_bias,
         "attention_dropout": 0.0,
         "mlp_bias": config.mlp_bias,
@@ -337,21 +347,19 @@ def to_hf(config: LlamaConfig, dtype: str, special: Mapping[str, int | list[int]
         "use_cache": True,
         **special,
     }
+    content = {key: value for key, value in values.items() if key not in _SOME_READ - family.keys}
+    _require_same(_canonical(config), parse(content, f"the config of this {config.family} model"))
+    return content
 
 
-def _rope_to_hf(scaling: RopeScaling) -> dict[str, Any] | None:
-    if scaling.kind == "default":
-        return None
-    values = {
-        "factor": scaling.factor,
-        "original_max_position_embeddings": scaling.original_positions,
-        "low_freq_factor": scaling.low_freq_factor,
-        "high_freq_factor": scaling.high_freq_factor,
-        "attention_factor": scaling.attention_factor,
-        "beta_fast": scaling.beta_fast,
-        "beta_slow": scaling.beta_slow,
-        "truncate": scaling.truncate,
-    }
-    must, may = _ROPE_KEYS[scaling.kind]
-    read = {key: value for key, value in values.items() if key in must | may and value is not None}
-    return {"rope_type": scaling.kind, **read}
+def _require_same(config: LlamaConfig, written: LlamaConfig) -> None:
+    """Raises a UserError for fields that the family's config.json cannot say."""
+    fields = [field.name for field in dataclasses.fields(config)]
+    other = [
+        f"{name}={getattr(config, name)!r:.80}" for name in fields if getattr(config, name) != getattr(written, name)
+    ]
+    if other:
+        raise UserError(
+            f"no model of family {config.family!r} has {', '.join(other)}; set family to that of the architecture, one "
+            f"of {', '.join(FAMILIES)}"
+        )

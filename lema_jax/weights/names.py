@@ -31,6 +31,18 @@ LINEARS = (
     ("mlp.down_proj", "mlp/down", ("F", "D")),
 )
 
+# The norms of a layer by `LlamaConfig.norms`: Hugging Face's name and ours.
+NORMS = {
+    "pre": (("input_layernorm", "attn_norm"), ("post_attention_layernorm", "mlp_norm")),
+    "both": (
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "attn_post_norm"),
+        ("pre_feedforward_layernorm", "mlp_norm"),
+        ("post_feedforward_layernorm", "mlp_post_norm"),
+    ),
+    "post": (("post_attention_layernorm", "attn_post_norm"), ("post_feedforward_layernorm", "mlp_post_norm")),
+}
+
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # A buffer of old checkpoints, which is computed from the config.
 _COMPUTED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
@@ -105,17 +117,29 @@ def table(config: LlamaConfig) -> tuple[Entry, ...]:
     entries = [
         Entry(EMBEDDING, "embed/embedding", (V, D), padding=config.vocab_padding),
         Entry("model.norm.weight", "norm/scale", (D,)),
-        Entry("model.layers.{layer}.input_layernorm.weight", "layers/attn_norm/scale", (D,), L),
-        Entry("model.layers.{layer}.post_attention_layernorm.weight", "layers/mlp_norm/scale", (D,), L),
     ]
+    for hf, path in NORMS[config.norms]:
+        entries.append(Entry(f"model.layers.{{layer}}.{hf}.weight", f"layers/{path}/scale", (D,), L))
+    if config.qk_norm != "none":
+        for letter, every in (("q", size["NH"]), ("k", size["KH"])):
+            width = every if config.qk_norm == "all" else config.head_dim
+            hf, path = f"self_attn.{letter}_norm", f"attn/{letter}_norm"
+            entries.append(Entry(f"model.layers.{{layer}}.{hf}.weight", f"layers/{path}/scale", (width,), L))
     if not config.tie_embeddings:
         entries.append(Entry(HEAD, "head/kernel", (D, V), transposed=True, padding=config.vocab_padding))
     for hf, path, (inputs, outputs) in LINEARS:
         stem, shape = "model.layers.{layer}." + hf, (size[inputs], size[outputs])
         entries.append(Entry(f"{stem}.weight", f"layers/{path}/kernel", shape, L, transposed=True))
-        if config.attention_bias if path.startswith("attn/") else config.mlp_bias:
+        if has_bias(config, path):
             entries.append(Entry(f"{stem}.bias", f"layers/{path}/bias", shape[1:], L))
     return tuple(entries)
+
+
+def has_bias(config: LlamaConfig, path: str) -> bool:
+    """Whether the linear layer at our path (`attn/q`) has a bias."""
+    if path == "attn/o":
+        return config.has_output_bias
+    return config.attention_bias if path.startswith("attn/") else config.mlp_bias
 
 
 def load_model(

@@ -17,6 +17,7 @@ _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_QWEN2_SPLIT = _LLAMA3_SPLIT.replace("{1,3}", "")
 # llama.cpp's pre-tokenizers as patterns, each applied to the pieces of the previous one.
 _SPLITS = {
     "gpt-2": (_GPT2_SPLIT,),
@@ -24,6 +25,7 @@ _SPLITS = {
     "llama-bpe": (_LLAMA3_SPLIT,),
     "llama-v3": (_LLAMA3_SPLIT,),
     "llama3": (_LLAMA3_SPLIT,),
+    "qwen2": (_QWEN2_SPLIT,),
 }
 _UNSET = object()
 _IGNORE_MERGES = ("llama-bpe", "llama-v3", "llama3")  # a piece that is a token is not merged from its bytes

@@ -1,5 +1,7 @@
 """Attention kernels, interpreted, against attention with materialised logits; on one device and on a mesh."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +23,11 @@ def arrays():
     return [random.normal(size=shape).astype(np.float32) for shape in shapes], segments
 
 
-def outcome(arrays, segments, kind):
+def outcome(arrays, segments, kind, **how):
     """Output and gradients of a sum of squares over the tokens that are not padding."""
 
     def loss(q, k, v):
-        out = attention.attend_segments(q, k, v, segments, kind)
+        out = attention.attend_segments(q, k, v, segments, kind, **how)
         return jnp.sum(jnp.where(segments[..., None, None] > 0, out, 0.0) ** 2), out
 
     (_, out), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))(*arrays)
@@ -43,6 +45,33 @@ def test_a_kernel_is_attention(arrays, kind, mesh):
             found = outcome(*arrays, kind)
     for one, other in zip(found, plain):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("mesh", [None, MeshConfig(1, 2, 2)], ids=["alone", "mesh"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_windows_scale_and_softcap_of_a_kernel_are_those_of_attention(arrays, which, mesh):
+    how = {"logits": attention.Logits(0.3, 2.0), "windows": (40, None), "which": jnp.int32(which)}
+    plain = outcome(*arrays, "xla", **how)
+    with contextlib.nullcontext() if mesh is None else sharding.use(make_mesh(mesh, jax.devices()[:4])):
+        found = outcome(*arrays, "splash", **how)
+    for one, other in zip(found, plain):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("window", [1, 40, None])
+@pytest.mark.parametrize("kind", ["xla", *KERNELS])
+def test_a_token_attends_to_its_window_of_its_segment(arrays, kind, window):
+    (q, k, v), segments = arrays
+    logits = attention.Logits(0.3, 2.0)
+    found = jax.jit(lambda: attention.attend_segments(q, k, v, segments, kind, logits, (window,)))()
+    at = np.arange(LENGTH)
+    back = at[:, None] - at[None]
+    seen = (segments[:, :, None] == segments[:, None]) & (back >= 0) & (back < (window or LENGTH))
+    k, v = (np.repeat(x, HEADS // KV_HEADS, axis=2) for x in (k, v))
+    weights = 2.0 * np.tanh(0.3 * np.einsum("btnh,bsnh->bnts", q, k) / 2.0)
+    weights = np.where(seen[:, None], np.exp(weights), 0.0)
+    expected = np.einsum("bnts,bsnh->btnh", weights / weights.sum(-1, keepdims=True), v)
+    np.testing.assert_allclose(found[segments > 0], expected[segments > 0], rtol=2e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize("kind", ["xla", *KERNELS])

@@ -74,3 +74,17 @@ def test_nothing_that_is_done_twice_counts_in_mfu(lora):
     # What is left out of a step without remat: what lies above attention's diagonal.
     above = 6 * 2 * ROWS * CONFIG.num_layers * CONFIG.num_heads * CONFIG.head_dim * (LENGTH * (LENGTH - 1) // 2)
     assert flops.by_formula(step(lora)) - plain == above
+
+
+def test_a_window_counts_the_pairs_within_it():
+    local = dataclasses.replace(CONFIG, layer_kinds=("local", "global", "local"), window=9)
+    pairs = sum(min(position + 1, 9) for position in range(LENGTH))
+    fewer = 2 * (LENGTH * (LENGTH + 1) // 2 - pairs)  # in two of the three layers
+    left_out = 6 * 2 * ROWS * CONFIG.num_heads * CONFIG.head_dim * fewer
+    assert flops.model_flops(step()) - flops.model_flops(step(model=local)) == left_out
+
+
+@pytest.mark.parametrize(("window", "blocks"), [(None, 10), (1, 4), (2, 7), (513, 7), (514, 9), (2048, 10)])
+def test_splash_attends_in_blocks_that_a_window_reaches(window, blocks):
+    of_block = 2 * 3 * 512 * 512 * 64
+    assert flops.splash_matmul(3, 2048, 2048, 64, window) == blocks * of_block

@@ -12,23 +12,17 @@ from lema_jax.model.llama import Llama
 from lema_jax.training.optimizer import OptimizerConfig, learning_rate, make_optimizer
 from lema_jax.training.step import State, train_step
 from lema_jax.weights import hf_config, names, peft
+from lema_jax.weights.families import FAMILIES
 
 pytest.importorskip("torch", reason="the independent implementation; install the extra `oracle`")
 import torch
 
 from tests import hf_oracle
 
-RAW = {
-    "model_type": "llama",
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-CONFIG = hf_config.parse(RAW, "test")
 STEPS = 20
+every_family = pytest.mark.parametrize(
+    "family", [family if family == "llama" else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES]
+)
 OPTIMIZER = OptimizerConfig(learning_rate=3e-3, weight_decay=0.1, clip_norm=0.3)
 
 
@@ -66,10 +60,11 @@ def our_losses(trained, frozen, collection: str, model: Llama) -> list[float]:
 
 
 def their_losses(model: torch.nn.Module) -> list[float]:
+    vector = lambda name: "norm" in name or name.endswith("bias")
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for name, p in trained if "norm" not in name], "weight_decay": OPTIMIZER.weight_decay},
-        {"params": [p for name, p in trained if "norm" in name], "weight_decay": 0.0},
+        {"params": [p for name, p in trained if not vector(name)], "weight_decay": OPTIMIZER.weight_decay},
+        {"params": [p for name, p in trained if vector(name)], "weight_decay": 0.0},
     ]
     betas = (OPTIMIZER.beta1, OPTIMIZER.beta2)
     optimizer = torch.optim.AdamW(groups, OPTIMIZER.learning_rate, betas, OPTIMIZER.epsilon)
@@ -86,23 +81,26 @@ def their_losses(model: torch.nn.Module) -> list[float]:
     return losses
 
 
-def test_full_training():
-    theirs = hf_oracle.make(RAW)
-    params = names.load_model(hf_oracle.StateDict(theirs), CONFIG)
-    params = jax.tree.map(jnp.array, params)
-    ours = our_losses(params, {}, "params", Llama(CONFIG, Compute()))
+@every_family
+def test_full_training(family):
+    raw = hf_oracle.small(family)
+    theirs, config = hf_oracle.make(raw), hf_config.parse(raw, "test")
+    params = jax.tree.map(jnp.array, names.load_model(hf_oracle.StateDict(theirs), config))
+    ours = our_losses(params, {}, "params", Llama(config, Compute()))
     np.testing.assert_allclose(ours, their_losses(theirs), rtol=1e-3)
     assert np.ptp(ours) > 0.05
 
 
-def test_lora_training(tmp_path):
+@every_family
+def test_lora_training(family, tmp_path):
     library = pytest.importorskip("peft")
-    base = hf_oracle.make(RAW)
-    params = names.load_model(hf_oracle.StateDict(base), CONFIG)
+    raw = hf_oracle.small(family)
+    base, config = hf_oracle.make(raw), hf_config.parse(raw, "test")
+    params = names.load_model(hf_oracle.StateDict(base), config)
     shape = library.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     theirs = library.get_peft_model(base, shape)
     theirs.save_pretrained(tmp_path)  # begins as peft begins it: A random, B zero
-    adapters, lora, *_ = peft.load_adapter(tmp_path, CONFIG)
+    adapters, lora, *_ = peft.load_adapter(tmp_path, config)
     adapters = jax.tree.map(jnp.array, adapters)
-    ours = our_losses(adapters, {"params": params}, "lora", Llama(CONFIG, Compute(), lora))
+    ours = our_losses(adapters, {"params": params}, "lora", Llama(config, Compute(), lora))
     np.testing.assert_allclose(ours, their_losses(theirs), rtol=1e-3)

@@ -6,7 +6,7 @@ import pytest
 
 from lema_jax.errors import UserError
 from lema_jax.model import presets
-from lema_jax.weights import names
+from lema_jax.weights import hf_config, names
 
 PUBLISHED = {
     "llama-7b": 6_738_415_616,
@@ -28,6 +28,21 @@ PUBLISHED = {
     "smollm2-135m": 134_515_008,
     "smollm2-360m": 361_821_120,
     "smollm2-1.7b": 1_711_376_384,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen2.5-14b": 14_770_033_664,
+    "qwen2.5-32b": 32_763_876_352,
+    "qwen2.5-72b": 72_706_203_648,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-8b": 8_190_735_360,
+    "qwen3-14b": 14_768_307_200,
+    "qwen3-32b": 32_762_123_264,
+    "mistral-7b": 7_241_732_096,
+    "gemma-3-1b": 999_885_952,
 }
 
 
@@ -41,7 +56,24 @@ def test_parameter_counts(name):
 def test_every_preset_is_sound(name):
     config = presets.get(name)
     assert config.problems() == []
-    assert config.hidden_size == config.num_heads * config.head_dim
+    assert config.hidden_size == config.num_heads * config.head_dim or config.family in ("qwen3", "gemma3_text")
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_is_a_model_of_its_family(name):
+    config = presets.get(name)
+    assert hf_config.parse(hf_config.to_hf(config, "bfloat16", {}), name) == config
+
+
+def test_what_larger_gemmas_have_beside_the_text_model_is_one_vision_model():
+    published = {"gemma-3-4b": 4_300_079_472, "gemma-3-12b": 12_187_325_040, "gemma-3-27b": 27_432_406_640}
+    vision = set()
+    for name, count in published.items():
+        config = presets.get(name)
+        text = sum(math.prod(entry.full_shape) for entry in names.table(config))
+        projector = 1152 + 1152 * config.hidden_size  # its norm and its matrix
+        vision.add(count - text - projector)
+    assert len(vision) == 1
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -14,6 +14,7 @@ from lema_jax.data import dataset, tokenizer
 from lema_jax.data.encode import Encoded
 from lema_jax.errors import UserError
 from lema_jax.training import loop
+from lema_jax.training.config import as_dict, shaping
 from tests import tiny
 from tests.training.test_loop import LORA, assert_equal, base, config, data, losses, weights
 
@@ -224,3 +225,13 @@ def test_trials_on_another_dev_set_are_not_compared(tmp_path, data, base):
     assert checkpoint.best_step(tmp_path / "run") == 6
     (tmp_path / "run" / "dev.jsonl").write_text("garbled\n" * 3)  # which is for people: the steps themselves know
     assert checkpoint.best_step(tmp_path / "run") == 6
+
+
+def test_fields_of_other_families_shape_a_run_only_where_they_are_set(tmp_path, data):
+    run = config(tmp_path / "run", data, model=tiny.CONFIG)
+    names = shaping(as_dict(run))
+    assert "model.attention_bias" in names
+    assert not any("qk_norm" in name or "layer_kinds" in name for name in names)
+    run.model = dataclasses.replace(tiny.CONFIG, qk_norm="head", layer_kinds=("local",))
+    assert shaping(as_dict(run))["model.qk_norm"] == "head"
+    assert shaping(as_dict(run))["model.layer_kinds"] == ["local"]

@@ -9,21 +9,6 @@ from gguf import GGMLQuantizationType as Quantization
 
 from lema_jax.model.config import LlamaConfig
 
-THEIRS = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-
 
 def permute(weight: np.ndarray, heads: int) -> np.ndarray:
     """Halves of each head -> neighbouring pairs, as llama.cpp wants the rows of query and key projections."""
@@ -40,7 +25,7 @@ def write(
     more: dict[str, Any] | None = None,
     raw: dict[str, tuple[np.ndarray, Quantization]] | None = None,
 ) -> Path:
-    """A GGUF with matrices quantised to `kind`; norms and biases stay float32.
+    """A GGUF with matrices quantised to `kind`; norms and biases stay float32. Names are those of llama.cpp's table.
 
     `raw`: further tensors by GGUF's own names, bytes as they are stored.
     """
@@ -57,11 +42,16 @@ def write(
     writer.add_rope_freq_base(config.rope_theta)
     for key, value in (more or {}).items():
         add(writer, key, value)
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    named = gguf.get_tensor_name_map(kinds.get(architecture, gguf.MODEL_ARCH.LLAMA), config.num_layers)
     for name, weight in weights.items():
-        if "q_proj" in name or "k_proj" in name:
+        if architecture == "llama" and ("q_proj" in name or "k_proj" in name):
             weight = permute(weight, config.num_heads if "q_proj" in name else config.num_kv_heads)
+        if architecture == "gemma3" and name.endswith("norm.weight"):
+            weight = weight + 1
         quantised = kind if weight.ndim == 2 else Quantization.F32
-        writer.add_tensor(gguf_name(name), gguf.quants.quantize(weight, quantised), raw_dtype=quantised)
+        theirs = named.get_name(name, try_suffixes=(".weight", ".bias"))
+        writer.add_tensor(theirs, gguf.quants.quantize(weight, quantised), raw_dtype=quantised)
     for name, (array, stored) in (raw or {}).items():
         writer.add_tensor(name, array, raw_dtype=stored)
     writer.write_header_to_file()
@@ -83,12 +73,3 @@ def add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_float32(key, value)
     else:
         writer.add_string(key, value)
-
-
-def gguf_name(name: str) -> str:
-    """Hugging Face's name -> llama.cpp's."""
-    stem, _, kind = name.rpartition(".")
-    if stem.startswith("model.layers."):
-        _, _, layer, part = stem.split(".", 3)
-        return f"blk.{layer}.{THEIRS[part]}.{kind}"
-    return f"{THEIRS[stem]}.{kind}"

@@ -1,4 +1,4 @@
-"""Reading GGUF: every type of LLaMA files, the permutation reversed, other files refused."""
+"""Reading GGUF: every type of tensors, architectures, the permutation reversed, other files refused."""
 
 import dataclasses
 
@@ -11,7 +11,8 @@ from memory import tensors
 
 from lema_jax.errors import UserError
 from lema_jax.model import rope
-from lema_jax.model.config import LlamaConfig, RopeScaling
+from lema_jax.model.config import Compute, LlamaConfig, RopeScaling
+from lema_jax.model.llama import Llama
 from lema_jax.weights import names
 from lema_jax.weights.gguf import Gguf
 
@@ -35,6 +36,64 @@ def test_float32_comes_back_exactly_with_its_config(tmp_path, tied, biases):
     assert found.keys() == weights.keys()
     for name in weights:
         np.testing.assert_array_equal(found[name], weights[name], err_msg=name)
+
+
+FAMILIES = {
+    "qwen2": dataclasses.replace(SMALL, head_dim=16, attention_bias=True, output_bias=False, family="qwen2"),
+    "qwen3": dataclasses.replace(SMALL, qk_norm="head", tie_embeddings=True, family="qwen3"),
+    "gemma3": LlamaConfig(
+        32, 64, 96, 7, 4, 2, 8, 128, 5e4, RopeScaling("linear", 8.0), tie_embeddings=True, window=16,
+        layer_kinds=("local",) * 5 + ("global",), local_rope_theta=1e4, qk_norm="head", norms="both",
+        norm_offset=True, activation="gelu_tanh", scale_embeddings=True, family="gemma3_text",
+    ),
+}  # fmt: skip
+GEMMA3 = {
+    "gemma3.attention.sliding_window": 16,
+    "gemma3.rope.scaling.type": "linear",
+    "gemma3.rope.scaling.factor": 8.0,
+}
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_families_come_back_with_their_config(tmp_path, architecture):
+    config, more = FAMILIES[architecture], GEMMA3 if architecture == "gemma3" else {}
+    weights = tensors(config)
+    file = Gguf(write(tmp_path / "m.gguf", config, weights, architecture=architecture, more=more))
+    assert file.config == config
+    found = loaded(file)
+    assert found.keys() == weights.keys()
+    for name in weights:
+        atol = 1e-6 if config.norm_offset and name.endswith("norm.weight") else 0  # 1 + w is what is stored
+        np.testing.assert_allclose(found[name], weights[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_families_have_transformers_logits_of_the_same_file(tmp_path, architecture):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    from tests import hf_oracle
+
+    # What transformers' reader does not read has its defaults.
+    defaults = {
+        "qwen3": {"head_dim": 128},
+        "gemma3": {"head_dim": 256, "rope_theta": 1e6, "rope_scaling": RopeScaling()},
+    }
+    config = dataclasses.replace(FAMILIES[architecture], **defaults.get(architecture, {}))
+    more = {"gemma3.attention.sliding_window": 16} if architecture == "gemma3" else {}
+    more = {f"{architecture}.vocab_size": config.vocab_size, **more}
+    path = write(tmp_path / "m.gguf", config, tensors(config), architecture=architecture, more=more)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name).eval()
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 40))
+    file = Gguf(path)
+    params = names.load_model(file, file.config)
+    found = np.asarray(Llama(file.config, Compute()).apply({"params": params}, tokens))
+    np.testing.assert_allclose(found, hf_oracle.logits(theirs, tokens), atol=1e-4, rtol=1e-4)
+
+
+def test_the_widest_gemma_3_is_scaled_by_its_width_per_head(tmp_path):
+    config = dataclasses.replace(FAMILIES["gemma3"], num_layers=62, layer_kinds=("local",) * 5 + ("global",))
+    path = write(tmp_path / "m.gguf", config, tensors(config), architecture="gemma3", more=GEMMA3)
+    assert Gguf(path).config.attention_width == 16
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
@@ -154,8 +213,13 @@ def test_what_would_change_the_result_is_named(tmp_path, more, named):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match="architecture 'qwen2'"):
-        Gguf(write(tmp_path / "q.gguf", SMALL, tensors(SMALL), architecture="qwen2"))
+    for architecture, why in {
+        "mamba9": "architecture 'mamba9'; what can be read is a text model, architecture llama, qwen2, qwen3, gemma3",
+        "qwen3moe9": "a mixture of experts is not supported",
+        "qwen2vl9": "a vision or audio part is not supported",
+    }.items():
+        with pytest.raises(UserError, match=why):
+            Gguf(write(tmp_path / "q.gguf", SMALL, tensors(SMALL), architecture=architecture))
     whole = write(tmp_path / "m.gguf", SMALL, tensors(SMALL)).read_bytes()
     for name, content in {"empty": b"", "text": b"hello", "header": whole[:100], "cut": whole[:-64]}.items():
         (tmp_path / name).write_bytes(content)

@@ -172,27 +172,123 @@ def test_a_model_is_used_to_its_stretched_length(rope, context):
     assert hf_config.parse(LLAMA2 | {"rope_scaling": rope}, "x").context == context
 
 
-FAMILIES = {
-    "qwen2": "Qwen2ForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-    "mllama": "MllamaForConditionalGeneration",
-    "llama": "LlamaForSequenceClassification",
-    "t5": "T5ForConditionalGeneration",
+REFUSED = {
+    "phi3": ("Phi3ForCausalLM", {}, "what can be read is a text model, model_type llama, mistral, qwen2, qwen3"),
+    "t5": ("T5ForConditionalGeneration", {}, "what can be read is a text model"),
+    "mixtral": ("MixtralForCausalLM", {"num_local_experts": 8}, "a mixture of experts is not supported; what can be"),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", {"num_experts": 128}, "a mixture of experts is not supported; what can be"),
+    "gemma3": (
+        "Gemma3ForConditionalGeneration",
+        {"vision_config": {}, "text_config": {}},
+        "a model with a vision or audio part is not supported; what can be read is a text model",
+    ),
+    "mllama": ("MllamaForConditionalGeneration", {"vision_config": {}}, "a model with a vision or audio part"),
+    "llama": ("LlamaForSequenceClassification", {}, 'what can be read of it is architectures ["LlamaForCausalLM"]'),
+    "qwen2": ("Qwen2ForTokenClassification", {}, 'what can be read of it is architectures ["Qwen2ForCausalLM"]'),
 }
 
 
-@pytest.mark.parametrize(("kind", "name"), FAMILIES.items())
-def test_another_family_is_one_sentence(kind, name):
-    raw = {"model_type": kind, "architectures": [name], "logit_softcapping": 3, "n_embd": 4, "query_scale": 2.0}
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_known_text_model_is_one_sentence(kind):
+    name, keys, wanted = REFUSED[kind]
+    raw = {"model_type": kind, "architectures": [name], "logit_softcapping": 3, "n_embd": 4, "query_scale": 2.0} | keys
     with pytest.raises(UserError) as error:
         hf_config.parse(raw, "folder/config.json")
     assert str(error.value).startswith(
-        f'folder/config.json describes a model with model_type "{kind}" and architectures'
+        f'folder/config.json describes a model with model_type "{kind}" and architectures ["{name}"]; {wanted}'
     )
-    assert f'["{name}"]; what can be read is a LLaMA for text' in str(error.value)
     assert "n_embd" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "named"),
+    [
+        ("llama", {"sliding_window": 4096}, "sliding_window=4096"),
+        ("llama", {"query_pre_attn_scalar": 7}, "query_pre_attn_scalar=7"),
+        ("mistral", {"attention_bias": True}, "attention_bias=True"),
+        ("mistral", {"layer_types": ["sliding_attention"] * 80}, "layer_types="),
+        ("qwen2", {"mlp_bias": True}, "mlp_bias=True"),
+        ("qwen2", {"layer_types": ["full_attention"]}, "layer_types has 1 entries, but num_hidden_layers=80"),
+        ("qwen3", {"layer_types": ["sliding_attention"] * 80}, "sliding_window is not given"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+        ("gemma2", {"hidden_activation": "gelu"}, "hidden_activation='gelu'"),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
+        (
+            "gemma3_text",
+            {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "rope_parameters.sliding_attention.rope_type='linear'",
+        ),
+        ("smollm3", {"no_rope_layers": [1, 2]}, "no_rope_layers=2"),
+        ("olmo2", {"clip_qkv": 8.0}, "clip_qkv=8.0"),
+        ("mistral", {"num_hidden_layers": 2**31 - 1}, "num_hidden_layers=2147483647"),  # no list of so many is made
+    ],
+)
+def test_a_key_that_a_family_does_not_read_is_named(kind, change, named):
+    plain = LLAMA2 | {"model_type": kind, "architectures": None}
+    assert hf_config.parse(plain, "x").family == kind
+    with pytest.raises(UserError) as error:
+        hf_config.parse(plain | change, "folder/config.json")
+    assert named in str(error.value)
+    assert f"is not a {kind} model that can be converted faithfully" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+PUBLISHED = {  # the keys of published configs that say more than sizes
+    "mistral": ({"sliding_window": 4096, "rope_theta": 10000.0}, {"layer_kinds": ("local",), "window": 4096}),
+    "qwen2": (
+        {"sliding_window": 32768, "max_window_layers": 70, "use_sliding_window": False, "use_mrope": False},
+        {"layer_kinds": ("global",), "attention_bias": True, "output_bias": False},
+    ),
+    "qwen3": (
+        {"head_dim": 128, "attention_bias": False, "max_window_layers": 36, "sliding_window": None},
+        {"qk_norm": "head", "layer_kinds": ("global",)},
+    ),
+    "gemma2": (
+        {"hidden_act": "gelu_pytorch_tanh", "sliding_window_size": 4096, "cache_implementation": "hybrid"},
+        {"layer_kinds": ("local", "global"), "attention_softcap": 50.0, "logit_softcap": 30.0, "attention_width": 256},
+    ),
+    "gemma3_text": (
+        {"head_dim": 256, "sliding_window": 512, "rope_local_base_freq": 10000, "attn_logit_softcapping": None},
+        {
+            "layer_kinds": ("local",) * 5 + ("global",),
+            "window": 512,
+            "local_rope_theta": 1e4,
+            "rope_theta": 1e6,
+            "attention_width": None,
+            "norm_offset": True,
+        },
+    ),
+    "smollm3": (
+        {"max_window_layers": 28, "pretraining_tp": 2, "use_sliding_window": False, "rope_theta": 5e6},
+        {"layer_kinds": ("global",) * 3 + ("global_nope",), "rope_theta": 5e6},
+    ),
+    "olmo2": ({"attention_bias": False}, {"norms": "post", "qk_norm": "all"}),
+}
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_published_configs_mean_what_their_papers_say(kind):
+    keys, fields = PUBLISHED[kind]
+    raw = {key: value for key, value in LLAMA2.items() if key not in ("hidden_act", "tie_word_embeddings")}
+    raw |= {"model_type": kind, "architectures": None, "num_hidden_layers": 60}
+    raw |= {"head_dim": 128} if kind == "gemma2" else {}
+    config = hf_config.parse(raw | keys, "x")
+    assert {name: getattr(config, name) for name in fields} == fields
+
+
+def test_a_window_that_is_switched_off_is_none():
+    qwen = LLAMA2 | {"model_type": "qwen2", "architectures": None, "sliding_window": 64, "max_window_layers": 20}
+    assert hf_config.parse(qwen, "x").kinds == ("global",)
+    config = hf_config.parse(qwen | {"use_sliding_window": True}, "x")
+    assert [config.kind_of(layer) for layer in (0, 19, 20, 79)] == ["global", "global", "local", "local"]
+
+
+def test_an_architecture_that_its_family_has_not_is_not_written():
+    with pytest.raises(UserError, match="no model of family 'llama' has qk_norm='head'"):
+        hf_config.to_hf(LlamaConfig(qk_norm="head"), "float32", {})
+    with pytest.raises(UserError, match="family='bert' must be one of llama"):
+        hf_config.to_hf(LlamaConfig(family="bert"), "float32", {})
 
 
 WRONG = [

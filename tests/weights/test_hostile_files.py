@@ -82,7 +82,7 @@ def test_metadata_of_other_kinds_and_sizes_is_named(tmp_path, key, value):
     if key == "llama.vocab_size":  # not looked at: the embedding says it
         Gguf(tmp_path / "m.gguf")
         return
-    with pytest.raises(UserError, match=r"num_layers=2000000000|wrong type"):
+    with pytest.raises(UserError, match=r"num_hidden_layers=2000000000|wrong type"):
         Gguf(tmp_path / "m.gguf")
 
 

@@ -165,6 +165,7 @@ def byte_level_gguf(path: Path, pre: str, **more) -> Gguf:
         ("gpt-2", ["123", "4", "Ġa", "b"]),
         ("smollm", ["1", "2", "3", "4", "Ġa", "b"]),
         ("llama-bpe", ["123", "4", "Ġa", "b"]),
+        ("qwen2", ["1", "2", "3", "4", "Ġa", "b"]),
     ],
 )
 def test_digits_are_split_as_the_pre_tokenizer_says(tmp_path, pre, pieces):

@@ -1,6 +1,9 @@
-"""The real SmolLM2-135M, converted without torch, against transformers' own reading of the same file."""
+"""The real SmolLM2-135M and Qwen2.5-Coder-0.5B, converted without torch, against transformers' reading of the file."""
 
+import json
 import os
+import random
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -8,6 +11,7 @@ import optax
 import pytest
 import transformers
 
+from lema_jax import convert
 from lema_jax.generation.engine import Engine
 from lema_jax.model.config import Compute
 from lema_jax.model.llama import Llama
@@ -22,16 +26,21 @@ pytestmark = pytest.mark.slow
 PROMPTS, TOKENS = map(int, os.environ.get("LEMA_PARITY", "64x128").split("x"))
 
 
+@pytest.fixture(scope="module", params=["smollm2_gguf", "qwen2_gguf"])
+def path(request) -> Path:
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="module")
-def theirs(smollm2_gguf):
+def theirs(path):
     return transformers.AutoModelForCausalLM.from_pretrained(
-        smollm2_gguf.parent, gguf_file=smollm2_gguf.name, dtype=torch.float32
+        path.parent, gguf_file=path.name, dtype=torch.float32
     ).eval()
 
 
 @pytest.fixture(scope="module")
-def ours(smollm2_gguf):
-    file = Gguf(smollm2_gguf)
+def ours(path):
+    file = Gguf(path)
     params = jax.device_put(names.load_model(file, file.config, np.dtype(np.float32)))
     return Llama(file.config, Compute()), {"params": params}, vocabulary.from_gguf(file)
 
@@ -45,6 +54,46 @@ def padded(ids: list[list[int]]) -> np.ndarray:
     """Rows filled up on the right; a causal model's answers before the filling do not change."""
     width = 64 * -(-max(map(len, ids)) // 64)
     return np.array([row + [0] * (width - len(row)) for row in ids])
+
+
+def test_an_export_answers_alike(path, ours, problems, tmp_path):
+    """transformers reads the exported folder: the same ids, the chat template, and our greedy tokens."""
+    convert.run(convert.Config(gguf=str(path), to="hf", out=tmp_path / "hf"))
+    exported = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
+    reads = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    model, variables, tokenizer = ours
+    chats = [[{"role": "user", "content": problem.question}] for problem in problems[:4]]
+    prompts = [reads.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    engine = Engine(model, variables, tokenizer, mesh, rows=4, max_new_tokens=32, rendered=True)
+    for done in engine.complete(prompts):
+        ids = reads(prompts[done.index], add_special_tokens=False, return_tensors="pt")
+        assert ids.input_ids.shape[1] == done.prompt_tokens
+        made = exported.generate(**ids, max_new_tokens=32, do_sample=False)[0, done.prompt_tokens :]
+        assert reads.decode(made, skip_special_tokens=True) == done.text
+
+
+PIECES = [
+    *("日本語の", "中文，数学题：小明有", "个苹果。", "한국어", "العربية", "עברית", "ﬁ", "Ａ", "½Ⅷ²٣٤٥"),
+    *("😀👩\u200d👩\u200d👧\u200d👦", "🏳️\u200d🌈", "e\u0301", "\u1100\u1161", "\ufeff", "\U0010ffff", "\u200d", "\0"),
+    *("12345", "$1,234.56", "<<3*4=12>>", "x_1^2", "\\frac{1}{2}", "it's", "IT'S", "'LL", "a", "def f(x):\n    return"),
+    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|fim_prefix|>", "<tool_call>", "</tool_call>", "[PAD151665]"),
+    *(" ", "  ", "\n", "\r\n\n", "\t", "\u00a0", "\u3000"),
+]
+
+
+def test_ids_of_5000_lines(qwen2_gguf, data_dir):
+    theirs = transformers.AutoTokenizer.from_pretrained(qwen2_gguf.parent, gguf_file=qwen2_gguf.name)
+    tokenizer = vocabulary.from_gguf(Gguf(qwen2_gguf))
+    read = lambda name, key: [json.loads(line)[key] for line in (data_dir / name).read_text().splitlines()[:1500]]
+    code = [line for file in Path(convert.__file__).parent.rglob("*.py") for line in file.read_text().splitlines()]
+    chance = random.Random(0)
+    lines = read("gsm8k/train.jsonl", "question") + read("math/train.jsonl", "problem") + chance.sample(code, 1000)
+    lines += ["".join(chance.choices(PIECES, k=chance.randint(1, 12))) for _ in range(1000)]
+    for line in lines:
+        ids = tokenizer(line).input_ids
+        assert ids == theirs(line).input_ids, line
+        assert tokenizer.decode(ids) == line
 
 
 def test_logits(ours, theirs, problems):
