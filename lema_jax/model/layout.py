@@ -3,6 +3,8 @@
 Stacking works on weights, adapters, gradients and optimizer states; large weights are unrolled array by array.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -51,21 +53,33 @@ def layers_of(path: tuple[str, ...], array: Any, transposed: bool) -> Any:
     if not stacked and not turned:
         return array
 
-    def one(leaf: jax.Array) -> jax.Array:
-        return jnp.swapaxes(leaf, -1, -2) if turned else leaf
-
-    def layers(array: Any) -> list[Any]:
-        return [jax.tree.map(lambda leaf, i=i: one(leaf[i]), array) for i in range(count)]
-
     def place(leaf: jax.Array) -> Sharding:
         if not isinstance(leaf.sharding, NamedSharding):
             return leaf.sharding
         axes = (*leaf.sharding.spec, *[None] * leaf.ndim)[int(stacked) : leaf.ndim]
         return NamedSharding(leaf.sharding.mesh, PartitionSpec(*(axes[::-1] if turned else axes)))
 
-    count, where = jax.tree.leaves(array)[0].shape[0], jax.tree.map(place, array)
-    made = jax.jit(layers if stacked else one, out_shardings=[where] * count if stacked else where)(array)
+    count = jax.tree.leaves(array)[0].shape[0] if stacked else 0
+    where, structure = jax.tree.flatten(jax.tree.map(place, array))
+    made = _arranging(count, turned, structure, tuple(where))(array)
     return jax.block_until_ready(made)  # the next array must not come before this one has gone
+
+
+@functools.lru_cache(maxsize=64)
+def _arranging(
+    count: int, turned: bool, structure: jax.tree_util.PyTreeDef, places: tuple[Sharding, ...]
+) -> Callable[[Any], Any]:
+    """The function that takes an array apart into `count` layers, or that turns it; kept, so that arrays of one shape
+    share its program."""
+    where = jax.tree.unflatten(structure, places)
+
+    def one(leaf: jax.Array) -> jax.Array:
+        return jnp.swapaxes(leaf, -1, -2) if turned else leaf
+
+    def layers(array: Any) -> list[Any]:
+        return [jax.tree.map(lambda leaf, i=i: one(leaf[i]), array) for i in range(count)]
+
+    return jax.jit(layers if count else one, out_shardings=[where] * count if count else where)
 
 
 def unrolled(tree: dict[str, Any], transposed: bool) -> dict[str, Any]:
