@@ -64,7 +64,7 @@ def expected(words, theirs) -> dict[int, list[int]]:
 
 @every_family
 def test_greedy_answers(words, family):
-    theirs = hf_oracle.make(hf_oracle.small(family, **SIZES))
+    theirs = hf_oracle.make(hf_oracle.small(family, **SIZES), seed=1)  # of seed 0, OLMo 2 answers everything alike
     config = hf_config.parse(hf_oracle.small(family, **SIZES), "test")
     params = names.load_model(hf_oracle.StateDict(theirs), config)
     alone = answers(words, config, params)
