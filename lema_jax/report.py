@@ -156,7 +156,7 @@ def _delta_ppl(config: Config) -> Result:
 
 
 def _study(config: Config, folder: Path) -> Result:
-    found = study.load(folder)
+    found = study.load(folder, card.funnel)
     print(study.text(found))
     return Result(study=found, page=_write_page(config.out, lambda: study.html(found)))
 
@@ -176,7 +176,7 @@ def _corrections(config: Config, path: Path) -> Result:
 
 
 def _data(config: Config, folder: Path) -> Result:
-    funnel, found = {why: count for why, count in _funnel(folder).items() if count}, data_set.load(folder)
+    funnel, found = {why: count for why, count in card.funnel(folder).items() if count}, data_set.load(folder)
     made = card.read(folder)
     assert made is not None  # the funnel is its card's
     summary = card.summary(made)
@@ -238,19 +238,10 @@ def _compare(config: Config) -> Result:
             baseline=baseline,
             choice=table.choice(chosen) if chosen else "",
             training={name: curves.read(Path(f)) for name, f in zip(_own_names(config.training), config.training)},
-            funnels={name: _funnel(Path(f)) for name, f in zip(_own_names(config.data), config.data)},
+            funnels={name: card.funnel(Path(f)) for name, f in zip(_own_names(config.data), config.data)},
         )
 
     return Result(arms=arms, comparisons=comparisons, choice=chosen, page=_write_page(config.out, html))
-
-
-def _funnel(folder: Path) -> dict[str, int]:
-    """What each filter of a data set left out, and what remained."""
-    made = card.read(folder)
-    if made is None:
-        raise UserError(f"--data: {folder} has no card.json; is it a folder that build_data made?")
-    left_out = {f"{pool}: {why}": n for pool, reasons in made.left_out.items() for why, n in reasons}
-    return left_out | {f"trained on: {kind}": n for kind, n in made.kinds.items()}
 
 
 def _names(folders: Sequence[Path | str], names: Sequence[str]) -> Sequence[str]:

@@ -102,7 +102,7 @@ class Step:
         """Reads arrays in the dtypes and shardings of `wanted`, and compares them with their checksums.
 
         Arrays are read in their stored dtypes, straight into the shards of the mesh, in batches: beside the result no
-        more than `_TOGETHER` bytes, or one array, are in memory. Where all of them are arranged anew, the largest are
+        more than `_TOGETHER` bytes, or one array, are in memory. Where all of them are rearranged, the largest are
         read first, while the result is small, and no more of the others at a time.
 
         Args:

@@ -19,30 +19,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lema_jax import build_data, cli, correct, evaluate, flagged, interrupts, sample, stage, steps
+from lema_jax import build_data, cli, correct, evaluate, flagged, interrupts, sample, stage, study_jobs
 from lema_jax import train as training
-from lema_jax.data import arms
-from lema_jax.data.encode import Limits
+from lema_jax.data import card
 from lema_jax.evidence import study as results
-from lema_jax.generation.decoding import Decoding
-from lema_jax.metadata import read_metadata
 from lema_jax.planning import checks, forecast, jobs, running
 from lema_jax.planning import config as configs
-from lema_jax.planning.config import STUDENT, StudyConfig, Test
+from lema_jax.planning.config import StudyConfig
 from lema_jax.planning.jobs import Board, Job
 from lema_jax.stage import option
-from lema_jax.storage import RunFolder, on_disk, write
-from lema_jax.tasks import sources
-from lema_jax.tasks.questions import Questions
+from lema_jax.storage import RunFolder, write
 from lema_jax.training import compiled
-from lema_jax.training.config import TrainConfig
 
-# Settings of stages that shape no result: where it is written, from where it is read, how fast it is made.
-_FREE = ("out", "attempts", "corrections", "checkpoint", "tokenizer", "data_dir", "job", "batch_size", "fsdp", "tensor")
-_FREE_IN_TRAINING = (
-    *("out", "init", "path", "log_every", "keep", "tensorboard", "wandb", "mesh"),
-    *("scan_layers", "remat", "attention", "loss_chunk"),
-)
 _RUN: Mapping[str, Callable[[Any], Any]] = {
     "data": build_data.run,
     "train": training.run,
@@ -109,13 +97,14 @@ def run(config: Config) -> Result:
     studied = config.config or checks.begun(Path(config.study or ""))
     board = Board(studied.out)
     checks.require_same(studied, board)
-    plan = jobs_of(studied)
+    plan = study_jobs.compose(studied)
     if config.waves:
         missing = [job for job in plan if not board.is_done(job)]
         print("\n".join(" ".join(job.id for job in wave) for wave in jobs.waves(missing)))
         return _result(board, plan)
     if config.plan:
-        print("\n".join([forecast.plan(studied, board, plan), *_dollars(studied, board, plan)]))
+        print(forecast.plan(studied, board, plan))
+        _print_dollars(studied, board, plan)
         return _result(board, plan)
     checks.require_enough(studied, board, plan)
     board.write(configs.as_dict(studied), plan)
@@ -132,23 +121,25 @@ def run(config: Config) -> Result:
     return _result(board, plan) if config.job is not None else _report(board, _result(board, plan))
 
 
-# --- plan and report --------------------------------------------------------------------------------------------
+# --- plan and report --------------------------------------------------------------------------------------------------
 
 
-def _dollars(config: StudyConfig, board: Board, plan: Sequence[Job]) -> list[str]:
-    """What a chat teacher would cost: of the attempts, where they are made, else at most."""
+def _print_dollars(config: StudyConfig, board: Board, plan: Sequence[Job]) -> None:
+    """What a chat teacher would cost: for the attempts, where they are made, else the most that it is asked."""
     asked = [job for job in plan if job.kind == "correct" and config.teacher.kind == "openai"]
     if not asked:
-        return ["US$ 0: no endpoint is asked"]
+        print("US$ 0: no endpoint is asked")
+        return
     (job,) = asked
     assert isinstance(job.config, correct.Config)
     if all(board.is_done(other) for other in plan if other.id in job.needs):
-        return [correct.run(dataclasses.replace(job.config, dry_run=True)).estimate]
+        correct.run(dataclasses.replace(job.config, dry_run=True))  # it prints its estimate
+        return
     sampled = next(other for other in plan if other.kind == "sample")
-    return [
+    print(
         f"at most {round(sampled.work) * config.teacher.samples:,} requests to {config.teacher.model}; --plan says "
         "what they cost when the attempts are made"
-    ]
+    )
 
 
 def _result(board: Board, plan: Sequence[Job]) -> Result:
@@ -161,226 +152,16 @@ def _result(board: Board, plan: Sequence[Job]) -> Result:
 
 def _report(board: Board, result: Result) -> Result:
     """Prints what the study says, and writes its page; without answers there is nothing to say."""
-    content = board.read()
-    if not content or not content["evaluations"]:
+    there = board.read()
+    if there is None or not there.evaluations:
         return result
-    study = results.load(board.out)
+    study = results.load(board.out, card.funnel)
     text = results.text(study)
     page = board.out / "report.html"
     write(page, results.html(study))
     write(board.out / "report.txt", text + "\n")
     print(f"\n{text}\n\nThe page is at {page}")
     return dataclasses.replace(result, study=study, page=page)
-
-
-# --- from configuration to jobs ---------------------------------------------------------------------------------------
-
-
-def jobs_of(config: StudyConfig) -> list[Job]:
-    """The jobs of a study, each after those that it needs.
-
-    Raises:
-      UserError: the student or the questions cannot be read.
-    """
-    return _Composer(config).compose()
-
-
-class _Composer:
-    """Makes a study's jobs, each after those that it needs."""
-
-    def __init__(self, config: StudyConfig) -> None:
-        self._config = config
-        self._root = on_disk(config.out)
-        self._data_dir = config.data_dir or None
-        self._jobs: list[Job] = []
-        self._digests: dict[tuple[str, str], str] = {}
-        if config.pretraining and config.pretraining.train.model:
-            self._model, self._student_is = config.pretraining.train.model, ""
-        else:
-            metadata = read_metadata(config.student)
-            self._model, self._student_is = metadata.config, metadata.identity_at(steps.last_step(config.student))
-
-    def compose(self) -> list[Job]:
-        config = self._config
-        student = self._student()
-        corrections = self._corrections(student)
-        for test in config.tests:
-            self._evaluation(STUDENT, 0, self._student_folder(student), student, test)
-        for seed in config.seeds:  # a study that is cut short has every arm for its first seeds
-            for arm in config.arms:
-                data = self._data(arm, seed, student, corrections)
-                trained = self._training(arm, seed, data, student)
-                for test in config.tests:
-                    best = "@best" if config.checkpoint == "best" else ""
-                    self._evaluation(arm, seed, f"{self._root / trained.out}{best}", [trained], test)
-        return self._jobs
-
-    def _add(
-        self,
-        kind: str,
-        name: str,
-        make: Callable[[str], stage.Config],
-        needs: Sequence[Job],
-        *,
-        shaping: Mapping[str, Any],
-        ending: str = "",
-        **about: Any,
-    ) -> Job:
-        id = jobs.identity(kind, shaping, needs)
-        out = f"{kind}/{name.replace(' ', '-').replace('/', '-')}-{id}{ending}"
-        config, needed = make(str(self._root / out)), tuple(job.id for job in needs)
-        job = Job(id, kind, f"{kind} {name}", config, needed, out, **about)
-        self._jobs.append(job)
-        return job
-
-    def _shaping(self, config: stage.Config, needs: Sequence[Job], **more: Any) -> dict[str, Any]:
-        """What shapes a stage's result, beside the jobs that it needs."""
-        return jobs.given(config, _FREE) | self._given_student(needs) | more
-
-    def _given_student(self, needs: Sequence[Job]) -> dict[str, str]:
-        """What names the student, where no job of the study makes it."""
-        made = any(job.kind == "train" for job in needs)
-        return {} if made or not self._student_is else {"student": self._student_is}
-
-    def _read(self, task: str, split: str) -> str:
-        """What names a task's questions; the generated ones change only with the package."""
-        if task == "arithmetic":
-            return ""
-        if (task, split) not in self._digests:
-            self._digests[task, split] = sources.digest(checks.questions(self._config, task, split))
-        return self._digests[task, split]
-
-    def _student(self) -> list[Job]:
-        """The jobs that make the student, whose last trains it; none where it is given."""
-        config, how = self._config, self._config.pretraining
-        if how is None:
-            return []
-        make = lambda out: build_data.Config(
-            task=config.task,
-            limit=how.questions or None,
-            train_tokenizer=how.tokenizer_ids,
-            overlap=config.mix.overlap,
-            data_dir=self._data_dir,
-            out=out,
-        )
-        shaping = jobs.given(make(""), _FREE) | {"questions": self._read(config.task, "train")}
-        data = self._add("data", STUDENT, make, [], shaping=shaping, work=how.questions or 20_000)
-        return [data, self._train(STUDENT, how.train, [data], {"path": str(self._root / data.out)})]
-
-    def _student_folder(self, student: Sequence[Job]) -> str:
-        return str(self._root / student[-1].out) if student else self._config.student
-
-    def _corrections(self, student: Sequence[Job]) -> list[Job]:
-        """The jobs that sample attempts and correct them; none where no arm wants any."""
-        config, how = self._config, self._config.attempts
-        wanted = any(arms.ARMS[arms.parse(name)[0]].example is not None for name in config.arms)
-        if not wanted and not config.mix.own_attempts:
-            return []
-        make = lambda out: sample.Config(
-            checkpoint=self._student_folder(student),
-            prompt_style=how.prompt_style,
-            questions=Questions(task=config.task, limit=how.questions or None, data_dir=self._data_dir),
-            sampling=sample.Sampling(samples=how.samples, temperature=how.temperature, top_p=how.top_p, seed=how.seed),
-            decoding=self._decoding(how.max_new_tokens),
-            out=out,
-        )
-        count = (how.questions or 10_000) * how.samples
-        shaping = self._shaping(make(""), student, questions=self._read(config.task, "train"))
-        about = self._answers(count, how.max_new_tokens)
-        attempts = self._add("sample", "attempts", make, student, shaping=shaping, ending=".jsonl", **about)
-        return [attempts, *([self._correct(attempts)] if wanted else [])]
-
-    def _correct(self, attempts: Job) -> Job:
-        teacher = self._config.teacher
-        make = lambda out: correct.Config(
-            attempts=self._root / attempts.out,
-            teacher=teacher.kind,
-            limit=teacher.limit or None,
-            seed=0 if teacher.limit else None,
-            cut_at_first_error=teacher.cut_at_first_error,
-            out=out,
-            **teacher.asked(),
-        )
-        return self._add("correct", "corrections", make, [attempts], shaping=teacher.shaping(), ending=".jsonl")
-
-    def _data(self, name: str, seed: int, student: Sequence[Job], corrections: Sequence[Job]) -> Job:
-        config, mix = self._config, self._config.mix
-        row, share = arms.parse(name)
-        needs = [job for job in corrections if job.kind == "correct" or mix.own_attempts]
-        if arms.ARMS[row].example is None:
-            needs = [job for job in needs if job.kind != "correct"]
-        files = {job.kind: (self._root / job.out,) for job in needs}
-        equal: dict[str, Any] = {}
-        if mix.equal != "steps":
-            equal = {f"equal_{mix.equal}": mix.amount}
-            if arms.ARMS[row].example is not None:
-                equal["correction_share"] = share or mix.correction_share
-        make = lambda out: build_data.Config(
-            task=config.task,
-            arm=row,
-            attempts=files.get("sample", ()),
-            corrections=files.get("correct", ()),
-            gold_rationales=mix.gold_rationales,
-            limit=mix.questions or None,
-            tokenizer=self._student_folder(student),
-            limits=Limits(None, None, mix.max_tokens or None),
-            dev_questions=mix.dev_questions,
-            overlap=mix.overlap,
-            data_dir=self._data_dir,
-            seed=seed,
-            out=out,
-            **equal,
-        )
-        shaping = self._shaping(make(""), student, questions=self._read(config.task, "train"))
-        work = float(mix.amount or mix.questions or 10_000)
-        named = f"{name} seed {seed}"
-        return self._add("data", named, make, [*student, *needs], shaping=shaping, arm=name, seed=seed, work=work)
-
-    def _training(self, name: str, seed: int, data: Job, student: Sequence[Job]) -> Job:
-        order = {"order": "stored"} if arms.ARMS[arms.parse(name)[0]].first else {}
-        changes: dict[str, Any] = {"seed": seed, "init": self._student_folder(student)}
-        path, dev = str(self._root / data.out), self._config.training.dev
-        if self._config.mix.dev_questions:
-            changes["dev"] = dataclasses.replace(dev, path=f"{path}/dev")
-        how = dataclasses.replace(self._config.training, **changes)
-        read = {"path": path, "seed": seed, **order}
-        return self._train(f"{name} seed {seed}", how, [*student, data], read, arm=name, seed=seed)
-
-    def _train(self, name: str, how: TrainConfig, needs: Sequence[Job], data: Mapping[str, Any], **about: Any) -> Job:
-        def make(out: str) -> training.Config:
-            return training.Config(config=dataclasses.replace(how, out=out, data=dataclasses.replace(how.data, **data)))
-
-        made = make("").config
-        count = forecast.steps(self._config, made)
-        about["work"] = float(count * forecast.rows(made.data) * made.data.seq_len)
-        about["flops"] = count * forecast.step_flops(self._model, made)
-        shaping = jobs.given(made, _FREE_IN_TRAINING) | self._given_student(needs)
-        return self._add("train", name, make, needs, shaping=shaping, **about)
-
-    def _evaluation(self, arm: str, seed: int, checkpoint: str, needs: Sequence[Job], test: Test) -> Job:
-        config = self._config
-        make = lambda out: evaluate.Config(
-            checkpoint=(checkpoint,),
-            task=(test.task,),
-            split=(test.split,),
-            limit=test.questions or None,
-            prompt_style=test.style,
-            data_dir=self._data_dir,
-            decoding=self._decoding(config.max_new_tokens),
-            out=out,
-        )
-        more = {"questions": self._read(test.task, test.split), "checkpoint": config.checkpoint}
-        shaping = self._shaping(make(""), needs, **more)
-        named = f"{arm} seed {seed} {test.name}"
-        about = self._answers(test.questions or 1000, config.max_new_tokens)
-        of: dict[str, Any] = {"arm": arm, "seed": seed, "test": test.name}
-        return self._add("evaluate", named, make, needs, shaping=shaping, **of, **about)
-
-    def _decoding(self, max_new_tokens: int) -> Decoding:
-        return Decoding(max_new_tokens=max_new_tokens, batch_size=self._config.batch_size, dtype=self._config.dtype)
-
-    def _answers(self, count: int, max_new_tokens: int) -> dict[str, Any]:
-        return {"work": float(count), "flops": forecast.decoding_flops(self._model, count, max_new_tokens)}
 
 
 command = cli.Command(

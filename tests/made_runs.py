@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lema_jax import records
+from lema_jax import digests, records
+from lema_jax.data.card import Card
 from lema_jax.evidence import stats
 from lema_jax.records import Prediction, Problem, Verdict
 
@@ -124,4 +125,7 @@ def _write_training(folder: Path, seed: int) -> None:
 def _write_card(folder: Path, *, corrections: bool) -> None:
     folder.mkdir(parents=True)
     kinds = {"cot": 72, "correction": 28} if corrections else {"cot": 100}
-    (folder / "card.json").write_text(json.dumps({"left_out": {"cot": [["duplicate", 3]]}, "kinds": kinds}))
+    fields: dict[str, Any] = {field.name: {} for field in dataclasses.fields(Card)}
+    made = Card(**(fields | {"left_out": {"cot": [["duplicate", 3]]}, "kinds": kinds}))
+    content = dataclasses.asdict(made)
+    (folder / "card.json").write_text(json.dumps(content | {"sha256": digests.hashed(content)}))

@@ -28,7 +28,7 @@ LAYERS = (
 )
 LAYER = {room: number for number, packages in enumerate(LAYERS) for room in packages}
 STAGE = len(LAYERS)  # the layer of the stages: files of the package itself
-STUDY = STAGE + 1  # composes stages, and is the only one that imports them
+STUDY = {"study_jobs": STAGE + 1, "study": STAGE + 2}  # compose stages, and are the only ones that import them
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 STAGES_WITHOUT_JAX = ("correct", "evolve", "build_data", "report")
 
@@ -65,7 +65,7 @@ def package(module: str) -> str:
 
 
 def layer(module: str) -> int:
-    return STUDY if package(module) == "study" else LAYER.get(package(module), STAGE)
+    return STUDY.get(package(module)) or LAYER.get(package(module), STAGE)
 
 
 def upward(imports: Imports) -> list[str]:

@@ -17,9 +17,10 @@ import pytest
 
 from lema_jax import records, study
 from lema_jax.errors import UserError
-from lema_jax.planning.config import Mix, Test
+from lema_jax.planning.config import Mix, Teacher, Test
 from lema_jax.records import Prediction
 from tests import commands, made_runs
+from tests.data import rows
 from tests.studies import small
 
 ROOT = Path(__file__).parents[1]
@@ -57,11 +58,12 @@ class Stages:
 
     def train(self, config: Any, out: Path) -> Any:
         out.mkdir(parents=True)
-        (out / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+        lines = ('{"step": 1, "loss": 0.5, "tokens": 40}', '{"step": 2, "loss": 0.4, "tokens": 50}')
+        (out / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
         return SimpleNamespace(step=1, loss=0.5)
 
     def sample(self, config: Any, out: Path) -> Any:
-        records.write(out, [])
+        records.write(out, [rows.attempt(rows.problem(number)) for number in range(3)])
         return SimpleNamespace(verdicts={"wrong": 3})
 
     def correct(self, config: Any, out: Path) -> Any:
@@ -158,6 +160,28 @@ def test_a_plan_runs_nothing_and_writes_nothing(tmp_path: Path, stages: Stages) 
     assert "measured" in commands.succeeds(study.command, f"--config={file}", "--plan")
 
 
+def test_a_plan_says_once_what_a_chat_teacher_costs(
+    tmp_path: Path, stages: Stages, capsys: pytest.CaptureFixture
+) -> None:
+    teacher = Teacher("openai", model="gpt-4o", base_url="http://127.0.0.1:9/v1", samples=2, temperature=0.5)
+    plan = lambda: study.run(study.Config(config=small(tmp_path / "a", teacher=teacher), plan=True))
+    plan()
+    assert "at most 80 requests to gpt-4o" in capsys.readouterr().out
+    stages.fails = {"correct corrections": UserError("no network")}
+    begin(tmp_path / "a", teacher=teacher)
+    capsys.readouterr()
+    plan()
+    printed = capsys.readouterr().out
+    assert printed.count("6 requests to ask") == 1
+    assert printed.count("at most about $") == 1
+
+
+def test_what_a_training_costs_is_what_it_saw(tmp_path: Path, stages: Stages) -> None:
+    begin(tmp_path / "a")
+    content = json.loads((tmp_path / "a" / "study.json").read_text())
+    assert {job["tokens"] for job in content["jobs"] if job["kind"] == "train"} == {90}
+
+
 def test_jobs_by_their_ids_in_waves(tmp_path: Path, stages: Stages) -> None:
     file = tmp_path / "config.py"
     file.write_text(FILE.format(out=str(tmp_path / "a")))
@@ -180,6 +204,8 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path, stages: 
         begin(tmp_path / "a", mix=Mix(amount=101, questions=100))
     with pytest.raises(UserError, match="no model folder"):
         begin(tmp_path / "a", pretraining=None, student=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="correct corrections: --samples=2 at --temperature=0 would all be the same"):
+        begin(tmp_path / "a", teacher=Teacher("openai", model="m", samples=2))
     with pytest.raises(UserError, match="give either --config"):
         study.run(study.Config())
     with pytest.raises(UserError, match="holds no study"):

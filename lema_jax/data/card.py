@@ -70,6 +70,19 @@ def read(folder: Path) -> Card | None:
     return made
 
 
+def funnel(folder: Path) -> dict[str, int]:
+    """What each filter of a data set left out (`pool: why`), and what remained (`trained on: kind`), in rows.
+
+    Raises:
+      UserError: the folder has no card, or a damaged one.
+    """
+    card = read(folder)
+    if card is None:
+        raise UserError(f"{folder} has no card.json; is it a folder that build_data made?")
+    left_out = {f"{pool}: {why}": count for pool, reasons in card.left_out.items() for why, count in reasons}
+    return left_out | {f"trained on: {kind}": count for kind, count in card.kinds.items()}
+
+
 def summary(card: Card) -> str:
     """A few lines for the terminal."""
     lines = [

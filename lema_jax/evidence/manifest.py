@@ -9,7 +9,10 @@ import pydantic
 
 from lema_jax.errors import UserError
 
+NAME = "study.json"
 STUDENT = "student"  # the arm of the student itself, which is not trained further
+State = Literal["done", "failed", "missing"]
+_REMEDY = "remove it and run study again, which finds its jobs done and writes it"
 
 
 class _Entry(pydantic.BaseModel):
@@ -37,7 +40,7 @@ class Job(_Entry):
     id: str
     kind: str
     name: str
-    state: Literal["done", "failed", "missing"]
+    state: State
     seconds: float | None = None
     tokens: float | None = None
     usd: float | None = None
@@ -65,7 +68,7 @@ def read(folder: Path) -> Manifest:
     Raises:
       UserError: it is missing, malformed, contradicts itself, or lists one evaluation twice.
     """
-    path = folder / "study.json"
+    path = folder / NAME
     try:
         manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -73,9 +76,9 @@ def read(folder: Path) -> Manifest:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {field}: {first['msg']}; run study again, which writes it anew") from None
+        raise UserError(f"{path}: {field}: {first['msg']}; {_REMEDY}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); run study again, which writes it anew") from None
+        raise UserError(f"{path} is not JSON ({error}); {_REMEDY}") from None
     if manifest.baseline not in manifest.arms:
         raise UserError(f"{path}: the baseline {manifest.baseline} is none of the arms {', '.join(manifest.arms)}")
     for entry in manifest.evaluations:

@@ -1,8 +1,7 @@
 """The results of a study: every arm on every test, compared, with what it took; read from its folder."""
 
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +61,11 @@ class Study:
         return min(others, key=lambda name: (name != "lema", not name.startswith("lema")), default=None)
 
 
-def load(folder: Path | str) -> Study:
+def load(folder: Path | str, funnel: Callable[[Path], dict[str, int]]) -> Study:
     """The results in a study's folder, as far as it has come.
+
+    Args:
+      funnel: the counts of a data set's folder at each filter, and of each kind trained on (`data.card.funnel`).
 
     Raises:
       UserError: no `study.json`, or a malformed one; an evaluation that it lists and that cannot be read, or answers
@@ -80,7 +82,8 @@ def load(folder: Path | str) -> Study:
     for data in made.data:
         if data.arm not in funnels:
             try:
-                funnels[data.arm], measured[data.arm] = _funnel(folder / data.folder)
+                funnels[data.arm] = funnel(folder / data.folder)
+                measured[data.arm] = _share(funnels[data.arm])
             except UserError as error:
                 unread.append(str(error))
     trained = {}
@@ -135,16 +138,7 @@ def _holm(p_values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], fl
     return dict(zip(p_values, stats.holm(list(p_values.values()))))
 
 
-def _funnel(folder: Path) -> tuple[dict[str, int], float]:
-    """What each filter of a data set left out and what remained, and the share of corrections in that."""
-    path = folder / "card.json"
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        left_out = {f"{pool}: {why}": int(n) for pool, reasons in card["left_out"].items() for why, n in reasons}
-        kinds = {str(kind): int(n) for kind, n in card["kinds"].items()}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{path} is no card of a data set, or damaged") from None
-    share = kinds.get("correction", 0) / max(1, sum(kinds.values()))
-    return left_out | {f"trained on: {kind}": n for kind, n in kinds.items()}, share
+def _share(counts: Mapping[str, int]) -> float:
+    """The share of corrections in what was trained on."""
+    trained = {name: count for name, count in counts.items() if name.startswith("trained on: ")}
+    return trained.get("trained on: correction", 0) / max(1, sum(trained.values()))

@@ -18,10 +18,10 @@ def begun(folder: Path) -> StudyConfig:
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    content = Board(folder).read()
-    if content is None:
+    there = Board(folder).read()
+    if there is None:
         raise UserError(f"--study={folder} holds no study; begin one by --config")
-    found = configs.from_dict(content["config"] | {"out": str(folder)}, f"{folder}/{NAME}")
+    found = configs.from_dict(there.config | {"out": str(folder)}, f"{folder}/{NAME}")
     if broken := found.problems():
         raise UserError(f"{folder}/{NAME}: {'; '.join(broken)}")
     return found
@@ -41,7 +41,7 @@ def require_same(config: StudyConfig, board: Board) -> None:
     if (there := board.read()) is None:
         return
     now = configs.as_dict(config)
-    if differing := [name for name in ("task", "student", "pretraining") if there["config"].get(name) != now[name]]:
+    if differing := [name for name in ("task", "student", "pretraining") if there.config.get(name) != now[name]]:
         raise UserError(f"{board.out} holds a study of another {' and '.join(differing)}; choose another --config.out")
 
 

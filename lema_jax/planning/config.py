@@ -19,7 +19,6 @@ from lema_jax.teacher.chat_model import ChatModel
 from lema_jax.teacher.endpoint import Endpoint
 from lema_jax.training.config import TrainConfig
 
-STUDENT = "student"  # the name of the arm that is not trained
 EQUAL = ("examples", "loss_tokens", "steps")
 _MANY = 10**9
 
@@ -284,4 +283,6 @@ def from_dict(content: Any, where: str) -> StudyConfig:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"])) or "its content"
-        raise UserError(f"{where} has no configuration of a study: {field}: {first['msg']}; give --config") from None
+        raise UserError(
+            f"{where} has no configuration of a study: {field}: {first['msg']}; go on by --config"
+        ) from None

@@ -40,13 +40,12 @@ def rows(data: DataConfig) -> int:
     return data.batch_size or math.ceil(data.examples_per_step * _EXAMPLE / data.seq_len)
 
 
-def steps(config: StudyConfig, train: TrainConfig) -> int:
-    """About how many steps a training run makes; exact where its configuration says it."""
+def steps(train: TrainConfig, examples: int) -> int:
+    """About how many steps a training run on that many examples makes; exact where its configuration says it."""
     if train.steps:
         return train.steps
     if train.tokens:
         return math.ceil(train.tokens / (rows(train.data) * train.data.seq_len))
-    examples = config.mix.amount if config.mix.equal == "examples" else config.mix.questions or 10_000
     return math.ceil(train.epochs * examples / (train.data.examples_per_step or rows(train.data)))
 
 

@@ -12,14 +12,14 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lema_jax import digests, ranges, storage
 from lema_jax.errors import UserError
+from lema_jax.evidence import manifest
+from lema_jax.evidence.manifest import NAME, Manifest, State
 from lema_jax.stage import Config
 
-State = Literal["done", "failed", "missing"]
-NAME = "study.json"
 _ID = 10  # hexadecimal digits
 _FIRST = {f"{NAME}.tmp", "jobs", "compiled", *("data", "train", "sample", "correct", "evaluate")}  # what jobs make
 
@@ -113,7 +113,13 @@ def waves(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a job ended. `tokens`: that it read and wrote. `facts`: counts that later jobs and the report read."""
+    """How a job ended.
+
+    Attributes:
+      seconds: of its last start.
+      tokens: that it read and wrote; of a training, those of the examples that it saw.
+      facts: counts that later jobs read.
+    """
 
     state: State
     seconds: float = 0.0
@@ -163,47 +169,26 @@ class Board:
             chosen = [job for job in finished if job.kind == kind]
             return [{name: getattr(job, name) for name in names} | {"folder": job.out} for job in chosen]
 
-        content = {
-            "task": config["task"],
-            "baseline": config["baseline"],
-            "arms": config["arms"],
-            "seeds": config["seeds"],
+        content = {name: config[name] for name in ("task", "baseline", "arms", "seeds")} | {
             "tests": list(dict.fromkeys(job.test for job in jobs if job.test)),
             "evaluations": folders("evaluate", "test"),
             "trainings": folders("train"),
             "data": folders("data"),
-            "jobs": [
-                {
-                    "id": job.id,
-                    "kind": job.kind,
-                    "name": job.name,
-                    **{
-                        name: getattr(outcomes[job.id], name) for name in ("state", "seconds", "tokens", "usd", "error")
-                    },
-                }
-                for job in jobs
-            ],
+            "jobs": [vars(job) | vars(outcomes[job.id]) for job in jobs],
             "config": config,
         }
-        storage.write(self.out / NAME, json.dumps(content, indent=1) + "\n")
+        storage.write(self.out / NAME, Manifest.model_validate(content).model_dump_json(indent=1) + "\n")
 
-    def read(self) -> dict[str, Any] | None:
-        """`study.json`, or None where there is none.
+    def read(self) -> Manifest | None:
+        """`study.json`, or None in a folder that is free.
 
         Raises:
           UserError: it cannot be read, or the folder holds something else.
         """
-        file = self.out / NAME
-        try:
-            content = json.loads(file.read_bytes())
-        except FileNotFoundError:
-            if self.out.is_dir() and not {one.name for one in self.out.iterdir()} <= _FIRST:
-                raise UserError(f"{self.out} holds something else than a study; choose another out") from None
-            return None
-        except NotADirectoryError:
-            raise UserError(f"{self.out} is no folder; choose another out") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{file} cannot be read ({error}); remove it, and the study goes on") from None
-        if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
-            raise UserError(f"{file} is not of a study; choose another out, or remove it")
-        return content
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError(f"{self.out} is no folder; choose another out")
+        if (self.out / NAME).exists():
+            return manifest.read(self.out)
+        if self.out.exists() and not {one.name for one in self.out.iterdir()} <= _FIRST:
+            raise UserError(f"{self.out} holds something else than a study; choose another out")
+        return None

@@ -13,6 +13,7 @@ from typing import Any
 
 from lema_jax import disk, records
 from lema_jax.errors import UserError
+from lema_jax.evidence import curves
 from lema_jax.interrupts import Interrupted
 from lema_jax.planning import forecast
 from lema_jax.planning.jobs import Board, Job, Outcome
@@ -70,7 +71,8 @@ def _measured(job: Job, result: Any, out: Path) -> dict[str, Any]:
         case "data":
             return {"tokens": result.card.counts["tokens"], "facts": {"kinds": result.card.kinds}}
         case "train":
-            return {"tokens": round(job.work), "facts": {"step": result.step, "loss": result.loss}}
+            _, tokens = curves.read(out)["tokens"]
+            return {"tokens": round(sum(tokens)), "facts": {"step": result.step, "loss": result.loss}}
         case "correct":
             facts = {"mistakes": result.mistakes, "kept": result.kept, "rejected": dict(result.rejected)}
             return _paid(out) | {"facts": facts}
@@ -140,11 +142,12 @@ def in_processes(board: Board, plan: Sequence[Job], count: int) -> Iterator[Job]
 
     The processes end with this one.
     """
-    waiting = [job for job in plan if not board.is_done(job)]
+    done = {job.id for job in plan if board.is_done(job)}
+    waiting = [job for job in plan if job.id not in done]
     running: dict[str, tuple[Job, subprocess.Popen]] = {}
     try:
         while waiting or running:
-            for job in [job for job in waiting if not _waits(board, plan, job)][: count - len(running)]:
+            for job in [job for job in waiting if done.issuperset(job.needs)][: count - len(running)]:
                 waiting.remove(job)
                 print(f"{_place(plan, job)} … (what it prints is in {board.path(job, 'log')})", flush=True)
                 running[job.id] = job, _started(board, job)
@@ -156,6 +159,8 @@ def in_processes(board: Board, plan: Sequence[Job], count: int) -> Iterator[Job]
                     if board.outcome(job).state == "missing":
                         line = f"its process ended with code {process.returncode}; see {board.path(job, 'log')}"
                         board.settle(job, Outcome("failed", error=line))
+                    if board.is_done(job):
+                        done.add(job.id)
                     _tell(board, plan, job)
                     yield job
             time.sleep(_LOOK_S)

@@ -1,10 +1,12 @@
 """The report of a study says the numbers, whichever way they fall, of as much as is there."""
 
+import functools
 import json
 import re
 
 import pytest
 
+from lema_jax.data import card
 from lema_jax.errors import UserError
 from lema_jax.evidence import compare, runs, stats, study
 from lema_jax.evidence.table import Reads
@@ -12,13 +14,15 @@ from lema_jax.records import Verdict
 from tests import made_runs
 from tests.html_page import Parsed
 
+load = functools.partial(study.load, funnel=card.funnel)
+
 ARMS = {"cot": 0.5, "cot_part": 0.48, "cot_plus_extracted": 0.6, "lema": 0.35, "student": 0.3}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    return study.load(made_runs.write_study(folder, ARMS, tests=("arithmetic/test", "arithmetic/test+chat")))
+    return load(made_runs.write_study(folder, ARMS, tests=("arithmetic/test", "arithmetic/test+chat")))
 
 
 def edited(folder, **fields):
@@ -77,7 +81,7 @@ def test_headline_of_a_loss(whole):
     ],
 )
 def test_headline_of_a_gain_and_of_no_clear_difference(tmp_path, lema, reads, said):
-    found = study.load(made_runs.write_study(tmp_path, {"cot": 0.5, "lema": lema}))
+    found = load(made_runs.write_study(tmp_path, {"cot": 0.5, "lema": lema}))
     (answer,) = study.headline(found)
     assert answer.reads is reads
     assert answer.text.startswith(said)
@@ -89,7 +93,7 @@ def test_headline_of_a_gain_and_of_no_clear_difference(tmp_path, lema, reads, sa
 def test_a_difference_that_only_the_correction_takes_away_is_unclear(tmp_path):
     """Of twenty arms like the baseline, the best has a p-value that would do alone."""
     rates = {"cot": 0.5, "lema": 0.51} | {f"arm{number}": 0.5 for number in range(20)}
-    found = study.load(made_runs.write_study(tmp_path, rates, seeds=[0], questions=300))
+    found = load(made_runs.write_study(tmp_path, rates, seeds=[0], questions=300))
     comparison = found.tests["arithmetic/test"].comparisons["lema"]
     assert comparison.significant
     assert found.adjusted["arithmetic/test", "lema"] > 0.05
@@ -97,7 +101,7 @@ def test_a_difference_that_only_the_correction_takes_away_is_unclear(tmp_path):
 
 
 def test_one_seed_is_about_two_checkpoints(tmp_path):
-    found = study.load(made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.3}, seeds=[7]))
+    found = load(made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.3}, seeds=[7]))
     assert found.tests["arithmetic/test"].comparisons["lema"].test is compare.StatTest.MCNEMAR
     assert "one seed of lema, one seed of cot" in study.headline(found)[0].text
     assert "another seed may move it" in study.headline(found)[0].text
@@ -105,7 +109,7 @@ def test_one_seed_is_about_two_checkpoints(tmp_path):
 
 
 def test_an_arm_with_another_name_answers_for_itself(tmp_path):
-    found = study.load(made_runs.write_study(tmp_path, {"cot": 0.5, "rft": 0.8}))
+    found = load(made_runs.write_study(tmp_path, {"cot": 0.5, "rft": 0.8}))
     assert study.headline(found)[0].text.startswith("rft helps on arithmetic/test")
 
 
@@ -125,14 +129,14 @@ def test_the_parts_of_a_difference_add_up_and_say_what_changes(whole):
 
 
 def test_only_the_parts_whose_arms_are_there_are_said(tmp_path):
-    found = study.load(made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.4}))
+    found = load(made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.4}))
     assert study.decomposition(found) == {}
     assert "made of" not in study.text(found)
 
 
 def test_shares_stand_in_their_order_with_the_baseline_and_the_share_measured(tmp_path):
     rates = {"cot": 0.5, "lema@0.5": 0.3, "lema": 0.4, "lema@0.1": 0.45}
-    found = study.load(made_runs.write_study(tmp_path, rates))
+    found = load(made_runs.write_study(tmp_path, rates))
     assert found.shares == {"lema": {"cot": 0.0, "lema@0.1": 0.1, "lema": 0.28, "lema@0.5": 0.5}}
     rows = study.shares_layout(found, "arithmetic/test", found.shares["lema"])
     assert [row[:2] for row in rows] == [("0 %", "cot"), ("10 %", "lema@0.1"), ("28 %", "lema"), ("50 %", "lema@0.5")]
@@ -159,7 +163,7 @@ def test_cost_is_summed_by_kind_and_failures_are_named(tmp_path):
         {"id": "3", "kind": "correct", "name": "correct", "state": "missing", "usd": None},
         {"id": "4", "kind": "correct", "name": "correct again", "state": "done", "usd": 1.25},
     ]
-    found = study.load(made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.4}, jobs=jobs))
+    found = load(made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.4}, jobs=jobs))
     assert study.cost(found.manifest.jobs) == [
         ("train", "1", "1", "0", "1.00", "5,000", "0.00"),
         ("correct", "1", "0", "1", "0.00", "0", "1.25"),
@@ -187,13 +191,13 @@ def test_an_unfinished_study_shows_what_is_there(tmp_path):
     made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.4, "rft": 0.5})
     content = json.loads((tmp_path / "study.json").read_text())
     there = [one for one in content["evaluations"] if one["arm"] != "rft" and (one["arm"], one["seed"]) != ("lema", 2)]
-    found = study.load(edited(tmp_path, evaluations=there))
+    found = load(edited(tmp_path, evaluations=there))
     assert [arm.seeds for arm in found.tests["arithmetic/test"].arms.values()] == [3, 2]
-    only_lema = study.load(edited(tmp_path, evaluations=[one for one in there if one["arm"] == "lema"]))
+    only_lema = load(edited(tmp_path, evaluations=[one for one in there if one["arm"] == "lema"]))
     assert "No answer yet" in study.headline(only_lema)[0].text
     assert "lema" in study.text(only_lema)
     assert Parsed(study.html(only_lema)).text
-    nothing = study.load(edited(tmp_path, evaluations=[], trainings=[], data=[], jobs=[]))
+    nothing = load(edited(tmp_path, evaluations=[], trainings=[], data=[], jobs=[]))
     assert study.text(nothing) == "No answer yet: no arm is evaluated beside the baseline cot on one test."
     assert Parsed(study.html(nothing)).text
 
@@ -203,9 +207,9 @@ def test_curves_and_cards_that_are_gone_are_named_and_stop_nothing(tmp_path):
     (folder / "train/cot-1/metrics.jsonl").unlink()
     (folder / "data/lema-0/card.json").write_text("[]")
     (folder / "data/lema-1/card.json").unlink()
-    found = study.load(folder)
+    found = load(folder)
     assert len(found.unread) == 3
-    parts = ("train/cot-1/metrics.jsonl", "lema-0/card.json is no card", "cannot read", "lema-1/card.json")
+    parts = ("train/cot-1/metrics.jsonl", "lema-0/card.json is no card", "lema-1 has no card.json")
     assert all(part in study.text(found) for part in parts)
     assert found.funnels["lema"]["trained on: correction"] == 28  # of the seed that has one
     assert "train/cot-1/metrics.jsonl" in " ".join(Parsed(study.html(found)).text)
@@ -223,27 +227,27 @@ def test_curves_and_cards_that_are_gone_are_named_and_stop_nothing(tmp_path):
 def test_a_malformed_study_is_one_line(tmp_path, fields, said):
     folder = edited(made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.4}), **fields)
     with pytest.raises(UserError, match=r"study\.json") as raised:
-        study.load(folder)
+        load(folder)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_no_study_and_broken_json_are_one_line(tmp_path):
     with pytest.raises(UserError, match="a folder that study made"):
-        study.load(tmp_path)
+        load(tmp_path)
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
-        study.load(tmp_path)
+        load(tmp_path)
 
 
 def test_an_evaluation_listed_twice_or_gone_is_an_error(tmp_path):
     folder = made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.4})
     content = json.loads((folder / "study.json").read_text())
     with pytest.raises(UserError, match="lists 2 evaluations of cot, seed 0, on arithmetic/test"):
-        study.load(edited(folder, evaluations=[*content["evaluations"], content["evaluations"][0]]))
+        load(edited(folder, evaluations=[*content["evaluations"], content["evaluations"][0]]))
     edited(folder, evaluations=[{**content["evaluations"][0], "folder": "evaluate/gone"}])
     with pytest.raises(UserError, match=r"cannot read .*gone"):
-        study.load(folder)
+        load(folder)
 
 
 def test_prompts_that_differ_are_said(tmp_path):
@@ -254,7 +258,7 @@ def test_prompts_that_differ_are_said(tmp_path):
             row.model_copy(update={"prompt": "?", "prompt_style": "chat"}) for row in runs.load(place, "x").predictions
         ]
         made_runs.write(place, rows)
-    assert "lema's prompts differ from cot's (styles chat, paper)" in study.text(study.load(folder))
+    assert "lema's prompts differ from cot's (styles chat, paper)" in study.text(load(folder))
 
 
 def test_the_page_has_every_part_a_ring_for_each_seed_and_words_beside_colours(whole):
@@ -277,7 +281,7 @@ def test_the_page_is_sealed_and_escapes_what_it_shows(tmp_path):
     evil = "</p><script>alert(1)</script>"
     jobs = [{"id": "1", "kind": evil, "name": evil, "state": "failed", "error": evil}]
     folder = made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.4}, jobs=jobs, task=evil)
-    text = study.html(study.load(folder))
+    text = study.html(load(folder))
     parsed = Parsed(text)
     assert len([tag for tag, _ in parsed.tags if tag == "script"]) == 1
     assert any(evil in shown for shown in parsed.text)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given as over
 from hypothesis import strategies as st
 
-from lema_jax import study
+from lema_jax import study_jobs
 from lema_jax.errors import UserError
 from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.planning import config as configs
@@ -22,7 +22,7 @@ from tests.studies import small
 
 def plan(config: StudyConfig) -> dict[str, Job]:
     """Its jobs by name."""
-    return {job.name: job for job in study.jobs_of(config)}
+    return {job.name: job for job in study_jobs.compose(config)}
 
 
 def changed(**changes: Any) -> set[str]:
@@ -83,7 +83,7 @@ def test_what_shapes_no_result_changes_no_job(changes: dict[str, Any]) -> None:
 def test_a_configuration_that_was_written_and_read_has_the_same_jobs() -> None:
     config = small(training=dataclasses.replace(small().training, epochs=1), mix=Mix(amount=24, correction_share=1))
     again = configs.from_dict(json.loads(json.dumps(configs.as_dict(config))), "here")
-    assert [job.id for job in study.jobs_of(again)] == [job.id for job in study.jobs_of(config)]
+    assert [job.id for job in study_jobs.compose(again)] == [job.id for job in study_jobs.compose(config)]
 
 
 def test_tests_of_two_styles_are_two_jobs() -> None:
@@ -148,11 +148,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         Board(tmp_path).read()
     with pytest.raises(UserError, match="is no folder"):
         Board(tmp_path / "notes.txt").read()
-    for content, found in (
-        ("{", "cannot be read"),
-        ("[]", "is not of a study"),
-        (json.dumps({"config": 1}), "is not of"),
-    ):
+    for content, found in (("{", "is not JSON"), ("[]", "valid dictionary"), (json.dumps({"config": 1}), "remove it")):
         (tmp_path / "study.json").write_text(content)
         with pytest.raises(UserError, match=found):
             Board(tmp_path).read()
