@@ -151,6 +151,8 @@ def _choose(recipe: Recipe, training: Sequence[Problem]) -> _Chosen:
     encoded = _encode([row.example for pool in pools for row in pool.candidates], chosen, recipe.limits)
     for pool in pools:
         pool.filter(lambda row: row.example.id in encoded, "over-long")
+        if recipe.row.example not in (None, examples.correction):
+            _leave_out_long_corrections(pool, chosen, recipe.limits)
         curate.require_some(pool)
     mixed = _mix(recipe, pools, encoded)
     return _Chosen(pools, mixed, encoded, chosen, dev, overlap)
@@ -232,6 +234,15 @@ def _tokenizer(recipe: Recipe, pools: Sequence[Pool]) -> PreTrainedTokenizerFast
 def _encode(rows: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limits: Limits) -> dict[str, Encoded]:
     """Example id -> ids and weights, without examples over a limit."""
     return {row.id: ids for row, ids in zip(rows, encode(rows, tokenizer, limits)) if ids is not None}
+
+
+def _leave_out_long_corrections(pool: Pool, tokenizer: PreTrainedTokenizerFast, limits: Limits) -> None:
+    """Keeps the corrections that are within the limits in full too, so that all arms learn from the same ones."""
+    full = {row.correction.id: examples.correction(row.correction) for row in pool.candidates if row.correction}
+    fitting = _encode(list(full.values()), tokenizer, limits)
+    pool.filter(
+        lambda row: row.correction is None or full[row.correction.id].id in fitting, "over-long as a full correction"
+    )
 
 
 def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> list[Candidate]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import types
 from pathlib import Path
 from typing import Any
 
@@ -12,52 +11,14 @@ import pytest
 from lema_jax import records, tasks
 from lema_jax.data import build as room
 from lema_jax.data import card, dataset, examples, gather, tokenizer
-from lema_jax.data.build import Recipe, build
-from lema_jax.data.card import Card
+from lema_jax.data.build import build
 from lema_jax.data.encode import Limits
 from lema_jax.errors import UserError
-from lema_jax.records import Correction, Example, Problem
-from lema_jax.tasks import word_problems
+from lema_jax.records import Correction, Problem
 from tests.data import rows
+from tests.data.building import TEST, TRAIN, corrections, recipe, task, texts
 
-TRAIN = [rows.problem(number) for number in range(40)]
-TEST = [
-    rows.problem(number, split="test", question=f"Of {number} birds in {number + 7} trees 3 sing. How many do not?")
-    for number in range(5)
-]
-
-Made = tuple[Card, bool]
-
-
-@pytest.fixture(autouse=True)
-def task(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Problem]]:
-    """A small task in place of all others; its splits may be changed."""
-    splits = {"train": list(TRAIN), "test": list(TEST)}
-    fake = types.SimpleNamespace(
-        SPLITS=("train", "test"),
-        load=lambda split, data_dir=None: splits[split],
-        prompt=word_problems.prompt,
-        completion=word_problems.completion,
-    )
-    monkeypatch.setattr(tasks, "NAMES", ("gsm8k",))
-    monkeypatch.setattr(tasks, "get", lambda name: fake)
-    return splits
-
-
-@pytest.fixture
-def corrections(tmp_path: Path) -> Path:
-    """Corrections of 30 attempts at training questions."""
-    path = tmp_path / "corrections.jsonl"
-    records.write(path, [rows.correction(rows.attempt(problem)) for problem in TRAIN[:30]])
-    return path
-
-
-def recipe(**fields: Any) -> Recipe:
-    return Recipe(**{"task": "gsm8k", "train_tokenizer": 900, **fields})
-
-
-def texts(folder: Path) -> list[Example]:
-    return list(records.read(folder / "examples.jsonl", Example))
+__all__ = ["corrections", "task"]  # fixtures
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -150,38 +111,6 @@ def test_a_kill_leaves_nothing_and_the_next_run_makes_it(
     build(wanted, tmp_path / "out")
     assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
     assert not (tmp_path / "out.tmp").exists()
-
-
-def test_arms_of_equal_size_differ_in_what_the_corrections_replace(tmp_path: Path, corrections: Path) -> None:
-    arms = {}
-    for arm in ("cot", "lema", "cot_plus_extracted", "lema_no_explanation"):
-        given = () if arm == "cot" else (corrections,)
-        build(recipe(arm=arm, corrections=given, equal_examples=40), tmp_path / arm)
-        arms[arm] = texts(tmp_path / arm)
-    gold = {arm: {row.id for row in made if row.source == "gold"} for arm, made in arms.items()}
-    assert {arm: len(made) for arm, made in arms.items()} == dict.fromkeys(arms, 40)
-    assert {arm: len(ids) for arm, ids in gold.items()} == {a: 40 if a == "cot" else 29 for a in arms}
-    assert gold["lema"] == gold["cot_plus_extracted"] == gold["lema_no_explanation"] < gold["cot"]
-    assert {row.kind for row in arms["cot_plus_extracted"]} == {"cot"}
-    drawn = {arm: [row.problem_id for row in made if row.source != "gold"] for arm, made in arms.items()}
-    assert (
-        drawn["lema"] == drawn["cot_plus_extracted"] == drawn["lema_no_explanation"]
-    )  # the same corrections, in order
-
-
-def test_corrections_that_run_out_are_told(tmp_path: Path, corrections: Path) -> None:
-    few, _ = build(
-        recipe(arm="lema", corrections=(corrections,), equal_examples=48, correction_share=0.9), tmp_path / "few"
-    )
-    enough, _ = build(recipe(arm="lema", corrections=(corrections,), equal_examples=40), tmp_path / "enough")
-    assert "corrections are 62% of the mix, not 90%" in card.summary(few)
-    assert "of the mix" not in card.summary(enough)
-
-
-def test_equal_tokens(tmp_path: Path, corrections: Path) -> None:
-    for arm, given in (("cot", ()), ("lema", (corrections,))):
-        made, _ = build(recipe(arm=arm, corrections=given, equal_tokens=1500), tmp_path / arm)
-        assert 1500 - made.counts["longest"] < made.counts["tokens"] <= 1500
 
 
 def test_dev_questions_are_nowhere_in_training(tmp_path: Path, corrections: Path) -> None:
@@ -387,35 +316,6 @@ def test_a_card_of_other_settings_names_them(tmp_path: Path) -> None:
     card.write(dataclasses.replace(made, recipe=settings), tmp_path / "out")
     with pytest.raises(UserError, match=r"other settings or inputs \(overlap\)"):
         build(recipe(), tmp_path / "out")
-
-
-def test_what_corrections_displace_and_where_they_stand(tmp_path: Path, corrections: Path) -> None:
-    asked = {"corrections": (corrections,), "equal_examples": 40, "correction_share": 0.25}
-    lema, part, first, _ = (
-        build(recipe(arm=arm, **(asked if arm != "cot" else {"equal_examples": 40})), tmp_path / arm)[0]
-        for arm in ("lema", "cot_part", "corrections_first", "cot")
-    )
-    ids = {arm: [row.id for row in texts(tmp_path / arm)] for arm in ("lema", "cot_part", "corrections_first", "cot")}
-    assert lema.kinds == first.kinds == {"cot": 30, "correction": 10}
-    assert part.kinds == {"cot": 30}
-    assert ["left out by the arm", 10] in part.left_out["corrections"]
-    assert set(ids["cot_part"]) < set(ids["lema"])
-    assert set(ids["cot_part"]) < set(ids["cot"])
-    assert set(ids["corrections_first"]) == set(ids["lema"])
-    assert [row.kind for row in texts(tmp_path / "corrections_first")] == ["correction"] * 10 + ["cot"] * 30
-
-
-def test_a_mix_may_be_bounded_by_tokens_with_loss(tmp_path: Path, corrections: Path) -> None:
-    bounded = {
-        arm: build(recipe(arm=arm, equal_loss_tokens=400, corrections=given), tmp_path / arm)[0]
-        for arm, given in (("cot", ()), ("lema", (corrections,)))
-    }
-    for made in bounded.values():
-        assert 360 < made.counts["loss_tokens"] <= 400
-    with pytest.raises(UserError, match="--equal_examples and --equal_loss_tokens contradict"):
-        build(recipe(equal_examples=3, equal_loss_tokens=1000), tmp_path / "both")
-    with pytest.raises(UserError, match="equal_loss_tokens=100000, but this mix ends after"):
-        build(recipe(equal_loss_tokens=100_000), tmp_path / "few")
 
 
 def test_a_data_set_made_before_an_option_existed_is_found_made(tmp_path: Path) -> None:

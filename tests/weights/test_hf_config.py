@@ -57,17 +57,6 @@ def test_defaults_of_absent_keys_are_transformers():
     assert (config.rope_theta, config.norm_eps, config.tie_embeddings) == (10000.0, 1e-6, False)
 
 
-def test_rope_under_its_old_and_its_new_name():
-    scaling = RopeScaling("llama3", 8.0, 8192, 1.0, 4.0)
-    old = hf_config.parse(LLAMA2 | {"rope_theta": 5e5, "rope_scaling": LLAMA31_ROPE}, "x")
-    new = LLAMA2 | {"rope_parameters": LLAMA31_ROPE | {"rope_theta": 5e5}}
-    del new["rope_scaling"]
-    assert old == hf_config.parse(new, "x")
-    assert (old.rope_scaling, old.rope_theta) == (scaling, 5e5)
-    both_words = hf_config.parse(LLAMA2 | {"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 2}}, "x")
-    assert both_words.rope_scaling == RopeScaling("linear", 2.0)
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -102,27 +91,6 @@ def test_what_would_change_the_result_is_named(change, named):
     assert "folder/config.json" in str(error.value)
 
 
-FACTORS = {"short_factor": [1.0] * 64, "long_factor": [2.0] * 64}
-
-
-@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
-@pytest.mark.parametrize(
-    "rope",
-    [
-        {"rope_type": "longrope"} | FACTORS,
-        {"type": "su", "factor": 4.0} | FACTORS,
-        {"type": "mrope", "mrope_section": [1]},
-    ],
-)
-def test_another_way_of_stretching_is_one_sentence_that_says_what_to_do(rope, key):
-    with pytest.raises(UserError) as error:
-        hf_config.parse(LLAMA2 | {key: rope}, "x")
-    kind = rope.get("rope_type") or rope["type"]
-    assert f"{key}: rope_type '{kind}' is not supported; take a model of one of default, linear" in str(error.value)
-    assert not any(key in str(error.value) for key in (*FACTORS, "mrope_section"))
-    assert str(error.value).count("not supported") == 1
-
-
 NOTHING = [
     {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28},
     {"sliding_window": None},
@@ -146,30 +114,6 @@ NOTHING = [
 @pytest.mark.parametrize("keys", NOTHING, ids=lambda keys: next(iter(keys)))
 def test_keys_that_change_nothing_are_read(keys):
     assert hf_config.parse(LLAMA2 | keys, "x") == hf_config.parse(LLAMA2, "x")
-
-
-def test_a_yarn_without_a_factor_has_the_ratio_of_the_lengths():
-    rope = {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 1024}
-    found = hf_config.parse(LLAMA2 | {"rope_scaling": rope}, "x")
-    assert found.rope_scaling == RopeScaling("yarn", 4.0, 1024)
-    del rope["original_max_position_embeddings"]
-    beside = LLAMA2 | {"rope_scaling": rope, "original_max_position_embeddings": 1024}
-    assert hf_config.parse(beside, "x") == found
-
-
-@pytest.mark.parametrize(
-    ("rope", "context"),
-    [
-        (None, 4096),
-        ({"type": "linear", "factor": 4.0}, 16384),
-        ({"type": "dynamic", "factor": 2.0}, 8192),
-        ({"type": "yarn", "factor": 16.0}, 65536),
-        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096),
-        (LLAMA31_ROPE, 4096),
-    ],
-)
-def test_a_model_is_used_to_its_stretched_length(rope, context):
-    assert hf_config.parse(LLAMA2 | {"rope_scaling": rope}, "x").context == context
 
 
 REFUSED = {
@@ -323,34 +267,6 @@ def test_values_of_any_type_are_taken_or_named_in_one_line():
                 assert key in said or "num_attention_heads" in said, (key, value, said)
                 assert said.startswith("folder/config.json"), (key, value, said)
                 assert "\n" not in said, (key, value, said)
-            else:
-                assert not found.problems(), (key, value)
-
-
-@pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn", "llama3", "longrope", "su", "mrope", 3, "", None])
-def test_rope_values_of_any_type_are_taken_or_named_in_one_line(kind):
-    for key in [
-        *LLAMA31_ROPE,
-        "type",
-        "beta_fast",
-        "beta_slow",
-        "mscale",
-        "truncate",
-        "rope_theta",
-        "attention_factor",
-    ]:
-        for value in WRONG:
-            try:
-                rope = (
-                    {**LLAMA31_ROPE, "rope_type": kind, key: value}
-                    if kind == "llama3"
-                    else {"rope_type": kind, "factor": 2.0, key: value}
-                )
-                found = hf_config.parse(LLAMA2 | {"rope_scaling": rope}, "folder/config.json")
-            except UserError as error:
-                said = str(error)
-                assert "rope_scaling" in said or key in said, (key, value)
-                assert "\n" not in said, (key, value)
             else:
                 assert not found.problems(), (key, value)
 
