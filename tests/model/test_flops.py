@@ -13,7 +13,7 @@ from jax.interpreters import partial_eval
 from lema_jax.model import flops
 from lema_jax.model.config import REMAT, Compute, LlamaConfig, LoraConfig
 from lema_jax.model.llama import Llama
-from lema_jax.training.step import loss_fn
+from lema_jax.training.objectives import sft
 
 CONFIG = LlamaConfig(704, 64, 176, 3, 4, 2, 24, 256)  # no two sizes alike
 ROWS, LENGTH = 2, 80
@@ -33,7 +33,7 @@ def traced(work: flops.Step) -> float:
     trained = frozen.pop(collection)
     names = ("tokens", "weights", "segment_ids", "positions")
     whole = jax.ShapeDtypeStruct((work.rows, work.length), jnp.int32)
-    loss = lambda *given: loss_fn(*given, None, model=model, collection=collection)[0]
+    loss = lambda *given: sft(*given, None, model=model, collection=collection)[0]
     found = jax.make_jaxpr(jax.value_and_grad(loss))(trained, frozen, dict.fromkeys(names, whole)).jaxpr
     used, _ = partial_eval.dce_jaxpr(found, [True] * len(found.outvars))
     return products(used)
