@@ -68,7 +68,14 @@ class Setup:
         if self.needs_reference:
             self.batch["reference"] = self.batch["weights"]
         self.rows = processes.rows(by_rows, shape)
-        self.work = flops.Step(llama, config.compute, config.lora, *shape)
+        self.work = flops.Step(
+            llama,
+            config.compute,
+            config.lora,
+            *shape,
+            logits_first=self.objective.pairs,
+            reference=self.objective.pairs and not self.needs_reference,
+        )
         on_tpu = mesh.devices.flat[0].platform == "tpu"
         self.step = jax.jit(
             functools.partial(

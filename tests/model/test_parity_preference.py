@@ -78,14 +78,16 @@ def our_losses(
     return losses
 
 
-def log_probs(model: torch.nn.Module, some: list[Pair], side: int) -> torch.Tensor:
-    """Of each pair's chosen (0) or rejected (1) completion, after its prompt, each sequence by itself."""
-    found = []
-    for prompt, *both in some:
-        ids = torch.tensor([prompt + both[side]])
-        by_token = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
-        found.append(by_token[len(prompt) - 1 :].sum())
-    return torch.stack(found)
+def log_probs(model: torch.nn.Module, some: list[Pair]) -> torch.Tensor:
+    """[pairs, 2]: of the chosen and the rejected completion after their prompt, each in a row of its own."""
+    rows = [(len(prompt), prompt + completion) for prompt, *both in some for completion in both]
+    ids = torch.zeros(len(rows), max(len(row) for _, row in rows), dtype=torch.long)
+    learnt = torch.zeros(ids.shape)
+    for number, (start, row) in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        learnt[number, start : len(row)] = 1
+    by_token = model(ids).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+    return (by_token * learnt[:, 1:]).sum(1).reshape(-1, 2)
 
 
 def their_losses(
@@ -103,7 +105,7 @@ def their_losses(
     losses = []
     for some, before in zip(steps, reference, strict=True):
         optimizer.zero_grad()
-        chosen, rejected = log_probs(model, some, 0), log_probs(model, some, 1)
+        chosen, rejected = log_probs(model, some).unbind(1)
         margin = how.beta * ((chosen - before[:, 0]) - (rejected - before[:, 1]))
         lengths = torch.tensor([len(pair[1]) for pair in some])
         dpo = -(1 - how.label_smoothing) * logsigmoid(margin) - how.label_smoothing * logsigmoid(-margin)
@@ -117,7 +119,7 @@ def their_losses(
 
 def references(model: torch.nn.Module, steps: list[list[Pair]]) -> list[torch.Tensor]:
     with torch.no_grad():
-        return [torch.stack([log_probs(model, some, side) for side in (0, 1)], 1) for some in steps]
+        return [log_probs(model, some) for some in steps]
 
 
 def full() -> tuple[torch.nn.Module, Any, Llama]:

@@ -250,20 +250,23 @@ def test_another_model_or_precision_has_a_reference_of_its_own(tmp_path: Path, d
     assert same._file in names
 
 
-def test_the_run_stops_where_chosen_completions_fall(tmp_path: Path, data: Path, base: Path) -> None:
-    fall = {"preference": PreferenceConfig(beta=5.0), "optimizer": OptimizerConfig(learning_rate=0.3, clip_norm=0.0)}
-    run = config(tmp_path / "run", data, base, **fall, steps=12, checkpoint_every=1)
+def test_the_run_stops_where_chosen_completions_fall(
+    tmp_path: Path, data: Path, base: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = references.Reference.of
+    monkeypatch.setattr(references.Reference, "of", lambda self, rows: of(self, rows) / 2)  # as of a far better model
+    run = config(stopped(straight, tmp_path / "run"), data, base)
     with pytest.raises(
-        UserError, match=r"step \d+: the chosen completions are .* above guard.max_chosen_fall=1:"
+        UserError, match=r"step 3: the chosen completions are .* above guard.max_chosen_fall=1:"
     ) as error:
         loop.run(run)
     assert "\n" not in str(error.value)
-    fallen = [json.loads(line)["chosen_fall"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert max(fallen[:-1]) <= 1 < fallen[-1]
-    assert len(fallen) < 12
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (line["step"], line["chosen_fall"] > 1) == (3, True)
+    assert not (tmp_path / "run" / "checkpoints" / "4").exists()
     run.guard = GuardConfig(max_chosen_fall=0)
     loop.run(run)  # the bound shapes no weights: the run goes on
-    assert len(losses(tmp_path / "run")) == 12
+    assert len(losses(tmp_path / "run")) == 4
 
 
 def test_pairs_and_examples_are_not_taken_for_each_other(tmp_path: Path, data: Path, base: Path) -> None:
