@@ -29,7 +29,8 @@ class PreferenceConfig:
 
     Attributes:
       beta: β of DPO: how firmly the model stays near the reference; smaller moves further.
-      label_smoothing: share of pairs that are taken to be the wrong way round (arXiv 2305.18290v3, appendix A.3: cDPO).
+      label_smoothing: share of pairs that are taken to be the wrong way round (cDPO: Mitchell, A note on DPO with noisy
+        preferences, 2023).
       nll_weight: α of RPO (arXiv 2404.19733): weight of the chosen completion's nll, averaged over its tokens. Without
         it the log-probability of the chosen one often falls too.
       learning_rate: of a run with this objective, instead of the optimizer's, so that the arms of a study can differ in
