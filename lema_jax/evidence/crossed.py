@@ -49,7 +49,7 @@ def difference(baseline: np.ndarray, other: np.ndarray, clusters: np.ndarray | N
     part, which is of the difference per question. An arm with one seed stands for that checkpoint: its seed adds none.
 
     Args:
-      baseline: right or wrong, [seeds, questions].
+      baseline: right or wrong, or the share of a question's samples that are right, [seeds, questions].
       other: the same for the other arm, questions in the same order, [other's seeds, questions].
       clusters: each question's cluster, [questions]; by default each question is a cluster of its own.
     """
@@ -65,18 +65,21 @@ def mean(right: np.ndarray, clusters: np.ndarray | None = None) -> Estimate:
     return _estimate(float(right.mean()), [right], [1], clusters)
 
 
-def proportion(right: np.ndarray, clusters: np.ndarray | None = None, *, confidence: float = CONFIDENCE) -> Interval:
+def proportion(
+    right: np.ndarray, clusters: np.ndarray | None = None, *, samples: int = 1, confidence: float = CONFIDENCE
+) -> Interval:
     """Wilson's interval of the mean accuracy of one arm, on as many questions as would have its standard error.
 
     That is p (1 - p) / error², at most all answers, with Student's quantile in place of the normal one, as for
     proportions of surveys (Franco, Little, Louis & Slud 2019, J. Surv. Stat. Methodol. 7:334). Where all are right, or
-    none, the error is unknown, and the questions count once each. Arguments as of `difference`.
+    none, the error is unknown, and the questions count once each. Arguments as of `difference`; `samples` is the
+    number of answers that a share in `right` is of.
     """
     estimate = mean(right, clusters)
     if not estimate.df:
         return Interval(0.0, 1.0)
     p, t = estimate.value, estimate.quantile(confidence)
-    n = min(right.size, p * (1 - p) / estimate.error**2) if 0 < p < 1 else right.shape[1]
+    n = min(right.size * samples, p * (1 - p) / estimate.error**2) if 0 < p < 1 else right.shape[1]
     centre, half = p + t * t / (2 * n), t * (p * (1 - p) / n + (t / (2 * n)) ** 2) ** 0.5
     low, high = (centre - half) / (1 + t * t / n), (centre + half) / (1 + t * t / n)
     return Interval(max(0.0, min(p, low)), min(1.0, max(p, high)))  # p is an end where it is 0 or 1

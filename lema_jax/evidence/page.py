@@ -27,6 +27,8 @@ METHOD = (
     "without other seeds is taken as it is.",
     "Questions made from one seed question or one template are one cluster, whose answers go right and wrong together: "
     "the interval and the test then draw clusters, so they are about other templates too, not only other questions.",
+    "With several samples a question, accuracy is that of one sample (avg@k), and the interval is over questions: more "
+    "samples do not average away the draw of the questions. Answers to read are the first samples.",
     "“Unparsed” is a finished answer in which no result could be read, “truncated” one that ended at the token limit, "
     "“prompt too long” a question that left no room in the model's context; none of them is “wrong”, nor right.",
 )

@@ -20,7 +20,11 @@ _HUB = "https://huggingface.co/datasets/"
 _SOURCES = {
     "2024": (
         sources.Source(
-            "aime/2024.jsonl", 30, "", _HUB + "HuggingFaceH4/aime_2024", ("aime_2024/data/train-00000-of-00001.parquet",)
+            "aime/2024.jsonl",
+            30,
+            "",
+            _HUB + "HuggingFaceH4/aime_2024",
+            ("aime_2024/data/train-00000-of-00001.parquet",),
         ),
     ),
     "2025": tuple(

@@ -1,7 +1,7 @@
 """Errata of a benchmark: golds that were found wrong, mended or left out, and counted.
 
-They come from a publisher (`platinum`: GSM8K-Platinum, whose questions are those of GSM8K's test set that were checked),
-or from a jsonl file of one's own: `{"id": "gsm8k/test/12", "gold": "5"}`, with the gold null to leave a question out.
+They come from a publisher (`platinum`: GSM8K-Platinum, the questions of GSM8K's test set that were checked), or from a
+jsonl file of one's own: `{"id": "gsm8k/test/12", "gold": "5"}`, with the gold null to leave a question out.
 """
 
 import dataclasses
@@ -28,7 +28,9 @@ class Mended:
     changed: int
 
     def __str__(self) -> str:
-        return f"errata: {self.left_out:,} questions left out, {self.changed:,} golds changed; {len(self.problems):,} left"
+        return (
+            f"errata: {self.left_out:,} questions left out, {self.changed:,} golds changed; {len(self.problems):,} left"
+        )
 
 
 def mend(problems: Sequence[Problem], errata: str, data_dir: Path | None = None) -> Mended:

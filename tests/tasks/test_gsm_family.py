@@ -20,8 +20,13 @@ ROWS = {
     "gsm_symbolic": {"question": "How many?", "answer": SOLVED, "original_question": "How many pens?", "id": 3},
     "aime": {"problem": "Find $n$.", "answer": "012", "solution": "It is $\\boxed{012}$."},
     "gsm_plus": {
-        **{"question": "How many?", "solution": SOLVED, "answer": "12", "perturbation_type": "digit expansion"},
-        **{"seed_question": "How many pens?", "seed_solution": SOLVED, "seed_answer": "12"},
+        "question": "How many?",
+        "solution": SOLVED,
+        "answer": "12",
+        "perturbation_type": "digit expansion",
+        "seed_question": "How many pens?",
+        "seed_solution": SOLVED,
+        "seed_answer": "12",
     },
 }
 SPLITS = {"gsm_symbolic": "main", "aime": "2024", "gsm_plus": "test"}
@@ -53,9 +58,7 @@ def test_a_publishers_file_is_read_in_each_of_its_forms(name, tmp_path):
     rows = [ROWS[name] | {"question": f"Number {n}: how many?"} for n in range(source(name).count)]
     split = SPLITS.get(name, "test")
     task = tasks.get(name)
-    found = [
-        task.load(split, written(tmp_path / form, name, rows, form)) for form in ("lines", "gzipped", "parquet")
-    ]
+    found = [task.load(split, written(tmp_path / form, name, rows, form)) for form in ("lines", "gzipped", "parquet")]
     assert found[0] == found[1] == found[2]
     assert len({problem.id for problem in found[0]}) == source(name).count
     problem = found[0][-1]
@@ -108,7 +111,9 @@ def test_gsm_plus_is_the_publishers_and_clustered_by_seed_question(data_dir, cap
         assert tasks.grade(problem, f"The answer is {problem.gold}.", truncated=False)[1] is Verdict.RIGHT
     seeds = gsm_plus.load("seeds", data_dir)
     assert [seed.question for seed in seeds] == list(dict.fromkeys(p.meta["seed_question"] for p in problems))
-    tested = {sources.digest([problem.model_copy(update={"rationale": ""})]) for problem in gsm8k.load("test", data_dir)}
+    tested = {
+        sources.digest([problem.model_copy(update={"rationale": ""})]) for problem in gsm8k.load("test", data_dir)
+    }
     assert {sources.digest([seed.model_copy(update={"rationale": ""})]) for seed in seeds} <= tested
 
 
