@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from lema_jax.evidence import ablation, charts, formulas, groups, table
+from lema_jax.evidence import contamination as contaminated
 from lema_jax.evidence.compare import Arm, Change, Comparison, change
 from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.runs import Run
@@ -69,6 +70,7 @@ def runs_page(
     *,
     baseline: Arm,
     choice: str = "",
+    contamination: Mapping[str, Sequence[Sequence[str]]] | None = None,
     training: Mapping[str, Mapping[str, Curve]] | None = None,
     funnels: Mapping[str, Mapping[str, int]] | None = None,
 ) -> str:
@@ -79,6 +81,7 @@ def runs_page(
       comparisons: by the arm's name; the baseline has none.
       baseline: the arm that the others are compared with.
       choice: text of `table.choice`, where checkpoints were chosen on dev.
+      contamination: rows of `contamination.rows` by title; those without rows are left out.
       training: curves (`curves.read`) by the name of a training run.
       funnels: counts at each filter, by the name of a data set.
     """
@@ -99,6 +102,8 @@ def runs_page(
         lead=f"{len(problems):,} questions of {first.task}, split {first.split}",
         findings=_findings(comparisons),
         choice=choice,
+        contamination={title: parts for title, parts in (contamination or {}).items() if parts},
+        contamination_header=contaminated.HEADER,
         header=header,
         rows=rows,
         baseline=baseline.name,

@@ -56,7 +56,6 @@ def load(folder: Path, name: str) -> Run:
     predictions = tuple(records.read(path, Prediction))
     if not predictions:
         raise UserError(f"{path} has no predictions; run evaluate again")
-    _check_finished(folder, len(predictions))
     tasks = sorted({prediction.problem.task for prediction in predictions})
     if len(tasks) > 1:
         raise UserError(f"{path} mixes the tasks {' and '.join(tasks)}; give each task a folder of its own")
@@ -68,6 +67,7 @@ def load(folder: Path, name: str) -> Run:
                 f"{path}: question {prediction.problem.id} is answered twice, by rows {other.id} ({other.checkpoint}) "
                 f"and {prediction.id} ({prediction.checkpoint}); give each checkpoint a folder of its own"
             )
+    _check_finished(folder, len(predictions))
     one, *further = zip(*by_question(predictions))
     return Run(name, folder, one, tuple(further))
 
