@@ -112,6 +112,7 @@ class Engine:
       block: tokens decoded between two transfers to the host.
       cache: format of the cache, one of `config.CACHES`.
       rendered: prompts are a chat template's; see `encode.prompt_ids`.
+      fixed_shapes: the cache has its longest length from the start; see `Decoding.fixed_shapes`.
 
     Raises:
       UserError: a tokenizer without an end-of-sequence token, or attention heads that the mesh's `tensor` axis does not
@@ -133,6 +134,7 @@ class Engine:
         block: int = BLOCK,
         cache: str = "dense",
         rendered: bool = False,
+        fixed_shapes: bool = False,
     ):
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -146,7 +148,8 @@ class Engine:
         self.tally = Tally()
         self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
         self._max_new_tokens, self._stop, self._block = max_new_tokens, tuple(stop), block
-        self._cache, self._rendered = cache, rendered
+        self._cache, self._rendered, self._fixed_shapes = cache, rendered, fixed_shapes
+        self._least = 0  # length of the cache
         self._ways = mesh.shape["data"] * mesh.shape["fsdp"]
         self._rows, self._group = (-(-count // self._ways) * self._ways for count in (rows, min(rows, GROUP)))
         self._variables = variables
@@ -180,6 +183,7 @@ class Engine:
                     requests.append(_Request(index, ids, seeds[index] if seeds is not None else 0))
             elif asked:
                 yield Completion(index, "", truncated=False, prompt_tokens=len(ids), completion_tokens=0, too_long=True)
+        self._least = self._longest(readable) if self._fixed_shapes else 0
         for request in self._run(requests, self._prefix(readable)):
             if request.ended:
                 yield self._completion(request)
@@ -312,17 +316,18 @@ class Engine:
         limit_R, seed_R = np.zeros(self._group, np.int32), np.zeros(self._group, np.uint32)
         at_R[: len(batch.at)] = batch.at
         for row, request in enumerate(batch.requests):
-            length_R[row], limit_R[row], seed_R[row] = len(request.ids), self._limit(request), request.seed
+            length_R[row], limit_R[row], seed_R[row] = len(request.ids), self._limit(request.ids), request.seed
         if batch.at != list(range(len(batch.at))):
             prefilled = self._call(_REPEAT, prefilled, at_R)
         return self._call(_FIRST, self._model, self._variables, prefilled, length_R, limit_R, seed_R, **self._choice)
 
-    def _limit(self, request: _Request) -> int:
-        return min(self._max_new_tokens, self._model.config.context - len(request.ids))
+    def _limit(self, prompt: list[int]) -> int:
+        return min(self._max_new_tokens, self._model.config.context - len(prompt))
 
     def _cache_length(self, requests: Iterable[_Request]) -> int:
         """The cache length for the longest of the requests and another block."""
-        slots = lengths.bucket(max(len(request.ids) + max(1, len(request.made)) for request in requests) + self._block)
+        needed = max(len(request.ids) + max(1, len(request.made)) for request in requests) + self._block
+        slots = max(lengths.bucket(needed), self._least)
         taken = memory.cache_bytes(self._model, self._rows, slots, self._cache)
         self.tally.cache_bytes = max(self.tally.cache_bytes, taken)
         return slots
@@ -343,9 +348,12 @@ class Engine:
 
     def _require_memory(self, requests: list[_Request]) -> None:
         """Refuses, before anything is compiled, a batch whose longest answers would not fit the memory."""
-        longest = max((len(request.ids) + self._limit(request) for request in requests), default=0)
-        slots = lengths.bucket(longest + self._block)
+        slots = self._longest(request.ids for request in requests)
         memory.require(self._model, self._mesh, self._rows, slots, self._cache, of_batch=self._ways)
+
+    def _longest(self, prompts: Iterable[list[int]]) -> int:
+        """The cache length for the longest answers to the prompts."""
+        return lengths.bucket(max((len(ids) + self._limit(ids) for ids in prompts), default=0) + self._block)
 
     def _call(self, program: Callable[..., Any], *args: Any, **static: Any) -> Any:
         """Calls a program, and adds it to the tally by the shapes for which it is compiled."""
@@ -354,7 +362,7 @@ class Engine:
         return program(*args, **static)
 
     def _has_ended(self, request: _Request) -> bool:
-        if request.text is not None or len(request.made) >= self._limit(request):
+        if request.text is not None or len(request.made) >= self._limit(request.ids):
             return True
         return request.made[-1] in self._eos
 

@@ -31,11 +31,14 @@ def words():
     return tokenizer.train_bpe([" ".join(WORDS)], 704)
 
 
-def engine(words, *, rows=4, sampling=GREEDY, new=20, sizes=(1, 1, 1), scan=True, config=CONFIG, **how) -> Engine:
-    compute = Compute(scan_layers=scan)
+def engine(
+    words, *, rows=4, sampling=GREEDY, new=20, sizes=(1, 1, 1), scan=True, config=CONFIG, dtype="float32", **how
+) -> Engine:
+    compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=scan)
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
     model = Llama(config, compute)
     variables = tiny.variables(config) if scan else layout.unstack_layers(tiny.variables(config))
+    variables = jax.tree.map(lambda x: x.astype(dtype), variables)
     from lema_jax.checkpoint import abstract_variables
 
     with sharding.use(mesh):
@@ -90,13 +93,15 @@ def test_an_answer_from_an_int8_cache_does_not_depend_on_the_batch(words):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"rows": 3},
+        {"rows": 7},
         {"rows": 32},
+        pytest.param({"rows": 128}, marks=pytest.mark.slow),
+        pytest.param({"rows": 4, "sizes": (2, 1, 1)}, marks=pytest.mark.slow),
         pytest.param({"rows": 8, "sizes": (2, 2, 2)}, marks=pytest.mark.slow),
         {"rows": 4, "sizes": (2, 1, 4)},  # four parts of two key/value heads
         {"scan": False, "rows": 5},
     ],
-    ids=["refilled", "one batch", "on a mesh", "heads repeated", "in line"],
+    ids=["refilled", "one batch", "more rows than prompts", "two devices", "on a mesh", "heads repeated", "in line"],
 )
 def test_an_answer_does_not_depend_on_what_runs_beside_it(words, alone, fields):
     assert run(words, **fields) == alone
@@ -105,6 +110,17 @@ def test_an_answer_does_not_depend_on_what_runs_beside_it(words, alone, fields):
 def test_the_order_of_the_prompts_does_not_matter(words, alone):
     turned = run(words, PROMPTS[::-1], SEEDS[::-1], rows=4)
     assert [turned[12 - n].text for n in range(13)] == [alone[n].text for n in range(13)]
+
+
+def test_in_bfloat16_fixed_shapes_keep_the_others_in_flight_out_of_an_answer(words):
+    """At one batch size: in any order, and after a restart that asks for a few."""
+    how = {"rows": 4, "dtype": "bfloat16", "fixed_shapes": True}
+    whole = run(words, **how)
+    turned = run(words, PROMPTS[::-1], SEEDS[::-1], **how)
+    assert [turned[12 - n].text for n in range(13)] == [whole[n].text for n in range(13)]
+    made = engine(words, **how)
+    assert {done.index: done for done in made.complete(PROMPTS, SEEDS, {2, 7})} == {n: whole[n] for n in (2, 7)}
+    assert sum(program is engine_module._DECODE for program, _ in made.tally.programs) == 1
 
 
 def test_a_block_boundary_changes_nothing(words, alone):
