@@ -140,10 +140,11 @@ class Pair(Example):
 
 
 class Prediction(Row):
-    """A checkpoint's greedy answer to a test question."""
+    """A checkpoint's answer to a test question: the greedy one, or a sample."""
 
     problem: Problem
     checkpoint: str
+    sample: int = 0  # number of the sample, from 0
     prompt: str
     prompt_style: str = "paper"  # one of `tasks.prompts.STYLES`
     text: str

@@ -117,13 +117,13 @@ class Overlap:
     """
 
     def __init__(self, tests: Iterable[Problem]):
-        self._by_words: dict[tuple[str, ...], str] = {}  # all words -> id of the test question
+        self._by_words: dict[tuple[str, ...], list[str]] = defaultdict(list)  # all words -> ids of test questions
         self._by_numbers: dict[tuple[str, ...], list[tuple[str, Counter[str]]]] = defaultdict(list)
         self._by_ngram: dict[tuple[str, ...], list[str]] = defaultdict(list)
         self._ngrams: dict[str, int] = {}
         for problem in tests:
             text = words(problem.question)
-            self._by_words[tuple(text)] = problem.id
+            self._by_words[tuple(text)].append(problem.id)
             self._by_numbers[_numbers(text)].append((problem.id, Counter(text)))
             grams = _ngrams(text)
             self._ngrams[problem.id] = len(grams)
@@ -132,15 +132,18 @@ class Overlap:
 
     def find(self, question: str) -> str | None:
         """The id of a test question that `question` overlaps with, or None."""
+        return next(self.all(question), None)
+
+    def all(self, question: str) -> Iterator[str]:
+        """The ids of the test questions that `question` overlaps with; some may come twice."""
         text = words(question)
-        if (same := self._by_words.get(tuple(text))) is not None:
-            return same
+        yield from self._by_words.get(tuple(text), ())
         counted = Counter(text)
         for id, other in self._by_numbers.get(_numbers(text), ()):
             if (counted & other).total() >= SHARED * max(counted.total(), other.total()):
-                return id
+                yield id
         shared = Counter(id for gram in _ngrams(text) for id in self._by_ngram.get(gram, ()))
-        return next((id for id, count in shared.items() if count >= SHARED * self._ngrams[id]), None)
+        yield from (id for id, count in shared.items() if count >= SHARED * self._ngrams[id])
 
 
 def mix(cot: Iterable[T], other: Iterable[T], id: Callable[[T], str], seed: int, share: float | None) -> Iterator[T]:
