@@ -136,7 +136,16 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def sentence(comparison: Comparison) -> str:
     """A comparison in a sentence of one form, whatever its result."""
-    return " ".join(filter(None, (_measured(comparison), _prompts(comparison))))
+    return " ".join(filter(None, (_measured(comparison), _prompts(comparison), _equal(comparison))))
+
+
+def _equal(comparison: Comparison) -> str:
+    """How many texts are the same, as of one model served in two ways; empty where none is."""
+    found = comparison.equal
+    if found is None or not found.texts:
+        return ""
+    n = comparison.other.questions
+    return f"{found.texts:,} of {n:,} texts are equal, and {found.answers:,} of the answers read from them."
 
 
 def _prompts(comparison: Comparison) -> str:
