@@ -136,7 +136,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def sentence(comparison: Comparison) -> str:
     """A comparison in a sentence of one form, whatever its result."""
-    return " ".join(filter(None, (_measured(comparison), _prompts(comparison), _equal(comparison))))
+    return " ".join(filter(None, (_measured(comparison), _equal(comparison), _prompts(comparison))))
 
 
 def _equal(comparison: Comparison) -> str:
