@@ -55,7 +55,7 @@ def converged() -> StudyConfig:
         out="",
         data=DataConfig(batch_size=0, seq_len=384, examples_per_step=16),
         epochs=1,
-        optimizer=optimizer(3e-4, 10),
+        optimizer=optimizer(1e-4, 10),
         compute=Compute(scan_layers=False),
         checkpoint_every=50,
     )
@@ -86,7 +86,7 @@ def lora() -> StudyConfig:
     """Adapters on a frozen student, at the rate that adapters want."""
     config = converged()
     config.training.lora = LoraConfig(rank=16, alpha=16, dropout=0.0)
-    config.training.optimizer = optimizer(3e-3, 10)
+    config.training.optimizer = optimizer(1e-3, 10)
     return config
 
 

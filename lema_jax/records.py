@@ -129,6 +129,16 @@ class Example(Row):
     completion: str
 
 
+class Pair(Example):
+    """A preference: after the prompt, `completion` is chosen over `rejected`.
+
+    A text that ends in a line break goes on: no EOS follows it.
+    """
+
+    prefix: str = ""  # text that both begin with: the steps before the wrong one
+    rejected: str
+
+
 class Prediction(Row):
     """A checkpoint's answer to a test question: the greedy one, or a sample."""
 
@@ -360,6 +370,7 @@ _FILES: dict[type[Row], str] = {
     Attempt: "attempts (of sample)",
     Correction: "corrections (of correct)",
     Example: "training examples (of build_data)",
+    Pair: "preference pairs (of build_data)",
     Prediction: "predictions (of evaluate)",
     PathScore: "scores (of evaluate --score)",
 }

@@ -227,18 +227,20 @@ def _data(config: Config, folder: Path) -> Result:
     tokens = functools.partial(_tokens, folder) if (folder / "tokenizer" / "tokenizer.json").is_file() else None
 
     def html() -> str:
-        rows = records.read(folder / "examples.jsonl", Example)
-        return data_set.html(found, rows, folder.name, summary=summary, funnel=funnel, tokens=tokens)
+        return data_set.html(
+            found, data_set.examples(folder), folder.name, summary=summary, funnel=funnel, tokens=tokens
+        )
 
     return Result(data=found, page=_write_page(config.out, html))
 
 
 def _tokens(folder: Path, rows: Sequence[Example]) -> list[list[data_set.Token]]:
     """Each example's tokens as the trainer reads them, by the data set's own tokenizer."""
-    from lema_jax.data import encode, tokenizer  # transformers takes seconds to load, which no other report waits for
+    # Here: transformers takes seconds to load, which no other report waits for.
+    from lema_jax.data import encode, pairs, tokenizer
 
     read_by = tokenizer.load(folder)
-    encoded = encode.encode(rows, read_by, encode.Limits(None, None, None))
+    encoded = pairs.encode(rows, read_by, encode.Limits(None, None, None))
     return [
         [(str(read_by.decode([int(id)])), bool(weight)) for id, weight in zip(one.tokens, one.weights)]
         for one in encoded

@@ -144,8 +144,9 @@ class _Composer:
     def _corrections(self, student: Sequence[Job]) -> list[Job]:
         """The jobs that sample attempts and correct them; none where no arm wants any."""
         config, how = self._config, self._config.attempts
-        wanted = any(arms.ARMS[arms.parse(name)[0]].example is not None for name in config.arms)
-        if not wanted and not config.mix.own_attempts:
+        rows = [arms.ARMS[arms.parse(name)[0]] for name in config.arms]
+        wanted = any(row.example is not None for row in rows)
+        if not wanted and not config.mix.own_attempts and not any(row.pairs for row in rows):
             return []
         make = lambda out: sample.Config(
             checkpoint=self._student_folder(student),
@@ -177,7 +178,8 @@ class _Composer:
     def _data(self, name: str, seed: int, student: Sequence[Job], corrections: Sequence[Job]) -> Job:
         config, mix = self._config, self._config.mix
         row, share = arms.parse(name)
-        needs = [job for job in corrections if job.kind == "correct" or mix.own_attempts]
+        of_solutions = arms.ARMS[row].pairs and arms.ARMS[row].example is None
+        needs = [job for job in corrections if job.kind == "correct" or mix.own_attempts or of_solutions]
         if arms.ARMS[row].example is None:
             needs = [job for job in needs if job.kind != "correct"]
         files = {job.kind: (self._root / job.out,) for job in needs}
@@ -216,6 +218,7 @@ class _Composer:
     def _training(self, name: str, seed: int, data: Job, student: Sequence[Job]) -> Job:
         order = {"order": "stored"} if arms.ARMS[arms.parse(name)[0]].first else {}
         changes: dict[str, Any] = {"seed": seed, "init": self._student_folder(student)}
+        changes["objective"] = "preference" if arms.ARMS[arms.parse(name)[0]].pairs else "sft"
         path, dev = str(self._root / data.out), self._config.training.dev
         if self._config.mix.dev_questions:
             changes["dev"] = dataclasses.replace(dev, path=f"{path}/dev")

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from lema_jax.data import examples
+from lema_jax.data import examples, pairs
 from lema_jax.data.examples import Part
 from lema_jax.errors import UserError
 from lema_jax.records import Correction, Example
@@ -22,6 +22,8 @@ class Arm:
       example: makes an example of a correction; None where the arm learns from none.
       displaced: the mix is drawn with corrections, which are then left out: what remains is the chain of thought beside
         them.
+      pairs: preference pairs of corrections by `example`, and of the solutions in --attempts, take the place of all
+        else; a model learns from them by the objective `preference`.
       first: corrections come before all chain of thought, where training reads examples in their order
         (`data.order="stored"`).
     """
@@ -30,6 +32,7 @@ class Arm:
     example: Callable[[Correction], Example] | None = None
     displaced: bool = False
     first: bool = False
+    pairs: bool = False
 
 
 _LEMA = "LEMA, arXiv 2310.20689, section 2"
@@ -43,6 +46,12 @@ ARMS: dict[str, Arm] = {
     "cot_plus_extracted": Arm("the corrected solutions as chain of thought: what they say", examples.extracted),
     "lema": Arm(_LEMA, examples.correction),
     "corrections_first": Arm(f"{_LEMA}, in another order", examples.correction, first=True),
+    "preference": Arm(
+        "preference at the first wrong step: step-wise DPO, arXiv 2406.18629; 2406.14532",
+        pairs.at_wrong_step,
+        pairs=True,
+    ),
+    "preference_solutions": Arm("preference of right solutions to wrong ones: DPO, arXiv 2305.18290", pairs=True),
     "lema_no_step": Arm(_ABLATION, functools.partial(examples.correction, without=Part.STEP)),
     "lema_no_explanation": Arm(_ABLATION, functools.partial(examples.correction, without=Part.EXPLANATION)),
     "lema_no_solution": Arm(_ABLATION, functools.partial(examples.correction, without=Part.SOLUTION)),
@@ -62,6 +71,8 @@ def parse(name: str) -> tuple[str, float | None]:
         return row, None
     if ARMS[row].example is None:
         raise UserError(f"the arm {name!r} names a share of corrections, but {row} learns from none; write {row}")
+    if ARMS[row].pairs:
+        raise UserError(f"the arm {name!r} names a share of corrections, but {row} has nothing else; write {row}")
     try:
         value = float(share)
     except ValueError:

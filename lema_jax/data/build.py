@@ -10,11 +10,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from lema_jax import digests, records, stage, tasks
-from lema_jax.data import arms, card, curate, dataset, examples, exports, gather, tokenizer
+from lema_jax.data import arms, card, curate, dataset, examples, exports, gather, pairs, tokenizer
 from lema_jax.data.card import Card
 from lema_jax.data.curate import Candidate, Pool
 from lema_jax.data.dataset import Counts
-from lema_jax.data.encode import Encoded, Limits, encode
+from lema_jax.data.encode import Encoded, Limits
 from lema_jax.errors import UserError
 from lema_jax.records import Example, Problem
 from lema_jax.stage import group, option
@@ -31,10 +31,15 @@ class Recipe(stage.Config):
     task: str = option(help=f"Task that the questions are of: {tasks.LISTED}.")
     arm: str | None = option(
         None,
-        "What is trained on besides chain of thought; by default and for cot, which leaves --corrections out, nothing.",
+        "What is trained on besides chain of thought; by default and for cot, which leaves --corrections out, nothing. "
+        "The preference arms are pairs instead, for train's objective preference.",
         choices=tuple(arms.ARMS),
     )
-    attempts: _Paths = option((), "Files made by sample; their right attempts are chain of thought.", paths=True)
+    attempts: _Paths = option(
+        (),
+        "Files made by sample; their right attempts are chain of thought, or chosen over the wrong in preference arms.",
+        paths=True,
+    )
     corrections: _Paths = option((), "Files made by correct; their kept corrections are examples.", paths=True)
     data_dir: Path | str | None = option(None, "Folder with the publishers' files; by default the variable LEMA_DATA.")
     read_last_number: bool = option(False, last_number.HELP)
@@ -68,8 +73,15 @@ class Recipe(stage.Config):
         found = []
         if self.arm is None and self.corrections:
             found.append("--corrections without --arm; --arm=lema learns from them, --arm=cot leaves them out")
-        if self.arm not in (None, "cot") and not self.corrections:
+        if self.row.pairs and not (self.learnt or self.attempts):
+            needed = "--corrections (pairs at the first wrong step), or " if self.row.example else ""
+            found.append(f"--arm={self.arm} needs {needed}--attempts with right and wrong ones at the same questions")
+        if self.row.example is not None and not self.row.pairs and not self.corrections:
             found.append(f"--arm={self.arm} needs --corrections")
+        if self.row.pairs and (
+            lost := [name for name in self.export if name in exports.FORMS and name != "preference"]
+        ):
+            found.append(f"--export={','.join(lost)} has no place for the rejected text; give --export=preference")
         if not (self.gold_rationales or self.attempts or self.learnt):
             found.append("there is nothing to learn from: give --gold_rationales, --attempts or --corrections")
         if (self.tokenizer is None) == (self.train_tokenizer is None):
@@ -80,7 +92,7 @@ class Recipe(stage.Config):
             found.append("--correction_share is of an equalised mix; give --equal_examples or --equal_tokens with it")
         if unknown := [name for name in self.export if name not in exports.FORMS]:
             found.append(f"--export={','.join(unknown)} is none of {', '.join(exports.FORMS)}")
-        elif "preference" in self.export and not self.learnt:
+        elif "preference" in self.export and not (self.learnt or self.row.pairs):
             found.append("--export=preference makes pairs from corrections; there are none")
         return found
 
@@ -185,6 +197,8 @@ def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Pa
 
 def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
     """The pools of the recipe, chain of thought first."""
+    if recipe.row.pairs:
+        return _gather_pairs(recipe)
     pools = []
     if recipe.gold_rationales or recipe.attempts:
         gold = [problem for problem in training[: recipe.limit] if problem.rationale]
@@ -200,6 +214,27 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
     if (example := recipe.row.example) is not None:
         pools.append(gather.corrections(recipe.task, recipe.learnt, example))
     return pools
+
+
+def _gather_pairs(recipe: Recipe) -> list[Pool]:
+    """The pools of an arm of preference pairs.
+
+    Raises:
+      UserError: there is not a single pair.
+    """
+    pools = []
+    if recipe.learnt and recipe.row.example is not None:
+        pools.append(gather.corrections(recipe.task, recipe.learnt, recipe.row.example))
+    if recipe.attempts:
+        files = map(Path, recipe.attempts)
+        pools.append(gather.solution_pairs(recipe.task, files, read_last_number=recipe.read_last_number))
+    if not any(pool.candidates for pool in pools):
+        raise UserError(
+            f"--arm={recipe.arm} found 0 preference pairs ({'; '.join(pool.counts() for pool in pools)}); "
+            "lema_jax.correct makes those of steps, one of each kept correction (--corrections), and lema_jax.sample "
+            "--samples=4 those of solutions, one of each wrong attempt where its question has a right one (--attempts)"
+        )
+    return [pool for pool in pools if pool.candidates]
 
 
 def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
@@ -233,7 +268,7 @@ def _tokenizer(recipe: Recipe, pools: Sequence[Pool]) -> PreTrainedTokenizerFast
 
 def _encode(rows: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limits: Limits) -> dict[str, Encoded]:
     """Example id -> ids and weights, without examples over a limit."""
-    return {row.id: ids for row, ids in zip(rows, encode(rows, tokenizer, limits)) if ids is not None}
+    return {row.id: ids for row, ids in zip(rows, pairs.encode(rows, tokenizer, limits)) if ids is not None}
 
 
 def _leave_out_long_corrections(pool: Pool, tokenizer: PreTrainedTokenizerFast, limits: Limits) -> None:
@@ -249,7 +284,7 @@ def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> 
     """The examples of the data set, in order; the others are counted in their pools."""
     corrections = [row for pool in pools for row in pool.candidates if row.correction is not None]
     cot = [row for pool in pools for row in pool.candidates if row.correction is None]
-    share = recipe.correction_share if recipe.equalised else None
+    share = recipe.correction_share if recipe.equalised and not recipe.row.pairs else None
     # Ranked by correction id, not by the arm's rendering: all arms draw the same corrections.
     name = lambda row: row.correction.id if row.correction else row.example.id
     stream = curate.mix(cot, corrections, name, recipe.seed, share)

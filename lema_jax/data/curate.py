@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from lema_jax.errors import UserError
-from lema_jax.records import Correction, Example, Problem
+from lema_jax.records import Correction, Example, Pair, Problem
 
 T = TypeVar("T")
 
@@ -70,11 +70,13 @@ def words(text: str) -> list[str]:
 
 
 def leave_out_repeated(pools: Iterable[Pool]) -> None:
-    """Keeps the first of each text (prompt and completion) in all pools together."""
-    first: dict[tuple[str, str], Candidate] = {}
+    """Keeps the first of each text (prompt and completion, of a pair both) in all pools together."""
+    first: dict[tuple[str, ...], Candidate] = {}
 
     def is_first(row: Candidate) -> bool:
-        return first.setdefault((normal(row.example.prompt), normal(row.example.completion)), row) is row
+        one = row.example
+        texts = (one.prompt, one.completion, one.rejected) if isinstance(one, Pair) else (one.prompt, one.completion)
+        return first.setdefault(tuple(map(normal, texts)), row) is row
 
     for pool in pools:
         pool.filter(is_first, "repeated")

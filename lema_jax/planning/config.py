@@ -197,7 +197,10 @@ class StudyConfig:
             yield "pretraining.train makes a student from random weights of its model; for a model folder set student"
         yield from self._unknown()
         yield from self._repeated()
-        trained = {"training": self.training}
+        of_pairs = [name for name in self.arms if name in arms.ARMS and arms.ARMS[name].pairs]
+        if of_pairs and self.attempts.samples < 2 and all(arms.ARMS[name].example is None for name in of_pairs):
+            yield f"arms: {', '.join(of_pairs)} compare attempts at one question; set attempts.samples to 2 or more"
+        trained = {"training": dataclasses.replace(self.training, objective="preference" if of_pairs else "sft")}
         trained |= {"pretraining.train": self.pretraining.train} if self.pretraining else {}
         for name, config in trained.items():
             yield from (f"{name}.{one}" for one in config.problems() if not one.startswith("data.path"))

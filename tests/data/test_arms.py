@@ -8,10 +8,10 @@ from lema_jax.errors import UserError
 from tests.data import rows
 
 
-def test_every_arm_but_cot_makes_something_of_a_correction() -> None:
+def test_every_arm_but_two_makes_something_of_a_correction() -> None:
     row = rows.correction()
     made = {name: arm.example(row).id for name, arm in ARMS.items() if arm.example is not None}
-    assert ARMS.keys() - made.keys() == {"cot"}
+    assert ARMS.keys() - made.keys() == {"cot", "preference_solutions"}
     same = {made.pop(name) for name in ("lema", "cot_part", "corrections_first")}  # they differ in the mix alone
     assert len(same) == 1
     assert len(same | set(made.values())) == len(made) + 1
@@ -34,6 +34,7 @@ def test_a_name_is_a_row_and_maybe_a_share(name: str, parsed: tuple[str, float |
         ("lemma", "no arm 'lemma'; the arms are cot, cot_part"),
         ("", "no arm ''"),
         ("cot@0.5", "learns from none; write cot"),
+        ("preference@0.5", "has nothing else; write preference"),
         *((f"lema@{share}", "above 0 and at most 1") for share in ("", "0", "-1", "1.01", "nan", "inf", "much")),
     ],
 )

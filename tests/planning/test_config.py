@@ -10,6 +10,7 @@ from lema_jax.data.batches import DataConfig
 from lema_jax.errors import UserError
 from lema_jax.planning import config as configs
 from lema_jax.planning.config import Mix, Pretraining, Teacher, Test
+from lema_jax.training.objectives import PreferenceConfig
 from tests.studies import small
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -45,6 +46,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"arms": ("cot", "corrections_first"), "training": dataclasses.replace(small().training, data=DataConfig())},
         "corrections_first keep an order; set training.data.examples_per_step",
+    ),
+    (
+        {"arms": ("cot", "preference_solutions")},
+        "preference_solutions compare attempts at one question; set attempts.samp",
+    ),
+    (
+        {
+            "arms": ("cot", "preference"),
+            "training": dataclasses.replace(small().training, preference=PreferenceConfig(reference="base")),
+        },
+        "config.training.preference.reference='base' is the model under adapters; set lora",
     ),
     ({"checkpoint": "best"}, "set mix.dev_questions"),
     ({"batch_size": 0}, "config.batch_size=0 must be at least 1"),
