@@ -26,7 +26,7 @@ SCRIPTS = sorted(path for path in (ROOT / "launch").iterdir() if path.suffix in 
 MODULES = sorted((ROOT / "lema_jax").glob("*.py"))
 _COMMAND = re.compile(r"(?:-m[ ]+lema_jax\.|(?<![\w./-])lema[ ]+)(\w+)(?=[ \n`\"]|$)([^\n`]*)")
 _OPEN = re.compile(r"[$…<>]|^[A-Z_]+$")  # a value
-_END = re.compile(r"(?:\s(?:#|&&|\|\|?|;|>)|\s?\))(?:\s.*|$)")
+_END = re.compile(r"(?:\s(?:#|&&?|\|\|?|;|>)|\s?\))(?:\s.*|$)")
 
 
 def commands(path: Path) -> Iterator[tuple[str, list[str], bool]]:
