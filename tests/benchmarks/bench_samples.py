@@ -1,8 +1,8 @@
 """What k samples of a prompt cost before they are decoded: processor seconds of prefill, and of k first tokens.
 
-    python -m tests.benchmarks.bench_samples --checkpoint=runs/base [--prompts=8] [--k=1,8] [--repeats=3]
+    python -m tests.benchmarks.bench_samples --checkpoint=runs/base [--task=gsm8k] [--prompts=8] [--k=1,8] [--repeats=3]
 
-The same prompts of GSM8K are asked for once and k times, in turns after a warm-up; each answer is one token.
+The same prompts of a task are asked for once and k times, in turns after a warm-up; each answer is one token.
 """
 
 import argparse
@@ -12,11 +12,10 @@ from pathlib import Path
 
 import jax
 
-from lema_jax import checkpoint
+from lema_jax import checkpoint, tasks
 from lema_jax.generation import student
 from lema_jax.generation.engine import Engine
 from lema_jax.model.decode import Sampling
-from lema_jax.tasks import gsm8k
 
 
 class Timed(Engine):
@@ -45,12 +44,14 @@ def once(loaded: student.Student, prompts: list[str], k: int) -> tuple[float, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--task", default="gsm8k")
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--k", default="1,8")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     loaded = student.read(given.checkpoint, checkpoint.latest_step(given.checkpoint), "float32")
-    prompts = [gsm8k.prompt(problem) for problem in gsm8k.load("test")[: given.prompts]]
+    task = tasks.get(given.task)
+    prompts = [task.prompt(problem) for problem in task.load("test")[: given.prompts]]
     ks = [int(k) for k in given.k.split(",")]
     for k in ks:
         once(loaded, prompts, k)
