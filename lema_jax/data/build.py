@@ -32,8 +32,7 @@ class Recipe(stage.Config):
     arm: str | None = option(
         None,
         "What is trained on besides chain of thought; by default and for cot, which leaves --corrections out, nothing. "
-        "The preference arms are pairs instead, for train's objective preference.",
-        choices=tuple(arms.ARMS),
+        f"The preference arms are pairs instead, for train's objective preference. One of {', '.join(arms.ARMS)}.",
     )
     attempts: _Paths = option(
         (),
@@ -70,6 +69,8 @@ class Recipe(stage.Config):
     seed: int = option(0, "Seed of what is drawn: dev questions, the mix, its order.", low=0, high=2**63 - 1)
 
     def problems(self) -> list[str]:
+        if self.arm is not None and self.arm not in arms.ARMS:
+            return [f"--arm={self.arm} must be one of {', '.join(arms.ARMS)}"]
         found = []
         if self.arm is None and self.corrections:
             found.append("--corrections without --arm; --arm=lema learns from them, --arm=cot leaves them out")
