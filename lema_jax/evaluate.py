@@ -14,8 +14,9 @@ With --score the right and wrong attempts of a file of `sample` are scored inste
 much likelier a checkpoint finds right paths than wrong ones. With --prompt one text is answered on the terminal, as the
 answer is made (with --prompt_style=chat by the model's template); nothing is written.
 
---prompt_style is how questions are asked: `paper`, zero-shot as LLaMAs trained here are; `wizardmath`, as the authors
-asked WizardMath; `few_shot`, after worked examples, for base models; `chat`, by the template of an instruct model.
+--prompt_style is how questions are asked: `paper`, zero-shot as the model was trained, which is `plain` or, for one
+that learnt from tagged right and wrong solutions (arm negatives), `tagged`; `wizardmath`, as the authors asked
+WizardMath; `few_shot`, after worked examples, for base models; `chat`, by the template of an instruct model.
 
 --weights=int8 or nf4 quantises the layers' kernels, --cache=int8 the cached keys and values; both change answers a
 little (tests/benchmarks/bench_precision.py measures by how much).
@@ -68,8 +69,9 @@ class Config(stage.Config):
     prompt: str | None = option(None, "One text to answer on the terminal instead of tasks.")
     prompt_style: str = option(
         "paper",
-        "How questions are asked: zero-shot as models trained here are (paper), as WizardMath's authors ask it, after "
-        "worked examples, or by the model's chat template.",
+        "How questions are asked: zero-shot as the model was trained (paper), by the paper's prompt alone (plain) or "
+        "under a tag that asks for a right solution (tagged), as WizardMath's authors ask it, after worked examples, "
+        "or by the model's chat template.",
         choices=prompts.STYLES,
     )
     examples: Path | str | None = option(
@@ -177,13 +179,15 @@ def run(config: Config) -> Result:
 class _Checkpoint:
     """A step of a model folder.
 
-    `name`: of the folder of its results. `model`: its identity in their rows. `prompt`: makes a question's prompt.
+    `name`: of the folder of its results. `model`: its identity in their rows. `style`: how it is asked. `prompt`: makes
+    a question's prompt.
     """
 
     folder: str
     step: int
     name: str
     model: str
+    style: str
     prompt: Callable[[Problem], str]
 
 
@@ -193,7 +197,7 @@ def _checkpoint(config: Config, given: str) -> _Checkpoint:
         folder, which = given, ""
     place = storage.place(folder) if storage.is_remote(folder) else Path(folder).resolve()
     name = place.name + (f"@{which}" if which else "")
-    checkpoint.read_metadata(folder)  # first, so that what is no model folder is reported as such
+    metadata = checkpoint.read_metadata(folder)  # first, so that what is no model folder is reported as such
     step = int(which) if which.isdecimal() else config.step
     if which == "best":
         step = checkpoint.best_step(folder)
@@ -202,8 +206,9 @@ def _checkpoint(config: Config, given: str) -> _Checkpoint:
     elif step not in checkpoint.steps(folder):
         raise UserError(f"{folder} has no checkpoint at step {step}; it has {checkpoint.steps(folder)}")
     as_chat = functools.partial(tokenizer.as_chat, tokenizer=tokenizer.load(folder))
-    prompt = prompts.style(config.prompt_style, config.examples, as_chat)
-    return _Checkpoint(folder, step, name, checkpoint.identity(folder, step), prompt)
+    style = prompts.of_model(config.prompt_style, metadata.prompt_style)
+    prompt = prompts.style(style, config.examples, as_chat)
+    return _Checkpoint(folder, step, name, checkpoint.identity(folder, step), style, prompt)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +244,7 @@ def _require_distinct(flag: str, names: Sequence[str]) -> None:
 
 def _answer(config: Config, one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student]) -> Answered:
     """Answers what is missing, then writes predictions in the questions' order, and their summary."""
-    style, precision = config.prompt_style, config.decoding.precision()
+    style, precision = one.style, config.decoding.precision()
     shaping: dict[str, Any] = {"model": one.model, "max_new_tokens": config.decoding.max_new_tokens, **precision}
     if style == "chat":
         shaping["rendered"] = True  # prompts are a template's, which writes all special tokens: see encode.prompt_ids

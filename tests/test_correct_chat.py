@@ -74,7 +74,7 @@ def test_replies_become_rows_and_are_never_asked_for_again(files, tmp_path):
     assert (tmp_path / "corrections.jsonl").read_bytes() == before
     prompt = prompting.load(attempt(0).problem)
     asked = sorted((body["messages"] for body in server.bodies), key=str)
-    assert asked == sorted((prompting.correction(prompt, attempt(n)) for n in range(12)), key=str)
+    assert asked == sorted((prompting.messages(prompt, attempt(n)) for n in range(12)), key=str)
     assert {row.prompt for row in rows} == {prompting.load(attempt(0).problem).id}
     for path in tmp_path.iterdir():
         assert KEY not in path.read_text()

@@ -34,6 +34,7 @@ class Card:
     overlap: dict[str, Any]  # with test questions: policy, sets checked and not, how many training questions
     tokenizer: str  # fingerprint
     files: dict[str, str]  # name -> sha256
+    prompt_style: str = "paper"  # how its questions are asked, one of `prompts.TRAINED`
     closed: int = 0  # examples whose text lacked the final sentence, which was added
 
 

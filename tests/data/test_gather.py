@@ -124,4 +124,4 @@ def test_a_thought_reaches_no_example_prompt_or_export(form: str, thought: str, 
     for _, form_of_rows in exports.FORMS.values():
         assert "qqq" not in json.dumps(list(form_of_rows(made)))
     for wrong in (missed, chosen.attempt):
-        assert "qqq" not in prompting.correction(prompting.load(wrong.problem), wrong)
+        assert "qqq" not in prompting.messages(prompting.load(wrong.problem), wrong)
