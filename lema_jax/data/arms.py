@@ -6,7 +6,7 @@ two of the student's paths a question. `mixed:ROW@SHARE,ROW@SHARE` learns from t
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lema_jax.data import examples, inline
@@ -117,6 +117,8 @@ def parse(name: str) -> tuple[Part, ...]:
         return (_part(name),)
     parts = tuple(_part(one.strip()) for one in listed.split(","))
     names = [part.name for part in parts]
+    if len(parts) == 1:
+        raise UserError(f"the arm {name!r} mixes one part; write {listed}")
     if any(part.share is None for part in parts):
         raise UserError(f"the arm {name!r} must name a share for each part, such as {MIXED}:lema@0.14,inline@0.14")
     if unmixable := [part.name for part in parts if part.row.displaced or part.row.first]:
@@ -131,10 +133,16 @@ def parse(name: str) -> tuple[Part, ...]:
 
 
 def listed(texts: Iterable[str]) -> tuple[str, ...]:
-    """The arms in texts that separate them by commas; a mixed arm takes all that follow it and name a share."""
+    """The arms in texts that separate them by commas; a mixed arm takes all that follow it and name a share.
+
+    A text that begins with a mixed arm is that arm.
+    """
     arms: list[str] = []
-    for text in texts:
-        pieces = [one.strip() for one in str(text).split(",")]
+    for text in map(str, texts):
+        if text.startswith(f"{MIXED}:"):
+            arms.append(text)
+            continue
+        pieces = [one.strip() for one in text.split(",")]
         for number, piece in enumerate(pieces):
             inside = number and arms[-1].startswith(f"{MIXED}:") and "@" in piece and not piece.startswith(MIXED)
             if inside:
@@ -154,9 +162,9 @@ def own(name: str) -> bool:
     return any(part.row.example is not None for part in parse(name))
 
 
-def options(name: str) -> Mapping[str, float]:
-    """The recipe's options that an arm's name sets."""
-    return {part.row.option: part.value for part in parse(name) if part.value is not None}
+def shares(name: str, usual: float) -> list[float]:
+    """The shares of an arm's own examples in an equalised mix; `usual` where its name gives none."""
+    return [part.share or usual for part in parse(name) if part.row.example is not None]
 
 
 _RANGES = {"paths_a_question": (1, 10**6), "wrong_step_weight": (0, 1), "right_share": (0, 1)}

@@ -191,10 +191,10 @@ def _require_both(pool: Pool) -> None:
         count = Counter(row.attempt.verdict for row in pool.candidates if row.attempt)
         wanted = [(Verdict.RIGHT, pool.right_share), (Verdict.WRONG, 1 - pool.right_share)]
         if missing := [verdict for verdict, share in wanted if share and not count[verdict]]:
+            right, wrong = count[Verdict.RIGHT], count[Verdict.WRONG]
             raise UserError(
-                f"the arm critique wants {pool.right_share:.0%} right attempts, but there are critiques of "
-                f"{count[Verdict.RIGHT]:,} right and {count[Verdict.WRONG]:,} wrong ones; {pool.remedy} of {missing[0]} "
-                "attempts, or change --right_share"
+                f"the arm critique wants {pool.right_share:.0%} right attempts, but there are critiques of {right:,} "
+                f"right and {wrong:,} wrong ones; {pool.remedy} of {missing[0]} attempts, or change --right_share"
             )
 
 
@@ -245,7 +245,7 @@ def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> 
     """The examples of the data set, in order; the others are counted in their pools."""
     draw = lambda pool: curate.drawn(pool, recipe.seed)
     if recipe.equalised:
-        cot = [row for pool in pools if pool.share is None for row in draw(pool)]
+        cot = [row for pool in pools if pool.share is None for row in draw(pool)][recipe.skip_cot :]
         own = [(draw(pool), pool.share) for pool in pools if pool.share is not None]
         stream = curate.mix(cot, own, (lambda row: row.attempt and row.attempt.id) if len(own) > 1 else None)
     else:
@@ -289,17 +289,24 @@ def _write_dev(folder: Path, dev: Sequence[Problem], tokenizer: PreTrainedTokeni
         _write_set(folder, [row for row in rows if row.id in encoded], encoded)
 
 
+_LATER = ("own_attempts", "critiques", "paths_a_question", "wrong_step_weight", "right_share", "skip_cot")
+
+
 def _identity(recipe: Recipe, training: Sequence[Problem]) -> dict[str, Any]:
     """Everything that determines the data, as JSON: settings by value, inputs by content."""
     settings = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
     del settings["data_dir"]
+    for name in _LATER:  # at their defaults, data sets of earlier versions are of the same recipe
+        if settings[name] == getattr(Recipe, name):
+            del settings[name]
     limits = {"prompt": recipe.limits.max_prompt, "completion": recipe.limits.max_completion}
+    if recipe.critiques:
+        settings["critiques"] = [[Path(path).name, _sha256(Path(path))] for path in recipe.critiques]
     return settings | {
         "arm": recipe.arm or "cot",
         "limits": limits | {"tokens": recipe.limits.max_tokens},
         "attempts": [[Path(path).name, _sha256(Path(path))] for path in recipe.attempts],
         "corrections": [[path.name, _sha256(path)] for path in recipe.learnt],
-        "critiques": [[Path(path).name, _sha256(Path(path))] for path in recipe.critiques],
         "tokenizer": recipe.tokenizer and tokenizer.fingerprint(tokenizer.load(recipe.tokenizer)),
         "export": list(recipe.export),
         "training_questions": sources.digest(training),
@@ -310,9 +317,7 @@ def _difference(made: Card | None, identity: dict[str, Any]) -> str:
     """In what a data set differs from the one that `identity` describes; empty where it does not."""
     if made is None:
         return "it is no data set of build_data's"
-    usual = {field.name: field.default for field in dataclasses.fields(Recipe)} | {"critiques": []}
-    there = usual | made.recipe  # an earlier version has fewer keys
-    differing = [key for key in identity if identity[key] != there[key]]
+    differing = [key for key in identity if identity[key] != made.recipe.get(key)]  # an earlier version has fewer keys
     return f"a data set of other settings or inputs ({', '.join(differing)})" if differing else ""
 
 

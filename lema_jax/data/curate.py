@@ -198,7 +198,8 @@ def drawn(pool: Pool, seed: int) -> list[Candidate]:
     rows = ranked(pool.candidates, lambda row: row.name, seed)
     if (share := pool.right_share) is None:
         return rows
-    right, wrong = ([row for row in rows if (row.attempt.verdict is Verdict.RIGHT) is one] for one in (True, False))
+    is_right = lambda row: row.attempt is not None and row.attempt.verdict is Verdict.RIGHT
+    right, wrong = ([row for row in rows if is_right(row) is one] for one in (True, False))
     return list(mix(wrong, [(right, share)])) if 0 < share < 1 else right if share else wrong
 
 
@@ -210,6 +211,11 @@ def ranked(rows: Iterable[T], name: Callable[[T], str], seed: int) -> list[T]:
 def nearest(share: float, count: int) -> int:
     """A share of `count`, rounded to the nearest row; halves round up."""
     return int(share * count + 0.5)
+
+
+def cot_of(count: int, shares: Iterable[float]) -> int:
+    """The chain of thought among the first `count` rows of a mix with these shares of others, which do not run out."""
+    return count - sum(nearest(share, count) for share in shares)
 
 
 def first_examples(stream: Iterable[T], count: int) -> list[T]:

@@ -73,6 +73,12 @@ class Recipe(stage.Config):
         high=1,
         above=True,
     )
+    skip_cot: int = option(
+        0,
+        "Leave out so much chain of thought of an equalised mix, in examples, that is drawn first: an earlier round has"
+        " it.",
+        low=0,
+    )
     dev_questions: int = option(0, "Hold so many training questions out, as dev/; none of them is trained on.", low=0)
     overlap: str = option(
         "refuse", "What to do about training questions that give a test one away.", choices=("refuse", "drop", "keep")
@@ -110,6 +116,8 @@ class Recipe(stage.Config):
 
     def _shares(self) -> Iterator[str]:
         given = "correction_share" in stage.changed(self)
+        if self.skip_cot and not self.equalised:
+            yield "--skip_cot is of an equalised mix; give --equal_examples with it"
         if given and not self.equalised:
             yield "--correction_share is of an equalised mix; give --equal_examples or --equal_tokens with it"
         elif any(part.share for part in self.parts):
