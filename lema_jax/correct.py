@@ -159,7 +159,7 @@ def run(config: Config) -> Result:
         print(estimate)
         return Result(Path(config.out), estimate=estimate)
     with Appender(config.out, form.row) as out, Appender(kept_in, Reply) as replies:
-        if note := prompting.asked_otherwise(out.rows.values(), asking.by_family.values()):
+        if note := prompting.asked_otherwise(out.rows.values(), asking.by_family.values(), form.asked):
             print(f"{config.out}: {note}")
         tally, outcome = _ask(asking, out, replies)
         result = _finish(config, tally)

@@ -41,6 +41,9 @@ _RUN: Mapping[str, Callable[[Any], Any]] = {
     "evaluate": evaluate.run,
 }
 
+# The kinds of jobs that a chat teacher answers.
+_PAID: Mapping[str, Callable[[Any], Any]] = {"correct": correct.run, "critique": correct.run, "evolve": evolve.run}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(stage.Config):
@@ -136,7 +139,7 @@ def _print_dollars(config: StudyConfig, board: Board, plan: Sequence[Job]) -> No
     for job in asked:
         if there.issuperset(job.needs):
             print(f"{job.name}:")
-            _RUN[job.kind](dataclasses.replace(job.config, dry_run=True))  # it prints its estimate
+            _PAID[job.kind](dataclasses.replace(job.config, dry_run=True))  # type: ignore[call-arg]  # prints its estimate
         else:
             unknown += round(job.work)
     if unknown:
@@ -144,9 +147,6 @@ def _print_dollars(config: StudyConfig, board: Board, plan: Sequence[Job]) -> No
             f"at most {unknown:,} requests to {config.teacher.model}; --plan says what they cost when the attempts are "
             "made"
         )
-
-
-_PAID = ("correct", "critique", "evolve")  # kinds of jobs that a chat teacher answers
 
 
 def _result(board: Board, plan: Sequence[Job]) -> Result:

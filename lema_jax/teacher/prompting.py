@@ -122,15 +122,15 @@ def messages(prompt: Prompt, attempt: Attempt, form: Form = CORRECTION) -> list[
     return [{"role": "assistant" if number % 2 else "user", "content": turn} for number, turn in enumerate(turns)]
 
 
-def asked_otherwise(rows: Iterable[Correction | Critique], prompts: Collection[Prompt]) -> str:
-    """Which of the corrections other prompts asked for, in words; empty where none did."""
+def asked_otherwise(rows: Iterable[Correction | Critique], prompts: Collection[Prompt], form: Form = CORRECTION) -> str:
+    """Which of the replies other prompts asked for, in words; empty where none did."""
     ours = {prompt.id for prompt in prompts}
     others = collections.Counter(row.prompt for row in rows if row.prompt and row.prompt not in ours)
     if not others:
         return ""
     return (
-        f"{others.total():,} replies were asked for by another prompt ({', '.join(sorted(others))}) than this run's"
-        f" ({', '.join(sorted(ours))}): they stay, and this run asks by its own for each mistake"
+        f"{others.total():,} {form.name}s were asked for by another prompt ({', '.join(sorted(others))}) than this"
+        f" run's ({', '.join(sorted(ours))}): they stay, and this run asks by its own for each mistake"
     )
 
 
