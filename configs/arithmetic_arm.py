@@ -15,11 +15,11 @@ def get_config() -> TrainConfig:
     return TrainConfig(
         out="runs/quickstart/lema",
         init="runs/quickstart/student",
-        data=DataConfig(path="runs/quickstart/data_lema", batch_size=24, seq_len=256, packing=False),
-        steps=125,
+        data=DataConfig(path="runs/quickstart/data_lema", batch_size=16, seq_len=384, packing=False),
+        steps=63,
         optimizer=OptimizerConfig(
-            learning_rate=3e-4, schedule="cosine", warmup_steps=10, beta2=0.98, weight_decay=0.1, clip_norm=1.0
+            learning_rate=1e-4, schedule="cosine", warmup_steps=10, beta2=0.98, weight_decay=0.1, clip_norm=1.0
         ),
         compute=Compute(scan_layers=False),
-        checkpoint_every=25,
+        checkpoint_every=50,
     )

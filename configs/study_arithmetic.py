@@ -1,28 +1,29 @@
-"""Does learning from mistakes help a 1.2 M-parameter LLaMA on generated arithmetic problems? The quickstart.
+"""Does learning from mistakes help a 1.7 M-parameter LLaMA on generated arithmetic problems? The quickstart.
 
 python -m lema_jax.study --config=configs/study_arithmetic.py
-python -m lema_jax.study --config=configs/study_arithmetic.py:converged --config.out=runs/study_converged
+python -m lema_jax.study --config=configs/study_arithmetic.py:lora --config.out=runs/study_lora
 
-As in the paper, all arms learn about one set of questions: `cot` has their gold rationales and the student's own right
-attempts at them, and corrections take the place of some of these. Unlike in the paper, the student stops early, so that
-the study takes minutes: any further chain of thought helps it. In the setting `converged` it takes four times as many
-steps.
+As in the paper, the student has learnt chain of thought before, and all arms learn about one set of questions: `cot`
+has their gold rationales and the student's own right attempts at them, and corrections take the place of some of these.
+Its mistakes are mostly slips of arithmetic. The other settings change one thing each.
 """
 
+import dataclasses
+
 from lema_jax.data.batches import DataConfig
-from lema_jax.model.config import Compute, LlamaConfig
+from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
 from lema_jax.planning.config import Attempts, Mix, Pretraining, StudyConfig, Test
 from lema_jax.training.config import TrainConfig
 from lema_jax.training.optimizer import OptimizerConfig
 
-MODEL = LlamaConfig(
+MODEL = LlamaConfig(  # wide and shallow: a step on a CPU costs as much as one of four layers of 128, and learns more
     vocab_size=1536,
-    hidden_size=128,
+    hidden_size=256,
     intermediate_size=512,
-    num_layers=4,
+    num_layers=2,
     num_heads=4,
     num_kv_heads=4,
-    head_dim=32,
+    head_dim=64,
     max_positions=512,
     tie_embeddings=True,
 )
@@ -39,29 +40,24 @@ def optimizer(learning_rate: float, warmup_steps: int) -> OptimizerConfig:
     )
 
 
-STEPS = {"early": 700, "converged": 2800}  # of the student
-
-
-def get_config(setting: str = "early") -> StudyConfig:
-    if setting not in STEPS:
-        raise ValueError(f"there is no setting {setting!r}; choose one of {', '.join(STEPS)}")
+def converged() -> StudyConfig:
     student = TrainConfig(
         out="",
-        data=DataConfig(batch_size=16, seq_len=256),
-        steps=STEPS[setting],
+        data=DataConfig(batch_size=4, seq_len=256),
+        steps=1400,
         model=MODEL,
-        optimizer=optimizer(3e-3, 30),
+        optimizer=optimizer(2e-3, 60),
         compute=Compute(scan_layers=False),
-        checkpoint_every=100,
+        checkpoint_every=200,
         log_every=20,
     )
     arm = TrainConfig(
         out="",
-        data=DataConfig(batch_size=0, seq_len=256, examples_per_step=24),
+        data=DataConfig(batch_size=0, seq_len=384, examples_per_step=16),
         epochs=1,
-        optimizer=optimizer(3e-4, 10),
+        optimizer=optimizer(1e-4, 10),
         compute=Compute(scan_layers=False),
-        checkpoint_every=25,
+        checkpoint_every=50,
     )
     return StudyConfig(
         out="runs/study_arithmetic",
@@ -70,9 +66,50 @@ def get_config(setting: str = "early") -> StudyConfig:
         attempts=Attempts(questions=2500, temperature=0.7, max_new_tokens=128),
         arms=("cot", "cot_part", "cot_plus_extracted", "lema"),
         seeds=(0, 1, 2),
-        mix=Mix(equal="examples", amount=1500, max_tokens=256, questions=2500, own_attempts=True),
+        mix=Mix(equal="examples", amount=1000, max_tokens=384, questions=2500, own_attempts=True),
         training=arm,
         tests=(Test("arithmetic", "test", 1000),),
         max_new_tokens=128,
         batch_size=128,
     )
+
+
+def early() -> StudyConfig:
+    """The student stops before it copies names and numbers from the question: any chain of thought is news to it."""
+    config = converged()
+    assert config.pretraining
+    config.pretraining.train.steps = 500
+    return config
+
+
+def lora() -> StudyConfig:
+    """Adapters on a frozen student, at the rate that adapters want."""
+    config = converged()
+    config.training.lora = LoraConfig(rank=16, alpha=16, dropout=0.0)
+    config.training.optimizer = optimizer(1e-3, 10)
+    return config
+
+
+def few_questions() -> StudyConfig:
+    """As many examples about fewer questions: several attempts and corrections of each."""
+    config = converged()
+    config.mix = dataclasses.replace(config.mix, questions=500)
+    config.attempts = dataclasses.replace(config.attempts, questions=500, samples=5)
+    return config
+
+
+def many_questions() -> StudyConfig:
+    """As many examples about more questions: hardly two of any."""
+    config = converged()
+    config.mix = dataclasses.replace(config.mix, questions=10_000)
+    config.attempts = dataclasses.replace(config.attempts, questions=10_000)
+    return config
+
+
+SETTINGS = {setting.__name__: setting for setting in (converged, early, lora, few_questions, many_questions)}
+
+
+def get_config(setting: str = "converged") -> StudyConfig:
+    if setting not in SETTINGS:
+        raise ValueError(f"there is no setting {setting!r}; choose one of {', '.join(SETTINGS)}")
+    return SETTINGS[setting]()

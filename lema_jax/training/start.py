@@ -24,7 +24,6 @@ from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.storage import RunFolder
 from lema_jax.training.config import TrainConfig, as_dict, described, shaping
 
-_ROWS = 4  # an automatic batch has a multiple of it, so that seeds of one recipe share a compiled program
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -53,10 +52,19 @@ def resolved(config: TrainConfig) -> TrainConfig:
         length = {"epochs": config.epochs} if config.epochs else {"tokens": config.tokens}
         config = dataclasses.replace(config, steps=batches.steps_for(config.data, **length))
     if not config.data.batch_size:
-        divisor = math.lcm(_divisor(config), _ROWS)
-        rows = math.ceil(batches.fit(config.data, config.steps).rows / divisor) * divisor
+        rows = rounded(batches.fit(config.data, config.steps).rows, _divisor(config))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
     return config
+
+
+def rounded(rows: int, divisor: int) -> int:
+    """The least of 1, 2, 3, …, 8, 10, 12, 14, 16, 20, … times `divisor` that is not below `rows`.
+
+    It is at most a quarter above, and so few sizes let seeds and arms of about one size share a compiled program.
+    """
+    wanted = math.ceil(rows / divisor)
+    unit = 1 << max(0, wanted.bit_length() - 3)
+    return math.ceil(wanted / unit) * unit * divisor
 
 
 def _divisor(config: TrainConfig) -> int:

@@ -131,11 +131,19 @@ def test_runs_from_before_these_fields_resume(tmp_path, data, base):
         loop.run(run)
 
 
+def test_few_batch_sizes_serve_all_numbers_of_rows():
+    for divisor in (1, 6):
+        taken = [start.rounded(rows, divisor) for rows in range(1, 1025)]
+        assert all(size >= rows and size % divisor == 0 for rows, size in enumerate(taken, 1))
+        assert all(size < 1.25 * rows + divisor for rows, size in enumerate(taken, 1))
+        assert len(set(taken)) <= 4 * 10
+
+
 def test_without_a_batch_size_a_run_takes_the_fewest_rows_that_hold_it(tmp_path, data, base, straight):
     automatic = run_of(tmp_path / "run", data, base, batch_size=0)
     found = start.resolved(automatic).data.batch_size
-    assert found % 4 == 0
-    assert found - 4 < batches.fit(automatic.data, 4).rows <= found
+    needed = batches.fit(automatic.data, 4).rows
+    assert needed <= found <= 1.25 * needed
     loop.run(automatic)
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(straight), rtol=1e-4)
     loop.run(dataclasses.replace(automatic, steps=4))  # found made
