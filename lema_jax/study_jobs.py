@@ -335,10 +335,10 @@ class _Composer:
         amount = run.amount(mix.amount, number)
         amount = run.until(mix.amount, number) if self._config.round_start == "student" else amount
         shares = arms.shares(run.arm, mix.correction_share)
-        return round(amount * (1 - sum(shares))) if arms.parse(run.arm)[0].row.displaced else amount
+        return round(amount * (1 - sum(shares))) if arms.row(run.arm).displaced else amount
 
     def _training(self, run: Run, number: int, data: Job, model: Sequence[Job]) -> Job:
-        order = {"order": "stored"} if arms.parse(run.arm)[0].row.first else {}
+        order = {"order": "stored"} if arms.row(run.arm).first else {}
         init = str(self._root / model[-1].out) if model else self._config.student
         changes: dict[str, Any] = {"seed": run.seed, "init": init}
         path, how = str(self._root / data.out), self._config.training

@@ -70,7 +70,7 @@ ARMS: dict[str, Arm] = {
         _ABLATION, "corrections", functools.partial(examples.correction, without=examples.Part.SOLUTION)
     ),
     "rft": Arm(
-        "the student's own right attempts: rejection sampling (RFT), arXiv 2308.01825, section 3.3",
+        "the student's own right attempts: rejection sampling (RFT), arXiv 2308.01825",
         "right attempts",
         examples.own,
         option="paths_a_question",
@@ -78,13 +78,13 @@ ARMS: dict[str, Arm] = {
     "inline": Arm(_INLINE, "corrections", inline.repaired, option="wrong_step_weight"),
     "inline_restart": Arm(_INLINE, "corrections", inline.restarted, option="wrong_step_weight", needs_steps=True),
     "critique": Arm(
-        "critiques of right and wrong attempts (critique fine-tuning), arXiv 2501.17703, section 2",
+        "critiques of right and wrong attempts (critique fine-tuning), arXiv 2501.17703",
         "critiques",
         examples.critique,
         option="right_share",
     ),
     "negatives": Arm(
-        "right and wrong attempts under different tags (NAT), arXiv 2402.11651, section 3",
+        "right and wrong attempts under different tags (NAT), arXiv 2402.11651",
         "wrong attempts",
         examples.wrong,
         tagged=True,
@@ -150,6 +150,11 @@ def listed(texts: Iterable[str]) -> tuple[str, ...]:
             else:
                 arms.append(piece)
     return tuple(arms)
+
+
+def row(name: str) -> Arm:
+    """The row of an arm; of a mixed one that of its first part, which like all of them keeps no order."""
+    return parse(name)[0].row
 
 
 def reads(name: str, what: str) -> bool:

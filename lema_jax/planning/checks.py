@@ -65,6 +65,11 @@ def require_enough(config: StudyConfig, board: Board, plan: Sequence[Job]) -> No
                 "alone has fewer; ask for fewer, raise config.mix.questions, or set config.mix.own_attempts"
             )
     _require_reference(config)
+    if config.evolution.count and any(one.choices for one in questions(config, config.task, "train")[:1]):
+        raise UserError(
+            f"config.evolution.count={config.evolution.count}: the task {config.task} asks to choose; new questions "
+            "for it cannot be made, so set 0"
+        )
     for job in plan:
         if board.is_done(job):
             _require_rows(config, board, job)

@@ -227,14 +227,17 @@ class StudyConfig:
             yield f"student={self.student!r}: give either student (a model folder) or pretraining, not both"
         if self.pretraining and (self.pretraining.train.model is None or self.pretraining.train.init):
             yield "pretraining.train makes a student from random weights of its model; for a model folder set student"
-        yield from self._unknown()
+        unknown = list(self._unknown())
+        yield from unknown
+        if any(one.startswith("arms: ") for one in unknown):
+            return  # what follows reads the arms
         yield from self._repeated()
         trained = {"training": self.training}
         trained |= {"pretraining.train": self.pretraining.train} if self.pretraining else {}
         for name, config in trained.items():
             yield from (f"{name}.{one}" for one in config.problems() if not one.startswith("data.path"))
         data = self.training.data
-        first = [name for name in self.arms if name.partition("@")[0] in ("corrections_first",)]
+        first = [name for name in self.arms if arms.row(name).first]
         if first and data.packing and not data.examples_per_step:
             yield f"arms: {', '.join(first)} keep an order; set training.data.examples_per_step, or packing=False"
         lengths = (self.training.steps, self.training.epochs, self.training.tokens)
@@ -276,11 +279,8 @@ class StudyConfig:
                 yield f"mix.amount={self.mix.amount} is below rounds={self.rounds}; give each round an example or more"
             if self.round_start == "last" and 0 < self.training.steps < self.rounds:
                 yield f"training.steps={self.training.steps} is below rounds={self.rounds}, which share them"
-            try:
-                if not any(arms.own(name) for name in self.arms):
-                    yield f"rounds={self.rounds}: no arm learns from attempts; add lema, or leave rounds out"
-            except UserError:
-                pass  # named by _unknown
+            if not any(arms.own(name) for name in self.arms):
+                yield f"rounds={self.rounds}: no arm learns from attempts; add lema, or leave rounds out"
 
     def _unknown(self) -> Iterator[str]:
         choices = {

@@ -41,7 +41,7 @@ def style(name: str, examples: str | Path | None, render: Callable[[str], str]) 
 
 
 def tagged(problem: Problem, *, right: bool = True) -> str:
-    """The paper's prompt under a tag that asks for a right or a wrong solution (NAT, arXiv 2402.11651, section 3).
+    """The paper's prompt under a tag that asks for a right or a wrong solution (NAT, arXiv 2402.11651).
 
     A model that learns from both is asked for a right one. NAT leaves the words open; these are ours.
     """
