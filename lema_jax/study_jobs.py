@@ -15,7 +15,7 @@ from lema_jax.metadata import read_metadata
 from lema_jax.planning import checks, forecast, jobs
 from lema_jax.planning.config import StudyConfig, Test
 from lema_jax.planning.jobs import Job
-from lema_jax.planning.rounds import Run
+from lema_jax.planning.rounds import Rows, Run
 from lema_jax.storage import on_disk
 from lema_jax.tasks import sources
 from lema_jax.tasks.questions import Questions
@@ -53,18 +53,6 @@ class _Questions:
     count: int
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """The jobs that make what arms learn from: attempts, and corrections and critiques of them."""
-
-    sample: tuple[Job, ...] = ()
-    correct: tuple[Job, ...] = ()
-    critique: tuple[Job, ...] = ()
-
-    def __add__(self, other: "_Rows") -> "_Rows":
-        return _Rows(self.sample + other.sample, self.correct + other.correct, self.critique + other.critique)
-
-
 class _Composer:
     """Makes a study's jobs, each after those that it needs."""
 
@@ -83,8 +71,7 @@ class _Composer:
     def jobs(self) -> list[Job]:
         config = self._config
         student = self._student()
-        rows = self._rows("", self._student_folder(student), student, *self._wanted(config.arms))
-        rows += self._evolved(student, rows)
+        rows = self._student_rows(student)
         for test in config.tests:
             self._evaluation(STUDENT, 0, self._student_folder(student), student, test)
         for seed in config.seeds:  # a study that is cut short has every arm for its first seeds
@@ -166,7 +153,6 @@ class _Composer:
         correct, critique, sample = (
             any(arms.reads(name, kind) for name in names) for kind in ("corrections", "critiques", "attempts")
         )
-        correct = correct or bool(self._config.evolution.count and not self._config.evolution.random_seeds)
         return sample or correct or critique or self._config.mix.own_attempts, correct, critique
 
     def _rows(
@@ -178,12 +164,12 @@ class _Composer:
         correct: bool,
         critique: bool,
         evolved: Job | None = None,
-    ) -> _Rows:
+    ) -> Rows:
         """The jobs that sample a model's attempts, and have them corrected and judged, as far as they are wanted."""
         if not sample:
-            return _Rows()
+            return Rows()
         attempts = self._sample(f"attempts{label}", model, needs, evolved)
-        return _Rows(
+        return Rows(
             (attempts,),
             (self._teach("correct", f"corrections{label}", attempts),) if correct else (),
             (self._teach("critique", f"critiques{label}", attempts),) if critique else (),
@@ -191,7 +177,7 @@ class _Composer:
 
     def _sample(self, name: str, model: str, needs: Sequence[Job], evolved: Job | None) -> Job:
         config, how = self._config, self._config.attempts
-        source = {"task": config.task, "limit": how.questions or None, "data_dir": self._data_dir}
+        source: dict[str, Any] = {"task": config.task, "limit": how.questions or None, "data_dir": self._data_dir}
         if evolved is not None:
             source = {"problems": self._root / evolved.out}
         make = lambda out: sample.Config(
@@ -212,7 +198,9 @@ class _Composer:
     def _teach(self, kind: str, name: str, attempts: Job) -> Job:
         """The job that corrects attempts, or judges them."""
         teacher = self._config.teacher
-        of = {"critique": True} if kind == "critique" else {"cut_at_first_error": teacher.cut_at_first_error}
+        of: dict[str, Any] = (
+            {"critique": True} if kind == "critique" else {"cut_at_first_error": teacher.cut_at_first_error}
+        )
         make = lambda out: correct.Config(
             attempts=self._root / attempts.out,
             teacher=teacher.kind,
@@ -225,12 +213,21 @@ class _Composer:
         work = attempts.work * teacher.samples
         return self._add(kind, name, make, [attempts], shaping=teacher.shaping(), ending=".jsonl", work=work)
 
-    def _evolved(self, student: Sequence[Job], rows: _Rows) -> _Rows:
-        """The jobs that make new questions, and attempts at them, corrections and critiques, where these are wanted."""
+    def _student_rows(self, student: Sequence[Job]) -> Rows:
+        """The jobs that make rows of the student's attempts at the training questions, and at new ones."""
+        how, model = self._config.evolution, self._student_folder(student)
+        sampled, corrected, judged = self._wanted(self._config.arms)
+        evolves = bool(how.count) and sampled
+        rows = self._rows("", model, student, sampled, corrected or (evolves and not how.random_seeds), judged)
+        if not evolves:
+            return rows
+        evolved = self._evolve(rows)
+        new = self._rows(" evolved", model, student, sampled, corrected, judged, evolved)
+        return rows + new
+
+    def _evolve(self, rows: Rows) -> Job:
+        """The job that makes new questions."""
         config, how = self._config, self._config.evolution
-        wanted = self._wanted(config.arms)
-        if not how.count or not wanted[0]:
-            return _Rows()
         chat = dataclasses.replace(config.teacher.asked()["chat"], temperature=how.temperature)
         seeds: dict[str, Any] = {"corrections": [self._root / job.out for job in rows.correct]}
         if how.random_seeds:
@@ -248,10 +245,9 @@ class _Composer:
         shaping |= {"base_url": config.teacher.base_url, "questions": self._read(config.task, "train")}
         needs = () if how.random_seeds else rows.correct
         work = how.count * (1 + evolution.ANSWERS)
-        made = self._add("evolve", "questions", make, needs, shaping=shaping, ending=".jsonl", work=work)
-        return self._rows(" evolved", self._student_folder(student), student, *wanted, evolved=made)
+        return self._add("evolve", "questions", make, needs, shaping=shaping, ending=".jsonl", work=work)
 
-    def _rounds(self, run: Run, student: Sequence[Job], rows: _Rows) -> Job:
+    def _rounds(self, run: Run, student: Sequence[Job], rows: Rows) -> Job:
         """The job that trains an arm; with rounds, the last of several, each after new attempts of the one before."""
         config, own, model = self._config, rows, list(student)
         trained = None
@@ -266,25 +262,23 @@ class _Composer:
         assert trained is not None
         return trained
 
-    def _fresh(self, run: Run, label: str, trained: Job) -> _Rows:
+    def _fresh(self, run: Run, label: str, trained: Job) -> Rows:
         """Attempts of a round's model at the study's questions, new ones included, corrected and judged."""
-        sampled, corrected, judged = self._wanted([run.arm])
-        corrected = arms.reads(run.arm, "corrections")
+        wanted = self._wanted([run.arm])
         model = str(self._root / trained.out)
-        rows = self._rows(label, model, [trained], sampled, corrected, judged)
+        rows = self._rows(label, model, [trained], *wanted)
         for job in [job for job in self._jobs if job.kind == "evolve"]:
-            rows += self._rows(f" evolved{label}", model, [trained], sampled, corrected, judged, evolved=job)
+            rows += self._rows(f" evolved{label}", model, [trained], *wanted, job)
         return rows
 
-    def _data(self, run: Run, number: int, student: Sequence[Job], cot: _Rows, own: _Rows) -> Job:
+    def _data(self, run: Run, number: int, student: Sequence[Job], cot: Rows, own: Rows) -> Job:
         """The data set of a round: chain of thought, in part of the attempts of `cot`, and own examples of `own`."""
         config, mix = self._config, self._config.mix
         part, *others = arms.parse(run.arm)
-        attempts = list(cot.sample) if mix.own_attempts else []
+        attempts = cot.sample if mix.own_attempts else ()
         more: dict[str, Any] = {}
         if arms.reads(run.arm, "attempts"):
-            attempts = list(dict.fromkeys([*attempts, *own.sample]))
-            more["own_attempts"] = mix.own_attempts
+            attempts, more["own_attempts"] = own.sample, mix.own_attempts
         corrections = own.correct if arms.reads(run.arm, "corrections") else ()
         critiques = own.critique if arms.reads(run.arm, "critiques") else ()
         file = lambda made: tuple(self._root / job.out for job in made)

@@ -1,6 +1,9 @@
-"""How an arm's examples and steps are shared by its rounds."""
+"""What the rounds of an arm learn from, and how its examples and steps are shared by them."""
 
 import dataclasses
+from typing import Any
+
+from lema_jax.planning.jobs import Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,18 @@ class Run:
         """The name of a job of round `number`; the last one's is the arm's."""
         return f"{self.name} seed {self.seed}" + (f" round {number}" if number < self.rounds else "")
 
-    def of(self, number: int) -> dict[str, str | int]:
+    def of(self, number: int) -> dict[str, Any]:
         """What the last round's jobs are of; a report reads no earlier one."""
         return {"arm": self.name, "seed": self.seed} if number == self.rounds else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The jobs that make what arms learn from: attempts, and corrections and critiques of them."""
+
+    sample: tuple[Job, ...] = ()
+    correct: tuple[Job, ...] = ()
+    critique: tuple[Job, ...] = ()
+
+    def __add__(self, other: "Rows") -> "Rows":
+        return Rows(self.sample + other.sample, self.correct + other.correct, self.critique + other.critique)
