@@ -83,9 +83,8 @@ def run(config: Config) -> Result:
         how = config.answering
         reports = [programs.train_step(target, config.config)]
         if how.decode:
-            reports += programs.decoding(
-                target, config.config, rows=how.rows, prompt=how.prompt, cache_length=how.slots
-            )
+            reports.append(programs.prefill(target, config.config, rows=how.rows, prompt=how.prompt))
+            reports.append(programs.decode_step(target, config.config, rows=how.rows, cache_length=how.slots))
         print("\n\n".join(map(report.table, reports)))
     if config.json:
         found = [one.as_json() for one in reports]

@@ -10,6 +10,9 @@ Writes  --out: an ArrayRecord data set that TFDS and `train` read, with its toke
 A fair comparison builds two arms with the same --seed and --equal_examples (or --equal_tokens). Corrections then are
 --correction_share of their arm, or less where they run out, and all the chain of thought beside them is in the other
 arm too: the arms differ in nothing but what the corrections replace.
+
+--arm=preference makes pairs for `train`'s objective preference instead: a wrong step and its correction, of each
+correction; with --attempts a wrong and a right solution, of each wrong attempt whose question has a right one.
 """
 
 import dataclasses

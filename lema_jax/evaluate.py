@@ -1,12 +1,16 @@
-"""Greedy answers of models to tasks' questions, graded.
+"""Answers of models to tasks' questions, graded: greedy ones, or several samples a question.
 
 Reads   model folders of `convert` or `train` (--checkpoint). A folder brings its architecture and tokenizer, and for
-        adapters its base; `folder@200` is its step 200, `folder@best` the step that did best on dev in training.
+        adapters its base; `folder@200` is its step 200, `folder@best` the step that did best on dev in training. Or
+        asks a served model, at any OpenAI-compatible endpoint (--model).
 Writes  predictions.jsonl and summary.json: one checkpoint and one task into --out itself, several into
         --out/<checkpoint>/<task>_<split>. With --harness also the files that lm-evaluation-harness writes.
 
   python -m lema_jax.evaluate --checkpoint=runs/lema --task=gsm8k --split=test --out=runs/lema/gsm8k_test
   python -m lema_jax.evaluate --checkpoint=runs/cot,runs/lema@200 --task=gsm8k,svamp --out=runs/tests
+  python -m lema_jax.evaluate --checkpoint=runs/lema --task=gsm8k --samples=8 --temperature=0.7 --out=runs/lema/sampled
+  python -m lema_jax.evaluate --model=NAME --base_url=http://localhost:8000/v1 --prompt_style=chat --task=gsm8k \\
+      --out=runs/served
   python -m lema_jax.evaluate --checkpoint=runs/cot,runs/lema --score=attempts.jsonl --out=runs/scores
   python -m lema_jax.evaluate --checkpoint=runs/lema --prompt="Question: What is 6 times 7?"
 
@@ -17,6 +21,10 @@ answer is made (with --prompt_style=chat by the model's template); nothing is wr
 --prompt_style is how questions are asked: `paper`, zero-shot as the model was trained, which is `plain` or, for one
 that learnt from tagged right and wrong solutions (arm negatives), `tagged`; `wizardmath`, as the authors asked
 WizardMath; `few_shot`, after worked examples, for base models; `chat`, by the template of an instruct model.
+
+With --samples=k and a --temperature, accuracy is the mean over k samples (avg@k), beside pass@k and maj@k; a prompt is
+read once for its samples. What a sample draws depends on its question, settings, --seed and number alone, so other
+batches, a restart or a larger k draw the same. --errata mends or leaves out questions whose gold was found wrong.
 
 --weights=int8 or nf4 quantises the layers' kernels, --cache=int8 the cached keys and values; both change answers a
 little (tests/benchmarks/bench_precision.py measures by how much).
@@ -33,33 +41,40 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lema_jax import checkpoint, cli, records, stage, storage, tasks
+from lema_jax import cli, records, stage, storage, tasks
 from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
-from lema_jax.evidence import harness, perplexity, stats, table
+from lema_jax.evidence import harness, perplexity, table
 from lema_jax.evidence.perplexity import DeltaPpl
-from lema_jax.generation import path_scores, student
+from lema_jax.evidence.summary import Summary, summarize
+from lema_jax.generation import models, path_scores, student
 from lema_jax.generation.decoding import Decoding
 from lema_jax.generation.engine import Engine
+from lema_jax.generation.models import Model
+from lema_jax.generation.samples import Samples
 from lema_jax.generation.student import Asked, Student
-from lema_jax.model.decode import Sampling
 from lema_jax.parallel import job
 from lema_jax.parallel.job import Job
 from lema_jax.records import Appender, Attempt, PathScore, Prediction, Problem, row_id
 from lema_jax.stage import group, option
-from lema_jax.tasks import prompts
+from lema_jax.tasks import errata, prompts
+from lema_jax.teacher import answering, chat, endpoint
+from lema_jax.teacher.chat import Request
+from lema_jax.teacher.endpoint import Endpoint
 
 _STREAMED = 4  # tokens between two prints of --prompt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(stage.Config):
-    """What `run` evaluates: checkpoints, and one of `task`, `score` and `prompt`."""
+    """What `run` evaluates: checkpoints or a served model, and one of `task`, `score` and `prompt`."""
 
     checkpoint: Sequence[Path | str] = option(
-        help="Model folders of convert or train, separated by commas; FOLDER@STEP or FOLDER@best is one of its steps.",
+        (),
+        "Model folders of convert or train, separated by commas; FOLDER@STEP or FOLDER@best is one of its steps.",
         paths=True,
     )
+    model: str = option("", "Served model to ask instead, by the name that the endpoint knows it by.")
     step: int | None = option(None, "Step of the folders that name none; the last by default.", low=0)
     task: Sequence[str] = option(
         (), f"Tasks to answer, separated by commas: {tasks.LISTED}.", paths=True, repeats=True
@@ -78,26 +93,38 @@ class Config(stage.Config):
         None, "Text file of worked examples for --prompt_style=few_shot; the package's own by default."
     )
     data_dir: Path | str | None = option(None, "Folder with the publishers' files; by default the variable LEMA_DATA.")
+    errata: str | None = option(None, errata.HELP)
     limit: int | None = option(None, "Only the first so many questions of a split, or attempts of --score.", low=1)
     out: Path | str | None = option(None, "Folder to write to; required with --task and --score.")
     harness: bool = option(False, "Also write results and samples in the form of lm-evaluation-harness.")
+    dry_run: bool = option(False, "Ask nothing; print what an endpoint would be asked and what it would cost.")
+    samples: Samples = group(Samples)
     decoding: Decoding = group(Decoding)
+    endpoint: Endpoint = group(Endpoint)
     job: Job = group(Job)
 
     def problems(self) -> list[str]:
-        return list(self._contradictions())
+        return [*self._of_another_model(), *self._contradictions()]
 
     def writes(self) -> Path | str | None:
-        return self.out if self.prompt is None else None
+        return self.out if self.prompt is None and not self.dry_run else None
 
     def join(self) -> bool:
-        return job.join(self.job, preemptible=False)
+        return bool(self.model) or job.join(self.job, preemptible=False)
+
+    def _of_another_model(self) -> list[str]:
+        of_checkpoint = {"checkpoint", "step", "score", "prompt", "harness", *stage.names(Decoding)} - {
+            "max_new_tokens"
+        }
+        strange = of_checkpoint if self.model else {"dry_run", *stage.names(Endpoint)}
+        whose = "a served --model" if self.model else "a --checkpoint"
+        return [f"--{name} is not for {whose}; leave it out" for name in sorted(strange & set(stage.changed(self)))]
 
     def _contradictions(self) -> Iterator[str]:
         if [bool(self.task), bool(self.score), self.prompt is not None].count(True) != 1:
             yield "give one of --task=name,name, --score=attempts.jsonl and --prompt=text"
             return
-        if not self.checkpoint:
+        if not self.checkpoint and not self.model:
             yield "--checkpoint names no model folder; give one that convert or train made"
         if self.prompt is None and self.out is None:
             yield "--out is missing: the folder to write to; give one"
@@ -106,6 +133,14 @@ class Config(stage.Config):
                 yield f"--{name} is for --task; the attempts of --score have their prompts"
         if self.prompt is not None and (self.prompt_style not in ("paper", "chat") or self.examples is not None):
             yield "--prompt is asked as it stands, or with --prompt_style=chat; the other styles are for --task"
+        if not self.task and self.errata:
+            yield "--errata is of the questions of --task"
+        how = self.samples
+        if self.score and (given := sorted(set(stage.names(Samples)).intersection(stage.changed(self)))):
+            yield f"--{given[0]} is of answers; the attempts of --score are there already"
+        yield from how.problems()
+        if how.samples > 1 and (self.harness or self.prompt is not None):
+            yield f"--samples={how.samples} is of --task, without --harness; its files have one answer a question"
         if self.task and len(self.split) not in (1, len(self.task)):
             yield f"--split has {len(self.split)} splits for {len(self.task)} tasks; give one, or one for each"
 
@@ -117,7 +152,7 @@ class Answered:
     checkpoint: str
     test: str
     folder: Path
-    summary: stats.Summary
+    summary: Summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +186,10 @@ def run(config: Config) -> Result:
         devices do not hold.
     """
     with job.printed_once():
-        checkpoints = [_checkpoint(config, os.fspath(given)) for given in config.checkpoint]
+        asked = (config.prompt_style, config.examples)
+        checkpoints = [models.of_folder(os.fspath(given), config.step, *asked) for given in config.checkpoint]
+        if config.model:
+            checkpoints = [models.served(config.model, *asked)]
         _require_distinct("--checkpoint", [one.name for one in checkpoints])
         if config.prompt is not None:
             return Result(texts=tuple(_stream(config, one, config.prompt) for one in checkpoints))
@@ -168,47 +206,15 @@ def run(config: Config) -> Result:
             # The tests of a checkpoint share its weights, which are freed before the next one's are read.
             read = functools.cache(functools.partial(config.decoding.read, one.folder, one.step))
             for test in tests:
-                answered.append(_answer(config, one, test, out / one.name / test.name if several else out, read))
+                place = out / one.name / test.name if several else out
+                if config.dry_run:
+                    print(_estimate(config, one, test, place))
+                else:
+                    answered.append(_answer(config, one, test, place, read))
         return Result(answered=tuple(answered))
 
 
-# --- checkpoints and tests --------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class _Checkpoint:
-    """A step of a model folder.
-
-    `name`: of the folder of its results. `model`: its identity in their rows. `style`: how it is asked. `prompt`: makes
-    a question's prompt.
-    """
-
-    folder: str
-    step: int
-    name: str
-    model: str
-    style: str
-    prompt: Callable[[Problem], str]
-
-
-def _checkpoint(config: Config, given: str) -> _Checkpoint:
-    folder, _, which = given.rpartition("@")
-    if not folder or not (which.isdecimal() or which == "best") or storage.place(given).exists():
-        folder, which = given, ""
-    place = storage.place(folder) if storage.is_remote(folder) else Path(folder).resolve()
-    name = place.name + (f"@{which}" if which else "")
-    metadata = checkpoint.read_metadata(folder)  # first, so that what is no model folder is reported as such
-    step = int(which) if which.isdecimal() else config.step
-    if which == "best":
-        step = checkpoint.best_step(folder)
-    elif step is None:
-        step = checkpoint.latest_step(folder)
-    elif step not in checkpoint.steps(folder):
-        raise UserError(f"{folder} has no checkpoint at step {step}; it has {checkpoint.steps(folder)}")
-    as_chat = functools.partial(tokenizer.as_chat, tokenizer=tokenizer.load(folder))
-    style = prompts.of_model(config.prompt_style, metadata.prompt_style)
-    prompt = prompts.style(style, config.examples, as_chat)
-    return _Checkpoint(folder, step, name, checkpoint.identity(folder, step), style, prompt)
+# --- tests ------------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +232,12 @@ def _tests(config: Config) -> list[_Test]:
     tests = []
     for name, split in zip(config.task, splits):
         task = tasks.get(name)
-        problems = task.load(split, data_dir)[: config.limit]
+        problems = task.load(split, data_dir)
+        if config.errata:
+            mended = errata.mend(problems, config.errata, data_dir)
+            print(f"{name}/{split}: {mended}")
+            problems = mended.problems
+        problems = problems[: config.limit]
         tests.append(_Test(f"{Path(name.removeprefix('jsonl:')).stem}_{split}", task, problems))
         print(f"{name}/{split}: {table.before_a_run(len(problems))}")
     _require_distinct("--task", [test.name for test in tests])
@@ -242,38 +253,63 @@ def _require_distinct(flag: str, names: Sequence[str]) -> None:
 # --- answers, scores, one prompt --------------------------------------------------------------------------------------
 
 
-def _answer(config: Config, one: _Checkpoint, test: _Test, out: Path, read: Callable[[], Student]) -> Answered:
-    """Answers what is missing, then writes predictions in the questions' order, and their summary."""
-    style, precision = one.style, config.decoding.precision()
-    shaping: dict[str, Any] = {"model": one.model, "max_new_tokens": config.decoding.max_new_tokens, **precision}
-    if style == "chat":
-        shaping["rendered"] = True  # prompts are a template's, which writes all special tokens: see encode.prompt_ids
-    asked = []
+@dataclasses.dataclass(frozen=True)
+class _Wanted(Asked):
+    """A wanted answer, and which sample of its question it is."""
+
+    sample: int
+
+
+def _wanted(config: Config, one: Model, test: _Test) -> list[_Wanted]:
+    """The answers to a test, question by question."""
+    how, decoding = config.samples, config.decoding
+    shaping: dict[str, Any] = {"model": one.identity, "max_new_tokens": decoding.max_new_tokens}
+    if not config.model:
+        shaping |= decoding.precision()
+        if config.prompt_style == "chat":
+            shaping["rendered"] = True  # prompts are a template's, which writes all special tokens: encode.prompt_ids
+    shaping |= how.shaping(seeded=not config.model)
+    wanted = []
     for problem in test.problems:
         prompt = one.prompt(problem)
         graded = {"gold": problem.gold, "choices": problem.choices}  # a task's file may be changed, and keep its ids
-        asked.append(Asked(row_id(problem=problem.id, prompt=prompt, **graded, **shaping), problem, prompt))
+        for number in range(how.samples):
+            which = {"sample": number} if how.temperature else {}
+            id = row_id(problem=problem.id, prompt=prompt, **graded, **shaping, **which)
+            wanted.append(_Wanted(id, problem, prompt, number))
+    return wanted
+
+
+def _answer(config: Config, one: Model, test: _Test, out: Path, read: Callable[[], Student]) -> Answered:
+    """Answers what is missing, then writes predictions in the questions' order, and their summary."""
+    style, wanted = one.style, _wanted(config, one, test)
+    numbers = {asked.id: asked.sample for asked in wanted}
 
     def engine(answers: int) -> Engine:
-        return config.decoding.engine(read(), Sampling(), answers, style=style)
+        return config.decoding.engine(read(), config.samples.drawn(), answers, style=style)
 
-    def row(*, problem: Problem, text: str, **fields: Any) -> Prediction:
-        made = {"checkpoint": one.model, "prompt_style": style, "paper": test.task.official_grader(text, problem)}
-        return Prediction(problem=problem, text=text, **made, **fields)
+    def row(*, id: str, problem: Problem, text: str, **fields: Any) -> Prediction:
+        made = {"checkpoint": one.identity, "prompt_style": style, "paper": test.task.official_grader(text, problem)}
+        return Prediction(id=id, problem=problem, sample=numbers[id], text=text, **made, **fields)
 
     predictions = job.written_by_the_first(out / "predictions.jsonl")
     with predictions as path, Appender(path, Prediction) as file:
-        if strangers := file.rows.keys() - {one.id for one in asked}:
+        if strangers := file.rows.keys() - numbers.keys():
             other = file.rows[min(strangers)]
             raise UserError(
                 f"{file.path} holds answers to something else (model {other.checkpoint}, question {other.problem.id}): "
                 "another model, step, task, gold, limit, prompt or setting; choose another --out, or remove the file"
             )
-        rows = student.answer(asked, file, engine, row)
+        if config.model:
+            requests = [_request(config, one) for one in wanted]
+            rows = answering.answers(config.endpoint, requests, file, row, style=style)
+        else:
+            rows = student.answer(wanted, file, engine, row)
         records.write(path, rows)
-        summary = stats.summarize(rows)
-        of = {"checkpoint": one.model, "task": rows[0].problem.task, "split": rows[0].problem.split}
-        of |= {"prompt_style": style, **precision}
+        summary = summarize(rows)
+        of = {"checkpoint": one.identity, "task": rows[0].problem.task, "split": rows[0].problem.split}
+        of |= {"prompt_style": style, **({} if config.model else config.decoding.precision())}
+        of |= config.samples.shaping(seeded=not config.model)
         written = json.dumps(of | dataclasses.asdict(summary), indent=2) + "\n"
         storage.write(path.with_name("summary.json"), written)
         if config.harness:
@@ -282,13 +318,33 @@ def _answer(config: Config, one: _Checkpoint, test: _Test, out: Path, read: Call
     return Answered(one.name, test.name, out, summary)
 
 
-def _score(config: Config, one: _Checkpoint, attempts: Sequence[Attempt], out: Path) -> Scored:
+def _request(config: Config, one: _Wanted) -> Request:
+    how = config.samples
+    return chat.request(
+        one.prompt,
+        model=config.model,
+        max_tokens=config.decoding.max_new_tokens,
+        temperature=how.temperature,
+        top_p=how.top_p if how.temperature else None,
+        seed=None if how.seed is None else int(one.id[:8], 16),
+        sample=one.sample,
+        about=one,
+    )
+
+
+def _estimate(config: Config, one: Model, test: _Test, out: Path) -> str:
+    requests = (_request(config, asked) for asked in _wanted(config, one, test))
+    estimate = config.endpoint.estimate(requests, endpoint.replies_of(out / "predictions.jsonl"))
+    return f"{one.name} on {test.name}: {estimate}"
+
+
+def _score(config: Config, one: Model, attempts: Sequence[Attempt], out: Path) -> Scored:
     """Scores what is missing, writes scores in the attempts' order, and prints ΔPPL."""
     how = config.decoding
     read = functools.partial(how.read, one.folder, one.step)
     with job.written_by_the_first(out / "scores.jsonl") as path, Appender(path, PathScore) as file:
         scores = path_scores.complete(
-            attempts, file, read, model=one.model, precision=how.precision(), rows=how.batch_size
+            attempts, file, read, model=one.identity, precision=how.precision(), rows=how.batch_size
         )
         records.write(path, scores)
     if unread := len(attempts) - len(scores):
@@ -298,16 +354,16 @@ def _score(config: Config, one: _Checkpoint, attempts: Sequence[Attempt], out: P
     return Scored(one.name, out, len(scores), unread, delta_ppl)
 
 
-def _stream(config: Config, one: _Checkpoint, prompt: str) -> str:
+def _stream(config: Config, one: Model, prompt: str) -> str:
     """Prints a checkpoint's answer as it is made, and returns it; in the style `chat` the text is a user's message."""
     if config.prompt_style == "chat":
         prompt = tokenizer.as_chat(prompt, tokenizer=tokenizer.load(one.folder))
     loaded = config.decoding.read(one.folder, one.step)
-    engine = config.decoding.engine(loaded, Sampling(), 1, style=config.prompt_style, block=_STREAMED)
+    engine = config.decoding.engine(loaded, config.samples.drawn(), 1, style=config.prompt_style, block=_STREAMED)
     if len(config.checkpoint) > 1:
         print(f"--- {one.name}")
     parts = []
-    for part in engine.stream(prompt):
+    for part in engine.stream(prompt, config.samples.seed or 0):
         print(part, end="", flush=True)
         parts.append(part)
     print()

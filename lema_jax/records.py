@@ -151,11 +151,22 @@ class Example(Row):
     without_loss: tuple[tuple[int, int], ...] = ()  # spans of the completion: first character, end
 
 
+class Pair(Example):
+    """A preference: after the prompt, `completion` is chosen over `rejected`.
+
+    A text that ends in a line break goes on: no EOS follows it.
+    """
+
+    prefix: str = ""  # text that both begin with: the steps before the wrong one
+    rejected: str
+
+
 class Prediction(Row):
-    """A checkpoint's greedy answer to a test question."""
+    """A checkpoint's answer to a test question: the greedy one, or a sample."""
 
     problem: Problem
     checkpoint: str
+    sample: int = 0  # number of the sample, from 0
     prompt: str
     prompt_style: str = "paper"  # one of `tasks.prompts.STYLES`
     text: str
@@ -382,6 +393,7 @@ _FILES: dict[type[Row], str] = {
     Correction: "corrections (of correct)",
     Critique: "critiques (of correct --critique)",
     Example: "training examples (of build_data)",
+    Pair: "preference pairs (of build_data)",
     Prediction: "predictions (of evaluate)",
     PathScore: "scores (of evaluate --score)",
 }

@@ -7,6 +7,8 @@ Writes  tables, what they mean, and a few answers to read, to the terminal; with
 
   python -m lema_jax.report --runs=runs/cot/test,runs/lema/test --names=cot,lema --out=report.html
   python -m lema_jax.report --by_task --runs=cot/gsm8k,cot/svamp,lema/gsm8k,lema/svamp --names=cot,cot,lema,lema
+  python -m lema_jax.report --sensitivity --runs=runs/base/chat,runs/base/few_shot,runs/base/paper
+  python -m lema_jax.report --runs=runs/lema/gsm8k --pair=runs/lema/gsm_plus
   python -m lema_jax.report --study=runs/study --out=study.html
   python -m lema_jax.report --attempts=runs/attempts.jsonl --out=attempts.html
   python -m lema_jax.report --data=runs/data_lema --out=data.html
@@ -23,13 +25,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lema_jax import cli, records, stage, storage
-from lema_jax.data import card
+from lema_jax.data import card, curate, examples
 from lema_jax.errors import UserError
-from lema_jax.evidence import ablation, attempts, audit, compare, curves, data_set, page, perplexity, runs, study, table
+from lema_jax.evidence import (
+    ablation,
+    attempts,
+    audit,
+    compare,
+    contamination,
+    curves,
+    data_set,
+    page,
+    perplexity,
+    runs,
+    sensitivity,
+    study,
+    table,
+)
 from lema_jax.evidence.attempts import Fact
 from lema_jax.evidence.audit import Audit
 from lema_jax.evidence.compare import Arm, Comparison
+from lema_jax.evidence.contamination import Part
 from lema_jax.evidence.perplexity import DeltaPpl
+from lema_jax.evidence.sensitivity import Sensitivity
 from lema_jax.evidence.study import Study
 from lema_jax.records import Attempt, Correction, Example, PathScore
 from lema_jax.stage import option
@@ -62,11 +80,21 @@ class Config(stage.Config):
         "Folders of the same checkpoints evaluated on dev, in the order of --runs; the best on dev is chosen.",
         paths=True,
     )
+    pair: Sequence[Path | str] = option(
+        (),
+        "Folders of the same checkpoints on another test, in the order of --runs: the differences, as of GSM8K and "
+        "GSM1k or GSM-Plus.",
+        paths=True,
+    )
+    sensitivity: bool = option(
+        False, "Show runs of one checkpoint asked in several prompt styles in one table: styles down, graders across."
+    )
     by_task: bool = option(False, "Show runs of several tasks in one table: arms down, tasks across.")
     training: Sequence[Path | str] = option((), "Folders of train, whose curves the page of --runs shows.", paths=True)
     data: Sequence[Path | str] = option(
         (),
-        "With --runs, data sets of build_data whose filters the page counts; alone, one data set to read.",
+        "With --runs, data sets of build_data that they were trained on: accuracy on overlapping and other questions "
+        "apart, and filters counted on the page; alone, one data set to read.",
         paths=True,
     )
     out: Path | str | None = option(None, "File of the HTML page to write; by default only the terminal is written to.")
@@ -84,7 +112,7 @@ class Config(stage.Config):
                 "or --scores=file,file"
             )
             return
-        of_runs = ("names", "baseline", "dev", "by_task", "training", "data")
+        of_runs = ("names", "baseline", "dev", "by_task", "pair", "sensitivity", "training", "data")
         if self.study and (other := next((name for name in of_runs if getattr(self, name)), None)):
             yield f"--{other} is of --runs; --study={self.study} says itself what belongs to it: leave --{other} out"
         if not given and len(self.data) > 1:
@@ -93,6 +121,13 @@ class Config(stage.Config):
             yield "--scores is printed, and has no page; leave --out out"
         if self.by_task and self.runs and not self.names:
             yield "--by_task needs --names: the arm that each of the --runs belongs to"
+        if self.sensitivity and not self.study:
+            others = [one for one in of_runs if one != "sensitivity" and getattr(self, one)]
+            if not self.runs or others or self.out:
+                what = "only runs, and no page; leave the other options out"
+                yield f"--sensitivity takes --runs=folder,folder of one checkpoint: {what}"
+        if self.pair and (not self.runs or len(self.pair) != len(self.runs) or self.by_task):
+            yield f"--pair has {len(self.pair)} folders for {len(self.runs)} of --runs; give one each, and no --by_task"
         named = self.runs or self.scores
         if named and self.names and len(self.names) != len(named):
             yield f"--names has {len(self.names)} names for {len(named)} folders or files; give one for each"
@@ -105,6 +140,9 @@ class Result:
     Attributes:
       arms, comparisons: of --runs; comparisons by the arm's name, the baseline has none.
       choice: the checkpoint that --dev chooses.
+      overlap: accuracy on questions that overlap with --data, and on others.
+      pairs: accuracy on --runs and on --pair.
+      sensitivity: of --sensitivity.
       by_task: of --by_task, by `task/split`.
       study: the results of --study.
       attempts, data: what counts of each attempt, or of each example.
@@ -116,6 +154,9 @@ class Result:
     arms: Sequence[Arm] = ()
     comparisons: Mapping[str, Comparison] = dataclasses.field(default_factory=dict)
     choice: runs.Choice | None = None
+    overlap: Sequence[Part] = ()
+    pairs: Sequence[Part] = ()
+    sensitivity: Sensitivity | None = None
     by_task: Mapping[str, ablation.Result] = dataclasses.field(default_factory=dict)
     study: Study | None = None
     attempts: Sequence[Fact] = ()
@@ -143,6 +184,8 @@ def run(config: Config) -> Result:
         return _corrections(config, Path(config.corrections))
     if not config.runs:
         return _data(config, Path(config.data[0]))
+    if config.sensitivity:
+        return _sensitivity(config)
     return _compare_by_task(config) if config.by_task else _compare(config)
 
 
@@ -184,23 +227,32 @@ def _data(config: Config, folder: Path) -> Result:
     tokens = functools.partial(_tokens, folder) if (folder / "tokenizer" / "tokenizer.json").is_file() else None
 
     def html() -> str:
-        rows = records.read(folder / "examples.jsonl", Example)
-        return data_set.html(found, rows, folder.name, summary=summary, funnel=funnel, tokens=tokens)
+        return data_set.html(
+            found, data_set.examples(folder), folder.name, summary=summary, funnel=funnel, tokens=tokens
+        )
 
     return Result(data=found, page=_write_page(config.out, html))
 
 
 def _tokens(folder: Path, rows: Sequence[Example]) -> list[list[data_set.Token]]:
     """Each example's tokens as the trainer reads them, by the data set's own tokenizer."""
-    from lema_jax.data import encode, tokenizer  # transformers takes seconds to load, which no other report waits for
+    # Here: transformers takes seconds to load, which no other report waits for.
+    from lema_jax.data import encode, pairs, tokenizer
 
     read_by = tokenizer.load(folder)
-    encoded = encode.encode(rows, read_by, encode.Limits(None, None, None))
+    encoded = pairs.encode(rows, read_by, encode.Limits(None, None, None))
     return [
         [(str(read_by.decode([int(id)])), bool(weight)) for id, weight in zip(one.tokens, one.weights)]
         for one in encoded
         if one is not None
     ]
+
+
+def _sensitivity(config: Config) -> Result:
+    names = _names(config.runs, ())
+    found = sensitivity.measure(runs.align([runs.load(Path(folder), name) for folder, name in zip(config.runs, names)]))
+    print(sensitivity.text(found))
+    return Result(sensitivity=found)
 
 
 def _compare_by_task(config: Config) -> Result:
@@ -227,6 +279,11 @@ def _compare(config: Config) -> Result:
     if config.dev:
         chosen = runs.choose(loaded, [runs.load(Path(folder), name) for folder, name in zip(config.dev, names)])
         print(f"\n{table.choice(chosen)}")
+    overlap, pairs = _overlap(config, arms), _pairs(config, names, arms)
+    titled = {contamination.OVERLAP: contamination.rows(overlap), contamination.PAIRS: contamination.rows(pairs)}
+    for title, rows in titled.items():
+        if rows:
+            print(f"\n{title}:\n\n{table.text_table(*table.filled(contamination.HEADER, rows))}")
     for comparison in comparisons.values():
         if shown := table.examples(comparison, config.show):
             print(f"\n{shown}")
@@ -237,11 +294,34 @@ def _compare(config: Config) -> Result:
             comparisons,
             baseline=baseline,
             choice=table.choice(chosen) if chosen else "",
+            contamination=titled,
             training={name: curves.read(Path(f)) for name, f in zip(_own_names(config.training), config.training)},
             funnels={name: card.funnel(Path(f)) for name, f in zip(_own_names(config.data), config.data)},
         )
 
-    return Result(arms=arms, comparisons=comparisons, choice=chosen, page=_write_page(config.out, html))
+    path = _write_page(config.out, html)
+    return Result(arms=arms, comparisons=comparisons, choice=chosen, overlap=overlap, pairs=pairs, page=path)
+
+
+def _overlap(config: Config, arms: Sequence[Arm]) -> list[Part]:
+    """Accuracy on the questions that overlap with --data, and on the others; empty without --data."""
+    if not config.data:
+        return []
+    for folder in config.data:
+        card.funnel(Path(folder))  # what is no data set is reported as such
+    index = curate.Overlap(prediction.problem for prediction in arms[0].runs[0].predictions)
+    files = [Path(folder) / "examples.jsonl" for folder in config.data]
+    questions = {examples.question(row) for file in files for row in records.read(file, Example)}
+    return contamination.by_overlap(arms, {id for question in questions for id in index.all(question)})
+
+
+def _pairs(config: Config, names: Sequence[str], arms: Sequence[Arm]) -> list[Part]:
+    """Accuracy on --runs and on --pair, arm by arm; empty without --pair."""
+    if not config.pair:
+        return []
+    loaded = runs.align([runs.load(Path(folder), name) for folder, name in zip(config.pair, names)])
+    others = {arm.name: arm for arm in compare.arms(loaded)}
+    return [part for arm in arms for part in contamination.pair(arm, others[arm.name])]
 
 
 def _names(folders: Sequence[Path | str], names: Sequence[str]) -> Sequence[str]:

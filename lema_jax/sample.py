@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lema_jax import cli, records, stage, tasks
+from lema_jax import cli, records, stage
 from lema_jax.data import curate
 from lema_jax.errors import UserError
 from lema_jax.generation.decoding import Decoding
@@ -33,10 +33,9 @@ from lema_jax.records import Appender, Attempt, Problem, Verdict, row_id
 from lema_jax.stage import group, option
 from lema_jax.tasks import prompts, published
 from lema_jax.tasks.questions import Questions
-from lema_jax.teacher import chat, endpoint
+from lema_jax.teacher import answering, chat, endpoint
 from lema_jax.teacher.chat import Outcome, Reply, Request
 from lema_jax.teacher.endpoint import Endpoint
-from lema_jax.teacher.landing import Landing
 
 if TYPE_CHECKING:
     from lema_jax.generation.engine import Engine
@@ -181,16 +180,7 @@ class _Wanted:
     def row(self, **fields: Any) -> Attempt:
         """The attempt that it became; fields: text, answer, verdict and the token counts."""
         shared = {"id": self.id, "problem": self.problem, "prompt": self.prompt, "sampling": dict(self.sampling)}
-        return self._own_part(Attempt(**shared, student=self.student, **fields))
-
-    def _own_part(self, row: Attempt) -> Attempt:
-        """Without the further questions that a model of texts asks itself after worked examples, and answers."""
-        for stop in prompts.stop(self.style):
-            own, next_question, _ = row.text.partition(stop)
-            if next_question:
-                answer, verdict = tasks.grade(row.problem, own, truncated=False)
-                row = row.model_copy(update={"text": own, "answer": answer, "verdict": verdict})
-        return row
+        return Attempt(**shared, student=self.student, **fields)
 
 
 def _wanted(
@@ -351,15 +341,8 @@ def _sample_endpoint(config: Config, asked: Sequence[tuple[Problem, str]]) -> Re
 
         def answer(these: Sequence[_Wanted]) -> None:
             nonlocal outcome
-            # An attempt whose reply is gone is not asked for again; one that has both counts as answered.
-            asking = [one for one in these if one.id not in file.rows or _request(one).id in replies.rows]
-            with Landing(file, functools.partial(_made, file)) as land:
-                if not outcome.stopped:
-                    is_right = lambda request, reply: land(request, reply).verdict is Verdict.RIGHT
-                    outcome += where.ask(lambda: map(_request, asking), replies, is_right)
-                for request in map(_request, asking):  # those that were not reached when it stopped
-                    if reply := replies.rows.get(request.id):
-                        land(request, reply)
+            requests = list(map(_request, these))
+            outcome += answering.answer(where, requests, file, replies, _attempt, ask=not outcome.stopped)
 
         result = _finish(config, file, _rounds(how, asked, wanted, file, answer))
         outcome.require_all()
@@ -379,24 +362,12 @@ def _request(one: _Wanted) -> Request:
     )
 
 
-def _made(file: Appender[Attempt], request: Request, reply: Reply) -> Attempt:
-    """The attempt in a reply, from the file where it stands there."""
+def _attempt(request: Request, reply: Reply) -> Attempt:
+    """The attempt in a reply."""
     one = request.about
-    return file.rows[one.id] if one.id in file.rows else _attempt(one, reply)
-
-
-def _attempt(one: _Wanted, reply: Reply) -> Attempt:
-    """The attempt in a reply; one that the endpoint cut off is TRUNCATED, one without an answer UNPARSED.
-
-    A text that the endpoint itself does not call an answer is not graded.
-    """
-    failed = reply.failed
-    if failed in ("", "empty", "length", "content_filter"):
-        answer, verdict = tasks.grade(one.problem, reply.text, truncated=failed in ("length", "content_filter"))
-    else:
-        answer, verdict = None, Verdict.PROMPT_TOO_LONG if failed == "too_long" else Verdict.UNPARSED
+    text, answer, verdict = answering.graded(one.problem, reply, one.style)
     tokens = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
-    return one.row(text=reply.text, answer=answer, verdict=verdict, **tokens)
+    return one.row(text=text, answer=answer, verdict=verdict, **tokens)
 
 
 command = cli.Command("sample", __doc__, Config, run)

@@ -6,6 +6,7 @@ metadata) contains a checksum of each array and the identity of the weights; bot
 
 import contextlib
 import dataclasses
+import gc
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from lema_jax.parallel import checksum, sharding
 from lema_jax.storage import AnyFolder, RunFolder
 
 _TOGETHER = 2 << 30  # bytes of arrays that are read at a time where they are cast or quantised
+_SMALL = 64 << 20  # and where all of them are rearranged
 
 
 class DamagedCheckpoint(UserError):
@@ -103,7 +105,7 @@ class Step:
 
         Arrays are read in their stored dtypes, straight into the shards of the mesh, in batches: beside the result no
         more than `_TOGETHER` bytes, or one array, are in memory. Where all of them are rearranged, the largest are
-        read first, while the result is small, and no more of the others at a time.
+        read first, while the result is small, and of the others `_SMALL` bytes at a time.
 
         Args:
           dense: the abstract arrays before quantisation.
@@ -122,7 +124,7 @@ class Step:
             paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
             order, most = list(range(len(sizes))), _TOGETHER
             if arrange is not None:
-                order, most = sorted(order, key=lambda at: -sizes[at]), max(sizes)
+                order, most = sorted(order, key=lambda at: -sizes[at]), _SMALL
             for some in _batches(order, sizes, most):
                 found = self.read(leaves, structure, some)
                 while some:
@@ -143,6 +145,8 @@ class Step:
         alone = [leaf if at in some else ocp.PLACEHOLDER for at, leaf in enumerate(leaves)]
         with _damage(self.path):
             found = jax.tree.leaves(ocp.load_checkpointables(self.path, jax.tree.unflatten(structure, alone)))
+        if sum(found[at].nbytes for at in some) > _SMALL:
+            gc.collect()  # Orbax leaves its own copy of what it read in a cycle of references
         named = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(jax.tree.unflatten(structure, leaves))]
         read = {named[at]: found[at] for at in some}
         if sums := self.record.get("checksums"):

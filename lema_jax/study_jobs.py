@@ -278,13 +278,14 @@ class _Composer:
         attempts = cot.sample if mix.own_attempts else ()
         more: dict[str, Any] = {}
         if arms.reads(run.arm, "attempts"):
-            attempts, more["own_attempts"] = own.sample, mix.own_attempts
+            attempts = own.sample
+            more |= {} if arms.row(run.arm).pairs else {"own_attempts": mix.own_attempts}
         corrections = own.correct if arms.reads(run.arm, "corrections") else ()
         critiques = own.critique if arms.reads(run.arm, "critiques") else ()
         file = lambda made: tuple(self._root / job.out for job in made)
         if mix.equal != "steps":
             more[f"equal_{mix.equal}"] = mix.amount
-            if arms.own(run.arm):
+            if arms.shares(run.arm, mix.correction_share):
                 more["correction_share"] = (None if others else part.share) or mix.correction_share
         if run.rounds > 1:
             more |= self._share_of(run, number)
@@ -334,7 +335,8 @@ class _Composer:
     def _training(self, run: Run, number: int, data: Job, model: Sequence[Job]) -> Job:
         order = {"order": "stored"} if arms.row(run.arm).first else {}
         init = str(self._root / model[-1].out) if model else self._config.student
-        changes: dict[str, Any] = {"seed": run.seed, "init": init}
+        objective = "preference" if arms.row(run.arm).pairs else "sft"
+        changes: dict[str, Any] = {"seed": run.seed, "init": init, "objective": objective}
         path, how = str(self._root / data.out), self._config.training
         if self._config.mix.dev_questions:
             changes["dev"] = dataclasses.replace(how.dev, path=f"{path}/dev")

@@ -9,7 +9,7 @@ from typing import Any
 
 from lema_jax import digests, records
 from lema_jax.data.card import Card
-from lema_jax.evidence import stats
+from lema_jax.evidence.summary import summarize
 from lema_jax.records import Prediction, Problem, Verdict
 
 LETTERS = {
@@ -48,7 +48,7 @@ def predictions(letters: str, checkpoint: str = "student") -> list[Prediction]:
 
 def write(folder: Path, rows: Sequence[Prediction]) -> Path:
     records.write(folder / "predictions.jsonl", rows)
-    (folder / "summary.json").write_text(json.dumps(dataclasses.asdict(stats.summarize(rows))))
+    (folder / "summary.json").write_text(json.dumps(dataclasses.asdict(summarize(rows))))
     return folder
 
 

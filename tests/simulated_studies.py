@@ -62,3 +62,42 @@ def _normal(rng: np.random.Generator, clusters: np.ndarray, rows: int, variance:
         return np.sqrt(variance) * own
     common = rng.standard_normal((rows, clusters[-1] + 1))[:, clusters]
     return np.sqrt(variance) * (np.sqrt(COMMON) * common + np.sqrt(1 - COMMON) * own)
+
+
+class Sampled(NamedTuple):
+    """Right samples of each question, [questions] counts; clusters; true accuracy of one, and pass@samples."""
+
+    right: np.ndarray
+    clusters: np.ndarray | None
+    accuracy: float
+    passed: float
+
+
+def sampled(rng: np.random.Generator, *, questions: int, cluster: int, samples: int, accuracy: float) -> Sampled:
+    """One model's samples: 0.6 of the variance is the question's, of which `COMMON` is a cluster's."""
+    clusters = np.arange(questions) // cluster
+    bound = special.ndtri(accuracy)
+    p = special.ndtr((bound - _normal(rng, clusters, 1, 0.6)[0]) / np.sqrt(0.4))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    of_nodes = special.ndtr((bound - np.sqrt(0.6) * nodes) / np.sqrt(0.4))
+    passed = float(weights @ (1 - (1 - of_nodes) ** samples) / weights.sum())
+    return Sampled(rng.binomial(samples, p), None if cluster == 1 else clusters, accuracy, passed)
+
+
+class Pair(NamedTuple):
+    """Right or wrong on two tests, [questions of each]; the cluster of each question; the true difference."""
+
+    one: np.ndarray
+    other: np.ndarray
+    of_one: np.ndarray
+    of_other: np.ndarray
+    effect: float
+
+
+def pair(rng: np.random.Generator, *, seeds: int, changed: int, accuracy: float, effect: float = -0.1) -> Pair:
+    """One question of each seed, and `changed` made from it that share its difficulty; 0 for as many of their own."""
+    of_one = np.arange(seeds)
+    of_other = np.repeat(of_one, changed) if changed else np.arange(seeds, 2 * seeds)
+    common = np.sqrt(0.4) * rng.standard_normal(2 * seeds)
+    draw = lambda of, true: common[of] + np.sqrt(0.6) * rng.standard_normal(of.size) < special.ndtri(true)
+    return Pair(draw(of_one, accuracy), draw(of_other, accuracy + effect), of_one, of_other, effect)

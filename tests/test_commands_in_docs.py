@@ -26,7 +26,7 @@ SCRIPTS = sorted(path for path in (ROOT / "launch").iterdir() if path.suffix in 
 MODULES = sorted((ROOT / "lema_jax").glob("*.py"))
 _COMMAND = re.compile(r"(?:-m[ ]+lema_jax\.|(?<![\w./-])lema[ ]+)(\w+)(?=[ \n`\"]|$)([^\n`]*)")
 _OPEN = re.compile(r"[$…<>]|^[A-Z_]+$")  # a value
-_END = re.compile(r"\s(?:#|&&|\|\|?|;|>|\))(?:\s.*|$)|\)$")
+_END = re.compile(r"(?:\s(?:#|&&?|\|\|?|;|>)|\s?\))(?:\s.*|$)")
 
 
 def commands(path: Path) -> Iterator[tuple[str, list[str], bool]]:
@@ -88,7 +88,7 @@ def wrong(name: str, words: list[str], whole: bool) -> str:
     try:
         stage.require(command.parse([*files, *fields, *others]))
     except UserError as error:
-        return "" if not whole and "is missing" in str(error) else str(error)
+        return "" if not whole and re.search("is missing|give either", str(error)) else str(error)
     return ""
 
 

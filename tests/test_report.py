@@ -69,6 +69,12 @@ def test_a_baseline_that_is_no_run_is_one_line_and_nothing_is_printed(folders):
         (["--attempts=a.jsonl", "--corrections=c.jsonl"], "give either --runs"),
         (["--corrections=nowhere.jsonl"], "cannot read nowhere.jsonl"),
         (["--scores=a.jsonl", "--out={tmp}/s.html"], "has no page"),
+        (["--sensitivity"], "give either --runs"),
+        (["--sensitivity", "--runs={cot}", "--pair={lema}"], "--sensitivity takes --runs=folder,folder of one"),
+        (["--sensitivity", "--runs={cot}", "--out={tmp}/s.html"], "no page"),
+        (["--sensitivity", "--runs={cot},{lema}"], "--sensitivity is of one; compare several without it"),
+        (["--pair={cot},{lema}", "--runs={cot}"], "--pair has 2 folders for 1 of --runs"),
+        (["--pair={lema}", "--runs={cot}"], "give runs of one checkpoint"),
         (["--runs={cot}", "--data={cot}", "--out={tmp}/r.html", "--show=0"], "has no card.json"),
     ],
 )
@@ -133,8 +139,14 @@ def test_filters_of_the_training_data_are_counted_on_the_page(folders, tmp_path)
     filters = {"left_out": {"corrections": [["rejected", 12]]}, "kinds": {"cot": 34}}
     card = {field.name: {} for field in dataclasses.fields(Card)} | filters
     (tmp_path / "card.json").write_text(json.dumps(card))
-    succeeds(f"--runs={folders[0]}", f"--data={tmp_path}", f"--out={tmp_path / 'r.html'}")
+    prompt = "Please solve.\nQuestion: What is  7 + 1?\nAnswer: Let's think step by step.\n"
+    example = {"kind": "cot", "problem_id": "a", "source": "gold", "prompt": prompt, "completion": "8"}
+    records.write(tmp_path / "examples.jsonl", [Example(id="a", **example)])
+    printed = succeeds(f"--runs={folders[0]}", f"--data={tmp_path}", f"--out={tmp_path / 'r.html'}")
+    assert "cot  not overlapping  99 " in printed
+    assert "cot      overlapping   1 " in printed
     text = (tmp_path / "r.html").read_text()
+    assert "Questions that training data gives away, and others" in text
     assert ">corrections: rejected</text>" in text
     assert ">trained on: cot</text>" in text
 

@@ -74,6 +74,24 @@ def data_set(folder: Path, examples: int = 40, longest: int = 24) -> Path:
     return folder
 
 
+def pair_set(folder: Path, pairs: int = 24, longest: int = 14) -> Path:
+    """A data set of random pairs, with a prompt and a prefix in common, and a small tokenizer."""
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    tokenizer.save(tokenizer.train_bpe(["one two three four"], 704), folder / "tokenizer")
+    made = []
+    for _ in range(pairs):
+        shared = random.integers(3, 500, random.integers(2, 5), dtype=np.int32)
+        both = [
+            np.concatenate([shared, random.integers(3, 500, random.integers(2, longest - 4), dtype=np.int32)])
+            for _ in range(2)
+        ]
+        weights = np.concatenate([np.arange(len(one)) >= len(shared) for one in both]).astype(np.uint8)
+        made.append(Encoded(np.concatenate(both), weights, chosen=len(both[0])))
+    dataset.write_records(made, folder)
+    return folder
+
+
 def model_folder(folder: Path, data: Path, seed: int = 0) -> Path:
     """A model folder with random weights and the tokenizer of a data set."""
     metadata = Metadata(CONFIG, lineage=checkpoint.lineage(tiny=seed))

@@ -66,8 +66,56 @@ def train_step(target: Target, config: TrainConfig) -> Report:
     return _compiled(target, report, lowered, advice=_advice(target, config, mesh))
 
 
-def decoding(target: Target, config: TrainConfig, *, rows: int, prompt: int, cache_length: int) -> list[Report]:
-    """Prefill of `prompt` tokens and one decoding step, for rows in flight with a cache of that length.
+def prefill(target: Target, config: TrainConfig, *, rows: int, prompt: int) -> Report:
+    """Prefill of `prompt` tokens of each row, and the first token of its answer."""
+    mesh, model, variables = _decoder(target, config)
+    with sharding.use(mesh):
+        vector = _vector(mesh, rows, jnp.int32)
+        seed = _vector(mesh, rows, jnp.uint32)
+        tokens = jax.ShapeDtypeStruct((rows, prompt), jnp.int32, sharding=vector.sharding)
+
+        def program(
+            variables: Any, tokens: jax.Array, length: jax.Array, limit: jax.Array, seed: jax.Array
+        ) -> tuple[Rows, jax.Array]:
+            prefilled = decode.prefill(
+                model, variables, decode.empty_prefill(model, rows, prompt), tokens, jnp.int32(0), length
+            )
+            return decode.first_tokens(model, variables, prefilled, length, limit, seed, **_GREEDY)
+
+        lowered = jax.jit(program).lower(variables, tokens, vector, vector, seed)
+    report = Report(
+        program="prefill",
+        slice=target.slice,
+        layout=_layout(mesh) | {"rows": rows, "prompt": prompt},
+        arguments=largest(variables, LISTED),
+        tokens=rows * prompt,
+    )
+    return _compiled(target, report, lowered)
+
+
+def decode_step(target: Target, config: TrainConfig, *, rows: int, cache_length: int) -> Report:
+    """One decoding step of rows in flight with a cache of that length."""
+    mesh, model, variables = _decoder(target, config)
+    with sharding.use(mesh):
+        state = _rows(model, mesh, rows, cache_length)
+        enough = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
+        step = functools.partial(decode.decode, model, block=1, **_GREEDY)
+        lowered = jax.jit(step, donate_argnums=1).lower(variables, state, state.done_B, enough)
+    report = Report(
+        program="decode_step",
+        slice=target.slice,
+        layout=_layout(mesh) | {"rows": rows, "slots": cache_length},
+        arguments=largest({"variables": variables, "rows": state}, LISTED),
+        tokens=rows,
+    )
+    return _compiled(target, report, lowered)
+
+
+_GREEDY: dict[str, Any] = {"eos": (2,), "sampling": Sampling()}
+
+
+def _decoder(target: Target, config: TrainConfig) -> tuple[Mesh, Llama, Any]:
+    """Mesh, model and abstract weights that answer.
 
     Float32 kernels, which a configuration stores to train them, are in its `compute.dtype` here.
     """
@@ -77,43 +125,13 @@ def decoding(target: Target, config: TrainConfig, *, rows: int, prompt: int, cac
     compute = Compute(config.compute.dtype, dtype, scan_layers=True, attention=config.compute.attention)
     mesh = make_mesh(config.mesh, target.devices)
     model = Llama(target.llama, compute, config.lora)
-    fixed: dict[str, Any] = {"eos": (2,), "sampling": Sampling()}
     with sharding.use(mesh):
         init = lambda: model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-        variables = sharding.abstract(jax.eval_shape(init), mesh)
-        state = _rows(model, mesh, rows, cache_length)
-        vector = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=NamedSharding(mesh, sharding.BATCH))
-        seed = jax.ShapeDtypeStruct((rows,), jnp.uint32, sharding=vector.sharding)
-        tokens = jax.ShapeDtypeStruct((rows, prompt), jnp.int32, sharding=vector.sharding)
-        enough = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
-        step = functools.partial(decode.decode, model, block=1, **fixed)
+        return mesh, model, sharding.abstract(jax.eval_shape(init), mesh)
 
-        def prefill(
-            variables: Any, tokens: jax.Array, length: jax.Array, limit: jax.Array, seed: jax.Array
-        ) -> tuple[Rows, jax.Array]:
-            prefilled = decode.prefill(
-                model, variables, decode.empty_prefill(model, rows, prompt), tokens, jnp.int32(0), length
-            )
-            return decode.first_tokens(model, variables, prefilled, length, limit, seed, **fixed)
 
-        lowered = {
-            "prefill": jax.jit(prefill).lower(variables, tokens, vector, vector, seed),
-            "decode_step": jax.jit(step, donate_argnums=1).lower(variables, state, state.done_B, enough),
-        }
-    arguments = {"prefill": variables, "decode_step": {"variables": variables, "rows": state}}
-    layout = _layout(mesh) | {"rows": rows, "prompt": prompt, "slots": cache_length}
-    tokens_of = {"prefill": rows * prompt, "decode_step": rows}
-    reports = [
-        Report(
-            program=name,
-            slice=target.slice,
-            layout=layout,
-            arguments=largest(arguments[name], LISTED),
-            tokens=tokens_of[name],
-        )
-        for name in lowered
-    ]
-    return [_compiled(target, report, lowered[report.program]) for report in reports]
+def _vector(mesh: Mesh, rows: int, dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((rows,), dtype, sharding=NamedSharding(mesh, sharding.BATCH))
 
 
 def _compiled(target: Target, report: Report, lowered: jax.stages.Lowered, advice: tuple[str, ...] = ()) -> Report:

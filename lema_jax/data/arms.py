@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lema_jax.data import examples, inline
+from lema_jax.data import examples, inline, pairs
 from lema_jax.errors import UserError
 from lema_jax.records import Example
 
@@ -30,6 +30,8 @@ class Arm:
       first: its own examples come before all chain of thought, where training reads examples in their order
         (`data.order="stored"`).
       needs_steps: it is made of a wrong step, which corrections of questions with choices do not name.
+      pairs: preference pairs of corrections by `example`, and of the solutions in --attempts, take the place of all
+        else; a model learns from them by the objective `preference`.
       tagged: questions are asked under a tag that says whether the solution is right, also at test time.
     """
 
@@ -40,6 +42,7 @@ class Arm:
     displaced: bool = False
     first: bool = False
     needs_steps: bool = False
+    pairs: bool = False
     tagged: bool = False
 
 
@@ -60,6 +63,15 @@ ARMS: dict[str, Arm] = {
     ),
     "lema": Arm(_LEMA, "corrections", examples.correction),
     "corrections_first": Arm(f"{_LEMA}, in another order", "corrections", examples.correction, first=True),
+    "preference": Arm(
+        "preference at the first wrong step: step-wise DPO, arXiv 2406.18629; 2406.14532",
+        "corrections",
+        pairs.at_wrong_step,
+        pairs=True,
+    ),
+    "preference_solutions": Arm(
+        "preference of right solutions to wrong ones: DPO, arXiv 2305.18290", "attempts", pairs=True
+    ),
     "lema_no_step": Arm(
         _ABLATION, "corrections", functools.partial(examples.correction, without=examples.Part.STEP), needs_steps=True
     ),
@@ -121,10 +133,8 @@ def parse(name: str) -> tuple[Part, ...]:
         raise UserError(f"the arm {name!r} mixes one part; write {listed}")
     if any(part.share is None for part in parts):
         raise UserError(f"the arm {name!r} must name a share for each part, such as {MIXED}:lema@0.14,inline@0.14")
-    if unmixable := [part.name for part in parts if part.row.displaced or part.row.first]:
-        raise UserError(
-            f"the arm {name!r}: {unmixable[0]} is about the order or the rest of a mix; it has no part in one"
-        )
+    if unmixable := [part.name for part in parts if part.row.displaced or part.row.first or part.row.pairs]:
+        raise UserError(f"the arm {name!r}: {unmixable[0]} is about a whole mix; it has no part in one")
     if len(set(names)) < len(names):
         raise UserError(f"the arm {name!r} names a part twice; name each once")
     if (total := sum(part.share or 0 for part in parts)) > 1 + 1e-9:
@@ -164,7 +174,7 @@ def reads(name: str, what: str) -> bool:
 
 def own(name: str) -> bool:
     """Whether an arm has examples besides chain of thought."""
-    return any(part.row.example is not None for part in parse(name))
+    return any(part.row.reads for part in parse(name))
 
 
 def shares(name: str, usual: float) -> list[float]:
@@ -205,6 +215,8 @@ def _value(name: str, row: str, text: str) -> float:
 def _share(name: str, row: str, text: str) -> float:
     if ARMS[row].example is None:
         raise UserError(f"the arm {name!r} names a share of corrections, but {row} learns from none; write {row}")
+    if ARMS[row].pairs:
+        raise UserError(f"the arm {name!r} names a share of corrections, but {row} has nothing else; write {row}")
     value = _number(text) or 0.0
     if not 0 < value <= 1:
         raise UserError(f"the arm {name!r} must name a share above 0 and at most 1, such as {row}@0.1")

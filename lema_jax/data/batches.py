@@ -68,7 +68,8 @@ def batches(cfg: DataConfig, rows: slice = slice(None)) -> grain.IterDataset:
 
     Each element is a dict of [B, T] arrays: `tokens` int32, `weights` float32 (1 where there is loss), `segment_ids`
     int32 (1, 2, … for the examples of a row, 0 on padding), `positions` int32 (from 0 in each segment), and `records`
-    int32 (the number of each token's example in the data set). Targets are not shifted: the loss shifts them.
+    int32 (the number of each token's example in the data set). Targets are not shifted: the loss shifts them. A pair is
+    two segments of one row: the chosen sequence has an odd number, the rejected one the next.
 
     Raises:
       UserError: the data set is missing, empty or damaged, or an example is longer than a row.
@@ -238,7 +239,7 @@ class _Epochs(Sequence[int]):
         return int(self._order[place])
 
 
-def _fill(plan: dict[str, np.ndarray], records: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _fill(plan: dict[str, np.ndarray], records: dataset.Records) -> dict[str, np.ndarray]:
     """Copies the records named by a plan ([B, T] record numbers, segments and positions) into batch arrays."""
     segment_ids, positions = plan["record_segment_ids"], plan["record_positions"]
     tokens = np.zeros(segment_ids.shape, np.int32)
@@ -248,5 +249,10 @@ def _fill(plan: dict[str, np.ndarray], records: Sequence[dict[str, np.ndarray]])
         span = slice(start, start + len(record["tokens"]))
         tokens[row, span] = record["tokens"]
         weights[row, span] = record["weights"]
+    if records.chosen is not None:
+        chosen = records.chosen[plan["record"]]
+        rejected = (positions >= chosen) & (segment_ids > 0)
+        segment_ids = np.where(segment_ids > 0, 2 * segment_ids - 1 + rejected, 0).astype(np.int32)
+        positions = positions - np.where(rejected, chosen, 0).astype(np.int32)
     layout = {"segment_ids": segment_ids, "positions": positions, "records": plan["record"]}
     return {"tokens": tokens, "weights": weights} | layout

@@ -11,11 +11,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from lema_jax import digests, records, stage, tasks
-from lema_jax.data import arms, card, curate, dataset, examples, exports, gather, inline, tokenizer
+from lema_jax.data import arms, card, curate, dataset, examples, exports, gather, inline, pairs, tokenizer
 from lema_jax.data.card import Card
 from lema_jax.data.curate import Candidate, Pool
 from lema_jax.data.dataset import Counts
-from lema_jax.data.encode import Encoded, Limits, encode
+from lema_jax.data.encode import Encoded, Limits
 from lema_jax.data.recipe import Recipe
 from lema_jax.errors import UserError
 from lema_jax.records import Example, Problem, Verdict
@@ -128,6 +128,8 @@ def _card(
 
 def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
     """The pools of the recipe, chain of thought first."""
+    if recipe.parts[0].row.pairs:
+        return _gather_pairs(recipe)
     pools = []
     attempts = recipe.attempts if recipe.own_attempts and not any(part.name == "rft" for part in recipe.parts) else ()
     if recipe.gold_rationales or attempts:
@@ -148,6 +150,27 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
         for pool in pools:
             pool.candidates = list(map(_tagged, pool.candidates))
     return pools
+
+
+def _gather_pairs(recipe: Recipe) -> list[Pool]:
+    """The pools of an arm of preference pairs.
+
+    Raises:
+      UserError: there is not a single pair.
+    """
+    pools = []
+    if recipe.learnt and (example := recipe.parts[0].row.example) is not None:
+        pools.append(gather.corrections(recipe.task, recipe.learnt, example))
+    if recipe.attempts:
+        files = map(Path, recipe.attempts)
+        pools.append(gather.solution_pairs(recipe.task, files, read_last_number=recipe.read_last_number))
+    if not any(pool.candidates for pool in pools):
+        raise UserError(
+            f"--arm={recipe.arm} found 0 preference pairs ({'; '.join(pool.counts() for pool in pools)}); "
+            "lema_jax.correct makes those of steps, one of each kept correction (--corrections), and lema_jax.sample "
+            "--samples=4 those of solutions, one of each wrong attempt where its question has a right one (--attempts)"
+        )
+    return [pool for pool in pools if pool.candidates]
 
 
 def _tagged(row: Candidate) -> Candidate:
@@ -229,7 +252,7 @@ def _tokenizer(recipe: Recipe, pools: Sequence[Pool]) -> PreTrainedTokenizerFast
 
 def _encode(rows: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limits: Limits) -> dict[str, Encoded]:
     """Example id -> ids and weights, without examples over a limit."""
-    return {row.id: ids for row, ids in zip(rows, encode(rows, tokenizer, limits)) if ids is not None}
+    return {row.id: ids for row, ids in zip(rows, pairs.encode(rows, tokenizer, limits)) if ids is not None}
 
 
 def _leave_out_long_corrections(pool: Pool, tokenizer: PreTrainedTokenizerFast, limits: Limits) -> None:
@@ -244,7 +267,7 @@ def _leave_out_long_corrections(pool: Pool, tokenizer: PreTrainedTokenizerFast, 
 def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> list[Candidate]:
     """The examples of the data set, in order; the others are counted in their pools."""
     draw = lambda pool: curate.drawn(pool, recipe.seed)
-    if recipe.equalised:
+    if recipe.equalised and not recipe.parts[0].row.pairs:
         cot = [row for pool in pools if pool.share is None for row in draw(pool)][recipe.skip_cot :]
         own = [(draw(pool), pool.share) for pool in pools if pool.share is not None]
         stream = curate.mix(cot, own, (lambda row: row.attempt and row.attempt.id) if len(own) > 1 else None)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from lema_jax.errors import UserError
-from lema_jax.records import Attempt, Correction, Example, Problem, Verdict
+from lema_jax.records import Attempt, Correction, Example, Pair, Problem, Verdict
 
 T = TypeVar("T")
 
@@ -85,11 +85,13 @@ def words(text: str) -> list[str]:
 
 
 def leave_out_repeated(pools: Iterable[Pool]) -> None:
-    """Keeps the first of each text (prompt and completion) in all pools together."""
-    first: dict[tuple[str, str], Candidate] = {}
+    """Keeps the first of each text (prompt and completion, of a pair both) in all pools together."""
+    first: dict[tuple[str, ...], Candidate] = {}
 
     def is_first(row: Candidate) -> bool:
-        return first.setdefault((normal(row.example.prompt), normal(row.example.completion)), row) is row
+        one = row.example
+        texts = (one.prompt, one.completion, one.rejected) if isinstance(one, Pair) else (one.prompt, one.completion)
+        return first.setdefault(tuple(map(normal, texts)), row) is row
 
     for pool in pools:
         pool.filter(is_first, "repeated")
@@ -130,13 +132,13 @@ class Overlap:
     """
 
     def __init__(self, tests: Iterable[Problem]):
-        self._by_words: dict[tuple[str, ...], str] = {}  # all words -> id of the test question
+        self._by_words: dict[tuple[str, ...], list[str]] = defaultdict(list)  # all words -> ids of test questions
         self._by_numbers: dict[tuple[str, ...], list[tuple[str, Counter[str]]]] = defaultdict(list)
         self._by_ngram: dict[tuple[str, ...], list[str]] = defaultdict(list)
         self._ngrams: dict[str, int] = {}
         for problem in tests:
             text = words(problem.question)
-            self._by_words[tuple(text)] = problem.id
+            self._by_words[tuple(text)].append(problem.id)
             self._by_numbers[_numbers(text)].append((problem.id, Counter(text)))
             grams = _ngrams(text)
             self._ngrams[problem.id] = len(grams)
@@ -145,15 +147,18 @@ class Overlap:
 
     def find(self, question: str) -> str | None:
         """The id of a test question that `question` overlaps with, or None."""
+        return next(self.all(question), None)
+
+    def all(self, question: str) -> Iterator[str]:
+        """The ids of the test questions that `question` overlaps with; some may come twice."""
         text = words(question)
-        if (same := self._by_words.get(tuple(text))) is not None:
-            return same
+        yield from self._by_words.get(tuple(text), ())
         counted = Counter(text)
         for id, other in self._by_numbers.get(_numbers(text), ()):
             if (counted & other).total() >= SHARED * max(counted.total(), other.total()):
-                return id
+                yield id
         shared = Counter(id for gram in _ngrams(text) for id in self._by_ngram.get(gram, ()))
-        return next((id for id, count in shared.items() if count >= SHARED * self._ngrams[id]), None)
+        yield from (id for id, count in shared.items() if count >= SHARED * self._ngrams[id])
 
 
 def mix(

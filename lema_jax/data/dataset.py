@@ -2,7 +2,8 @@
 
 A folder has `dataset_info.json`, `features.json` and the shards (any TFDS reads them), `lengths.npy`, `tokenizer/`,
 `examples.jsonl` (record k is its line k + 1) and the data card, with the SHA-256 of the other files, which are checked
-on reading. Equal examples give equal bytes.
+on reading. Equal examples give equal bytes. A record of a pair is its chosen and its rejected sequence, one after the
+other; `lengths.npy` then has a third column, the tokens of the chosen one.
 """
 
 import contextlib
@@ -105,9 +106,11 @@ def count(examples: Sequence[Encoded]) -> Counts:
 
 
 def _lengths(examples: Sequence[Encoded]) -> np.ndarray:
-    """[N, 2] int32: tokens and loss tokens of each."""
-    pairs = [(len(example.tokens), int(example.weights.sum())) for example in examples]
-    return np.array(pairs, np.int32).reshape(-1, 2)
+    """[N, 2] int32: tokens and loss tokens of each; [N, 3] of pairs, see `lengths`."""
+    sizes = [
+        (len(one.tokens), int(one.weights.sum()), *([] if one.chosen is None else [one.chosen])) for one in examples
+    ]
+    return np.array(sizes, np.int32) if sizes else np.zeros((0, 2), np.int32)
 
 
 def check(folder: str | Path, *, only: str = "", all_files: bool = False) -> None:
@@ -137,7 +140,7 @@ def check(folder: str | Path, *, only: str = "", all_files: bool = False) -> Non
 
 
 def lengths(folder: str | Path) -> np.ndarray:
-    """[N, 2] int32: tokens and loss tokens of each record.
+    """[N, 2] int32: tokens and loss tokens of each record; [N, 3] of pairs, with the tokens of the chosen sequence.
 
     Raises:
       UserError: the folder is not a data set, or has no examples.
@@ -154,18 +157,26 @@ def lengths(folder: str | Path) -> np.ndarray:
     return found
 
 
+def has_pairs(folder: str | Path) -> bool:
+    """Whether the data set is of preference pairs; see `lengths` for errors."""
+    return lengths(folder).shape[1] > 2
+
+
 def counts(folder: str | Path) -> Counts:
     """The size of the data set; see `lengths` for errors."""
     return _counts(lengths(folder))
 
 
 def _counts(lengths: np.ndarray) -> Counts:
-    tokens, loss_tokens = lengths.sum(axis=0, dtype=np.int64)
+    tokens, loss_tokens = lengths[:, :2].sum(axis=0, dtype=np.int64)
     return Counts(len(lengths), int(tokens), int(loss_tokens), int(lengths[:, 0].max(initial=0)))
 
 
 class Records(Sequence[dict[str, np.ndarray]]):
     """Random access to the records: `tokens` [T] int32 and `weights` [T] uint8 each.
+
+    Attributes:
+      chosen: [N], of pairs the tokens of each record's chosen sequence; None of examples.
 
     Raises:
       UserError: the folder is not a data set, its shards and `lengths.npy` differ in number, or (on access) a shard is
@@ -174,7 +185,9 @@ class Records(Sequence[dict[str, np.ndarray]]):
 
     def __init__(self, folder: str | Path):
         self._folder = folder
-        expected = len(lengths(folder))
+        sizes = lengths(folder)
+        expected = len(sizes)
+        self.chosen = sizes[:, 2] if sizes.shape[1] > 2 else None
         check(folder)
         try:
             self._source = tfds.builder_from_directory(storage.here(folder)).as_data_source(split=SPLIT)

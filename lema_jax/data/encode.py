@@ -28,6 +28,7 @@ class Encoded:
 
     tokens: np.ndarray  # [T] int32: prompt, completion, EOS
     weights: np.ndarray  # [T] uint8: 0 on the prompt, 1 on the completion and EOS, but for `Example.without_loss`
+    chosen: int | None = None  # of a pair, whose second sequence starts after so many tokens; see `pairs`
 
 
 def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerFast, *, rendered: bool = False) -> list[int]:

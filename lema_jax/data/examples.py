@@ -205,3 +205,14 @@ def corrected_steps(row: Correction) -> list[str]:
 def _example(kind: str, problem: Problem, source: str, prompt: str, completion: str) -> Example:
     id = row_id(kind=kind, prompt=prompt, completion=completion)
     return Example(id=id, kind=kind, problem_id=problem.id, source=source, prompt=prompt, completion=completion)
+
+
+_QUESTION = re.compile(
+    r"(?:^|\n)Question: ?(.*?)\n(?:Answer: |Original Solution:|Original Answer:|Candidate Answers: )", re.DOTALL
+)
+
+
+def question(example: Example) -> str:
+    """The question in an example's prompt; the prompt itself where it has another form."""
+    found = _QUESTION.search(example.prompt)
+    return found[1] if found else example.prompt

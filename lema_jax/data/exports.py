@@ -4,11 +4,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lema_jax import storage, tasks
-from lema_jax.data import examples
+from lema_jax import storage
+from lema_jax.data import pairs
 from lema_jax.data.curate import Candidate
-from lema_jax.tasks.steps import split_steps
-from lema_jax.tasks.thinking import spoken
+from lema_jax.records import Pair
 
 Json = Iterator[dict[str, object]]
 
@@ -27,22 +26,19 @@ def messages(rows: Iterable[Candidate]) -> Json:
 
 
 def preference(rows: Iterable[Candidate]) -> Json:
-    """`prompt`, `chosen`, `rejected` for TRL's `DPOTrainer`: one pair per correction, at the first wrong step.
+    """`prompt`, `chosen`, `rejected` for TRL's `DPOTrainer`: the pairs, or one of each correction; see `pairs`.
 
-    The prompt is the task's, followed by the right steps; the student's wrong step is rejected, the teacher's first
-    corrected one chosen (step-wise DPO, arXiv 2406.18629). If no step is named, the pair is of full answers.
+    The prompt is the task's, followed by the right steps.
     """
     for row in rows:
-        if (correction := row.correction) is None:
+        if isinstance(row.example, Pair):
+            pair = row.example
+        elif row.correction is not None:
+            pair = pairs.at_wrong_step(row.correction)
+        else:
             continue
-        prompt, corrected = tasks.get(row.problem.task).prompt(row.problem), examples.corrected_steps(correction)
-        if correction.step is None:
-            answer = spoken(correction.attempt.text).text.strip()
-            yield {"prompt": prompt, "chosen": "\n".join(corrected), "rejected": answer}
-            continue
-        steps = split_steps(correction.attempt.text)
-        right = "".join(f"{step}\n" for step in steps[: correction.step - 1])
-        yield {"prompt": prompt + right, "chosen": corrected[0], "rejected": steps[correction.step - 1]}
+        chosen, rejected = (text.removeprefix(pair.prefix).strip("\n") for text in (pair.completion, pair.rejected))
+        yield {"prompt": pair.prompt + pair.prefix, "chosen": chosen, "rejected": rejected}
 
 
 # Names for `--export`: the file, and the function that makes its rows.

@@ -1,12 +1,13 @@
 """From rows to candidates: gold rationales, right attempts, accepted corrections. Unusable rows are counted."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from lema_jax import records, tasks
-from lema_jax.data import curate, examples, paths
+from lema_jax.data import curate, examples, pairs, paths
 from lema_jax.data.curate import Candidate, Pool
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Correction, Critique, Example, Problem, Verdict
@@ -161,6 +162,40 @@ def critiques(task_name: str, files: Iterable[Path], render: Callable[[Critique]
 
 
 _DISAGREEING = "whose judgement is not the verdict"
+
+
+def solution_pairs(task_name: str, attempts: Iterable[Path], *, read_last_number: bool = False) -> Pool:
+    """A pair for each wrong attempt at a question that has a right one too; the right ones are taken in turn.
+
+    Texts are without their thinking, and all end in the same final sentence, so that its form is not what is preferred.
+    For the arguments and errors see `chain_of_thought`.
+    """
+    texts: dict[str, dict[Verdict, dict[str, Attempt]]] = {}  # question -> verdict -> solution -> first attempt
+    passed_over: Counter[str] = Counter()
+    for row in _rows(attempts, Attempt, task_name, lambda row: row.problem):
+        attempt = last_number.graded(row) if read_last_number else row
+        if attempt.verdict not in (Verdict.RIGHT, Verdict.WRONG) or attempt.answer is None:
+            passed_over[_PASSED_OVER[attempt.verdict]] += 1
+            continue
+        if _is_closed(attempt) and _is_truncated(attempt):
+            passed_over[f"{attempt.verdict}, {_TORN}"] += 1
+            continue
+        text = examples.solution(attempt)
+        of_question = texts.setdefault(curate.normal(attempt.problem.question), {Verdict.RIGHT: {}, Verdict.WRONG: {}})
+        if of_question[attempt.verdict].setdefault(text, attempt) is not attempt:
+            passed_over[f"{attempt.verdict} once more"] += 1
+    candidates = []
+    for of_question in texts.values():
+        right, wrong = of_question[Verdict.RIGHT], of_question[Verdict.WRONG]
+        if not right or not wrong:
+            only = Verdict.RIGHT if right else Verdict.WRONG
+            passed_over[f"at questions with {only} ones alone"] += len(right or wrong)
+            continue
+        passed_over["right, to which wrong ones are compared"] += len(right)
+        for (text, attempt), chosen in zip(wrong.items(), itertools.cycle(right)):
+            pair = pairs.of_solutions(attempt.problem, chosen, text, right[chosen].student)
+            candidates.append(Candidate(attempt.problem, pair))
+    return Pool("pairs of solutions", candidates, list(passed_over.items()))
 
 
 def held_out(task_name: str, data_dir: Path | None, *, required: bool) -> tuple[dict[str, list[Problem]], list[str]]:

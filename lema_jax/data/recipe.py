@@ -28,12 +28,13 @@ class Recipe(stage.Config):
     arm: str | None = option(
         None,
         "What is trained on besides chain of thought; by default and for cot, which leaves --corrections out, nothing."
+        " The preference arms are pairs instead, for train's objective preference."
         f" One of {', '.join(arms.ARMS)}, or several by their shares: mixed:lema@0.14,inline@0.14.",
     )
     attempts: _Paths = option(
         (),
         "Files made by sample; their right attempts are chain of thought, and examples of the arms rft (right ones) and"
-        " negatives (wrong ones).",
+        " negatives (wrong ones), or chosen over the wrong in preference arms.",
         paths=True,
     )
     own_attempts: bool = option(
@@ -96,7 +97,13 @@ class Recipe(stage.Config):
     def _problems(self) -> Iterator[str]:
         if self.arm is None and self.corrections:
             yield "--corrections without --arm; --arm=lema learns from them, --arm=cot leaves them out"
-        for kind in ("corrections", "critiques", "attempts"):
+        row = self.parts[0].row
+        if row.pairs and not (self.learnt or self.attempts):
+            needed = "--corrections (pairs at the first wrong step), or " if row.example else ""
+            yield f"--arm={self.arm} needs {needed}--attempts with right and wrong ones at the same questions"
+        if row.pairs and (lost := [name for name in self.export if name in exports.FORMS and name != "preference"]):
+            yield f"--export={','.join(lost)} has no place for the rejected text; give --export=preference"
+        for kind in () if row.pairs else ("corrections", "critiques", "attempts"):
             if self._reads(kind) and not getattr(self, kind):
                 yield f"--arm={self.arm} needs --{kind}, {_MADE_BY[kind]}"
         if self.critiques and not self._reads("critiques"):
@@ -111,7 +118,7 @@ class Recipe(stage.Config):
         yield from self._options()
         if unknown := [name for name in self.export if name not in exports.FORMS]:
             yield f"--export={','.join(unknown)} is none of {', '.join(exports.FORMS)}"
-        elif "preference" in self.export and not self.learnt:
+        elif "preference" in self.export and not (self.learnt or row.pairs):
             yield "--export=preference makes pairs from corrections; there are none"
 
     def _shares(self) -> Iterator[str]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from lema_jax import records
 from lema_jax.errors import UserError
-from lema_jax.evidence import charts, drawn, groups, page, stats, table
+from lema_jax.evidence import charts, clusters, drawn, groups, page, table
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks.steps import split_steps
 
@@ -58,10 +58,11 @@ def facts(attempts: Iterable[Attempt]) -> list[Fact]:
 def finding(found: Sequence[Fact]) -> str:
     """The share of right attempts and of questions with one, in a sentence."""
     right, questions = sum(row.verdict is Verdict.RIGHT for row in found), _questions(found)
+    interval = clusters.share_interval([row.verdict is Verdict.RIGHT for row in found], [row.problem for row in found])
     ever = len({row.problem.id for row in found if row.verdict is Verdict.RIGHT})
     return (
         f"{right:,} of {len(found):,} attempts are right ({table.percent(right / len(found))}, 95 % interval "
-        f"{table.span(stats.wilson(right, len(found)))}); {ever:,} of {questions:,} questions have at least one."
+        f"{table.span(interval)}); {ever:,} of {questions:,} questions have at least one."
     )
 
 
@@ -135,8 +136,13 @@ def _lengths(found: Iterable[Fact]) -> dict[str, int]:
 
 
 def _rates(found: Sequence[Fact], key: str) -> Markup:
-    n = Counter(groups.value(row.problem, key) for row in found)
-    right = Counter(groups.value(row.problem, key) for row in found if row.verdict is Verdict.RIGHT)
-    names = sorted(n, key=groups.natural)[: page.TALLEST]
-    values = [(right[name] / n[name], stats.wilson(right[name], n[name])) for name in names]
-    return charts.grouped([f"{name} (n={n[name]:,})" for name in names], {"right": values}, "share right", {"right": 1})
+    parts: dict[str, list[Fact]] = {}
+    for row in found:
+        parts.setdefault(groups.value(row.problem, key), []).append(row)
+    names = sorted(parts, key=groups.natural)[: page.TALLEST]
+    values = []
+    for name in names:
+        right, problems = [row.verdict is Verdict.RIGHT for row in parts[name]], [row.problem for row in parts[name]]
+        values.append((sum(right) / len(right), clusters.share_interval(right, problems)))
+    shown = [f"{name} (n={len(parts[name]):,})" for name in names]
+    return charts.grouped(shown, {"right": values}, "share right", {"right": 1})

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from lema_jax import records
 from lema_jax.errors import UserError
-from lema_jax.evidence import charts, groups, page, stats, table
+from lema_jax.evidence import charts, clusters, groups, page, stats, table
 from lema_jax.records import FAULTS, Correction, Problem
 from lema_jax.tasks.steps import split_steps
 
@@ -27,18 +27,20 @@ _LAST_STEP = 12  # steps from here on are one bar
 
 @dataclass(frozen=True)
 class Rate:
-    """`count` of `n` corrections: those that were kept, or that agree."""
+    """`count` of `n` corrections: those that were kept, or that agree; the 95 % interval is over questions."""
 
     count: int
     n: int
+    interval: stats.Interval
 
     @property
     def share(self) -> float:
         return self.count / self.n
 
-    @property
-    def interval(self) -> stats.Interval:
-        return stats.wilson(self.count, self.n)
+
+def _rate(true: Sequence[bool], problems: Sequence[Problem]) -> Rate:
+    interval = clusters.share_interval(true, problems) if true else stats.Interval(0.0, 1.0)
+    return Rate(sum(true), len(true), interval)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def audit(corrections: Iterable[Correction]) -> Audit:
     for row in rows:
         usage.update({k: v for k, v in row.usage.items() if isinstance(v, int | float) and not isinstance(v, bool)})
     return Audit(
-        overall=Rate(len(kept), len(rows)),
+        overall=_rate([not row.rejected for row in rows], [row.problem for row in rows]),
         attempts=len({row.attempt for row in rows}),
         attempts_corrected=len({row.attempt for row in kept}),
         rejected=dict(Counter(row.rejected for row in rows if row.rejected).most_common()),
@@ -130,19 +132,24 @@ def _facts(corrections: Iterable[Correction]) -> Iterator[_Fact]:
 def _agreement(rows: Sequence[_Fact]) -> dict[str, Agreement]:
     """The agreement of each teacher, of people with each other, and of trivial rules (always step 1, always step 2)."""
     marks = [(mark, row) for row in rows for mark in row.marks]
-    attempts = {row.attempt: row.marks for row in rows}.values()
-    named: dict[str, list[tuple[int, int | None]]] = {
-        teacher: [(mark, row.step) for mark, row in marks if row.teacher == teacher]
+    attempts = {row.attempt: row for row in rows}.values()
+    named: dict[str, list[_Pair]] = {
+        teacher: [(mark, row.step, row.problem) for mark, row in marks if row.teacher == teacher]
         for teacher in dict.fromkeys(row.teacher for row in rows)
     }
-    named["another person"] = [pair for people in attempts for pair in itertools.combinations(people, 2)]
-    named |= {f"always step {step}": [(mark, step) for mark, _ in marks] for step in (1, 2)}
+    people = [(pair, row.problem) for row in attempts for pair in itertools.combinations(row.marks, 2)]
+    named["another person"] = [(one, other, problem) for (one, other), problem in people]
+    named |= {f"always step {step}": [(mark, step, row.problem) for mark, row in marks] for step in (1, 2)}
     return {name: Agreement(_within(pairs, 0), _within(pairs, 1)) for name, pairs in named.items() if pairs}
 
 
-def _within(pairs: Sequence[tuple[int, int | None]], distance: int) -> Rate:
-    """How many pairs of (marked step, named step) are at most that distance apart; no named step counts as far."""
-    return Rate(sum(step is not None and abs(mark - step) <= distance for mark, step in pairs), len(pairs))
+_Pair = tuple[int, int | None, Problem]  # marked step, named step, and what about
+
+
+def _within(pairs: Sequence[_Pair], distance: int) -> Rate:
+    """How many pairs are at most that distance apart; no named step counts as far."""
+    near = [step is not None and abs(mark - step) <= distance for mark, step, _ in pairs]
+    return _rate(near, [problem for *_, problem in pairs])
 
 
 def _finding(found: Audit) -> str:
@@ -155,9 +162,13 @@ def _finding(found: Audit) -> str:
 
 
 def _rates(rows: Sequence[_Fact], value: Callable[[_Fact], str]) -> dict[str, Rate]:
-    n = Counter(map(value, rows))
-    kept = Counter(value(row) for row in rows if not row.rejected)
-    return {name: Rate(kept[name], n[name]) for name in sorted(n, key=groups.natural)}
+    parts: dict[str, list[_Fact]] = {}
+    for row in rows:
+        parts.setdefault(value(row), []).append(row)
+    return {
+        name: _rate([not row.rejected for row in parts[name]], [row.problem for row in parts[name]])
+        for name in sorted(parts, key=groups.natural)
+    }
 
 
 def text(found: Audit) -> str:

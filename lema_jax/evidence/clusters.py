@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lema_jax.evidence import crossed, stats
 from lema_jax.records import Problem
 
 # Fields of `Problem.meta` that name what a question was made from, and what they are called.
@@ -31,13 +32,30 @@ class Clusters:
 
 
 def find(problems: Sequence[Problem]) -> Clusters | None:
-    """The clusters of the questions; a question that names no origin is one of its own.
+    """The clusters of the questions; a question that names no origin is one of its own, with all its repetitions.
 
     None where each question is a cluster of its own, and where all are of one, whose questions are then the population.
     """
     fields = [next((field for field in _MADE_FROM if field in problem.meta), None) for problem in problems]
     names = [("", p.id) if f is None else (_MADE_FROM[f], str(p.meta[f])) for p, f in zip(problems, fields)]
-    return _clusters(names, " or ".join(dict.fromkeys(_MADE_FROM[field] for field in fields if field is not None)))
+    by = " or ".join(dict.fromkeys(_MADE_FROM[field] for field in fields if field is not None))
+    return _clusters(names, by or "question")
+
+
+def accuracy_interval(right: np.ndarray, within: Clusters | None = None, *, samples: int = 1) -> stats.Interval:
+    """The 95 % interval of a mean accuracy.
+
+    Wilson's for one answer each to questions without clusters; else on as many answers as would have the same standard
+    error over seeds and clusters (`crossed.proportion`).
+
+    Args:
+      right: of each question, right or wrong, or the share of its samples that are right, [runs, questions].
+      within: the clusters of the questions.
+      samples: answers to a question.
+    """
+    if len(right) == samples == 1 and within is None:
+        return stats.wilson(int(right[0].sum()), right.shape[1])
+    return crossed.proportion(right, None if within is None else within.of, samples=samples)
 
 
 def _clusters(names: Sequence[Hashable], by: str) -> Clusters | None:
@@ -45,3 +63,12 @@ def _clusters(names: Sequence[Hashable], by: str) -> Clusters | None:
     if len(numbers) in (1, len(names)):
         return None
     return Clusters(np.array([numbers[name] for name in names]), by)
+
+
+def share_interval(true: Sequence[bool], problems: Sequence[Problem]) -> stats.Interval:
+    """The 95 % interval of a share of rows, such as attempts; those about the questions of a cluster are one cluster.
+
+    Args:
+      problems: the problem of each row.
+    """
+    return accuracy_interval(np.array([true]), find(problems))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lema_jax.errors import UserError
-from lema_jax.evidence import clusters, crossed, stats
+from lema_jax.evidence import clusters, crossed, stats, summary
 from lema_jax.evidence.clusters import Clusters
 from lema_jax.evidence.runs import Run
 from lema_jax.records import Prediction, Verdict
@@ -17,10 +17,11 @@ from lema_jax.records import Prediction, Verdict
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One recipe: a run, or several that differ in the training seed. Counts are sums over its runs.
+    """One recipe: a run, or several that differ in the training seed. Counts are sums over its runs and samples.
 
-    `right` is [runs, questions], `accuracy` the mean over both, with `interval`. `style` and `prompts`, a hash of each
-    question's prompt within this process, [questions], are the same for all runs.
+    `right` is [runs, questions]: right or wrong, or the share of the question's `samples` that are right; `accuracy` is
+    the mean over both, with `interval`. `style` and `prompts`, a hash of each question's prompt within this process,
+    [questions], are the same for all runs.
     """
 
     name: str
@@ -36,6 +37,11 @@ class Arm:
     truncated: int
     prompt_too_long: int
     paper: float | None  # accuracy by the official grader
+    samples: int = 1
+
+    @property
+    def answers(self) -> int:
+        return self.right.size * self.samples
 
     @property
     def seeds(self) -> int:
@@ -75,8 +81,15 @@ def arms(runs: Sequence[Run]) -> list[Arm]:
 
 def arm(runs: Sequence[Run]) -> Arm:
     """The arm whose training seeds are these aligned runs of one name."""
-    right = np.array([[p.verdict is Verdict.RIGHT for p in run.predictions] for run in runs])
-    counts = Counter(p.verdict for run in runs for p in run.predictions)
+    samples = runs[0].samples
+    if other := next((run for run in runs if run.samples != samples), None):
+        raise UserError(
+            f"{runs[0].folder} has {samples} answers a question, {other.folder} has {other.samples}: seeds of one arm "
+            "have as many; evaluate both with one --samples"
+        )
+    right = np.array([summary.shares(list(zip(run.predictions, *run.further))) for run in runs])
+    answers = [one for run in runs for one in run.answers]
+    counts = Counter(one.verdict for one in answers)
     found = clusters.find([prediction.problem for prediction in runs[0].predictions])
     return Arm(
         name=runs[0].name,
@@ -86,30 +99,21 @@ def arm(runs: Sequence[Run]) -> Arm:
         style=runs[0].prompt_style,
         prompts=np.array([hash(prediction.prompt) for prediction in runs[0].predictions]),
         accuracy=float(right.mean()),
-        interval=accuracy_interval(right, found),
+        interval=clusters.accuracy_interval(right, found, samples=samples),
         wrong=counts[Verdict.WRONG],
         unparsed=counts[Verdict.UNPARSED],
         truncated=counts[Verdict.TRUNCATED],
         prompt_too_long=counts[Verdict.PROMPT_TOO_LONG],
-        paper=stats.paper_accuracy([p for run in runs for p in run.predictions]),
+        paper=summary.paper_accuracy(answers),
+        samples=samples,
     )
-
-
-def accuracy_interval(right: np.ndarray, within: Clusters | None = None) -> stats.Interval:
-    """The 95 % interval of the mean of booleans [runs, questions].
-
-    Wilson's for one run of questions without clusters; else on as many questions as would have the same standard error
-    over seeds and clusters (`crossed.proportion`).
-    """
-    if len(right) == 1 and within is None:
-        return stats.wilson(int(right[0].sum()), right.shape[1])
-    return crossed.proportion(right, None if within is None else within.of)
 
 
 class StatTest(enum.StrEnum):
     """The test of a comparison: over what may have come out otherwise."""
 
     MCNEMAR = "exact McNemar test"  # questions
+    QUESTIONS = "t test over questions"
     CLUSTERS = "t test over clusters of questions"
     SEEDS = "t test over seeds and questions"
     SEEDS_AND_CLUSTERS = "t test over seeds and clusters of questions"
@@ -119,8 +123,8 @@ class StatTest(enum.StrEnum):
 class Comparison:
     """An arm against the baseline; differences are other - baseline.
 
-    `p` is of `test`, `df` the degrees of freedom of a t test. `paired` is None where an arm has several seeds.
-    `reworded` counts the questions whose prompts differ.
+    `p` is of `test`, `df` the degrees of freedom of a t test. `paired` is None where an arm has several seeds or
+    samples. `reworded` counts the questions whose prompts differ.
     """
 
     baseline: Arm
@@ -143,10 +147,12 @@ class Comparison:
 def compare(baseline: Arm, other: Arm) -> Comparison:
     """The comparison of two arms whose runs are aligned with one another.
 
-    Two single runs on questions without clusters: the exact McNemar test and the paired bootstrap's interval. Else the
-    t test and t interval of crossed random effects (`crossed.difference`).
+    Two single runs of one answer each to questions without clusters: the exact McNemar test and the paired bootstrap's
+    interval. Else the t test and t interval of crossed random effects (`crossed.difference`).
     """
-    paired = stats.pair(baseline.right[0], other.right[0]) if baseline.seeds == other.seeds == 1 else None
+    single, paired = baseline.seeds == other.seeds == 1, None
+    if single and baseline.samples == other.samples == 1:
+        paired = stats.pair(baseline.right[0], other.right[0])
     if paired is not None and baseline.clusters is None:
         df, p, test, interval = None, stats.mcnemar(paired), StatTest.MCNEMAR, stats.paired_bootstrap(paired)
         detectable = stats.detectable_paired(paired.n, paired.discordant / paired.n)
@@ -154,8 +160,10 @@ def compare(baseline: Arm, other: Arm) -> Comparison:
         of = None if baseline.clusters is None else baseline.clusters.of
         estimate = crossed.difference(baseline.right, other.right, of)
         df, p, interval = estimate.df, estimate.p, estimate.interval()
-        by_seeds = StatTest.SEEDS if baseline.clusters is None else StatTest.SEEDS_AND_CLUSTERS
-        test = by_seeds if paired is None else StatTest.CLUSTERS
+        if baseline.clusters is None:
+            test = StatTest.QUESTIONS if single else StatTest.SEEDS
+        else:
+            test = StatTest.CLUSTERS if single else StatTest.SEEDS_AND_CLUSTERS
         detectable = stats.detectable_by_t(estimate.error, estimate.df)
     return Comparison(
         baseline,

@@ -49,7 +49,7 @@ def difference(baseline: np.ndarray, other: np.ndarray, clusters: np.ndarray | N
     part, which is of the difference per question. An arm with one seed stands for that checkpoint: its seed adds none.
 
     Args:
-      baseline: right or wrong, [seeds, questions].
+      baseline: right or wrong, or the share of a question's samples that are right, [seeds, questions].
       other: the same for the other arm, questions in the same order, [other's seeds, questions].
       clusters: each question's cluster, [questions]; by default each question is a cluster of its own.
     """
@@ -65,21 +65,59 @@ def mean(right: np.ndarray, clusters: np.ndarray | None = None) -> Estimate:
     return _estimate(float(right.mean()), [right], [1], clusters)
 
 
-def proportion(right: np.ndarray, clusters: np.ndarray | None = None, *, confidence: float = CONFIDENCE) -> Interval:
+def proportion(
+    right: np.ndarray, clusters: np.ndarray | None = None, *, samples: int = 1, confidence: float = CONFIDENCE
+) -> Interval:
     """Wilson's interval of the mean accuracy of one arm, on as many questions as would have its standard error.
 
     That is p (1 - p) / error², at most all answers, with Student's quantile in place of the normal one, as for
     proportions of surveys (Franco, Little, Louis & Slud 2019, J. Surv. Stat. Methodol. 7:334). Where all are right, or
-    none, the error is unknown, and the questions count once each. Arguments as of `difference`.
+    none, the error is unknown, and the questions count once each. Arguments as of `difference`; `samples` is the
+    number of answers that a share in `right` is of.
     """
     estimate = mean(right, clusters)
     if not estimate.df:
         return Interval(0.0, 1.0)
     p, t = estimate.value, estimate.quantile(confidence)
-    n = min(right.size, p * (1 - p) / estimate.error**2) if 0 < p < 1 else right.shape[1]
+    n = min(right.size * samples, p * (1 - p) / estimate.error**2) if 0 < p < 1 else right.shape[1]
     centre, half = p + t * t / (2 * n), t * (p * (1 - p) / n + (t / (2 * n)) ** 2) ** 0.5
     low, high = (centre - half) / (1 + t * t / n), (centre + half) / (1 + t * t / n)
     return Interval(max(0.0, min(p, low)), min(1.0, max(p, high)))  # p is an end where it is 0 or 1
+
+
+def shared(one: np.ndarray, other: np.ndarray, of_one: np.ndarray, of_other: np.ndarray) -> Estimate:
+    """The difference in mean accuracy of two tests whose questions share clusters, `other - one`.
+
+    A question's part in the difference is its deviation from its test's mean, over the test's questions; the variance
+    is that of the sums over clusters, as of a ratio (Cochran 1977, Sampling Techniques, ch. 6), with a degree of
+    freedom for each cluster but one.
+
+    Args:
+      one: right or wrong, or a share of right samples, of each question of the first test, [questions].
+      other: the same of the other test, [its questions].
+      of_one, of_other: the cluster of each question, by numbers that both tests share.
+    """
+    value = float(other.mean() - one.mean())
+    parts = np.concatenate([(one.mean() - one) / one.size, (other - other.mean()) / other.size])
+    _, of = np.unique(np.concatenate([of_one, of_other]), return_inverse=True)
+    sums = np.bincount(of, weights=parts)
+    if sums.size == 1:
+        return Estimate(value, 0.0, 0)
+    least = 1 / one.size**2 + 1 / other.size**2  # as of one answer of each
+    variance = max(float(np.sum(sums**2)) * sums.size / (sums.size - 1), least)
+    return Estimate(value, variance**0.5, sums.size - 1)
+
+
+def apart(one: float, of_one: Interval, other: float, of_other: Interval) -> Interval:
+    """The interval of `other - one`, accuracies of two tests without common questions, from the interval of each.
+
+    The square-and-add method, which keeps its coverage near 0 and 1 (Newcombe 1998, Statistics in Medicine 17:873,
+    method 10).
+    """
+    difference = other - one
+    low = difference - ((other - of_other.low) ** 2 + (of_one.high - one) ** 2) ** 0.5
+    high = difference + ((of_other.high - other) ** 2 + (one - of_one.low) ** 2) ** 0.5
+    return Interval(max(-1.0, low), min(1.0, high))
 
 
 class _Part(NamedTuple):

@@ -1,14 +1,15 @@
 """The report of a training data set: its kinds and sources, and examples to read, token by token with the loss mask."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lema_jax import records
 from lema_jax.errors import UserError
 from lema_jax.evidence import charts, drawn, page, table
-from lema_jax.records import Example
+from lema_jax.records import Example, Pair
 
 EACH = 20  # examples of a kind and source on the page
 MOST = 120  # examples on the page, at most
@@ -26,14 +27,26 @@ class Fact:
     completion: int
 
 
+def examples(folder: Path) -> Iterator[Example]:
+    """The rows of a data set's `examples.jsonl`: pairs where the first line has a rejected text, else examples.
+
+    Raises:
+      UserError: a file that is missing or malformed.
+    """
+    file = folder / "examples.jsonl"
+    first = b""
+    with contextlib.suppress(OSError), open(file, "rb") as opened:  # `records.read` reports a file that is missing
+        first = opened.readline()
+    return records.read(file, Pair if b'"rejected":' in first else Example)
+
+
 def load(folder: Path) -> list[Fact]:
     """The facts of the examples in a folder that `build_data` made.
 
     Raises:
       UserError: a file that is missing, malformed or empty.
     """
-    rows = records.read(folder / "examples.jsonl", Example)
-    found = [Fact(row.kind, row.source, len(row.prompt), len(row.completion)) for row in rows]
+    found = [Fact(row.kind, row.source, len(row.prompt), len(row.completion)) for row in examples(folder)]
     if not found:
         raise UserError(f"{folder}/examples.jsonl has no examples; run build_data again")
     return found

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lema_jax.evidence import stats
-from lema_jax.evidence.clusters import Clusters
-from lema_jax.evidence.compare import Arm, accuracy_interval
+from lema_jax.evidence.clusters import Clusters, accuracy_interval
+from lema_jax.evidence.compare import Arm
 from lema_jax.records import Problem
 
 _MOST = 60  # groups of a field; one with more values is an identifier or a free text
+_ORIGINS = ("seed", "seed_question")  # name one question each, which is no group to look at
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Grouped:
 
 def keys(problems: Sequence[Problem]) -> list[str]:
     """The fields of `Problem.meta` that divide the questions into 2 to 60 groups, fewer than there are questions."""
-    names = dict.fromkeys(key for problem in problems for key in problem.meta)
+    names = dict.fromkeys(key for problem in problems for key in problem.meta if key not in _ORIGINS)
     most = min(_MOST, len(problems) - 1)
     return [key for key in names if 2 <= len({value(problem, key) for problem in problems}) <= most]
 
@@ -43,7 +44,10 @@ def by(key: str, arms: Sequence[Arm]) -> Grouped:
     parts = [of == group for group in groups]
     accuracy = {
         arm.name: [
-            (float(arm.right[:, part].mean()), accuracy_interval(arm.right[:, part], _within(arm, part)))
+            (
+                float(arm.right[:, part].mean()),
+                accuracy_interval(arm.right[:, part], _within(arm, part), samples=arm.samples),
+            )
             for part in parts
         ]
         for arm in arms

@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lema_jax import storage
-from lema_jax.evidence import stats
+from lema_jax.evidence import clusters, crossed
+from lema_jax.evidence.summary import summarize
 from lema_jax.records import Prediction, Verdict
 
 _METRIC, _PAPER = "exact_match", "paper"
@@ -62,13 +65,17 @@ def _sample(number: int, prediction: Prediction) -> dict[str, Any]:
 
 
 def results(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """The harness's results; the standard error is √(p (1 - p) / (n - 1))."""
-    summary = stats.summarize(predictions)
+    """The harness's results; the standard error is √(p (1 - p) / (n - 1)), or that over clusters of questions."""
+    summary = summarize(predictions)
     task, n = _name(predictions[0].problem.task), summary.n
     metrics = {_METRIC: summary.accuracy} | ({} if summary.paper is None else {_PAPER: summary.paper})
     measured: dict[str, Any] = {"alias": task}
+    right = {_METRIC: [p.verdict is Verdict.RIGHT for p in predictions], _PAPER: [bool(p.paper) for p in predictions]}
+    within = clusters.find([prediction.problem for prediction in predictions])
     for metric, accuracy in metrics.items():
-        error = math.sqrt(accuracy * (1 - accuracy) / (n - 1)) if n > 1 else "N/A"
+        error: float | str = math.sqrt(accuracy * (1 - accuracy) / (n - 1)) if n > 1 else "N/A"
+        if within is not None:
+            error = crossed.mean(np.array([right[metric]]), within.of).error
         measured |= {f"{metric},none": accuracy, f"{metric}_stderr,none": error}
     shots = predictions[0].prompt.count("Question:") - 1 if predictions[0].prompt_style == "few_shot" else 0
     config = {

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from lema_jax.evidence import ablation, charts, formulas, groups, table
+from lema_jax.evidence import contamination as contaminated
 from lema_jax.evidence.compare import Arm, Change, Comparison, change
 from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.runs import Run
@@ -27,6 +28,8 @@ METHOD = (
     "without other seeds is taken as it is.",
     "Questions made from one seed question or one template are one cluster, whose answers go right and wrong together: "
     "the interval and the test then draw clusters, so they are about other templates too, not only other questions.",
+    "With several samples a question, accuracy is that of one sample (avg@k), and the interval is over questions: more "
+    "samples do not average away the draw of the questions. Answers to read are the first samples.",
     "“Unparsed” is a finished answer in which no result could be read, “truncated” one that ended at the token limit, "
     "“prompt too long” a question that left no room in the model's context; none of them is “wrong”, nor right.",
 )
@@ -67,6 +70,7 @@ def runs_page(
     *,
     baseline: Arm,
     choice: str = "",
+    contamination: Mapping[str, Sequence[Sequence[str]]] | None = None,
     training: Mapping[str, Mapping[str, Curve]] | None = None,
     funnels: Mapping[str, Mapping[str, int]] | None = None,
 ) -> str:
@@ -77,6 +81,7 @@ def runs_page(
       comparisons: by the arm's name; the baseline has none.
       baseline: the arm that the others are compared with.
       choice: text of `table.choice`, where checkpoints were chosen on dev.
+      contamination: rows of `contamination.rows` by title; those without rows are left out.
       training: curves (`curves.read`) by the name of a training run.
       funnels: counts at each filter, by the name of a data set.
     """
@@ -97,6 +102,8 @@ def runs_page(
         lead=f"{len(problems):,} questions of {first.task}, split {first.split}",
         findings=_findings(comparisons),
         choice=choice,
+        contamination={title: parts for title, parts in (contamination or {}).items() if parts},
+        contamination_header=contaminated.HEADER,
         header=header,
         rows=rows,
         baseline=baseline.name,

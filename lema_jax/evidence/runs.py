@@ -7,17 +7,34 @@ from pathlib import Path
 
 from lema_jax import records
 from lema_jax.errors import UserError
-from lema_jax.evidence import stats
+from lema_jax.evidence.summary import Summary, by_question, summarize
 from lema_jax.records import Prediction
 
 
 @dataclass(frozen=True)
 class Run:
-    """One checkpoint's answers to one test set. Runs that share a `name` are training seeds of one arm."""
+    """One checkpoint's answers to one test set. Runs that share a `name` are training seeds of one arm.
+
+    `predictions` are the first answers, one a question; `further` the second ones, the third, …, each in their order.
+    """
 
     name: str
     folder: Path
     predictions: tuple[Prediction, ...]
+    further: tuple[tuple[Prediction, ...], ...] = ()
+
+    @property
+    def samples(self) -> int:
+        return 1 + len(self.further)
+
+    @property
+    def answers(self) -> tuple[Prediction, ...]:
+        """All of them, sample by sample."""
+        return tuple(one for sample in (self.predictions, *self.further) for one in sample)
+
+    @property
+    def summary(self) -> Summary:
+        return summarize(self.answers)
 
     @property
     def task(self) -> str:
@@ -39,30 +56,32 @@ def load(folder: Path, name: str) -> Run:
     predictions = tuple(records.read(path, Prediction))
     if not predictions:
         raise UserError(f"{path} has no predictions; run evaluate again")
-    _check_finished(folder, len(predictions))
     tasks = sorted({prediction.problem.task for prediction in predictions})
     if len(tasks) > 1:
         raise UserError(f"{path} mixes the tasks {' and '.join(tasks)}; give each task a folder of its own")
-    first: dict[str, Prediction] = {}
+    first: dict[tuple[str, int], Prediction] = {}
     for prediction in predictions:
-        other = first.setdefault(prediction.problem.id, prediction)
+        other = first.setdefault((prediction.problem.id, prediction.sample), prediction)
         if other is not prediction:
             raise UserError(
                 f"{path}: question {prediction.problem.id} is answered twice, by rows {other.id} ({other.checkpoint}) "
                 f"and {prediction.id} ({prediction.checkpoint}); give each checkpoint a folder of its own"
             )
-    return Run(name, folder, predictions)
+    _check_finished(folder, len(predictions))
+    one, *further = zip(*by_question(predictions))
+    return Run(name, folder, one, tuple(further))
 
 
 def _check_finished(folder: Path, rows: int) -> None:
     path = folder / "summary.json"
     try:
-        n = json.loads(path.read_text(encoding="utf-8"))["n"]
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        n = summary["n"] * summary.get("samples", 1)
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}; evaluate writes it at its end, so run it again to finish {folder}"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f'{path} is not a summary that evaluate wrote: no field "n"; run evaluate again') from None
     if n != rows:
         raise UserError(f"{path} counts {n} answers, {folder / 'predictions.jsonl'} has {rows}; run evaluate again")
@@ -82,23 +101,25 @@ def _aligned(run: Run, reference: Run) -> Run:
     here, there = run.folder, reference.folder
     if run.task != reference.task:
         raise UserError(f"{here} answers {run.task!r}, {there} answers {reference.task!r}: compare runs of one task")
-    by_question = {prediction.problem.id: prediction for prediction in run.predictions}
+    answered = {prediction.problem.id: prediction for prediction in run.predictions}
     wanted = [prediction.problem for prediction in reference.predictions]
-    missing = [problem.id for problem in wanted if problem.id not in by_question]
-    extra = by_question.keys() - {problem.id for problem in wanted}
+    missing = [problem.id for problem in wanted if problem.id not in answered]
+    extra = answered.keys() - {problem.id for problem in wanted}
     if missing or extra:
         only = [f"{len(missing)} only in {there} (such as {missing[0]})"] if missing else []
         only += [f"{len(extra)} only in {here} (such as {min(extra)})"] if extra else []
         raise UserError(f"{there} and {here} answer different questions: {'; '.join(only)}; evaluate both on the same")
     for problem in wanted:
-        other = by_question[problem.id].problem
+        other = answered[problem.id].problem
         for field in ("question", "choices", "gold"):
             if getattr(other, field) != getattr(problem, field):
                 raise UserError(
                     f"question {problem.id} has another {field} in {there} ({getattr(problem, field)!r:.120}) than in "
                     f"{here} ({getattr(other, field)!r:.120}); evaluate both on the same data"
                 )
-    return replace(run, predictions=tuple(by_question[problem.id] for problem in wanted))
+    order = {prediction.problem.id: number for number, prediction in enumerate(run.predictions)}
+    ordered = lambda answers: tuple(answers[order[problem.id]] for problem in wanted)
+    return replace(run, predictions=ordered(run.predictions), further=tuple(map(ordered, run.further)))
 
 
 @dataclass(frozen=True)
@@ -106,10 +127,10 @@ class Choice:
     """Of several checkpoints, the best on dev, and the best on test."""
 
     chosen: Run
-    on_dev: stats.Summary
-    on_test: stats.Summary
+    on_dev: Summary
+    on_test: Summary
     best_on_test: Run
-    best_test: stats.Summary
+    best_test: Summary
 
 
 def choose(tests: Sequence[Run], devs: Sequence[Run]) -> Choice:
@@ -134,8 +155,8 @@ def choose(tests: Sequence[Run], devs: Sequence[Run]) -> Choice:
             raise UserError(
                 f"{dev.folder} shares {shared} questions with {test.folder}; choose on others than you report"
             )
-    on_dev = [stats.summarize(run.predictions) for run in devs]
-    on_test = [stats.summarize(run.predictions) for run in tests]
+    on_dev = [run.summary for run in devs]
+    on_test = [run.summary for run in tests]
     chosen = max(range(len(tests)), key=lambda i: on_dev[i].accuracy)
     best = max(range(len(tests)), key=lambda i: on_test[i].accuracy)
     return Choice(tests[chosen], on_dev[chosen], on_test[chosen], tests[best], on_test[best])

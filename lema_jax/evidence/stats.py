@@ -5,16 +5,11 @@ differences are fractions in [0, 1] and [-1, 1]; a difference is always `other -
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, stats
-
-from lema_jax.errors import UserError
-from lema_jax.records import Prediction, Verdict
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -25,55 +20,6 @@ RESAMPLES = 10_000
 class Interval(NamedTuple):
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The result of one run: `n = right + wrong + unparsed + truncated + prompt_too_long`, accuracy = right / n.
-
-    `paper` is the accuracy by the official grader (the authors'); None where an answer lacks its verdict.
-    """
-
-    n: int
-    right: int
-    wrong: int
-    unparsed: int
-    truncated: int
-    prompt_too_long: int
-    accuracy: float
-    interval: Interval
-    paper: float | None
-
-
-def summarize(predictions: Iterable[Prediction]) -> Summary:
-    """Counts the verdicts of one run and puts the 95 % Wilson interval around its accuracy.
-
-    Raises:
-      UserError: there are no predictions.
-    """
-    predictions = list(predictions)
-    counts = Counter(prediction.verdict for prediction in predictions)
-    n = counts.total()
-    if not n:
-        raise UserError("there are no predictions to summarise; was every question filtered out?")
-    right = counts[Verdict.RIGHT]
-    return Summary(
-        n=n,
-        right=right,
-        wrong=counts[Verdict.WRONG],
-        unparsed=counts[Verdict.UNPARSED],
-        truncated=counts[Verdict.TRUNCATED],
-        prompt_too_long=counts[Verdict.PROMPT_TOO_LONG],
-        accuracy=right / n,
-        interval=wilson(right, n),
-        paper=paper_accuracy(predictions),
-    )
-
-
-def paper_accuracy(predictions: Sequence[Prediction]) -> float | None:
-    """Accuracy by the official grader; None where an answer lacks its verdict."""
-    verdicts = [prediction.paper for prediction in predictions]
-    return None if None in verdicts else sum(map(bool, verdicts)) / len(verdicts)
 
 
 def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> Interval:

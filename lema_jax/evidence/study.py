@@ -115,7 +115,7 @@ def layout(study: Study, test: str) -> tuple[tuple[str, ...], list[tuple[str, ..
 
 
 def _row(arm: Arm, baseline: str, comparison: Comparison | None, adjusted: float | None) -> tuple[str, ...]:
-    silent = (arm.unparsed + arm.truncated + arm.prompt_too_long) / arm.right.size
+    silent = (arm.unparsed + arm.truncated + arm.prompt_too_long) / arm.answers
     paper = "" if arm.paper is None else table.percent(arm.paper)
     measured = (table.percent(arm.accuracy), table.span(arm.interval), f"{arm.seeds}", paper, table.percent(silent))
     if comparison is None or adjusted is None:

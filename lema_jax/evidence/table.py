@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from lema_jax.evidence import stats
 from lema_jax.evidence.compare import Arm, Comparison, change, to_read
 from lema_jax.evidence.runs import Choice
+from lema_jax.evidence.samples import Measure
+from lema_jax.evidence.summary import Summary
 from lema_jax.records import Prediction
 
 _LONGEST = 1500  # characters of an answer that are shown in the terminal
@@ -62,14 +64,28 @@ def reads(comparison: Comparison, p: float | None = None) -> Reads:
     return Reads.BETTER if comparison.difference > 0 else Reads.WORSE
 
 
-def result(summary: stats.Summary) -> str:
-    """The result of one run in a line."""
+def result(summary: Summary) -> str:
+    """The result of one run in a line, and in a second one the measures of several samples."""
     paper = "" if summary.paper is None else f"; {percent(summary.paper)} by the official grader"
     too_long = f", {summary.prompt_too_long:,} prompts too long" if summary.prompt_too_long else ""
-    return (
-        f"{percent(summary.accuracy)} right, 95 % interval {span(summary.interval)}, n = {summary.n:,} "
-        f"({summary.wrong:,} wrong, {summary.unparsed:,} unparsed, {summary.truncated:,} truncated{too_long}){paper}"
+    clusters = f" in {summary.clusters}" if summary.clusters else ""
+    samples = f" × {summary.samples} samples" if summary.samples > 1 else ""
+    line = (
+        f"{percent(summary.accuracy)} right, 95 % interval {span(summary.interval)}, n = {summary.n:,}{samples}"
+        f"{clusters} ({summary.wrong:,} wrong, {summary.unparsed:,} unparsed, {summary.truncated:,} truncated"
+        f"{too_long}){paper}"
     )
+    return "\n  ".join(filter(None, (line, of_samples(summary))))
+
+
+def of_samples(summary: Summary) -> str:
+    """avg@k, pass@j and maj@k with their intervals; empty for one answer a question."""
+    if summary.majority is None:
+        return ""
+    measures = {f"avg@{summary.samples}": Measure(summary.accuracy, summary.interval)}
+    measures |= {f"pass@{tries}": of for tries, of in summary.pass_at.items() if tries > 1}
+    measures |= {f"maj@{summary.samples}": summary.majority}
+    return ", ".join(f"{name} {percent(of.value)} ({span(of.interval)})" for name, of in measures.items())
 
 
 _HEADER = (
@@ -96,14 +112,15 @@ def filled(
 
 
 def _row(arm: Arm, comparison: Comparison | None) -> tuple[str, ...]:
-    seeds = f" × {arm.seeds} seeds" if arm.seeds > 1 else ""
+    several = {"seeds": arm.seeds, "samples": arm.samples}
+    times = "".join(f" × {count} {what}" for what, count in several.items() if count > 1)
     against = ("baseline", "", "", "")
     if comparison is not None:
         by = (p_value(comparison.p), tested(comparison))
         against = (points(comparison.difference), points_span(comparison.interval), *by)
     paper = "" if arm.paper is None else percent(arm.paper)
     counts = [f"{count:,}" for count in (arm.wrong, arm.unparsed, arm.truncated, arm.prompt_too_long)]
-    measured = (arm.name, percent(arm.accuracy), f"{arm.questions:,}{seeds}", span(arm.interval), paper)
+    measured = (arm.name, percent(arm.accuracy), f"{arm.questions:,}{times}", span(arm.interval), paper)
     return (*measured, *counts, *against)
 
 
@@ -166,8 +183,10 @@ def _scope(comparison: Comparison) -> str:
     """What the interval and the test cover: seeds, and clusters of questions."""
     baseline, other = comparison.baseline, comparison.other
     over = "questions" if baseline.clusters is None else str(baseline.clusters)
+    if other.samples > 1:
+        over += f", {other.samples} samples each"
     if baseline.seeds == other.seeds == 1:
-        about = "" if baseline.clusters is None else f"The interval covers {over}. "
+        about = "" if over == "questions" else f"The interval covers {over}. "
         return f"{about}One training run each: this does not say how far another seed would move it."
     single = [arm.name for arm in (baseline, other) if arm.seeds == 1]
     seeds = f"{other.seeds} training seeds of {other.name} and {baseline.seeds} of {baseline.name}"

@@ -28,6 +28,11 @@ class Decoding:
         choices=KERNELS,
     )
     cache: str = option("dense", "Format that cached keys and values are stored in.", choices=CACHES)
+    fixed_shapes: bool = option(
+        False,
+        "Decode with the longest cache from the start, so that an answer in bfloat16 does not depend on the others "
+        "that are in flight; slower.",
+    )
     fsdp: int = option(1, "Devices that weights are sharded over along the model width.", low=1)
     tensor: int = option(1, "Devices that heads and feed-forward width are sharded over.", low=1)
 
@@ -49,6 +54,7 @@ class Decoding:
             cache=self.cache,
             rendered=style == "chat",
             stop=prompts.stop(style),
+            fixed_shapes=self.fixed_shapes,
             **more,
         )
 

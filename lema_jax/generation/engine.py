@@ -3,7 +3,7 @@
 Prompts are taken shortest first and padded to length buckets, long ones are prefilled in chunks, and the cache grows
 bucket by bucket, so the number of compiled programs is bounded by the number of buckets, whatever the prompts and the
 order in which answers end. Only prompts of one padded length are prefilled together. A prefix that all prompts share
-(worked examples, say) is prefilled once.
+(worked examples, say) is prefilled once, and so is a prompt of several answers (samples).
 
 Over a mesh of several processes each runs an engine on the same prompts in step, and each gets every answer.
 """
@@ -21,22 +21,21 @@ from transformers import PreTrainedTokenizerFast
 
 from lema_jax.data.encode import prompt_ids
 from lema_jax.errors import UserError
-from lema_jax.generation import memory
+from lema_jax.generation import lengths, memory
 from lema_jax.model import decode
 from lema_jax.model.decode import Prefill, Rows, Sampling
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 
 GROUP = 4  # prompts prefilled together, at most, as soon as so many rows are free
-CHUNK = 512  # tokens of a prompt prefilled at a time
 BLOCK = 32  # tokens decoded between two transfers to the host
-PREFIX = 32  # the length of a shared prefix is a multiple of this
 GREEDY = Sampling()
 
 # The model is a static argument, so engines of equal models share compiled programs.
 _IDLE = jax.jit(decode.idle, static_argnums=(0, 1, 2, 3))
 _EMPTY = jax.jit(decode.empty_prefill, static_argnums=(0, 1, 2, 3))
 _SHARE = jax.jit(decode.share_prefix, static_argnums=(1, 2))
+_REPEAT = jax.jit(decode.repeat)
 _PREFILL = jax.jit(decode.prefill, static_argnums=0, donate_argnums=2)
 _FIRST = jax.jit(decode.first_tokens, static_argnums=0, static_argnames=("eos", "sampling"))
 _INSERT = jax.jit(decode.insert, donate_argnums=0)
@@ -87,6 +86,18 @@ class _Request:
     text: str | None = None
 
 
+@dataclasses.dataclass
+class _Batch:
+    """Requests that take rows together: at most R of those whose prompts are prefilled together.
+
+    `prompts`: token ids of those prompts, one object for all batches of a prefill; `at`: the one of each request.
+    """
+
+    prompts: list[list[int]]
+    at: list[int]
+    requests: list[_Request]
+
+
 class Engine:
     """A model on a mesh that answers lists of prompts.
 
@@ -101,6 +112,7 @@ class Engine:
       block: tokens decoded between two transfers to the host.
       cache: format of the cache, one of `config.CACHES`.
       rendered: prompts are a chat template's; see `encode.prompt_ids`.
+      fixed_shapes: the cache has its longest length from the start; see `Decoding.fixed_shapes`.
 
     Raises:
       UserError: a tokenizer without an end-of-sequence token, or attention heads that the mesh's `tensor` axis does not
@@ -122,6 +134,7 @@ class Engine:
         block: int = BLOCK,
         cache: str = "dense",
         rendered: bool = False,
+        fixed_shapes: bool = False,
     ):
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -135,7 +148,8 @@ class Engine:
         self.tally = Tally()
         self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
         self._max_new_tokens, self._stop, self._block = max_new_tokens, tuple(stop), block
-        self._cache, self._rendered = cache, rendered
+        self._cache, self._rendered, self._fixed_shapes = cache, rendered, fixed_shapes
+        self._least = 0  # length of the cache
         self._ways = mesh.shape["data"] * mesh.shape["fsdp"]
         self._rows, self._group = (-(-count // self._ways) * self._ways for count in (rows, min(rows, GROUP)))
         self._variables = variables
@@ -169,6 +183,7 @@ class Engine:
                     requests.append(_Request(index, ids, seeds[index] if seeds is not None else 0))
             elif asked:
                 yield Completion(index, "", truncated=False, prompt_tokens=len(ids), completion_tokens=0, too_long=True)
+        self._least = self._longest(readable) if self._fixed_shapes else 0
         for request in self._run(requests, self._prefix(readable)):
             if request.ended:
                 yield self._completion(request)
@@ -192,7 +207,7 @@ class Engine:
         full length."""
         config = self._model.config
         stretched = any(len(ids) > config.max_positions for ids in prompts)
-        return 0 if config.rope_scaling.kind == "dynamic" and stretched else shared_prefix(prompts)
+        return 0 if config.rope_scaling.kind == "dynamic" and stretched else lengths.shared_prefix(prompts)
 
     def _run(self, requests: list[_Request], start: int) -> Iterator[_Request]:
         """Yields each request after every block in which it got tokens, `ended` the last time.
@@ -201,23 +216,27 @@ class Engine:
           start: length of the prefix that all requests share.
         """
         # 1. Check the memory, and prefill the shared prefix.
-        groups = self._groups(requests, start)
+        batches = self._batches(requests, start)
         with sharding.use(self._mesh):
             self._require_memory(requests)
             prefix = self._prefill(None, 0, [requests[0].ids[:start]], self._ways) if start and requests else None
             in_flight: dict[int, _Request] = {}  # by row
             rows: Rows | None = None  # allocated when the first group's cache length is known
+            read: list[list[int]] | None = None  # the prompts that are prefilled
             refills = len(requests) > self._rows
-            while groups or in_flight:
-                # 2. Refill free rows: prefill groups, and insert each with its first token.
+            while batches or in_flight:
+                # 2. Refill free rows: prefill prompts, and insert each answer with its first token.
                 free = [row for row in range(self._rows) if row not in in_flight]
-                while groups and len(free) >= len(groups[0]):
-                    group = dict(zip(free, groups.popleft()))
+                while batches and len(free) >= len(batches[0].requests):
+                    batch = batches.popleft()
+                    group = dict(zip(free, batch.requests))
                     free = free[len(group) :]
-                    prefilled = self._prefill(prefix, start, [one.ids for one in group.values()], self._group)
-                    fresh, token_R = self._first_tokens(list(group.values()), prefilled)
+                    if batch.prompts is not read:
+                        read, prefilled = batch.prompts, self._prefill(prefix, start, batch.prompts, self._group)
+                    fresh, token_R = self._first_tokens(batch, prefilled)
                     in_flight |= group
-                    coming = [*in_flight.values(), *itertools.islice(itertools.chain(*groups), len(free))]
+                    waiting = itertools.chain.from_iterable(one.requests for one in batches)
+                    coming = [*in_flight.values(), *itertools.islice(waiting, len(free))]
                     slots = max(self._cache_length(coming), fresh.cache_length)
                     if rows is None:
                         rows = self._call(_IDLE, self._model, self._rows, slots, self._cache)
@@ -233,7 +252,7 @@ class Engine:
 
                 # 4. Decode a block, or less once a waiting group has enough free rows.
                 stopped = np.array([row not in in_flight for row in range(self._rows)])
-                enough = np.int32(self._rows - len(groups[0]) if groups else 0)
+                enough = np.int32(self._rows - len(batches[0].requests) if batches else 0)
                 rows, out_BC = self._call(
                     _DECODE, self._model, self._variables, rows, stopped, enough, block=self._block, **self._choice
                 )
@@ -251,25 +270,34 @@ class Engine:
                         del in_flight[row]
                     yield request
 
-    def _groups(self, requests: list[_Request], start: int) -> deque[list[_Request]]:
-        """Requests that are prefilled together, shortest first. A group has one padded length, so that the prefill of a
-        prompt does not depend on the other prompts."""
-        groups: deque[list[_Request]] = deque()
-        by_length = sorted(requests, key=lambda request: len(request.ids))
-        for _, alike in itertools.groupby(by_length, lambda request: chunks(len(request.ids) - start)):
+    def _batches(self, requests: list[_Request], start: int) -> deque[_Batch]:
+        """The requests as they take rows: those of the shortest prompts first.
+
+        Prompts that are prefilled together have one padded length, so that the prefill of a prompt does not depend on
+        the others. One that is asked for several times is prefilled once.
+        """
+        batches: deque[_Batch] = deque()
+        by_prompt: dict[tuple[int, ...], list[_Request]] = {}
+        for request in sorted(requests, key=lambda request: len(request.ids)):
+            by_prompt.setdefault(tuple(request.ids), []).append(request)
+        for _, alike in itertools.groupby(by_prompt.items(), lambda item: lengths.chunks(len(item[0]) - start)):
             while group := list(itertools.islice(alike, self._group)):
-                groups.append(group)
-        return groups
+                prompts = [list(ids) for ids, _ in group]
+                waiting = [(at, request) for at, (_, asked) in enumerate(group) for request in asked]
+                for first in range(0, len(waiting), self._group):
+                    at, together = zip(*waiting[first : first + self._group])
+                    batches.append(_Batch(prompts, list(at), list(together)))
+        return batches
 
     def _prefill(self, prefix: Prefill | None, start: int, prompts: list[list[int]], rows: int) -> Prefill:
         """Prefills prompts from token `start` on, behind the `prefix` of that length; padded to `rows` prompts."""
         length_R = np.full(rows, start + 1, np.int32)  # padding rows have one token
         length_R[: len(prompts)] = [len(ids) for ids in prompts]
-        chunk, width = chunks(int(length_R.max()) - start)
+        chunk, width = lengths.chunks(int(length_R.max()) - start)
         tokens_RT = np.zeros((rows, width), np.int32)
         for row, ids in enumerate(prompts):
             tokens_RT[row, : len(ids) - start] = ids[start:]
-        slots = bucket(start + width)
+        slots = lengths.bucket(start + width)
         if prefix is None:
             prefilled = self._call(_EMPTY, self._model, rows, slots, self._cache)
         else:
@@ -281,20 +309,25 @@ class Engine:
             )
         return prefilled
 
-    def _first_tokens(self, group: list[_Request], prefilled: Prefill) -> tuple[Rows, jax.Array]:
-        """The rows of a group that was prefilled, and their first tokens [R]; padding rows are done from the start."""
-        length_R, limit_R = np.ones(self._group, np.int32), np.zeros(self._group, np.int32)
-        seed_R = np.zeros(self._group, np.uint32)
-        for row, request in enumerate(group):
-            length_R[row], limit_R[row], seed_R[row] = len(request.ids), self._limit(request), request.seed
+    def _first_tokens(self, batch: _Batch, prefilled: Prefill) -> tuple[Rows, jax.Array]:
+        """The rows of a batch whose prompts are prefilled, and their first tokens [R]; padding rows are done from the
+        start."""
+        at_R, length_R = np.arange(self._group, dtype=np.int32), np.ones(self._group, np.int32)
+        limit_R, seed_R = np.zeros(self._group, np.int32), np.zeros(self._group, np.uint32)
+        at_R[: len(batch.at)] = batch.at
+        for row, request in enumerate(batch.requests):
+            length_R[row], limit_R[row], seed_R[row] = len(request.ids), self._limit(request.ids), request.seed
+        if batch.at != list(range(len(batch.at))):
+            prefilled = self._call(_REPEAT, prefilled, at_R)
         return self._call(_FIRST, self._model, self._variables, prefilled, length_R, limit_R, seed_R, **self._choice)
 
-    def _limit(self, request: _Request) -> int:
-        return min(self._max_new_tokens, self._model.config.context - len(request.ids))
+    def _limit(self, prompt: list[int]) -> int:
+        return min(self._max_new_tokens, self._model.config.context - len(prompt))
 
     def _cache_length(self, requests: Iterable[_Request]) -> int:
         """The cache length for the longest of the requests and another block."""
-        slots = bucket(max(len(request.ids) + max(1, len(request.made)) for request in requests) + self._block)
+        needed = max(len(request.ids) + max(1, len(request.made)) for request in requests) + self._block
+        slots = max(lengths.bucket(needed), self._least)
         taken = memory.cache_bytes(self._model, self._rows, slots, self._cache)
         self.tally.cache_bytes = max(self.tally.cache_bytes, taken)
         return slots
@@ -303,7 +336,7 @@ class Engine:
         """Rows whose cache has at least that length, grown by one bucket after another: a program a bucket, not one for
         each pair of them."""
         while rows.cache_length < slots:
-            rows = self._call(_GROW, rows, bucket(rows.cache_length + 1))
+            rows = self._call(_GROW, rows, lengths.bucket(rows.cache_length + 1))
         return rows
 
     def _insert(self, rows: Rows, fresh: Rows, where: list[int]) -> Rows:
@@ -315,9 +348,12 @@ class Engine:
 
     def _require_memory(self, requests: list[_Request]) -> None:
         """Refuses, before anything is compiled, a batch whose longest answers would not fit the memory."""
-        longest = max((len(request.ids) + self._limit(request) for request in requests), default=0)
-        slots = bucket(longest + self._block)
+        slots = self._longest(request.ids for request in requests)
         memory.require(self._model, self._mesh, self._rows, slots, self._cache, of_batch=self._ways)
+
+    def _longest(self, prompts: Iterable[list[int]]) -> int:
+        """The cache length for the longest answers to the prompts."""
+        return lengths.bucket(max((len(ids) + self._limit(ids) for ids in prompts), default=0) + self._block)
 
     def _call(self, program: Callable[..., Any], *args: Any, **static: Any) -> Any:
         """Calls a program, and adds it to the tally by the shapes for which it is compiled."""
@@ -326,7 +362,7 @@ class Engine:
         return program(*args, **static)
 
     def _has_ended(self, request: _Request) -> bool:
-        if request.text is not None or len(request.made) >= self._limit(request):
+        if request.text is not None or len(request.made) >= self._limit(request.ids):
             return True
         return request.made[-1] in self._eos
 
@@ -359,28 +395,3 @@ class Engine:
             prompt_tokens=len(request.ids),
             completion_tokens=len(request.made),
         )
-
-
-def shared_prefix(prompts: Sequence[list[int]]) -> int:
-    """The length of the prompts' common prefix, a multiple of PREFIX; each prompt keeps at least one further token."""
-    if len(prompts) < 2:
-        return 0
-    first, last = min(prompts), max(prompts)  # the common prefix of these two is that of all
-    common = next((at for at, (one, other) in enumerate(zip(first, last)) if one != other), len(first))
-    return min(common, min(map(len, prompts)) - 1) // PREFIX * PREFIX
-
-
-def chunks(length: int) -> tuple[int, int]:
-    """How a prompt of that many tokens is prefilled: tokens of a chunk, and the length that the prompt is padded to."""
-    chunk = min(bucket(length), CHUNK)
-    return chunk, -(-length // chunk) * chunk
-
-
-def bucket(length: int) -> int:
-    """The smallest of 32, 48, 64, 96, 128, 192, … that is at least `length`."""
-    size = 32
-    while size < length:
-        if size * 3 // 2 >= length:
-            return size * 3 // 2
-        size *= 2
-    return size

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from lema_jax.data.encode import prompt_ids
-from lema_jax.generation.engine import bucket
+from lema_jax.generation.lengths import bucket
 from lema_jax.generation.student import Student
 from lema_jax.model.linear import shard
 from lema_jax.model.llama import Llama

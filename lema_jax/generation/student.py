@@ -77,7 +77,7 @@ def answer(
 
     A resumed run prefills each prompt as the first run would. In decoding, the cache length, and so the rounding of
     sums over it, depends on the other answers in flight (in float32 SmolLM2's last layer differs by up to 2e-4): where
-    two tokens are that close, a resumed run may choose the other one.
+    two tokens are that close, a resumed run may choose the other one. `Engine`'s `fixed_shapes` prevents that.
 
     Args:
       asked: every wanted answer, those in the file included.

@@ -93,6 +93,12 @@ def share_prefix(prefix: Prefill, rows: int, cache_length: int) -> Prefill:
     return Prefill(cache, jnp.broadcast_to(prefix.last_RD[:1], (rows, prefix.last_RD.shape[1]))).pinned()
 
 
+def repeat(prompts: Prefill, at_R: jax.Array) -> Prefill:
+    """A prefill whose row r is row `at_R[r]` of `prompts`: for several answers to one prompt."""
+    cache = jax.tree.map(lambda x: x[:, at_R], prompts.cache)
+    return Prefill(cache, prompts.last_RD[at_R]).pinned()
+
+
 def prefill(
     model: Llama, variables: Any, prompts: Prefill, tokens_RC: jax.Array, start: jax.Array, length_R: jax.Array
 ) -> Prefill:

@@ -16,13 +16,20 @@ SPLASH_MATMULS = {"fwd": 2, "dq": 3, "dkv": 4}
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A training step: the architecture, how it is computed, its adapters, and the global batch of rows × length."""
+    """A training step: the architecture, how it is computed, its adapters, and the global batch of rows × length.
+
+    Attributes:
+      logits_first: logits are computed once more, for their value: a loss of pairs weighs its gradients by it.
+      reference: the base under the adapters has a forward pass of its own.
+    """
 
     model: LlamaConfig
     compute: Compute
     lora: LoraConfig | None
     rows: int
     length: int
+    logits_first: bool = False
+    reference: bool = False
 
     @property
     def tokens(self) -> int:
@@ -32,8 +39,10 @@ class Step:
 
 def by_formula(step: Step) -> float:
     """Flops of one training step over all devices, as compiled for a TPU."""
-    head = _head(step) * _passes(step)  # no remat policy recomputes logits
-    return _kernels(step, step.compute.remat) + head + _attention(step) + _adapters(step, step.compute.remat)
+    head = _head(step) * (_passes(step) + step.logits_first)  # no remat policy recomputes logits
+    reference = step.reference * (_forward(step) + _attention(step, 1, backward=False))
+    kernels, adapters = _kernels(step, step.compute.remat), _adapters(step, step.compute.remat)
+    return kernels + head + _attention(step, 1 if step.compute.remat == "none" else 2) + adapters + reference
 
 
 def model_flops(step: Step) -> float:
@@ -41,7 +50,8 @@ def model_flops(step: Step) -> float:
     weights."""
     seen = sum(window * (window + 1) / 2 + (step.length - window) * window for window in _windows(step))
     causal = 12.0 * step.rows * step.model.num_heads * seen * step.model.head_dim  # 2 matmuls forward, 4 back
-    return _kernels(step, "none") + _head(step) * _passes(step) + causal + _adapters(step, "none")
+    reference = step.reference * (_forward(step) + causal / 3)
+    return _kernels(step, "none") + _head(step) * _passes(step) + causal + _adapters(step, "none") + reference
 
 
 def splash_matmul(heads: int, queries: int, keys: int, width: int, window: int | None = None) -> float:
@@ -80,6 +90,12 @@ def _kernels(step: Step, remat: str) -> float:
     return 2.0 * step.tokens * step.model.num_layers * (_passes(step) * sum(sizes) + again)
 
 
+def _forward(step: Step) -> float:
+    """The base kernels and the head in a forward pass, without attention."""
+    sizes = [math.prod(size) for size in _linears(step.model)]
+    return 2.0 * step.tokens * step.model.num_layers * sum(sizes) + _head(step)
+
+
 def _head(step: Step) -> float:
     return 2.0 * step.tokens * step.model.hidden_size * step.model.vocab_rows
 
@@ -96,11 +112,11 @@ def _adapters(step: Step, remat: str) -> float:
     return 2.0 * step.tokens * step.model.num_layers * (3 * sum(sizes) + again)
 
 
-def _attention(step: Step) -> float:
-    forward = 1 if step.compute.remat == "none" else 2
+def _attention(step: Step, forward: int, backward: bool = True) -> float:
+    """Of so many forward passes, and a backward one."""
     heads, width = step.rows * step.model.num_heads, step.model.head_dim
     if step.compute.attention in ("auto", "splash") and step.length % attention.LANES == 0:
-        count = SPLASH_MATMULS["fwd"] * forward + SPLASH_MATMULS["dq"] + SPLASH_MATMULS["dkv"]
+        count = SPLASH_MATMULS["fwd"] * forward + backward * (SPLASH_MATMULS["dq"] + SPLASH_MATMULS["dkv"])
         each = (splash_matmul(heads, step.length, step.length, width, window) for window in _windows(step))
         return count * sum(each)
-    return (2 * forward + 4) * 2.0 * heads * step.model.num_layers * step.length**2 * width
+    return (2 * forward + 4 * backward) * 2.0 * heads * step.model.num_layers * step.length**2 * width

@@ -59,27 +59,28 @@ def layers_of(path: tuple[str, ...], array: Any, transposed: bool) -> Any:
         axes = (*leaf.sharding.spec, *[None] * leaf.ndim)[int(stacked) : leaf.ndim]
         return NamedSharding(leaf.sharding.mesh, PartitionSpec(*(axes[::-1] if turned else axes)))
 
-    count = jax.tree.leaves(array)[0].shape[0] if stacked else 0
     where, structure = jax.tree.flatten(jax.tree.map(place, array))
-    made = _arranging(count, turned, structure, tuple(where))(array)
+    arrange = _arranging(stacked, turned, structure, tuple(where))
+    count = jax.tree.leaves(array)[0].shape[0]
+    made = [arrange(array, layer) for layer in range(count)] if stacked else arrange(array)
     return jax.block_until_ready(made)  # the next array must not come before this one has gone
 
 
 @functools.lru_cache(maxsize=64)
 def _arranging(
-    count: int, turned: bool, structure: jax.tree_util.PyTreeDef, places: tuple[Sharding, ...]
-) -> Callable[[Any], Any]:
-    """The function that takes an array apart into `count` layers, or that turns it; kept, so that arrays of one shape
-    share its program."""
-    where = jax.tree.unflatten(structure, places)
+    stacked: bool, turned: bool, structure: jax.tree_util.PyTreeDef, places: tuple[Sharding, ...]
+) -> Callable[..., Any]:
+    """The function that takes a layer out of an array, turns it, or both; kept, so that arrays of one shape share its
+    program. One program for all layers would hold half of them once more."""
 
-    def one(leaf: jax.Array) -> jax.Array:
-        return jnp.swapaxes(leaf, -1, -2) if turned else leaf
+    def one(leaf: jax.Array, layer: int | jax.Array = 0) -> jax.Array:
+        own = jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False) if stacked else leaf
+        return jnp.swapaxes(own, -1, -2) if turned else own
 
-    def layers(array: Any) -> list[Any]:
-        return [jax.tree.map(lambda leaf, i=i: one(leaf[i]), array) for i in range(count)]
+    def arrange(array: Any, layer: int | jax.Array = 0) -> Any:
+        return jax.tree.map(lambda leaf: one(leaf, layer), array)
 
-    return jax.jit(layers if count else one, out_shardings=[where] * count if count else where)
+    return jax.jit(arrange, out_shardings=jax.tree.unflatten(structure, places))
 
 
 def unrolled(tree: dict[str, Any], transposed: bool) -> dict[str, Any]:

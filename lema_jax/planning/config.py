@@ -232,7 +232,10 @@ class StudyConfig:
         if any(one.startswith("arms: ") for one in unknown):
             return  # what follows reads the arms
         yield from self._repeated()
-        trained = {"training": self.training}
+        of_pairs = [name for name in self.arms if arms.row(name).pairs]
+        if of_pairs and self.attempts.samples < 2 and all(arms.row(name).example is None for name in of_pairs):
+            yield f"arms: {', '.join(of_pairs)} compare attempts at one question; set attempts.samples to 2 or more"
+        trained = {"training": dataclasses.replace(self.training, objective="preference" if of_pairs else "sft")}
         trained |= {"pretraining.train": self.pretraining.train} if self.pretraining else {}
         for name, config in trained.items():
             yield from (f"{name}.{one}" for one in config.problems() if not one.startswith("data.path"))

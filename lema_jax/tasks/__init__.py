@@ -12,7 +12,10 @@ from lema_jax.errors import UserError
 from lema_jax.records import Problem, Verdict
 from lema_jax.tasks import thinking
 
-NAMES = ("arithmetic", "asdiv", "csqa", "gsm8k", "math", "svamp")
+NAMES = (
+    *("aime", "arithmetic", "asdiv", "csqa", "gsm1k", "gsm8k", "gsm8k_platinum", "gsm_plus", "gsm_symbolic", "math"),
+    "svamp",
+)
 LISTED = f"{', '.join(NAMES)}, or jsonl:PATH for a file of your own"
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, sources
+from lema_jax.tasks import sources
 from lema_jax.tasks.word_problems import completion, extract, join, prompt
 from lema_jax.tasks.word_problems import rounded_official_grader as official_grader
+from lema_jax.tasks.word_problems import same_rounded as same
 
 __all__ = ["SPLITS", "completion", "extract", "load", "official_grader", "prompt", "same"]
 
@@ -41,15 +42,6 @@ def load(split: str, data_dir: Path | None = None) -> list[Problem]:
     problems = [problem for entry in entries if (problem := _problem(path, entry))]
     numbered = [problem.model_copy(update={"id": f"asdiv/test/{number}"}) for number, problem in enumerate(problems)]
     return sources.check(_SOURCE, path, numbered)
-
-
-def same(answer: str, gold: str) -> bool:
-    """Whether both are the same number; to the gold's decimals if it has any, because most such golds are rounded."""
-    decimals = len(gold.partition(".")[2])
-    value, wanted = answers.number(answer), answers.number(gold)
-    if value is None or wanted is None or not decimals:
-        return answers.same_number(answer, gold)
-    return abs(value - wanted) * 2 <= 10**-decimals
 
 
 def _problem(path: Path, entry: ElementTree.Element) -> Problem | None:

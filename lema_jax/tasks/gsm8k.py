@@ -49,11 +49,21 @@ def download(data_dir: Path) -> None:
         sources.download(source, _SHA256[split], data_dir)
 
 
-def _problem(split: str, number: int, row: dict[str, str], where: str) -> Problem:
-    rationale, mark, gold = str(row["answer"]).rpartition("\n#### ")
+def solved(answer: object, where: str) -> tuple[str, str]:
+    """Rationale and gold of a published answer, which ends in a line `#### NUMBER`.
+
+    Raises:
+      UserError: it does not; names its place.
+    """
+    rationale, mark, gold = str(answer).rpartition("\n#### ")
     gold = re.sub(r"[,\s]", "", gold)
     if not mark or answers.number(gold) is None:
         raise UserError(f"{where}: answer: does not end in a line `#### NUMBER`")
+    return rationale, gold
+
+
+def _problem(split: str, number: int, row: dict[str, str], where: str) -> Problem:
+    rationale, gold = solved(row["answer"], where)
     return sources.problem(
         where,
         id=f"gsm8k/{split}/{number - 1}",

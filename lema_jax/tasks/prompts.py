@@ -99,7 +99,7 @@ def family(problem: Problem) -> str:
     """The task whose worked examples fit the answer: `csqa` (a choice), `gsm8k` (a number), else `math`."""
     if problem.choices:
         return "csqa"
-    return "math" if problem.task == "math" or not _NUMBER.fullmatch(problem.gold) else "gsm8k"
+    return "math" if problem.task in ("math", "aime") or not _NUMBER.fullmatch(problem.gold) else "gsm8k"
 
 
 @functools.cache

@@ -23,10 +23,11 @@ from lema_jax.records import Problem
 class Source:
     """A published file: its path in a data folder, what it must contain, and its URL."""
 
-    name: str  # such as "gsm8k/train.jsonl"
+    name: str  # such as "gsm8k/train.jsonl"; the same file as .parquet is found too
     count: int
-    digest: str  # `digest` of its problems
+    digest: str  # `digest` of its problems; empty where it is not known
     url: str
+    also: tuple[str, ...] = ()  # further paths: the publisher's own, in a copy of its repository
 
 
 def folder(source: Source, data_dir: Path | None) -> Path:
@@ -44,15 +45,15 @@ def folder(source: Source, data_dir: Path | None) -> Path:
 
 
 def find(source: Source, data_dir: Path | None) -> Path:
-    """The file's path in `folder`: by its full name or its last part, gzipped or not.
+    """The file's path in `folder`: by its full name or its last part, as lines, gzipped or not, or as Parquet.
 
     Raises:
       UserError: no folder is given, or the file does not exist.
     """
     at = folder(source, data_dir)
     places = (at / source.name, at / Path(source.name).name)
-    for place in places:
-        for file in (place, place.with_name(place.name + ".gz")):
+    for place in (*places, *(at / name for name in source.also)):
+        for file in (place, place.with_name(place.name + ".gz"), place.with_suffix(".parquet")):
             if file.is_file():
                 return file
     raise UserError(f"there is neither {places[0]} nor {places[1]}; get it from {source.url}")
@@ -72,6 +73,26 @@ def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str,
                 yield number, _object(f"{path}:{number}", storage.decoded(line, path, number), keys)
     except (EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path}:{number + 1}: cannot be read ({error}); download it again") from None
+
+
+def read_rows(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and object of each row of a jsonl or Parquet file.
+
+    Raises:
+      UserError: as of `read_jsonl`; a file that is not Parquet.
+    """
+    if path.suffix != ".parquet":
+        yield from ((f"{path}:{number}", row) for number, row in read_jsonl(path, keys))
+        return
+    import pyarrow  # it takes a while to load, which most files need not wait for
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not Parquet ({str(error).splitlines()[0]}); download it again") from None
+    for number, row in enumerate(rows):
+        yield f"{path}: row {number}", require_keys(f"{path}: row {number}", row, keys)
 
 
 def read_json(path: Path) -> Any:
@@ -107,7 +128,7 @@ def problem(where: str, **fields: Any) -> Problem:
 
 
 def check(source: Source, path: Path, problems: list[Problem]) -> list[Problem]:
-    """The problems, checked to be the publisher's, complete and unchanged.
+    """The problems, checked to be the publisher's: complete, and unchanged where the digest is known.
 
     Raises:
       UserError: the count or the content differs.
@@ -117,7 +138,7 @@ def check(source: Source, path: Path, problems: list[Problem]) -> list[Problem]:
             f"{path}: {len(problems)} problems, where the publisher's has {source.count}; download it again from"
             f" {source.url} (a selection of your own is read by --task=jsonl:PATH)"
         )
-    if (found := digest(problems)) != source.digest:
+    if source.digest and (found := digest(problems)) != source.digest:
         raise UserError(
             f"{path}: the texts differ from the publisher's (digest {found}, expected {source.digest}); download"
             f" it again from {source.url} (a version of your own is read by --task=jsonl:PATH)"

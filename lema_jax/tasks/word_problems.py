@@ -38,6 +38,15 @@ def same(answer: str, gold: str) -> bool:
     return answers.same_number(answer, gold)
 
 
+def same_rounded(answer: str, gold: str) -> bool:
+    """Whether both are the same number; to the gold's decimals if it has any, where most such golds are rounded."""
+    decimals = len(gold.partition(".")[2])
+    value, wanted = answers.number(answer), answers.number(gold)
+    if value is None or wanted is None or not decimals:
+        return answers.same_number(answer, gold)
+    return abs(value - wanted) * 2 <= 10**-decimals
+
+
 def official_grader(text: str, problem: Problem) -> bool:
     """The authors' verdict for GSM8K: the floats are equal; no answer counts as 0."""
     return (authors.number(text) or 0.0) == _float(problem.gold)

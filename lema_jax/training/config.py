@@ -4,6 +4,7 @@ No `from __future__ import annotations` here: ml_collections reads the field typ
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import pydantic
@@ -14,12 +15,13 @@ from lema_jax.errors import UserError
 from lema_jax.model.attention import LANES
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
 from lema_jax.parallel.mesh import MeshConfig
+from lema_jax.training.objectives import OBJECTIVES, PreferenceConfig
 from lema_jax.training.optimizer import OptimizerConfig
 
 # Fields that may differ between a run and its continuation: they change where and how fast it runs and what it logs.
 _FREE = (
     *("out", "init", "log_every", "checkpoint_every", "keep", "tensorboard", "wandb", "data.path"),
-    *("compute.scan_layers", "compute.remat", "compute.attention", "compute.loss_chunk"),
+    *("compute.scan_layers", "compute.remat", "compute.attention", "compute.loss_chunk", "guard.max_chosen_fall"),
 )
 _FREE_PARTS = ("mesh.", "dev.")
 # Fields that the configuration had not at first. At their defaults they shape nothing, so that earlier runs resume.
@@ -27,16 +29,21 @@ _LATER = (
     *("data.examples_per_step", "data.order", "model.output_bias", "model.layer_kinds", "model.window"),
     *("model.local_rope_theta", "model.qk_norm", "model.norms", "model.norm_offset", "model.activation"),
     *("model.scale_embeddings", "model.attention_width", "model.attention_softcap", "model.logit_softcap"),
-    "model.family",
+    *("model.family", "objective", "preference.beta", "preference.label_smoothing", "preference.nll_weight"),
+    *("preference.learning_rate", "preference.reference"),
 )
 
 
 @dataclasses.dataclass
 class GuardConfig:
-    """What a run does about a step whose loss or gradient is not finite. Its update is always skipped."""
+    """What a run does about a step whose loss or gradient is not finite, and about chosen completions that become less
+    likely. A non-finite update is always skipped."""
 
     max_grad_norm: float = ranges.within(0.0, 0, 1e30)  # larger counts as non-finite too; 0 for no bound
     skip_steps: int = ranges.within(0, 0, 10**9)  # non-finite steps in a row before the run stops
+    # Of the objective `preference`: the run stops where the chosen completions' mean log-probability is so many nats a
+    # token below the reference's; 0 for no bound. At 1 each token is on average a third as likely as it was.
+    max_chosen_fall: float = ranges.within(1.0, 0, 1e6)
 
     def problems(self) -> list[str]:
         """Every rule that the fields break."""
@@ -71,6 +78,8 @@ class TrainConfig:
       steps: optimizer steps in all.
       epochs: the length in passes over the examples, instead.
       tokens: the length in tokens (without padding), instead.
+      objective: what is minimised, a row of `objectives.OBJECTIVES`: sft, or preference, which needs pairs as data.
+      preference: how pairs are learnt from.
       accumulation: micro-batches of a global batch.
       seed: of random weights and dropout (`data.seed` is the order of examples).
       log_every, checkpoint_every: in steps. The last step is always logged and saved.
@@ -87,6 +96,8 @@ class TrainConfig:
     init: str = ""
     model: LlamaConfig | None = None
     lora: LoraConfig | None = None
+    objective: str = "sft"
+    preference: PreferenceConfig = dataclasses.field(default_factory=PreferenceConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     compute: Compute = dataclasses.field(default_factory=Compute)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
@@ -103,11 +114,21 @@ class TrainConfig:
     def problems(self) -> list[str]:
         """Every field, of nested configs too, that has the wrong type or is out of range, and the nested `problems`."""
         found = ranges.problems(self)
+        if self.objective not in OBJECTIVES:
+            found.append(f"objective={self.objective!r} must be one of {', '.join(OBJECTIVES)}")
+        elif OBJECTIVES[self.objective].pairs:
+            found += self._of_pairs()
         for field in dataclasses.fields(self):
             part = getattr(self, field.name)
             if hasattr(part, "problems"):
                 found += [f"{field.name}.{problem}" for problem in part.problems()]
         return found
+
+    def _of_pairs(self) -> Iterator[str]:
+        if self.model is not None:
+            yield f"objective={self.objective!r} compares with the model that it starts from; give init, not model"
+        if self.preference.reference == "base" and self.lora is None:
+            yield "preference.reference='base' is the model under adapters; set lora, or reference='stored'"
 
 
 def too_long(seq_len: int, model: LlamaConfig) -> list[str]:
@@ -187,10 +208,11 @@ def described(config: dict[str, Any]) -> dict[str, Any]:
 
 def _later() -> dict[str, Any]:
     """The fields that came later, with their defaults."""
-    parts = {"data": DataConfig(), "model": LlamaConfig()}
+    parts = {"data": DataConfig(), "model": LlamaConfig(), "preference": PreferenceConfig()}
     plain = _flat(
         {name: pydantic.TypeAdapter(type(part)).dump_python(part, mode="json") for name, part in parts.items()}
     )
+    plain["objective"] = "sft"
     return {name: plain[name] for name in _LATER}
 
 

@@ -58,7 +58,7 @@ class Dev:
             for rows in batches.once(self._data, setup.rows)
         ]
         found: dict[str, Any] = {
-            "loss": float(sum(nll for nll, _ in sums) / max(sum(weight for _, weight in sums), 1.0))
+            "loss": float(sum(nll for nll, _ in sums) / max(sum(own["loss_tokens"] for _, own in sums), 1.0))
         }
         if self._judge:
             found["accuracy"] = self._judge({**frozen, setup.collection: state.trained})

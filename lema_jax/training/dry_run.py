@@ -27,6 +27,7 @@ def show(config: TrainConfig) -> None:
       UserError: as the run itself would.
     """
     validate(config, jax.device_count())
+    start.require_kind(config)
     config = start.resolved(config)
     start.require_fit(config)
     mesh = make_mesh(config.mesh)

@@ -1,4 +1,4 @@
-"""Stops a run whose loss or gradient is not finite."""
+"""Stops a run whose loss or gradient is not finite, or whose chosen completions become unlikely."""
 
 import sys
 
@@ -16,15 +16,23 @@ class Guard:
         self._config, self._data, self._in_a_row = config, data, 0
 
     def check(self, step: int, metrics: dict[str, np.ndarray], records: np.ndarray) -> None:
-        """Warns of a non-finite step.
+        """Warns of a non-finite step, and checks how far chosen completions have fallen.
 
         Args:
           metrics: of `train_step`.
           records: the numbers of the examples in this process's rows.
 
         Raises:
-          UserError: more than `skip_steps` of them in a row.
+          UserError: more than `skip_steps` of them in a row, or a fall beyond `max_chosen_fall`.
         """
+        bound, fall = self._config.max_chosen_fall, float(metrics.get("chosen_fall", 0.0))
+        if bound and fall > bound:
+            raise UserError(
+                f"step {step}: the chosen completions are {fall:.3g} nats a token less likely than by the reference, "
+                f"above guard.max_chosen_fall={bound:g}: the model unlearns them. The checkpoints before it are good; "
+                "begin in another out with a larger preference.nll_weight or preference.beta, or a lower "
+                "optimizer.learning_rate, or go on with a larger guard.max_chosen_fall (0 for none)"
+            )
         if not metrics["skipped"]:
             self._in_a_row = 0
             return

@@ -29,7 +29,9 @@ from lema_jax.training.dev import Dev, Judge
 from lema_jax.training.guard import Guard
 from lema_jax.training.metrics import Metrics, ideal_seconds, sinks
 from lema_jax.training.profile import Profile
+from lema_jax.training.reference import Reference
 from lema_jax.training.setup import Setup
+from lema_jax.training.start import Origin
 from lema_jax.training.step import State
 
 
@@ -58,6 +60,7 @@ def run(
     given = as_dict(config)
     if jax.process_index() == 0:
         print(json.dumps(given, indent=2), flush=True)
+    start.require_kind(config)
     config = start.resolved(config)
     start.require_fit(config)
     folder, mesh = RunFolder(config.out), make_mesh(config.mesh)
@@ -80,6 +83,7 @@ def run(
         if config.dev.path:
             tried = origin.own.trials() if origin.own else {}
             dev = Dev(config.dev, config.data, folder, setup, judge(origin.metadata, mesh) if judge else None, tried)
+        reference = _reference(config, origin, setup, state, folder) if setup.needs_reference else None
         # 4. Claim the folder: all that can be refused has been checked.
         first = int(state.step)
         metadata = start.claim(folder, origin, first, given, config.data.path, compile_seconds)
@@ -91,14 +95,27 @@ def run(
             config.steps,
             log_every=config.log_every,
             batch_tokens=config.data.batch_size * config.data.seq_len,
+            objective=setup.objective,
             ideal=ideal_seconds(setup.work, list(mesh.devices.flat)),
             sinks=sinks(folder, config.tensorboard, config.wandb),
         )
         guard = Guard(config.guard, config.data.path)
         with Saver(folder, config.keep, setup, metadata, dev) as saver, log, Profile(profile, first) as profiler:
-            trainer = _Trainer(setup, train_step, origin.frozen, iterator, saver, log, guard, profiler)
+            trainer = _Trainer(setup, train_step, origin.frozen, iterator, saver, log, guard, profiler, reference)
             loss = trainer.train(state, first, config.steps, config.checkpoint_every)
     return config.steps, loss
+
+
+def _reference(config: TrainConfig, origin: Origin, setup: Setup, state: State, folder: RunFolder) -> Reference:
+    """The nll of all pairs by the weights that the run began with: computed, where they are not stored."""
+    reference = Reference(config, origin.metadata.init)
+    if len(reference.missing):
+        trained, frozen = state.trained, origin.frozen
+        if origin.own:
+            began = start.beginning(config, folder, setup.mesh, origin.metadata.init)
+            trained, frozen = began.trained, began.frozen
+        reference.fill(setup, setup.random(config.seed) if trained is None else trained, frozen)
+    return reference
 
 
 @dataclasses.dataclass
@@ -113,6 +130,7 @@ class _Trainer:
     log: Metrics
     guard: Guard
     profiler: Profile
+    reference: Reference | None = None
     _in_flight: tuple[int, dict[str, jax.Array], np.ndarray] | None = None
     _loss: float = math.nan
 
@@ -128,6 +146,8 @@ class _Trainer:
                 # 1. Dispatch the step.
                 self.profiler.before(step)
                 rows = next(self.iterator)
+                if self.reference:
+                    rows["reference"] = self.reference.of(rows)
                 batch = self.setup.put(rows)
                 with jax.transfer_guard("disallow"):
                     state, metrics = self.train_step(state, self.frozen, batch)

@@ -13,6 +13,7 @@ from lema_jax.errors import UserError
 from lema_jax.model import flops
 from lema_jax.parallel import chips
 from lema_jax.storage import RunFolder
+from lema_jax.training.objectives import OBJECTIVES, Objective
 
 Sink = Callable[[int, dict[str, float]], None]
 
@@ -34,6 +35,7 @@ class Metrics:
       steps: of the whole run.
       log_every: steps between progress lines; the last step always has one.
       batch_tokens: tokens of a global batch, with padding.
+      objective: what the run minimises; losses are averaged by its weight.
       ideal: see `ideal_seconds`; MFU = ideal / measured step time, omitted where it is None.
       sinks: further receivers of each line, see `sinks`.
     """
@@ -46,11 +48,12 @@ class Metrics:
         *,
         log_every: int,
         batch_tokens: int,
+        objective: Objective = OBJECTIVES["sft"],
         ideal: float | None,
         sinks: Sequence[Sink] = (),
     ) -> None:
         self._steps, self._log_every, self._batch_tokens, self._ideal = steps, log_every, batch_tokens, ideal
-        self._sinks = sinks
+        self._objective, self._sinks = objective, sinks
         self._log = folder.log("metrics.jsonl", first) if jax.process_index() == 0 else None
         self._since = self._shown = time.monotonic()
         self._lines: list[dict[str, float]] = []
@@ -86,13 +89,15 @@ class Metrics:
 
     def _show(self, step: int, seconds: float) -> None:
         lines, steps = self._lines, self._steps
-        mean = sum(line["loss"] * line["loss_tokens"] for line in lines) / max(sum(l["loss_tokens"] for l in lines), 1)
+        weight = max(sum(line[self._objective.counts[0]] for line in lines), 1)
+        mean = lambda name: sum(line[name] * line[self._objective.counts[0]] for line in lines) / weight
+        more = "".join(f"{name} {mean(name):.3f}  " for name in self._objective.shown)
         real = sum(line["tokens"] for line in lines) / seconds
         padded = self._batch_tokens * len(lines) / seconds
         mfu = f"MFU {self._ideal * len(lines) / seconds:.1%}  " if self._ideal else ""
         left = datetime.timedelta(seconds=round(seconds / len(lines) * (steps - step)))
         print(
-            f"step {step}/{steps}  loss {mean:.4f}  grad {lines[-1]['grad_norm']:.3f}  "
+            f"step {step}/{steps}  loss {mean('loss'):.4f}  {more}grad {lines[-1]['grad_norm']:.3f}  "
             f"lr {lines[-1]['learning_rate']:.2e}  {real:,.0f} tokens/s ({padded:,.0f} with padding)  "
             f"{mfu}left {left}",
             flush=True,

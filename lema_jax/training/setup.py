@@ -12,15 +12,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lema_jax.model import flops, layout
 from lema_jax.model.config import LlamaConfig
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import processes, sharding
+from lema_jax.training import objectives
 from lema_jax.training.config import TrainConfig
 from lema_jax.training.optimizer import learning_rate, make_optimizer
-from lema_jax.training.step import State, loss_fn, train_step
+from lema_jax.training.step import State, train_step
 
 # With tensor parallelism: no windowed einsums, whose partial all-reduces XLA cannot combine. Elsewhere they are better:
 # a full gradient is then never all-reduced.
@@ -36,10 +37,13 @@ class Setup:
       stored: the same in the layout on disk, stacked over layers.
       frozen: the abstract collections that are not trained.
       batch: the abstract batch, [B, T] each.
+      needs_reference: its `reference` comes from `training.reference`.
       rows: the slice of the batch that this process reads.
       work: the shapes of a step, from which `flops` counts its operations.
       step: the jitted `train_step(state, frozen, batch)`; the state is donated.
-      score: the jitted `loss_fn(trained, frozen, batch)` without dropout.
+      objective: what the run minimises.
+      score: the jitted loss of completions, `objectives.sft(trained, frozen, batch)`, without dropout.
+      nll: the jitted `objectives.nll_of_tokens(trained, frozen, batch)`, [B, T] on every device.
     """
 
     def __init__(self, config: TrainConfig, llama: LlamaConfig, mesh: Mesh) -> None:
@@ -59,8 +63,19 @@ class Setup:
             name: jax.ShapeDtypeStruct(shape, jnp.float32 if name == "weights" else jnp.int32, sharding=by_rows)
             for name in ("tokens", "weights", "segment_ids", "positions")
         }
+        self.objective = objectives.of(config.objective, config.preference)
+        self.needs_reference = self.objective.pairs and config.preference.reference == "stored"
+        if self.needs_reference:
+            self.batch["reference"] = self.batch["weights"]
         self.rows = processes.rows(by_rows, shape)
-        self.work = flops.Step(llama, config.compute, config.lora, *shape)
+        self.work = flops.Step(
+            llama,
+            config.compute,
+            config.lora,
+            *shape,
+            logits_first=self.objective.pairs,
+            reference=self.objective.pairs and not self.needs_reference,
+        )
         on_tpu = mesh.devices.flat[0].platform == "tpu"
         self.step = jax.jit(
             functools.partial(
@@ -72,13 +87,16 @@ class Setup:
                 accumulation=config.accumulation,
                 max_grad_norm=config.guard.max_grad_norm or float(np.finfo(np.float32).max),
                 seed=config.seed,
+                objective=self.objective,
             ),
             donate_argnums=0,
             out_shardings=(sharding.of(self.state), None),
             compiler_options=_TPU if on_tpu and mesh.shape["tensor"] > 1 else None,
         )
-        without_dropout = self._model.clone(deterministic=True)
-        self.score = jax.jit(functools.partial(loss_fn, key=None, model=without_dropout, collection=self.collection))
+        evaluated: dict[str, Any] = {"model": self._model.clone(deterministic=True), "collection": self.collection}
+        self.score = jax.jit(functools.partial(objectives.sft, key=None, **evaluated))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self.nll = jax.jit(functools.partial(objectives.nll_of_tokens, **evaluated), out_shardings=everywhere)
 
     def random(self, seed: int) -> Any:
         """The trained collection with random values, the same in every layout and on every mesh."""
@@ -115,6 +133,7 @@ class Setup:
         return {
             name: jax.make_array_from_callback(array.shape, array.sharding, functools.partial(part, name))
             for name, array in self.batch.items()
+            if name in rows
         }
 
     def _state(self, model: Llama) -> State:

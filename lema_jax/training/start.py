@@ -23,6 +23,7 @@ from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.storage import RunFolder
 from lema_jax.training.config import TrainConfig, as_dict, described, shaping
+from lema_jax.training.objectives import OBJECTIVES
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -47,7 +48,11 @@ class Origin:
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
-    """The configuration with `steps` where it has epochs or tokens, and `data.batch_size` where that is 0."""
+    """The configuration with `steps` where it has epochs or tokens, `data.batch_size` where that is 0, and its
+    objective's learning rate."""
+    if OBJECTIVES[config.objective].pairs and config.preference.learning_rate:
+        own = dataclasses.replace(config.optimizer, learning_rate=config.preference.learning_rate)
+        config = dataclasses.replace(config, optimizer=own)
     if not config.steps:
         length = {"epochs": config.epochs} if config.epochs else {"tokens": config.tokens}
         config = dataclasses.replace(config, steps=batches.steps_for(config.data, **length))
@@ -55,6 +60,26 @@ def resolved(config: TrainConfig) -> TrainConfig:
         rows = rounded(batches.fit(config.data, config.steps).rows, _divisor(config))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
     return config
+
+
+def require_kind(config: TrainConfig) -> None:
+    """Checks that the data set is of what the objective learns from.
+
+    Raises:
+      UserError: it is of pairs and should be of examples, or the other way round; or dev data is of pairs.
+    """
+    path, pairs = config.data.path, OBJECTIVES[config.objective].pairs
+    there = dataset.has_pairs(path)
+    if there and not pairs:
+        raise UserError(f"{path} holds preference pairs, not examples; set objective=preference, or name other data")
+    if pairs and not there:
+        count = dataset.counts(path).examples
+        raise UserError(
+            f"objective={config.objective} learns from preference pairs, but {path} holds {count:,} examples and 0 "
+            "pairs; make some with lema_jax.build_data --arm=preference"
+        )
+    if config.dev.path and dataset.has_pairs(config.dev.path):
+        raise UserError(f"dev.path={config.dev.path} holds preference pairs; name the folder dev of a data set")
 
 
 def rounded(rows: int, divisor: int) -> int:
@@ -136,6 +161,24 @@ def find(
         tokenizer=tokenizer_digests(f"{config.data.path}/tokenizer"),
     )
     return dataclasses.replace(origin, metadata=metadata)
+
+
+def beginning(config: TrainConfig, folder: RunFolder, mesh: Mesh, init: str) -> Origin:
+    """What a run that goes on began with, read again.
+
+    Args:
+      init: its identity.
+
+    Raises:
+      UserError: `config.init` has other weights.
+    """
+    source = Model.open(config.init)
+    if source.identity() != init:
+        raise UserError(
+            f"the reference of {folder} is {init}, and not all of it is stored beside {config.data.path}; init="
+            f"{config.init} holds {source.identity()}: name what the run began from"
+        )
+    return _from_model(config, source, folder, mesh)
 
 
 def _random(llama: LlamaConfig, data: str) -> Origin:

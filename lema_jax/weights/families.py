@@ -153,6 +153,8 @@ _ROWS = (
             "gemma3",
             keys={
                 "attention.sliding_window": "sliding_window",
+                "attention.sliding_window_pattern": "sliding_window_pattern",
+                "rope.freq_base_swa": "rope_local_base_freq",
                 "final_logit_softcapping": "final_logit_softcapping",
             },
             derived=_gemma3_width,

@@ -62,7 +62,7 @@ def test_decoding_updates_its_cache_in_place(preset):
     config = paper.qlora("llama2-70b", "gsm8k")
     config.lora, config.mesh = None, MeshConfig(data=1, fsdp=1, tensor=4)
     job = programs.Target(where, devices(where), presets.get(preset))
-    memory = programs.decoding(job, config, rows=64, prompt=128, cache_length=1024)[1].memory
+    memory = programs.decode_step(job, config, rows=64, cache_length=1024).memory
     assert memory.alias > 0.5e9  # the cache, which is the only thing that is returned
     assert memory.temporaries < memory.alias / 20
 

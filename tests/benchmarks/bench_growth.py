@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from lema_jax import checkpoint
 from lema_jax.generation import memory, student
-from lema_jax.generation.engine import bucket
+from lema_jax.generation.lengths import bucket
 from lema_jax.generation.student import Student
 from lema_jax.model import decode
 from lema_jax.model.decode import Sampling

@@ -22,7 +22,7 @@ import optax
 from lema_jax import checkpoint, tasks
 from lema_jax.data.encode import prompt_ids
 from lema_jax.generation import student
-from lema_jax.generation.engine import bucket
+from lema_jax.generation.lengths import bucket
 from lema_jax.generation.student import Student
 from lema_jax.model import cache as caches
 from lema_jax.model.decode import Sampling

@@ -1,12 +1,14 @@
-"""The smallest TPU slice for each model and method, by the real compiler (a table of the README here). No TPU needed.
+"""The smallest TPU slice for each model and method, by the real compiler (tables of the README here). No TPU needed.
 
-    python -m tests.benchmarks.bench_slices [--cells=slices.jsonl] [--only=llama-2-70b,qlora,v5e]
+    python -m tests.benchmarks.bench_slices [--table=presets] [--cells=slices.jsonl] [--only=llama-2-70b,qlora,v5e]
 
 Every compiled program is a line of --cells at once, and is not compiled again: a run that was cut short goes on.
 """
 
 import argparse
+import dataclasses
 import json
+import math
 from pathlib import Path
 
 from lema_jax.ahead import compiler, programs
@@ -18,52 +20,94 @@ from lema_jax.parallel.chips import CHIPS, Slice
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.training.config import TrainConfig
 
-MODELS = ("llama-2-7b", "llama-2-13b", "llama-2-70b")
-METHODS = {"full": 12.0, "lora": 2.0, "qlora": 0.55}  # and the least bytes that a weight takes
-KINDS = ("v5e", "v5p", "v6e")
-ROWS, LENGTH, STEPS = 96, 1024, 2000  # the paper's batch
-AT_A_TIME = (4, 1)  # rows that a chip (or the chips that share rows) takes at a time
+STEPS = 2000  # the paper's
 
 
-def config(method: str, where: Slice, rows: int) -> TrainConfig:
-    fsdp = max(part for part in range(1, ROWS + 1) if ROWS % part == 0 and where.chips % part == 0)
-    lora = None if method == "full" else LoraConfig(base="nf4" if method == "qlora" else "dense")
-    kept = "float32" if lora is None else "bfloat16"
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What is compiled: a training step of `batch` rows of `length` tokens, or a decoding step for that cache."""
+
+    batch: int
+    length: int
+    weight: float = 2.0  # the least bytes that a weight takes
+    lora: LoraConfig | None = None
+    at_a_time: tuple[int, ...] = (1,)  # rows that a chip (or the chips that share rows) takes at a time
+    loss_chunk: int = 512
+    decodes: bool = False
+
+
+_paper = {"batch": 96, "length": 1024, "at_a_time": (4, 1), "loss_chunk": 1024}
+METHODS = {
+    "full": Method(**_paper, weight=12.0),
+    "lora": Method(**_paper, lora=LoraConfig()),
+    "qlora": Method(**_paper, weight=0.55, lora=LoraConfig(base="nf4")),
+    "train": Method(16, 2048, lora=LoraConfig()),
+    "decode": Method(128, 2560, decodes=True),
+}
+OF_FAMILIES = ("qwen2.5-", "qwen3-", "mistral-", "gemma-3-", "llama-3.1-8b", "llama-3.1-70b", "llama-3.2-")
+TABLES = {  # models, methods, kinds of chips
+    "paper": (("llama-2-7b", "llama-2-13b", "llama-2-70b"), ("full", "lora", "qlora"), ("v5e", "v5p", "v6e")),
+    "presets": (
+        tuple(name for name in presets.names() if name.startswith(OF_FAMILIES)),
+        ("train", "decode"),
+        ("v5e", "v6e"),
+    ),
+}
+
+
+def config(model: LlamaConfig, method: Method, where: Slice, rows: int) -> TrainConfig:
+    """Rows over as many chips as divide them and heads over the rest; in decoding, heads over all that divide them."""
+    fsdp = max(part for part in range(1, method.batch + 1) if method.batch % part == 0 and where.chips % part == 0)
+    if method.decodes:
+        fsdp = where.chips // math.gcd(where.chips, model.num_kv_heads)
+    trains_all = method.lora is None and not method.decodes
     return TrainConfig(
         out="-",
         init="-",
-        data=DataConfig("-", ROWS, LENGTH),
+        data=DataConfig("-", method.batch, method.length),
         steps=STEPS,
-        lora=lora,
-        compute=Compute("bfloat16", kept, remat="full", loss_chunk=LENGTH),
+        lora=method.lora,
+        compute=Compute(
+            "bfloat16", "float32" if trains_all else "bfloat16", remat="full", loss_chunk=method.loss_chunk
+        ),
         mesh=MeshConfig(data=1, fsdp=fsdp, tensor=where.chips // fsdp),
-        accumulation=ROWS // (fsdp * rows),
+        accumulation=max(1, method.batch // (fsdp * rows)),
     )
 
 
-def weights(model: LlamaConfig) -> int:
+def least_bytes(model: LlamaConfig, method: Method) -> float:
+    """Weights, and in decoding the cache: what all chips of a slice hold together at least."""
     queries, keys = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
     layer = model.hidden_size * (2 * queries + 2 * keys + 3 * model.intermediate_size)
-    return model.num_layers * layer + 2 * model.vocab_size * model.hidden_size
+    tables = 1 if model.tie_embeddings else 2
+    cache = 4 * model.num_layers * keys * method.batch * method.length if method.decodes else 0
+    return (model.num_layers * layer + tables * model.vocab_size * model.hidden_size) * method.weight + cache
 
 
-def cell(model: str, method: str, where: Slice, rows: int) -> dict:
-    job = programs.Target(where, compiler.devices(where), presets.get(model))
-    told = programs.train_step(job, config(method, where, rows)).as_json()
-    return {"model": model, "method": method, "slice": where.name, "rows": rows} | told
+def cell(model: str, name: str, where: Slice, rows: int) -> dict:
+    """The report of one program, as JSON."""
+    method, target = METHODS[name], programs.Target(where, compiler.devices(where), presets.get(model))
+    run = config(target.llama, method, where, rows)
+    if method.decodes:
+        report = programs.decode_step(target, run, rows=method.batch, cache_length=method.length)
+    else:
+        report = programs.train_step(target, run)
+    return {"model": model, "method": name, "slice": where.name, "rows": rows} | report.as_json()
 
 
-def smallest(model: str, method: str, kind: str, cells: dict, path: Path) -> dict | None:
+def smallest(model: str, name: str, kind: str, cells: dict, path: Path) -> dict | None:
     """The first slice, from the smallest on, on which it fits."""
+    method = METHODS[name]
+    least = least_bytes(presets.get(model), method)
     for shape in chips.slices(CHIPS[kind]):
         where = Slice(CHIPS[kind], shape)
-        held = weights(presets.get(model)) * METHODS[method] / where.chips
-        if held > CHIPS[kind].hbm_bytes or where.chips > 512:
+        if least / where.chips > CHIPS[kind].hbm_bytes or where.chips > 512:
             continue
-        for rows in AT_A_TIME:
-            if ROWS % (config(method, where, 1).mesh.fsdp * rows):
+        for rows in method.at_a_time:
+            fsdp = config(presets.get(model), method, where, 1).mesh.fsdp
+            if not method.decodes and method.batch % (fsdp * rows):
                 continue
-            key = (model, method, where.name, rows)
+            key = (model, name, where.name, rows)
             if key not in cells:
                 cells[key] = cell(*key[:2], where, rows)
                 with path.open("a") as file:
@@ -73,20 +117,22 @@ def smallest(model: str, method: str, kind: str, cells: dict, path: Path) -> dic
     return None
 
 
-def row(model: str, method: str, found: list[dict | None]) -> str:
-    texts = []
-    for one in found:
-        if one is None:
-            texts.append("–")
-            continue
-        low, high = one["estimate"]["low_s"], one["estimate"]["high_s"]
-        peak, hours = one["memory_bytes"]["peak"] / 1e9, one["hours"]
-        texts.append(f"{one['slice']}: {peak:.1f} GB, {low:.1f}–{high:.1f} s, {hours[0]:.1f}–{hours[1]:.1f} h")
-    return f"| {model} {method} | " + " | ".join(texts) + " |"
+def text(found: dict | None) -> str:
+    """What a program takes: slice, peak of a chip, modelled time; of the paper's batch also hours."""
+    if found is None:
+        return "–"
+    low, high = found["estimate"]["low_s"], found["estimate"]["high_s"]
+    head = f"{found['slice']}: {found['memory_bytes']['peak'] / 1e9:.1f} GB, "
+    if METHODS[found["method"]].decodes:
+        return f"{head}{1000 * low:.1f}–{1000 * high:.1f} ms"
+    if found["method"] == "train":
+        return f"{head}{low:.2f}–{high:.2f} s"
+    return f"{head}{low:.1f}–{high:.1f} s, {found['hours'][0]:.1f}–{found['hours'][1]:.1f} h"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", choices=TABLES, default="paper")
     parser.add_argument("--cells", type=Path, default=Path("runs/slices.jsonl"))
     parser.add_argument("--only", default="", help="words of which a cell must have all")
     flags = parser.parse_args()
@@ -94,15 +140,17 @@ def main() -> None:
     lines = [json.loads(line) for line in flags.cells.read_text().splitlines()] if flags.cells.exists() else []
     cells = {(one["model"], one["method"], one["slice"], one["rows"]): one for one in lines}
     wanted = set(filter(None, flags.only.split(",")))
-    print("| | " + " | ".join(KINDS) + " |\n|" + "---|" * (len(KINDS) + 1))
-    for model in MODELS:
-        for method in METHODS:
+    models, methods, kinds = TABLES[flags.table]
+    print("| | " + " | ".join(kinds) + " |\n|" + "---|" * (len(kinds) + 1))
+    for model in models:
+        for name in methods:
+            if not any(wanted <= {model, name, kind} for kind in kinds):
+                continue
             found = [
-                smallest(model, method, kind, cells, flags.cells) if wanted <= {model, method, kind} else None
-                for kind in KINDS
+                smallest(model, name, kind, cells, flags.cells) if wanted <= {model, name, kind} else None
+                for kind in kinds
             ]
-            if any(found):
-                print(row(model, method, found), flush=True)
+            print(f"| {model} {name} | " + " | ".join(map(text, found)) + " |", flush=True)
 
 
 if __name__ == "__main__":

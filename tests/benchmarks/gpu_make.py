@@ -20,7 +20,7 @@ import transformers
 from lema_jax.data import batches, dataset, tokenizer
 from lema_jax.data.batches import DataConfig
 from lema_jax.data.encode import Encoded, prefix_ids
-from lema_jax.generation.engine import bucket
+from lema_jax.generation.lengths import bucket
 from lema_jax.tasks import arithmetic
 from tests.benchmarks.gpu_lines import DRY, MODELS, SIZES, STEPS, WORK, case
 

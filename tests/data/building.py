@@ -31,6 +31,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Problem]]:
         load=lambda split, data_dir=None: splits[split],
         prompt=word_problems.prompt,
         completion=word_problems.completion,
+        extract=word_problems.extract,
     )
     monkeypatch.setattr(tasks, "NAMES", ("gsm8k",))
     monkeypatch.setattr(tasks, "get", lambda name: fake)

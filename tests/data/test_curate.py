@@ -207,6 +207,12 @@ def test_a_question_of_its_own_is_not(training: str) -> None:
     assert Overlap([rows.problem(7, question=QUESTION)]).find(training) is None
 
 
+def test_every_test_question_that_one_overlaps_with_is_found() -> None:
+    tests = [rows.problem(n, question=text) for n, text in enumerate((QUESTION, QUESTION.upper(), "What is 2 + 2?"))]
+    assert set(Overlap(tests).all(QUESTION)) == {"gsm8k/train/0", "gsm8k/train/1"}
+    assert list(Overlap(tests).all("How many are left?")) == []
+
+
 def test_short_questions_are_compared_whole() -> None:
     overlap = Overlap([rows.problem(1, question="What is 2 + 2?")])
     assert overlap.find("what is 2+2") == "gsm8k/train/1"

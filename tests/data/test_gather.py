@@ -128,8 +128,9 @@ def test_a_thought_reaches_no_example_prompt_or_export(form: str, thought: str, 
             made += gather.corrections("gsm8k", [other], render).candidates
             made += gather.corrections("csqa", [third], render).candidates if not row.needs_steps else []
     for row in made:
-        assert "qqq" not in row.example.prompt + row.example.completion
-        assert not re.search(r"think[>\]▷]", (row.example.prompt + row.example.completion).casefold())
+        written = row.example.prompt + row.example.completion + getattr(row.example, "rejected", "")
+        assert "qqq" not in written
+        assert not re.search(r"think[>\]▷]", written.casefold())
     for _, form_of_rows in exports.FORMS.values():
         assert "qqq" not in json.dumps(list(form_of_rows(made)))
     for wrong in (missed, chosen.attempt):

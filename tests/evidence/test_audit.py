@@ -42,10 +42,18 @@ def test_counts_add_up():
     assert found.usage == {"completion_tokens": 15, "cost_usd": 0.5}
 
 
+def counted(count, n):
+    return count, n
+
+
+def of(rates):
+    return {name: counted(rate.count, rate.n) for name, rate in rates.items()}
+
+
 def test_success_by_student_teacher_and_difficulty():
     rates = audit.audit(ROWS).rates
-    assert rates["student"] == {"big": audit.Rate(1, 2), "small": audit.Rate(1, 3)}
-    assert rates["teacher"]["gpt"] == audit.Rate(1, 1)
+    assert of(rates["student"]) == {"big": counted(1, 2), "small": counted(1, 3)}
+    assert of(rates["teacher"])["gpt"] == counted(1, 1)
     assert list(rates["level"]) == ["1", "2", "10"]
     assert sum(rate.n for rate in rates["level"].values()) == len(ROWS)
 
@@ -59,13 +67,13 @@ def test_agreement_with_the_steps_that_people_marked():
         correction(2, marks=()),
     ]
     found = audit.audit(rows)
-    rates = {name: (who.exact, who.near) for name, who in found.agreement.items()}
+    rates = {name: tuple(of({"exact": who.exact, "near": who.near}).values()) for name, who in found.agreement.items()}
     assert rates == {
-        "reference": (audit.Rate(2, 4), audit.Rate(3, 4)),  # the reply that names no step agrees with nobody
-        "gpt": (audit.Rate(0, 3), audit.Rate(1, 3)),
-        "another person": (audit.Rate(1, 3), audit.Rate(3, 3)),
-        "always step 1": (audit.Rate(1, 7), audit.Rate(5, 7)),
-        "always step 2": (audit.Rate(4, 7), audit.Rate(7, 7)),
+        "reference": (counted(2, 4), counted(3, 4)),  # the reply that names no step agrees with nobody
+        "gpt": (counted(0, 3), counted(1, 3)),
+        "another person": (counted(1, 3), counted(3, 3)),
+        "always step 1": (counted(1, 7), counted(5, 7)),
+        "always step 2": (counted(4, 7), counted(7, 7)),
     }
     assert "always step 1" in audit.text(found)
     said = " ".join(Parsed(audit.html(found, rows, "c.jsonl")).text)

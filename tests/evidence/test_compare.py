@@ -4,7 +4,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from lema_jax.errors import UserError
-from lema_jax.evidence import compare, crossed, stats
+from lema_jax.evidence import compare, crossed, stats, table
 from lema_jax.evidence.compare import Change
 from lema_jax.evidence.runs import Run
 from tests import made_runs
@@ -109,3 +109,26 @@ def test_answers_to_read_are_drawn_by_the_seed():
 def test_one_checkpoint_twice_is_no_second_seed():
     with pytest.raises(UserError, match="both named a and of one checkpoint"):
         compare.arms([run("a", "rw"), run("b", "rw"), run("a", "rw")])
+
+
+def several(name, *letters):
+    """A run of several samples a question: a text of letters a sample."""
+    one, *further = (
+        tuple(row.model_copy(update={"sample": number}) for row in run(name, of).predictions)
+        for number, of in enumerate(letters)
+    )
+    return Run(name, name, one, tuple(further))
+
+
+def test_arms_of_several_samples_are_compared_by_their_means():
+    baseline, other = compare.arms([several("a", "rwwwww", "rwwrww"), several("b", "rrwwrw", "rrwrww")])
+    assert baseline.right.tolist() == [[1, 0, 0, 0.5, 0, 0]]
+    assert (baseline.samples, baseline.answers, baseline.wrong) == (2, 12, 9)
+    comparison = compare.compare(baseline, other)
+    assert comparison.difference == pytest.approx((1 + 0.5) / 6)
+    expected = scipy_stats.ttest_rel(other.right[0], baseline.right[0])
+    assert (comparison.p, comparison.df) == (pytest.approx(expected.pvalue), 5)
+    assert (comparison.test, comparison.paired) == (compare.StatTest.QUESTIONS, None)
+    assert "2 samples each" in table.sentence(comparison)
+    with pytest.raises(UserError, match="has 2 answers a question, a has 1"):
+        compare.arms([several("a", "rwwwww", "rwwrww"), run("a", "rwwwww", "seed 2")])

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from lema_jax.evidence import harness, stats
+from lema_jax.evidence import harness
+from lema_jax.evidence.summary import summarize
 from tests import made_runs
 
 
@@ -42,7 +43,7 @@ def test_samples_hold_prompt_answer_and_metric(rows):
 def test_results_agree_with_the_samples_and_with_the_summary(rows):
     results = harness.results(rows)
     found = results["results"]["arithmetic"]
-    assert found["exact_match,none"] == stats.summarize(rows).accuracy == 0.25
+    assert found["exact_match,none"] == summarize(rows).accuracy == 0.25
     assert found["exact_match_stderr,none"] == pytest.approx((0.25 * 0.75 / 19) ** 0.5)
     assert results["n-samples"]["arithmetic"]["effective"] == 20
     metric = results["configs"]["arithmetic"]["metric_list"][0]["metric"]
@@ -54,9 +55,9 @@ def test_the_authors_verdict_stands_beside_ours_where_it_was_asked(rows):
     assert [sample["paper"] for sample in harness.samples(judged)] == [1.0] * 15 + [0.0] * 5
     found = harness.results(judged)["results"]["arithmetic"]
     assert (found["exact_match,none"], found["paper,none"]) == (0.25, 0.75)
-    assert stats.summarize(judged).paper == 0.75
+    assert summarize(judged).paper == 0.75
     half = [*judged[:10], *rows[10:]]
-    assert stats.summarize(half).paper is None
+    assert summarize(half).paper is None
     assert "paper,none" not in harness.results(half)["results"]["arithmetic"]
 
 

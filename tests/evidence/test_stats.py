@@ -8,35 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from lema_jax.errors import UserError
 from lema_jax.evidence import crossed, stats
-from lema_jax.records import Prediction, Problem, Verdict
 
 Z = 1.959963984540054
 COUNTS = st.tuples(*[st.integers(0, 400)] * 4).filter(lambda counts: sum(counts) > 0).map(lambda c: stats.Paired(*c))
-
-
-def predictions(verdicts):
-    problem = Problem(id="t/test/0", task="t", split="test", question="q", gold="1")
-    for number, verdict in enumerate(verdicts):
-        yield Prediction(
-            id=str(number), problem=problem, checkpoint="c", prompt="p", text="x", answer=None, verdict=verdict,
-            prompt_tokens=1, completion_tokens=1,
-        )  # fmt: skip
-
-
-def test_summary_counts_every_verdict_apart():
-    summary = stats.summarize(
-        predictions([Verdict.RIGHT] * 3 + [Verdict.WRONG] * 4 + [Verdict.UNPARSED, Verdict.TRUNCATED])
-    )
-    assert (summary.right, summary.wrong, summary.unparsed, summary.truncated, summary.n) == (3, 4, 1, 1, 9)
-    assert summary.accuracy == pytest.approx(1 / 3)
-    assert summary.interval == stats.wilson(3, 9)
-
-
-def test_summary_of_nothing_is_an_error_and_not_zero():
-    with pytest.raises(UserError, match="no predictions"):
-        stats.summarize([])
 
 
 @pytest.mark.parametrize(

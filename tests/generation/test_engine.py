@@ -8,8 +8,9 @@ import pytest
 from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
 from lema_jax.generation import engine as engine_module
-from lema_jax.generation import memory
-from lema_jax.generation.engine import GREEDY, Engine, bucket
+from lema_jax.generation import lengths, memory
+from lema_jax.generation.engine import GREEDY, Engine
+from lema_jax.generation.lengths import bucket
 from lema_jax.model import cache as caches
 from lema_jax.model import layout
 from lema_jax.model.config import CACHES, Compute, LlamaConfig
@@ -30,11 +31,14 @@ def words():
     return tokenizer.train_bpe([" ".join(WORDS)], 704)
 
 
-def engine(words, *, rows=4, sampling=GREEDY, new=20, sizes=(1, 1, 1), scan=True, config=CONFIG, **how) -> Engine:
-    compute = Compute(scan_layers=scan)
+def engine(
+    words, *, rows=4, sampling=GREEDY, new=20, sizes=(1, 1, 1), scan=True, config=CONFIG, dtype="float32", **how
+) -> Engine:
+    compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=scan)
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
     model = Llama(config, compute)
     variables = tiny.variables(config) if scan else layout.unstack_layers(tiny.variables(config))
+    variables = jax.tree.map(lambda x: x.astype(dtype), variables)
     from lema_jax.checkpoint import abstract_variables
 
     with sharding.use(mesh):
@@ -89,13 +93,15 @@ def test_an_answer_from_an_int8_cache_does_not_depend_on_the_batch(words):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"rows": 3},
+        {"rows": 7},
         {"rows": 32},
+        pytest.param({"rows": 128}, marks=pytest.mark.slow),
+        pytest.param({"rows": 4, "sizes": (2, 1, 1)}, marks=pytest.mark.slow),
         pytest.param({"rows": 8, "sizes": (2, 2, 2)}, marks=pytest.mark.slow),
         {"rows": 4, "sizes": (2, 1, 4)},  # four parts of two key/value heads
         {"scan": False, "rows": 5},
     ],
-    ids=["refilled", "one batch", "on a mesh", "heads repeated", "in line"],
+    ids=["refilled", "one batch", "more rows than prompts", "two devices", "on a mesh", "heads repeated", "in line"],
 )
 def test_an_answer_does_not_depend_on_what_runs_beside_it(words, alone, fields):
     assert run(words, **fields) == alone
@@ -106,19 +112,30 @@ def test_the_order_of_the_prompts_does_not_matter(words, alone):
     assert [turned[12 - n].text for n in range(13)] == [alone[n].text for n in range(13)]
 
 
+def test_in_bfloat16_fixed_shapes_keep_the_others_in_flight_out_of_an_answer(words):
+    """At one batch size: in any order, and after a restart that asks for a few."""
+    how = {"rows": 4, "dtype": "bfloat16", "fixed_shapes": True}
+    whole = run(words, **how)
+    turned = run(words, PROMPTS[::-1], SEEDS[::-1], **how)
+    assert [turned[12 - n].text for n in range(13)] == [whole[n].text for n in range(13)]
+    made = engine(words, **how)
+    assert {done.index: done for done in made.complete(PROMPTS, SEEDS, {2, 7})} == {n: whole[n] for n in (2, 7)}
+    assert sum(program is engine_module._DECODE for program, _ in made.tally.programs) == 1
+
+
 def test_a_block_boundary_changes_nothing(words, alone):
     assert run(words, rows=4, block=7) == alone
 
 
 def test_a_prompt_prefilled_in_chunks_is_answered_the_same(words, alone, monkeypatch):
-    monkeypatch.setattr(engine_module, "CHUNK", 4)
+    monkeypatch.setattr(lengths, "CHUNK", 4)
     assert run(words, rows=4) == alone
 
 
 def test_a_shared_prefix_is_prefilled_once(words, monkeypatch):
     prompts = [" ".join([*WORDS, word]) for word in WORDS[:6]]
     apart = run(words, prompts, rows=4)
-    monkeypatch.setattr(engine_module, "PREFIX", 5)
+    monkeypatch.setattr(lengths, "PREFIX", 5)
     made = engine(words, rows=4)
     assert {done.index: done for done in made.complete(prompts, SEEDS)} == apart
     reads = [shapes for program, shapes in made.tally.programs if program is engine_module._SHARE]
@@ -130,12 +147,12 @@ def test_prompts_completed_later_are_prefilled_as_at_first(words, monkeypatch):
     calls: list[tuple[int, tuple[int, int]]] = []
 
     def noted(self, prefix, start, prompts, rows, read=Engine._prefill):
-        calls.append((start, engine_module.chunks(max(map(len, prompts)) - start)))
+        calls.append((start, lengths.chunks(max(map(len, prompts)) - start)))
         return read(self, prefix, start, prompts, rows)
 
     monkeypatch.setattr(Engine, "_prefill", noted)
-    monkeypatch.setattr(engine_module, "PREFIX", 2)
-    monkeypatch.setattr(engine_module, "bucket", lambda length: -(-length // 8) * 8)
+    monkeypatch.setattr(lengths, "PREFIX", 2)
+    monkeypatch.setattr(lengths, "bucket", lambda length: -(-length // 8) * 8)
     prompts = ["one two three", *(" ".join([*WORDS, *WORDS[:more]]) for more in range(1, 8))]
     made = engine(words, rows=4)
     whole = {done.index: done for done in made.complete(prompts, SEEDS)}
@@ -149,7 +166,7 @@ def test_prompts_completed_later_are_prefilled_as_at_first(words, monkeypatch):
 
 def test_a_shared_prefix_leaves_each_prompt_a_token():
     beginning = list(range(100))
-    share = engine_module.shared_prefix
+    share = lengths.shared_prefix
     assert share([[*beginning, 7], [*beginning, 8]]) == 96
     assert share([beginning, beginning]) == 96
     assert share([beginning[:64], beginning]) == 32
@@ -205,7 +222,8 @@ def test_programs_do_not_grow_with_the_prompts(words):
     few, many = engine(words, rows=4), engine(words, rows=4)
     list(few.complete(PROMPTS))
     list(many.complete(PROMPTS * 5))
-    assert many.tally.programs == few.tally.programs
+    of_samples = {program for program in many.tally.programs if program[0] is engine_module._REPEAT}
+    assert many.tally.programs - of_samples == few.tally.programs
 
 
 @pytest.mark.slow
@@ -255,6 +273,28 @@ def test_a_sample_depends_on_its_prompt_and_seed_alone(words):
     alone = run(words, rows=1, sampling=sampling)
     assert run(words, rows=5, sampling=sampling) == alone
     assert run(words, seeds=[seed + 1 for seed in SEEDS], rows=5, sampling=sampling) != alone
+
+
+@pytest.mark.parametrize("rows", [5, pytest.param(3, marks=pytest.mark.slow), pytest.param(32, marks=pytest.mark.slow)])
+def test_samples_of_a_prompt_share_its_prefill_and_are_those_of_it_alone(words, monkeypatch, rows):
+    """Whatever the batch: more samples than rows, fewer, and prompts between whose samples a batch ends."""
+    prefilled: list[int] = []
+
+    def counted(self, prefix, start, prompts, rows, read=Engine._prefill):
+        prefilled.append(len(prompts))
+        return read(self, prefix, start, prompts, rows)
+
+    monkeypatch.setattr(Engine, "_prefill", counted)
+    few, k, sampling = PROMPTS[:5], 7, Sampling(temperature=1.0, top_p=0.9)
+    prompts, seeds = [one for one in few for _ in range(k)], list(range(5 * k))
+    alone = {n: run(words, [prompts[n]], [seeds[n]], rows=1, sampling=sampling)[0] for n in (0, 6, 7, 20, 34)}
+    prefilled.clear()
+    found = run(words, prompts, seeds, rows=rows, sampling=sampling)
+    assert sum(prefilled) == len(few)
+    assert {n: (found[n].text, found[n].completion_tokens) for n in alone} == {
+        n: (one.text, one.completion_tokens) for n, one in alone.items()
+    }
+    assert len({found[n].text for n in range(k)}) > 1
 
 
 def test_sampling_follows_the_distribution_cut_to_its_nucleus():

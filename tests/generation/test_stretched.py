@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lema_jax.data import encode, tokenizer
-from lema_jax.generation import engine as engine_module
-from lema_jax.generation.engine import Engine, bucket, chunks
+from lema_jax.generation import lengths
+from lema_jax.generation.engine import Engine
+from lema_jax.generation.lengths import bucket, chunks
 from lema_jax.generation.score import Pair, score
 from lema_jax.generation.student import Student
 from lema_jax.model import cache as caches
@@ -95,7 +96,7 @@ QUICK = (("dynamic", 0), ("yarn", 40))
     ],
 )
 def test_greedy_answers_are_those_of_generate(words, rope, shared, monkeypatch):
-    monkeypatch.setattr(engine_module, "CHUNK", 48)
+    monkeypatch.setattr(lengths, "CHUNK", 48)
     raw = RAW | {"rope_scaling": ROPES[rope]}
     theirs, config = hf_oracle.make(raw), hf_config.parse(raw, "test")
     read = student(words, theirs, config)
@@ -157,7 +158,7 @@ def test_packed_texts_are_stretched_each_by_its_own_length(words):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.integers(1, 100).map(lambda n: n * engine_module.PREFIX),
+    st.integers(1, 100).map(lambda n: n * lengths.PREFIX),
     st.integers(1, 2000),
     st.sampled_from(["dense", "int8"]),
 )
@@ -187,13 +188,13 @@ def test_answers_after_a_shared_prefix_are_those_without(words, beginning, rests
     read = student(words, theirs, config)
     common = "".join(f" {n}" for n in np.random.default_rng(5).integers(0, 400, beginning + 3))
     texts = [common + "".join(f" {400 - n - 7 * k}" for k in range(rest)) for n, rest in enumerate(rests)]
-    monkeypatch.setattr(engine_module, "CHUNK", 128)
+    monkeypatch.setattr(lengths, "CHUNK", 128)
 
     def answers():
         made = Engine(read.model, read.variables, words, read.mesh, rows=4, max_new_tokens=NEW)
         return {done.index: done.text for done in made.complete(texts)}
 
     together = answers()
-    monkeypatch.setattr(engine_module, "PREFIX", 1 << 20)
+    monkeypatch.setattr(lengths, "PREFIX", 1 << 20)
     assert together == answers()
     assert len(together) == len(rests)

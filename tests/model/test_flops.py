@@ -13,7 +13,8 @@ from jax.interpreters import partial_eval
 from lema_jax.model import flops
 from lema_jax.model.config import REMAT, Compute, LlamaConfig, LoraConfig
 from lema_jax.model.llama import Llama
-from lema_jax.training.step import loss_fn
+from lema_jax.training import objectives
+from lema_jax.training.objectives import PreferenceConfig
 
 CONFIG = LlamaConfig(704, 64, 176, 3, 4, 2, 24, 256)  # no two sizes alike
 ROWS, LENGTH = 2, 80
@@ -31,9 +32,11 @@ def traced(work: flops.Step) -> float:
     collection = "lora" if work.lora else "params"
     frozen = nn.unbox(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32)))
     trained = frozen.pop(collection)
-    names = ("tokens", "weights", "segment_ids", "positions")
+    names = ("tokens", "weights", "segment_ids", "positions", "reference")
     whole = jax.ShapeDtypeStruct((work.rows, work.length), jnp.int32)
-    loss = lambda *given: loss_fn(*given, None, model=model, collection=collection)[0]
+    how = PreferenceConfig(reference="base" if work.reference else "stored")
+    objective = objectives.of("preference" if work.logits_first else "sft", how)
+    loss = lambda *given: objective.loss(*given, None, model=model, collection=collection)[0]
     found = jax.make_jaxpr(jax.value_and_grad(loss))(trained, frozen, dict.fromkeys(names, whole)).jaxpr
     used, _ = partial_eval.dce_jaxpr(found, [True] * len(found.outvars))
     return products(used)
@@ -54,6 +57,12 @@ def products(jaxpr: Jaxpr) -> float:
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_the_formula_counts_the_products_of_the_step(lora, remat):
     work = step(lora, remat)
+    assert flops.by_formula(work) == traced(work)
+
+
+@pytest.mark.parametrize(("lora", "reference"), [(None, False), (LORA, False), (LORA, True)])
+def test_the_formula_counts_a_step_on_pairs(lora, reference):
+    work = step(lora, "full", logits_first=True, reference=reference)
     assert flops.by_formula(work) == traced(work)
 
 

@@ -10,6 +10,7 @@ from lema_jax.data.batches import DataConfig
 from lema_jax.errors import UserError
 from lema_jax.planning import config as configs
 from lema_jax.planning.config import Evolution, Mix, Pretraining, Teacher, Test
+from lema_jax.training.objectives import PreferenceConfig
 from tests.studies import small
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -54,6 +55,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rounds": 2, "round_start": "last", "mix": Mix(equal="loss_tokens", amount=9)}, "set mix.equal='examples'"),
     ({"evolution": Evolution(count=3)}, "set teacher.kind='openai' and teacher.model"),
     ({"evolution": Evolution(temperature=0.0)}, "config.evolution.temperature=0.0 must be above 0"),
+    (
+        {"arms": ("cot", "preference_solutions")},
+        "preference_solutions compare attempts at one question; set attempts.samp",
+    ),
+    (
+        {
+            "arms": ("cot", "preference"),
+            "training": dataclasses.replace(small().training, preference=PreferenceConfig(reference="base")),
+        },
+        "config.training.preference.reference='base' is the model under adapters; set lora",
+    ),
     ({"checkpoint": "best"}, "set mix.dev_questions"),
     ({"batch_size": 0}, "config.batch_size=0 must be at least 1"),
 ]

@@ -80,6 +80,19 @@ def test_what_shapes_no_result_changes_no_job(changes: dict[str, Any]) -> None:
     assert changed(**changes) == set()
 
 
+def test_preference_arms_learn_from_pairs_made_of_the_samples_they_need() -> None:
+    found = plan(small(arms=("cot", "preference", "preference_solutions")))
+    named = {job.id: job.name for job in found.values()}
+    needed = {
+        arm: {named[id] for id in found[f"data {arm} seed 0"].needs} for arm in ("preference", "preference_solutions")
+    }
+    assert needed["preference"] == {"data student", "train student", "correct corrections"}
+    assert needed["preference_solutions"] == {"data student", "train student", "sample attempts"}
+    objective = lambda name: found[f"train {name}"].config.config.objective  # type: ignore[attr-defined]
+    assert [objective(f"{arm} seed 0") for arm in ("cot", *needed)] == ["sft", "preference", "preference"]
+    assert {name for name in plan(small(arms=("cot", "preference_solutions"))) if "corrections" in name} == set()
+
+
 def test_a_configuration_that_was_written_and_read_has_the_same_jobs() -> None:
     config = small(training=dataclasses.replace(small().training, epochs=1), mix=Mix(amount=24, correction_share=1))
     again = configs.from_dict(json.loads(json.dumps(configs.as_dict(config))), "here")

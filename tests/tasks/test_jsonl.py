@@ -66,7 +66,7 @@ def test_every_name_is_a_task_with_the_functions_of_one():
         assert task.SPLITS
         for function in ("load", "prompt", "completion", "extract", "same", "official_grader"):
             assert callable(getattr(task, function))
-    with pytest.raises(UserError, match=r"no task 'gsm'; choose one of arithmetic, .*jsonl:PATH"):
+    with pytest.raises(UserError, match=r"no task 'gsm'; choose one of aime, arithmetic, .*jsonl:PATH"):
         tasks.get("gsm")
 
 

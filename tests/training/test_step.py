@@ -11,8 +11,9 @@ from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training.config import DataConfig, GuardConfig, OptimizerConfig, TrainConfig
+from lema_jax.training.nll import completion_nll
+from lema_jax.training.objectives import sft
 from lema_jax.training.setup import Setup
-from lema_jax.training.step import completion_nll, loss_fn
 from tests import tiny
 
 ROWS, LENGTH = 8, 12
@@ -106,10 +107,10 @@ def plain_loss(variables, model, rows):
 
 def test_the_loss_is_its_definition():
     model, variables, rows = Llama(tiny.CONFIG), tiny.variables(), batch()
-    nll, weight = jax.jit(functools.partial(loss_fn, model=model, collection="params"))(
+    nll, sums = jax.jit(functools.partial(sft, model=model, collection="params"))(
         variables["params"], {}, rows, jax.random.key(0)
     )
-    np.testing.assert_allclose(nll / weight, plain_loss(variables, model, rows), rtol=1e-5)
+    np.testing.assert_allclose(nll / sums["loss_tokens"], plain_loss(variables, model, rows), rtol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [3, 5, 11, 12])

@@ -67,27 +67,40 @@ def test_families_come_back_with_their_config(tmp_path, architecture):
         np.testing.assert_allclose(found[name], weights[name], rtol=0, atol=atol, err_msg=name)
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
-def test_families_have_transformers_logits_of_the_same_file(tmp_path, architecture):
+@pytest.mark.parametrize("architecture", ["llama", *FAMILIES])
+@pytest.mark.parametrize("head_dim", [24, pytest.param(8, marks=pytest.mark.slow)])
+def test_families_have_transformers_logits_of_the_same_file(tmp_path, architecture, head_dim):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
     from tests import hf_oracle
 
-    # What transformers' reader does not read has its defaults.
-    defaults = {
-        "qwen3": {"head_dim": 128},
-        "gemma3": {"head_dim": 256, "rope_theta": 1e6, "rope_scaling": RopeScaling()},
-    }
-    config = dataclasses.replace(FAMILIES[architecture], **defaults.get(architecture, {}))
-    more = {"gemma3.attention.sliding_window": 16} if architecture == "gemma3" else {}
-    more = {f"{architecture}.vocab_size": config.vocab_size, **more}
-    path = write(tmp_path / "m.gguf", config, tensors(config), architecture=architecture, more=more)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name).eval()
+    config = dataclasses.replace({"llama": SMALL, **FAMILIES}[architecture], head_dim=head_dim)
+    more = {f"{architecture}.vocab_size": config.vocab_size, **(GEMMA3 if architecture == "gemma3" else {})}
+    weights = {name: 0.3 * tensor for name, tensor in tensors(config).items()}  # larger ones amplify rounding
+    path = write(tmp_path / "m.gguf", config, weights, architecture=architecture, more=more)
+    # transformers reads the tensors; of the metadata it leaves out the width of heads and all of Gemma 3's rope.
+    settings = transformers.AutoConfig.from_pretrained(tmp_path, gguf_file=path.name)
+    settings.head_dim = head_dim
+    if architecture == "gemma3":
+        settings.rope_parameters = {
+            "full_attention": {"rope_type": "linear", "rope_theta": 5e4, "factor": 8.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        }
+        settings.query_pre_attn_scalar = head_dim
+    reader = transformers.AutoModelForCausalLM
+    theirs = reader.from_pretrained(tmp_path, gguf_file=path.name, config=settings).eval()
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 40))
     file = Gguf(path)
     params = names.load_model(file, file.config)
     found = np.asarray(Llama(file.config, Compute()).apply({"params": params}, tokens))
     np.testing.assert_allclose(found, hf_oracle.logits(theirs, tokens), atol=1e-4, rtol=1e-4)
+
+
+def test_the_local_layers_of_gemma_3_are_as_the_file_says(tmp_path):
+    config = dataclasses.replace(FAMILIES["gemma3"], layer_kinds=("local", "local", "global"), local_rope_theta=500.0)
+    says = {"gemma3.rope.freq_base_swa": 500.0, "gemma3.attention.sliding_window_pattern": 3}
+    path = write(tmp_path / "m.gguf", config, tensors(config), architecture="gemma3", more=GEMMA3 | says)
+    assert Gguf(path).config == config
 
 
 def test_the_widest_gemma_3_is_scaled_by_its_width_per_head(tmp_path):
