@@ -239,7 +239,7 @@ def _tests(config: Config) -> list[_Test]:
             problems = mended.problems
         problems = problems[: config.limit]
         tests.append(_Test(f"{Path(name.removeprefix('jsonl:')).stem}_{split}", task, problems))
-        print(f"{name}/{split}: {table.before_a_run(len(problems))}")
+        print(f"{name}/{split}: {table.before_a_run(problems)}")
     _require_distinct("--task", [test.name for test in tests])
     return tests
 

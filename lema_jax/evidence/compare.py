@@ -119,12 +119,20 @@ class StatTest(enum.StrEnum):
     SEEDS_AND_CLUSTERS = "t test over seeds and clusters of questions"
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How many of two runs' first answers are equal: the texts, and what was read from them."""
+
+    texts: int
+    answers: int
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """An arm against the baseline; differences are other - baseline.
 
     `p` is of `test`, `df` the degrees of freedom of a t test. `paired` is None where an arm has several seeds or
-    samples. `reworded` counts the questions whose prompts differ.
+    samples. `reworded` counts the questions whose prompts differ. `equal` is of two single runs at hand.
     """
 
     baseline: Arm
@@ -137,6 +145,7 @@ class Comparison:
     detectable: float
     paired: stats.Paired | None
     reworded: int
+    equal: Agreement | None = None
 
     @property
     def significant(self) -> bool:
@@ -176,7 +185,13 @@ def compare(baseline: Arm, other: Arm) -> Comparison:
         detectable=detectable,
         paired=paired,
         reworded=int(np.sum(baseline.prompts != other.prompts)),
+        equal=_agreement(baseline.runs[0], other.runs[0]) if single and baseline.runs and other.runs else None,
     )
+
+
+def _agreement(one: Run, other: Run) -> Agreement:
+    pairs = list(zip(one.predictions, other.predictions))
+    return Agreement(sum(a.text == b.text for a, b in pairs), sum(a.answer == b.answer for a, b in pairs))
 
 
 class Change(enum.StrEnum):

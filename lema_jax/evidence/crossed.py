@@ -72,14 +72,15 @@ def proportion(
 
     That is p (1 - p) / error², at most all answers, with Student's quantile in place of the normal one, as for
     proportions of surveys (Franco, Little, Louis & Slud 2019, J. Surv. Stat. Methodol. 7:334). Where all are right, or
-    none, the error is unknown, and the questions count once each. Arguments as of `difference`; `samples` is the
+    none, the error is unknown, and each cluster counts as one answer. Arguments as of `difference`; `samples` is the
     number of answers that a share in `right` is of.
     """
     estimate = mean(right, clusters)
     if not estimate.df:
         return Interval(0.0, 1.0)
     p, t = estimate.value, estimate.quantile(confidence)
-    n = min(right.size * samples, p * (1 - p) / estimate.error**2) if 0 < p < 1 else right.shape[1]
+    independent = right.shape[1] if clusters is None else np.unique(clusters).size
+    n = min(right.size * samples, p * (1 - p) / estimate.error**2) if 0 < p < 1 else independent
     centre, half = p + t * t / (2 * n), t * (p * (1 - p) / n + (t / (2 * n)) ** 2) ** 0.5
     low, high = (centre - half) / (1 + t * t / n), (centre + half) / (1 + t * t / n)
     return Interval(max(0.0, min(p, low)), min(1.0, max(p, high)))  # p is an end where it is 0 or 1

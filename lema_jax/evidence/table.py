@@ -4,12 +4,12 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 
-from lema_jax.evidence import stats
+from lema_jax.evidence import clusters, stats
 from lema_jax.evidence.compare import Arm, Comparison, change, to_read
 from lema_jax.evidence.runs import Choice
 from lema_jax.evidence.samples import Measure
 from lema_jax.evidence.summary import Summary
-from lema_jax.records import Prediction
+from lema_jax.records import Prediction, Problem
 
 _LONGEST = 1500  # characters of an answer that are shown in the terminal
 
@@ -68,11 +68,11 @@ def result(summary: Summary) -> str:
     """The result of one run in a line, and in a second one the measures of several samples."""
     paper = "" if summary.paper is None else f"; {percent(summary.paper)} by the official grader"
     too_long = f", {summary.prompt_too_long:,} prompts too long" if summary.prompt_too_long else ""
-    clusters = f" in {summary.clusters}" if summary.clusters else ""
+    within = f" in {summary.clusters}" if summary.clusters else ""
     samples = f" × {summary.samples} samples" if summary.samples > 1 else ""
     line = (
         f"{percent(summary.accuracy)} right, 95 % interval {span(summary.interval)}, n = {summary.n:,}{samples}"
-        f"{clusters} ({summary.wrong:,} wrong, {summary.unparsed:,} unparsed, {summary.truncated:,} truncated"
+        f"{within} ({summary.wrong:,} wrong, {summary.unparsed:,} unparsed, {summary.truncated:,} truncated"
         f"{too_long}){paper}"
     )
     return "\n  ".join(filter(None, (line, of_samples(summary))))
@@ -136,7 +136,16 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def sentence(comparison: Comparison) -> str:
     """A comparison in a sentence of one form, whatever its result."""
-    return " ".join(filter(None, (_measured(comparison), _prompts(comparison))))
+    return " ".join(filter(None, (_measured(comparison), _equal(comparison), _prompts(comparison))))
+
+
+def _equal(comparison: Comparison) -> str:
+    """How many texts are the same, as of one model served in two ways; empty where none is."""
+    found = comparison.equal
+    if found is None or not found.texts:
+        return ""
+    n = comparison.other.questions
+    return f"{found.texts:,} of {n:,} texts are equal, and {found.answers:,} of the answers read from them."
 
 
 def _prompts(comparison: Comparison) -> str:
@@ -210,8 +219,9 @@ def several(comparisons: Mapping[str, Comparison]) -> str:
     )
 
 
-def before_a_run(n: int) -> str:
-    """The difference that n questions can show, for two assumed rates of disagreement; printed before a run."""
+def before_a_run(problems: Sequence[Problem]) -> str:
+    """The difference that so many questions can show, for two assumed rates of disagreement; printed before a run."""
+    n, within = len(problems), clusters.find(problems)
     sizes = [(share, stats.detectable_paired(n, share)) for share in (0.1, 0.3)]
     differences = " and ".join(
         f"{'none' if math.isinf(size) else f'{100 * size:.1f} points'} (if {percent(share)} of the answers differ)"
@@ -219,6 +229,7 @@ def before_a_run(n: int) -> str:
     )
     return (
         f"The smallest difference between two runs that {n:,} questions show 4 times in 5 is {differences}; "
+        f"{'' if within is None else f'they are in {within}, so it may be larger; '}"
         "to see a smaller one, take more questions or several seeds."
     )
 

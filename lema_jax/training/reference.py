@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 
 from lema_jax import checkpoint, digests
 from lema_jax.data import batches, dataset
+from lema_jax.errors import UserError
 from lema_jax.storage import RunFolder
 from lema_jax.training.config import TrainConfig
 from lema_jax.training.setup import Setup
@@ -60,7 +61,7 @@ class Reference:
           trained, frozen: the weights that the run begins with.
 
         Raises:
-          UserError: the file cannot be written.
+          UserError: a log-probability is not finite.
         """
         count, saved = len(self._nll_N2), time.monotonic()
         self._write()  # a place that cannot be written is found out before anything is computed
@@ -72,16 +73,21 @@ class Reference:
                     continue
                 own = {name: array[setup.rows] for name, array in rows.items()}
                 nll_BT = jax.device_get(setup.nll(trained, frozen, setup.put(own)))
-                self._nll_N2[records] = 0.0
-                np.add.at(self._nll_N2, (records, sides), nll_BT[there])
+                found_N2 = np.zeros_like(self._nll_N2)
+                np.add.at(found_N2, (records, sides), nll_BT[there])
+                if strange := sorted(set(records[~np.isfinite(found_N2[records]).all(axis=1)].tolist())):
+                    raise UserError(
+                        f"the reference {self._about['model']} finds no finite log-probability for "
+                        f"{self._config.data.path}/examples.jsonl, line {strange[0] + 1}; is init a sound model?"
+                    )
+                self._nll_N2[records] = found_N2[records]  # at once, so that no signal leaves a part of a sum
                 if time.monotonic() - saved > _SAVE_S:
                     self._write()
                     saved = time.monotonic()
-                    print(f"reference: {count - len(self.missing):,} of {count:,} pairs", flush=True)
+                    _say(f"reference: {count - len(self.missing):,} of {count:,} pairs")
         finally:
             self._write()
-        if jax.process_index() == 0:
-            print(f"reference: {count:,} pairs by {self._about['model']}, in {self._folder}/{self._file}", flush=True)
+        _say(f"reference: {count:,} pairs by {self._about['model']}, in {self._folder}/{self._file}")
 
     def of(self, rows: dict[str, np.ndarray]) -> np.ndarray:
         """[B, T] float32 for a batch of pairs: the nll of a segment at its first token, 0 elsewhere."""
@@ -99,8 +105,8 @@ class Reference:
             found = np.array(content["nll"], np.float64)
             if not sealed or found.shape != (pairs, 2):
                 raise ValueError("its sha256 is not that of its content")
-        except Exception as error:  # whatever is wrong with it, it can be computed again
-            print(f"warning: {self._folder}/{self._file} is damaged ({error}); it is computed again", flush=True)
+        except (UserError, ValueError, LookupError, TypeError, AttributeError) as error:
+            _say(f"warning: {self._folder}/{self._file} is damaged ({error}); it is computed again")
             return _nothing(pairs)
         return found
 
@@ -110,6 +116,11 @@ class Reference:
         nll = [[None if np.isnan(one) else one for one in pair] for pair in self._nll_N2.tolist()]
         content = self._about | {"nll": nll}
         self._folder.write(self._file, json.dumps(content | {"sha256": digests.hashed(content)}) + "\n")
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, flush=True)
 
 
 def _nothing(pairs: int) -> np.ndarray:

@@ -82,15 +82,16 @@ def main() -> None:
             lowered = setup.step.lower(setup.state, setup.frozen, setup.batch)
             step = lowered.compile(where.TRACED if given.where else None)
             compiled = time.perf_counter() - began
-            iterator, seconds, tokens, losses = iter(batches(config.data)), [], [], []
+            iterator, seconds, cpu, tokens, losses = iter(batches(config.data)), [], [], [], []
             for number in range(given.steps + 1):
                 if number == 1:
                     before = busy.read()
                 rows = next(iterator)
-                began = time.perf_counter()
+                began, used = time.perf_counter(), time.process_time()
                 state, metrics = step(state, frozen, setup.put(rows))
                 losses.append(float(metrics["loss"]))
                 seconds.append(time.perf_counter() - began)
+                cpu.append(time.process_time() - used)
                 tokens.append(int(metrics["tokens"]))
             batch = setup.put(rows)
             last = lambda: jax.block_until_ready(step(state, frozen, batch))
@@ -100,6 +101,7 @@ def main() -> None:
         job="train_lora" if given.lora else "train_full",
         real_tok_s=round(statistics.median(n / s for n, s in zip(tokens[1:], seconds[1:])), 1),
         padded_tok_s=round(given.rows * given.length / statistics.median(seconds[1:]), 1),
+        real_tok_per_cpu_s=round(statistics.median(n / s for n, s in zip(tokens[1:], cpu[1:])), 1),
         step_s=[round(s, 2) for s in seconds],
         compile_s=round(compiled, 1),
         losses=[round(loss, 4) for loss in losses],

@@ -132,3 +132,14 @@ def test_arms_of_several_samples_are_compared_by_their_means():
     assert "2 samples each" in table.sentence(comparison)
     with pytest.raises(UserError, match="has 2 answers a question, a has 1"):
         compare.arms([several("a", "rwwwww", "rwwrww"), run("a", "rwwwww", "seed 2")])
+
+
+def test_equal_texts_of_two_runs_are_counted():
+    """One checkpoint, answered by two engines: the agreement is that of the texts, and of what is read from them."""
+    own, served = run("own", "rrww"), run("served", "rrww")
+    other = served.predictions[1].model_copy(update={"text": "It is surely 2."})
+    served = Run("served", "served", (own.predictions[0], other, *own.predictions[2:]))
+    comparison = compare.compare(*(compare.arm([one]) for one in (own, served)))
+    assert comparison.equal == compare.Agreement(texts=3, answers=4)
+    assert table.sentence(comparison).endswith("3 of 4 texts are equal, and 4 of the answers read from them.")
+    assert "texts are equal" not in table.sentence(compare.compare(*compare.arms([run("a", "wwww"), run("b", "wwww")])))

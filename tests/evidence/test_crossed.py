@@ -114,6 +114,14 @@ def test_identical_arms_show_no_difference_and_say_how_closely(right, seeds):
     assert crossed.proportion(arm) == pytest.approx(tuple(stats.wilson(100 * right, 100)), abs=0.002)
 
 
+def test_clusters_that_are_all_wrong_count_as_one_answer_each():
+    of = np.arange(120) // 10
+    found = crossed.proportion(np.zeros((1, 120), bool), of)
+    assert found.low == 0
+    assert found.high == pytest.approx(stats.wilson(0, 12).high, abs=0.06)
+    assert found.high > 5 * crossed.proportion(np.zeros((1, 120), bool)).high
+
+
 def test_one_question_or_one_cluster_shows_nothing():
     for clusters in (None, np.zeros(20, int)):
         questions = 1 if clusters is None else 20

@@ -115,10 +115,18 @@ def test_p_values_keep_two_digits(p, said):
     assert table.p_value(p) == said
 
 
+def questions(count):
+    return [made_runs.problem(number) for number in range(count)]
+
+
 def test_before_a_run_says_what_that_many_questions_show():
     size = 100 * stats.detectable_paired(200, 0.1)
-    assert f"200 questions show 4 times in 5 is {size:.1f} points (if 10.0 %" in table.before_a_run(200)
-    assert "is none (if" in table.before_a_run(5)
+    assert f"200 questions show 4 times in 5 is {size:.1f} points (if 10.0 %" in table.before_a_run(questions(200))
+    assert "is none (if" in table.before_a_run(questions(5))
+    clustered = [made_runs.problem(number, meta={"template": number // 10}) for number in range(200)]
+    said = table.before_a_run(clustered)
+    assert said.startswith(table.before_a_run(questions(200)).partition(";")[0])
+    assert "they are in 20 clusters of questions of one template, so it may be larger" in said
 
 
 @given(st.text(max_size=3000))

@@ -112,6 +112,7 @@ def test_the_order_of_the_prompts_does_not_matter(words, alone):
     assert [turned[12 - n].text for n in range(13)] == [alone[n].text for n in range(13)]
 
 
+@pytest.mark.slow
 def test_in_bfloat16_fixed_shapes_keep_the_others_in_flight_out_of_an_answer(words):
     """At one batch size: in any order, and after a restart that asks for a few."""
     how = {"rows": 4, "dtype": "bfloat16", "fixed_shapes": True}
