@@ -213,6 +213,7 @@ def _open_checkpoint(folder: str, step: int | None) -> Opened:
         metadata.eos_ids,
         None if metadata.lora is None else (variables["lora"], metadata.lora),
         metadata.base_lineage or checkpoint.identity(folder, step),
+        prompt_style=metadata.prompt_style,
     )
 
 
@@ -237,7 +238,8 @@ def _write_model(config: Config, out: Path, opened: Opened, tokenizer: Path, lin
     abstract = checkpoint.abstract_variables(Llama(llama), mesh.make_mesh(MeshConfig()))
     shardings = sharding.of(abstract["params"])
     params = names.load_model(_merged(config, opened), llama, _DTYPES.get(config.dtype), shardings)
-    checkpoint.save_model(out, Metadata(llama, lineage, eos_ids=opened.eos_ids), params, tokenizer)
+    metadata = Metadata(llama, lineage, eos_ids=opened.eos_ids, prompt_style=opened.prompt_style)
+    checkpoint.save_model(out, metadata, params, tokenizer)
 
 
 def _write_adapter(config: Config, out: Path, opened: Opened, tokenizer: Path, lineage: str) -> None:

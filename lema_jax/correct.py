@@ -1,6 +1,6 @@
-"""Corrections of a student's mistakes, by a teacher.
+"""Corrections of a student's mistakes, or critiques of all its attempts, by a teacher.
 
-Reads   attempts that `sample` made; of these, the wrong ones.
+Reads   attempts that `sample` made; of these, the wrong ones, and with --critique the right ones too.
 Writes  corrections.jsonl: each names the wrong step, explains it and solves from there on; those that a keep rule
         rejects are written too, with the fault's name. A chat teacher's replies are kept beside it
         (corrections.replies.jsonl), so the same command run again asks only for what is missing.
@@ -11,20 +11,24 @@ Writes  corrections.jsonl: each names the wrong step, explains it and solves fro
 
 The reference teacher works offline from the gold rationale. A chat teacher is any OpenAI-compatible endpoint; its key
 is read from OPENAI_API_KEY.
+
+With --critique each attempt, right or wrong, is judged instead, for build_data --arm=critique: reasons, and whether it
+is right. A critique whose judgement is not the verdict of grading is rejected, as `wrong_judgement`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from lema_jax import cli, stage
 from lema_jax.data.mistakes import Mistakes
 from lema_jax.errors import UserError
-from lema_jax.records import Appender, Attempt, Correction, Problem, Verdict, row_id
+from lema_jax.records import Appender, Attempt, Correction, Critique, Problem, row_id
 from lema_jax.stage import group, option
 from lema_jax.tasks import last_number, prompts
+from lema_jax.teacher import critique as critiques
 from lema_jax.teacher import endpoint, keep, prompting, reference
 from lema_jax.teacher.chat import Outcome, Reply, Request
 from lema_jax.teacher.chat_model import ChatModel
@@ -32,6 +36,8 @@ from lema_jax.teacher.endpoint import Endpoint
 from lema_jax.teacher.landing import Landing
 from lema_jax.teacher.prompting import Prompt
 from lema_jax.teacher.tally import Tally
+
+R = TypeVar("R", Correction, Critique)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,7 @@ class Config(stage.Config):
         " endpoint.",
         choices=("reference", "openai"),
     )
+    critique: bool = option(False, "Write critiques of right and wrong attempts, instead of corrections of wrong ones.")
     limit: int | None = option(
         None, "Correct only so many wrong attempts: the first ones, or with --seed a random draw.", low=1
     )
@@ -63,7 +70,7 @@ class Config(stage.Config):
         " {case}, or follows its end, as in the authors' released prompts. It is sent as one message; the package's"
         " own, which is the default, as a conversation in which each worked example is a turn.",
     )
-    samples: int = option(1, "Replies to ask of --teacher=openai for each wrong attempt.", low=1, high=10**5)
+    samples: int = option(1, "Replies to ask of --teacher=openai for each attempt.", low=1, high=10**5)
     until_correct: bool = option(
         False, "Ask for a further reply, up to --samples, only while none for that attempt was kept."
     )
@@ -97,6 +104,8 @@ class Config(stage.Config):
     def _contradictions(self) -> Iterator[str]:
         if self.seed is not None and self.limit is None:
             yield "--seed draws the wrong attempts that --limit leaves; give --limit with it"
+        if self.critique and self.cut_at_first_error:
+            yield "--cut_at_first_error is for corrections; a critique judges the whole attempt"
         if self.teacher == "openai" and not self.chat.model:
             yield "--teacher=openai needs --model, the name that the endpoint knows it by"
         if self.samples > 1 and self.chat.temperature == 0:
@@ -109,9 +118,9 @@ class Result:
 
     Attributes:
       out: the file of corrections.
-      mistakes: wrong attempts that have a correction, kept or not.
-      corrected: of these, the ones with a correction that was kept.
-      rows: corrections of them.
+      mistakes: wrong attempts that have a correction, kept or not; with `critique`, attempts that have a critique.
+      corrected: of these, the ones with a correction (critique) that was kept.
+      rows: corrections (critiques) of them.
       kept: of these, the ones that pass every keep rule.
       rejected: the others, by their fault (`records.FAULTS`).
       estimate: what a dry run would ask and pay, in words.
@@ -134,35 +143,64 @@ def run(config: Config) -> Result:
       UserError: a config that contradicts itself; attempts that cannot be read, none of which is wrong, or a prompt
         file that cannot be used; an endpoint that needs the user (its replies are kept).
     """
-    mistakes = Mistakes(config.attempts, config.limit, config.seed, config.read_last_number)
+    mistakes = Mistakes(config.attempts, config.limit, config.seed, config.read_last_number, right=config.critique)
     families = _survey(mistakes)
+    form: _Form = _CRITIQUES if config.critique else _CORRECTIONS
     if config.teacher == "reference":
-        with Appender(config.out, Correction) as out:
-            return _finish(config, _correct_offline(mistakes, config.cut_at_first_error, out))
-    asking = _Asking(
-        config, mistakes, {name: prompting.load(one, config.prompt_file) for name, one in families.items()}
-    )
+        with Appender(config.out, form.row) as out:
+            return _finish(config, _write_offline(mistakes, form, config.cut_at_first_error, out))
+    prompt = {name: prompting.load(one, config.prompt_file, form.asked) for name, one in families.items()}
+    asking = _Asking(config, mistakes, form, prompt)
     kept_in = endpoint.replies_of(config.out)
     if config.dry_run:
         estimate = config.endpoint.estimate(asking.requests(range(config.samples)), kept_in)
         if config.until_correct:
-            estimate = f"if no mistake is corrected before its last sample:\n{estimate}"
+            estimate = f"if no reply is kept before its attempt's last sample:\n{estimate}"
         print(estimate)
         return Result(Path(config.out), estimate=estimate)
-    with Appender(config.out, Correction) as out, Appender(kept_in, Reply) as replies:
-        if note := prompting.asked_otherwise(out.rows.values(), asking.by_family.values()):
+    with Appender(config.out, form.row) as out, Appender(kept_in, Reply) as replies:
+        if note := prompting.asked_otherwise(out.rows.values(), asking.by_family.values(), form.asked):
             print(f"{config.out}: {note}")
-        tally, outcome = _correct_by_chat(asking, out, replies)
+        tally, outcome = _ask(asking, out, replies)
         result = _finish(config, tally)
         outcome.require_all()
     return result
 
 
+@dataclasses.dataclass(frozen=True)
+class _Form(Generic[R]):
+    """What the teacher writes.
+
+    Attributes:
+      row: the type of its rows.
+      asked: how a chat teacher is asked for it.
+      offline: the reference teacher's reply to an attempt.
+      read: the row of a reply.
+      tally: counts rows.
+    """
+
+    row: type[R]
+    asked: prompting.Form
+    offline: Callable[[Attempt], str]
+    read: Callable[..., R]
+    tally: Callable[[], Tally]
+
+
+_CORRECTIONS = _Form(Correction, prompting.CORRECTION, reference.reply, keep.correction, Tally)
+_CRITIQUES = _Form(
+    Critique,
+    prompting.CRITIQUE,
+    critiques.reply,
+    critiques.row,
+    functools.partial(Tally, "critiques", "attempts", critiques.RULES),
+)
+
+
 def _survey(mistakes: Mistakes) -> Mapping[str, Problem]:
-    """Prints how many attempts have each verdict; returns a problem of each family that has wrong ones.
+    """Prints how many attempts have each verdict; returns a problem of each family that has wanted ones.
 
     Raises:
-      UserError: none is wrong.
+      UserError: none is wrong, or with `--critique` right or wrong.
     """
     found = mistakes.survey()
     counted = f"{mistakes.attempts}: {found}"
@@ -171,10 +209,11 @@ def _survey(mistakes: Mistakes) -> Mapping[str, Problem]:
             f"{counted}: nothing to correct; sample more, at a higher temperature, or from a weaker student"
         )
     print(counted, *found.passed_over(), sep="\n")
-    wrong = found.verdicts[Verdict.WRONG]
-    if mistakes.limit is not None and mistakes.limit < wrong:
+    wanted = sum(found.verdicts[verdict] for verdict in mistakes.verdicts)
+    if mistakes.limit is not None and mistakes.limit < wanted:
         how = "the first" if mistakes.seed is None else f"drawn with --seed={mistakes.seed}"
-        print(f"  {mistakes.limit:7,} of the {wrong:,} wrong ones are corrected (--limit, {how})")
+        which = "right and wrong ones are judged" if mistakes.right else "wrong ones are corrected"
+        print(f"  {mistakes.limit:7,} of the {wanted:,} {which} (--limit, {how})")
     return found.families
 
 
@@ -193,25 +232,25 @@ def _finish(config: Config, tally: Tally) -> Result:
 # --- the reference teacher --------------------------------------------------------------------------------------------
 
 
-def _correct_offline(mistakes: Mistakes, cut: bool, out: Appender[Correction]) -> Tally:
-    """Appends the rows that the file lacks; counts those of all mistakes."""
+def _write_offline(mistakes: Mistakes, form: _Form[R], cut: bool, out: Appender[R]) -> Tally:
+    """Appends the rows that the file lacks; counts those of all attempts."""
     ids: list[str] = []
 
-    def missing() -> Iterator[Correction]:
+    def missing() -> Iterator[R]:
         for attempt in mistakes:
-            reply = reference.reply(attempt)
+            reply = form.offline(attempt)
             ids.append(_offline_id(attempt, reply, cut, out))
             if ids[-1] not in out.rows:
-                yield _shown(keep.correction(ids[-1], attempt, reference.TEACHER, reply), cut)
+                yield _shown(form.read(ids[-1], attempt, reference.TEACHER, reply), cut)
 
     out.extend(missing())
-    tally = Tally()
+    tally = form.tally()
     for id in ids:
         tally.add(out.rows[id])
     return tally
 
 
-def _offline_id(attempt: Attempt, reply: str, cut: bool, out: Appender[Correction]) -> str:
+def _offline_id(attempt: Attempt, reply: str, cut: bool, out: Appender[R]) -> str:
     """The id of a row. It covers the reply, so another version of the teacher makes another row.
 
     Files of earlier versions name a row by its attempt's id alone; such a row is used where its reply is the same.
@@ -223,8 +262,8 @@ def _offline_id(attempt: Attempt, reply: str, cut: bool, out: Appender[Correctio
     return row_id(**of_attempt, version=reference.VERSION, text=attempt.text, reply=reply)
 
 
-def _shown(row: Correction, cut: bool) -> Correction:
-    return keep.cut_at_step(row) if cut else row
+def _shown(row: R, cut: bool) -> R:
+    return keep.cut_at_step(row) if cut and isinstance(row, Correction) else row
 
 
 # --- a chat teacher ---------------------------------------------------------------------------------------------------
@@ -236,29 +275,28 @@ class _Asking:
 
     config: Config
     mistakes: Mistakes
+    form: _Form
     by_family: Mapping[str, Prompt]
 
     def prompt(self, problem: Problem) -> Prompt:
         return self.by_family[prompts.family(problem)]
 
     def requests(self, samples: Iterable[int], corrected: Container[str] = frozenset()) -> Iterator[Request]:
-        """For each mistake that is not corrected yet, as many as there are samples."""
+        """For each attempt that has no kept reply yet, as many as there are samples."""
         for attempt in self.mistakes:
             if attempt.id not in corrected:
-                prompt = prompting.correction(self.prompt(attempt.problem), attempt)
+                prompt = prompting.messages(self.prompt(attempt.problem), attempt, self.form.asked)
                 for sample in samples:
                     yield self.config.chat.request(prompt, sample=sample, about=attempt)
 
-    def row(self, out: Appender[Correction], request: Request, reply: Reply) -> Correction:
+    def row(self, out: Appender[Any], request: Request, reply: Reply) -> Any:
         """The row of a reply; the one in the file, if it is there."""
         attempt, cut = request.about, self.config.cut_at_first_error
         id = row_id(attempt=attempt.id, request=request.id, cut=cut)
         if id in out.rows:
             return out.rows[id]
         prompt, usage = self.prompt(attempt.problem).id, _usage(reply)
-        return _shown(
-            keep.correction(id, attempt, self.config.chat.model, reply.text, prompt, reply.failed, usage), cut
-        )
+        return _shown(self.form.read(id, attempt, self.config.chat.model, reply.text, prompt, reply.failed, usage), cut)
 
 
 def _usage(reply: Reply) -> dict[str, Any]:
@@ -270,15 +308,15 @@ def _usage(reply: Reply) -> dict[str, Any]:
     return usage
 
 
-def _correct_by_chat(asking: _Asking, out: Appender[Correction], replies: Appender[Reply]) -> tuple[Tally, Outcome]:
-    """Asks for all samples at once or, with --until_correct, for one after the other of what is not yet corrected.
+def _ask(asking: _Asking, out: Appender[Any], replies: Appender[Reply]) -> tuple[Tally, Outcome]:
+    """Asks for all samples at once or, with --until_correct, for one after the other while none was kept.
 
     Rows are written as replies come, and put in the order of the attempts in the end: the file does not depend on the
     order of the replies.
     """
     config = asking.config
     numbers = range(config.samples)
-    tally, outcome, ids = Tally(), Outcome(0), []
+    tally, outcome, ids = asking.form.tally(), Outcome(0), []
     for samples in [[number] for number in numbers] if config.until_correct else [numbers]:
         corrected = frozenset(tally.corrected) if config.until_correct else frozenset()
         requests = functools.partial(asking.requests, samples, corrected)

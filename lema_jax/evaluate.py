@@ -18,8 +18,9 @@ With --score the right and wrong attempts of a file of `sample` are scored inste
 much likelier a checkpoint finds right paths than wrong ones. With --prompt one text is answered on the terminal, as the
 answer is made (with --prompt_style=chat by the model's template); nothing is written.
 
---prompt_style is how questions are asked: `paper`, zero-shot as LLaMAs trained here are; `wizardmath`, as the authors
-asked WizardMath; `few_shot`, after worked examples, for base models; `chat`, by the template of an instruct model.
+--prompt_style is how questions are asked: `paper`, zero-shot as the model was trained, which is `plain` or, for one
+that learnt from tagged right and wrong solutions (arm negatives), `tagged`; `wizardmath`, as the authors asked
+WizardMath; `few_shot`, after worked examples, for base models; `chat`, by the template of an instruct model.
 
 With --samples=k and a --temperature, accuracy is the mean over k samples (avg@k), beside pass@k and maj@k; a prompt is
 read once for its samples. What a sample draws depends on its question, settings, --seed and number alone, so other
@@ -83,8 +84,9 @@ class Config(stage.Config):
     prompt: str | None = option(None, "One text to answer on the terminal instead of tasks.")
     prompt_style: str = option(
         "paper",
-        "How questions are asked: zero-shot as models trained here are (paper), as WizardMath's authors ask it, after "
-        "worked examples, or by the model's chat template.",
+        "How questions are asked: zero-shot as the model was trained (paper), by the paper's prompt alone (plain) or "
+        "under a tag that asks for a right solution (tagged), as WizardMath's authors ask it, after worked examples, "
+        "or by the model's chat template.",
         choices=prompts.STYLES,
     )
     examples: Path | str | None = option(
@@ -280,7 +282,7 @@ def _wanted(config: Config, one: Model, test: _Test) -> list[_Wanted]:
 
 def _answer(config: Config, one: Model, test: _Test, out: Path, read: Callable[[], Student]) -> Answered:
     """Answers what is missing, then writes predictions in the questions' order, and their summary."""
-    style, wanted = config.prompt_style, _wanted(config, one, test)
+    style, wanted = one.style, _wanted(config, one, test)
     numbers = {asked.id: asked.sample for asked in wanted}
 
     def engine(answers: int) -> Engine:

@@ -11,6 +11,7 @@ from lema_jax import digests
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.storage import AnyFolder, RunFolder
+from lema_jax.tasks import prompts
 
 NAME = "model.json"
 _REMEDY = "bring it back from a copy, or make the folder again with convert or train"
@@ -31,6 +32,7 @@ class Metadata:
       data: fingerprint of the training data.
       changed: (step, lineage), ascending: the lineage of later steps, where the configuration was changed at a step.
       tokenizer: the files in `tokenizer/` and their SHA-256.
+      prompt_style: how it was trained to be asked, one of `prompts.TRAINED`.
     """
 
     config: LlamaConfig
@@ -43,6 +45,7 @@ class Metadata:
     data: str = ""
     changed: tuple[tuple[int, str], ...] = ()
     tokenizer: dict[str, str] = dataclasses.field(default_factory=dict)
+    prompt_style: str = "paper"
 
     def identity_at(self, step: int) -> str:
         """`lineage@step`, the name of the weights at a step."""
@@ -104,6 +107,8 @@ def _problems(metadata: Metadata) -> list[str]:
     found += [f"eos_ids: {id} must be at least 0" for id in metadata.eos_ids if id < 0]
     if metadata.lora and not metadata.base:
         found.append("base='' must be the folder of the adapters' base weights")
+    if metadata.prompt_style not in prompts.TRAINED:
+        found.append(f"prompt_style={metadata.prompt_style!r} must be one of {', '.join(prompts.TRAINED)}")
     if strange := [name for name in metadata.tokenizer if name != Path(name).name]:
         found.append(f"tokenizer: {strange[0]!r} must be a file's name")
     return found

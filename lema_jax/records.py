@@ -86,7 +86,25 @@ class Correction(Row):
         return FORMER_FAULTS.get(name, name)
 
 
-# The values of `Correction.rejected`.
+class Critique(Row):
+    """A teacher's judgement of an attempt, right or wrong, and the reasons."""
+
+    attempt: Attempt
+    teacher: str
+    prompt: str = ""  # of a chat teacher: the prompt file's name and hash
+    text: str  # the raw reply
+    critique: str = ""  # the reasons
+    right: bool | None = None  # whether it calls the attempt right; None if it does not say
+    rejected: str = ""  # a key of FAULTS, or the endpoint's message; empty if accepted
+    usage: dict[str, Any] = {}  # tokens, cost, finish reason of a paid teacher
+
+    @property
+    def completion(self) -> str:
+        """The critique as text: its reasons, then its judgement."""
+        return f"{self.critique}\nConclusion: {'right' if self.right else 'wrong'}."
+
+
+# The values of `rejected` of corrections and critiques.
 FAULTS = {
     "length": "The endpoint stopped the reply at --max_tokens.",
     "content_filter": "The endpoint withheld the reply or refused the prompt.",
@@ -105,6 +123,9 @@ FAULTS = {
     "same_step": "The first corrected step says what the wrong one says.",
     "no_explanation": "The explanation has no words.",
     "tells_answer": "The reply points at an answer that the student cannot know.",
+    "no_judgement": "The critique does not conclude whether the solution is right or wrong.",
+    "wrong_judgement": "The critique calls a right solution wrong, or a wrong one right.",
+    "no_reasons": "The critique gives no reasons.",
     "label_left": "A label or heading is left in a corrected step.",
 }
 # The names of the same faults in files of earlier versions.
@@ -120,13 +141,14 @@ FORMER_FAULTS = {
 
 
 class Example(Row):
-    """A training example, with loss on `completion` only."""
+    """A training example, with loss on `completion` only, and there not on the characters of `without_loss`."""
 
-    kind: str  # "cot" or "correction"
+    kind: str  # "cot", "correction", "own", "inline", "negative", "critique_right" or "critique_wrong"
     problem_id: str
     source: str  # who wrote the completion: "gold", a student, a teacher
     prompt: str
     completion: str
+    without_loss: tuple[tuple[int, int], ...] = ()  # spans of the completion: first character, end
 
 
 class Pair(Example):
@@ -369,6 +391,7 @@ _FILES: dict[type[Row], str] = {
     Problem: "problems",
     Attempt: "attempts (of sample)",
     Correction: "corrections (of correct)",
+    Critique: "critiques (of correct --critique)",
     Example: "training examples (of build_data)",
     Pair: "preference pairs (of build_data)",
     Prediction: "predictions (of evaluate)",

@@ -151,7 +151,12 @@ def run(config: Config) -> Result:
     """
     if config.student in published.NAMES:
         return _take_published(config)
-    prompt = prompts.style(config.prompt_style, config.examples, _as_chat(config))
+    style = config.prompt_style
+    if config.student == "checkpoint":
+        from lema_jax import metadata  # it loads JAX, which an endpoint's user need not wait for
+
+        style = prompts.of_model(style, metadata.read_metadata(config.checkpoint).prompt_style)
+    prompt = prompts.style(style, config.examples, _as_chat(config))
     asked = [(problem, prompt(problem)) for problem in config.questions.load()[: config.questions.limit]]
     if config.student == "openai":
         return _sample_endpoint(config, asked)

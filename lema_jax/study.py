@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lema_jax import build_data, cli, correct, evaluate, flagged, interrupts, sample, stage, study_jobs
+from lema_jax import build_data, cli, correct, evaluate, evolve, flagged, interrupts, sample, stage, study_jobs
 from lema_jax import train as training
 from lema_jax.data import card
 from lema_jax.evidence import study as results
@@ -36,8 +36,13 @@ _RUN: Mapping[str, Callable[[Any], Any]] = {
     "train": training.run,
     "sample": sample.run,
     "correct": correct.run,
+    "critique": correct.run,
+    "evolve": evolve.run,
     "evaluate": evaluate.run,
 }
+
+# The kinds of jobs that a chat teacher answers.
+_PAID: Mapping[str, Callable[[Any], Any]] = {"correct": correct.run, "critique": correct.run, "evolve": evolve.run}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,20 +131,22 @@ def run(config: Config) -> Result:
 
 def _print_dollars(config: StudyConfig, board: Board, plan: Sequence[Job]) -> None:
     """What a chat teacher would cost: for the attempts, where they are made, else the most that it is asked."""
-    asked = [job for job in plan if job.kind == "correct" and config.teacher.kind == "openai"]
+    asked = [job for job in plan if job.kind in _PAID and config.teacher.kind == "openai" and not board.is_done(job)]
     if not asked:
-        print("US$ 0: no endpoint is asked")
-        return
-    (job,) = asked
-    assert isinstance(job.config, correct.Config)
-    if all(board.is_done(other) for other in plan if other.id in job.needs):
-        correct.run(dataclasses.replace(job.config, dry_run=True))  # it prints its estimate
-        return
-    sampled = next(other for other in plan if other.kind == "sample")
-    print(
-        f"at most {round(sampled.work) * config.teacher.samples:,} requests to {config.teacher.model}; --plan says "
-        "what they cost when the attempts are made"
-    )
+        print("US$ 0: no endpoint is asked" if config.teacher.kind != "openai" else "US$ 0: every request is answered")
+    there = {job.id for job in plan if board.is_done(job)}
+    unknown = 0
+    for job in asked:
+        if there.issuperset(job.needs):
+            print(f"{job.name}:")
+            _PAID[job.kind](dataclasses.replace(job.config, dry_run=True))  # type: ignore[call-arg]  # prints its estimate
+        else:
+            unknown += round(job.work)
+    if unknown:
+        print(
+            f"at most {unknown:,} requests to {config.teacher.model}; --plan says what they cost when the attempts are "
+            "made"
+        )
 
 
 def _result(board: Board, plan: Sequence[Job]) -> Result:

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lema_jax import build_data, correct, evaluate, sample, stage, steps
+from lema_jax import build_data, correct, evaluate, evolve, sample, stage, steps
 from lema_jax import train as training
-from lema_jax.data import arms
+from lema_jax.data import arms, curate
 from lema_jax.data.encode import Limits
 from lema_jax.errors import UserError
 from lema_jax.evidence.manifest import STUDENT
@@ -15,17 +15,25 @@ from lema_jax.metadata import read_metadata
 from lema_jax.planning import checks, forecast, jobs
 from lema_jax.planning.config import StudyConfig, Test
 from lema_jax.planning.jobs import Job
+from lema_jax.planning.rounds import Rows, Run
 from lema_jax.storage import on_disk
 from lema_jax.tasks import sources
 from lema_jax.tasks.questions import Questions
+from lema_jax.teacher import evolution
 from lema_jax.training.config import TrainConfig
 
 # Settings of stages that shape no result: where it is written, from where it is read, how fast it is made.
-_FREE = ("out", "attempts", "corrections", "checkpoint", "tokenizer", "data_dir", "job", "batch_size", "fsdp", "tensor")
+_FREE = (
+    *("out", "attempts", "corrections", "critiques", "problems", "checkpoint", "tokenizer", "data_dir"),
+    *("job", "batch_size", "fsdp", "tensor"),
+)
 _FREE_IN_TRAINING = (
     *("out", "init", "path", "log_every", "keep", "tensorboard", "wandb", "mesh"),
     *("scan_layers", "remat", "attention", "loss_chunk"),
 )
+
+
+_IN_A_PATH = str.maketrans(" /:,", "---+")  # a list of paths is separated by commas
 
 
 def compose(config: StudyConfig) -> list[Job]:
@@ -63,16 +71,15 @@ class _Composer:
     def jobs(self) -> list[Job]:
         config = self._config
         student = self._student()
-        corrections = self._corrections(student)
+        rows = self._student_rows(student)
         for test in config.tests:
             self._evaluation(STUDENT, 0, self._student_folder(student), student, test)
         for seed in config.seeds:  # a study that is cut short has every arm for its first seeds
-            for arm in config.arms:
-                data = self._data(arm, seed, student, corrections)
-                trained = self._training(arm, seed, data, student)
+            for name, (arm, rounds) in config.compared.items():
+                trained = self._rounds(Run(name, arm, seed, rounds), student, rows)
                 for test in config.tests:
                     best = "@best" if config.checkpoint == "best" else ""
-                    self._evaluation(arm, seed, f"{self._root / trained.out}{best}", [trained], test)
+                    self._evaluation(name, seed, f"{self._root / trained.out}{best}", [trained], test)
         return self._jobs
 
     def _add(
@@ -87,7 +94,7 @@ class _Composer:
         **about: Any,
     ) -> Job:
         id = jobs.identity(kind, shaping, needs)
-        out = f"{kind}/{name.replace(' ', '-').replace('/', '-')}-{id}{ending}"
+        out = f"{kind}/{name.translate(_IN_A_PATH)}-{id}{ending}"
         config, needed = make(str(self._root / out)), tuple(job.id for job in needs)
         try:
             stage.require(config)  # what a stage would refuse is refused before any runs
@@ -141,58 +148,155 @@ class _Composer:
     def _student_folder(self, student: Sequence[Job]) -> str:
         return str(self._root / student[-1].out) if student else self._config.student
 
-    def _corrections(self, student: Sequence[Job]) -> list[Job]:
-        """The jobs that sample attempts and correct them; none where no arm wants any."""
+    def _wanted(self, names: Sequence[str]) -> tuple[bool, bool, bool]:
+        """Whether arms want attempts, corrections and critiques."""
+        correct, critique, sample = (
+            any(arms.reads(name, kind) for name in names) for kind in ("corrections", "critiques", "attempts")
+        )
+        return sample or correct or critique or self._config.mix.own_attempts, correct, critique
+
+    def _rows(
+        self,
+        label: str,
+        model: str,
+        needs: Sequence[Job],
+        sample: bool,
+        correct: bool,
+        critique: bool,
+        evolved: Job | None = None,
+    ) -> Rows:
+        """The jobs that sample a model's attempts, and have them corrected and judged, as far as they are wanted."""
+        if not sample:
+            return Rows()
+        attempts = self._sample(f"attempts{label}", model, needs, evolved)
+        return Rows(
+            (attempts,),
+            (self._teach("correct", f"corrections{label}", attempts),) if correct else (),
+            (self._teach("critique", f"critiques{label}", attempts),) if critique else (),
+        )
+
+    def _sample(self, name: str, model: str, needs: Sequence[Job], evolved: Job | None) -> Job:
         config, how = self._config, self._config.attempts
-        rows = [arms.ARMS[arms.parse(name)[0]] for name in config.arms]
-        wanted = any(row.example is not None for row in rows)
-        if not wanted and not config.mix.own_attempts and not any(row.pairs for row in rows):
-            return []
+        source: dict[str, Any] = {"task": config.task, "limit": how.questions or None, "data_dir": self._data_dir}
+        if evolved is not None:
+            source = {"problems": self._root / evolved.out}
         make = lambda out: sample.Config(
-            checkpoint=self._student_folder(student),
+            checkpoint=model,
             prompt_style=how.prompt_style,
-            questions=Questions(task=config.task, limit=how.questions or None, data_dir=self._data_dir),
+            questions=Questions(**source),
             sampling=sample.Sampling(samples=how.samples, temperature=how.temperature, top_p=how.top_p, seed=how.seed),
             decoding=self._decoding(how.max_new_tokens),
             out=out,
         )
-        count = self._count(config.task, "train", how.questions) * how.samples
-        shaping = self._shaping(make(""), student, questions=self._read(config.task, "train"))
-        about = self._answers(count, how.max_new_tokens)
-        attempts = self._add("sample", "attempts", make, student, shaping=shaping, ending=".jsonl", **about)
-        return [attempts, *([self._correct(attempts)] if wanted else [])]
+        questions = config.evolution.count if evolved else self._count(config.task, "train", how.questions)
+        needed = [*needs, *([evolved] if evolved else [])]
+        read = {} if evolved else {"questions": self._read(config.task, "train")}
+        shaping = self._shaping(make(""), needs, **read)
+        about = self._answers(questions * how.samples, how.max_new_tokens)
+        return self._add("sample", name, make, needed, shaping=shaping, ending=".jsonl", **about)
 
-    def _correct(self, attempts: Job) -> Job:
+    def _teach(self, kind: str, name: str, attempts: Job) -> Job:
+        """The job that corrects attempts, or judges them."""
         teacher = self._config.teacher
+        of: dict[str, Any] = (
+            {"critique": True} if kind == "critique" else {"cut_at_first_error": teacher.cut_at_first_error}
+        )
         make = lambda out: correct.Config(
             attempts=self._root / attempts.out,
             teacher=teacher.kind,
             limit=teacher.limit or None,
             seed=0 if teacher.limit else None,
-            cut_at_first_error=teacher.cut_at_first_error,
             out=out,
+            **of,
             **teacher.asked(),
         )
-        return self._add("correct", "corrections", make, [attempts], shaping=teacher.shaping(), ending=".jsonl")
+        work = attempts.work * teacher.samples
+        return self._add(kind, name, make, [attempts], shaping=teacher.shaping(), ending=".jsonl", work=work)
 
-    def _data(self, name: str, seed: int, student: Sequence[Job], corrections: Sequence[Job]) -> Job:
+    def _student_rows(self, student: Sequence[Job]) -> Rows:
+        """The jobs that make rows of the student's attempts at the training questions, and at new ones."""
+        how, model = self._config.evolution, self._student_folder(student)
+        sampled, corrected, judged = self._wanted(self._config.arms)
+        evolves = bool(how.count) and sampled
+        rows = self._rows("", model, student, sampled, corrected or (evolves and not how.random_seeds), judged)
+        if not evolves:
+            return rows
+        evolved = self._evolve(rows)
+        new = self._rows(" evolved", model, student, sampled, corrected, judged, evolved)
+        return rows + new
+
+    def _evolve(self, rows: Rows) -> Job:
+        """The job that makes new questions."""
+        config, how = self._config, self._config.evolution
+        chat = dataclasses.replace(config.teacher.asked()["chat"], temperature=how.temperature)
+        seeds: dict[str, Any] = {"corrections": [self._root / job.out for job in rows.correct]}
+        if how.random_seeds:
+            seeds = {"seeds": "random", "task": config.task}
+        make = lambda out: evolve.Config(
+            **seeds,
+            data_dir=self._data_dir,
+            count=how.count,
+            seed=how.seed,
+            chat=chat,
+            endpoint=config.teacher.asked()["endpoint"],
+            out=out,
+        )
+        shaping = dataclasses.asdict(how) | {"model": chat.model, "max_tokens": chat.max_tokens}
+        shaping |= {"base_url": config.teacher.base_url, "questions": self._read(config.task, "train")}
+        needs = () if how.random_seeds else rows.correct
+        work = how.count * (1 + evolution.ANSWERS)
+        return self._add("evolve", "questions", make, needs, shaping=shaping, ending=".jsonl", work=work)
+
+    def _rounds(self, run: Run, student: Sequence[Job], rows: Rows) -> Job:
+        """The job that trains an arm; with rounds, the last of several, each after new attempts of the one before."""
+        config, own, model = self._config, rows, list(student)
+        trained = None
+        for number in range(1, run.rounds + 1):
+            if trained is not None:
+                label = f" {run.name} seed {run.seed} round {number}"
+                fresh = self._fresh(run, label, trained)
+                own = own + fresh if config.round_start == "student" else fresh
+                model = list(student) if config.round_start == "student" else [trained]
+            data = self._data(run, number, student, rows, own)
+            trained = self._training(run, number, data, model)
+        assert trained is not None
+        return trained
+
+    def _fresh(self, run: Run, label: str, trained: Job) -> Rows:
+        """Attempts of a round's model at the study's questions, new ones included, corrected and judged."""
+        wanted = self._wanted([run.arm])
+        model = str(self._root / trained.out)
+        rows = self._rows(label, model, [trained], *wanted)
+        for job in [job for job in self._jobs if job.kind == "evolve"]:
+            rows += self._rows(f" evolved{label}", model, [trained], *wanted, job)
+        return rows
+
+    def _data(self, run: Run, number: int, student: Sequence[Job], cot: Rows, own: Rows) -> Job:
+        """The data set of a round: chain of thought, in part of the attempts of `cot`, and own examples of `own`."""
         config, mix = self._config, self._config.mix
-        row, share = arms.parse(name)
-        of_solutions = arms.ARMS[row].pairs and arms.ARMS[row].example is None
-        needs = [job for job in corrections if job.kind == "correct" or mix.own_attempts or of_solutions]
-        if arms.ARMS[row].example is None:
-            needs = [job for job in needs if job.kind != "correct"]
-        files = {job.kind: (self._root / job.out,) for job in needs}
-        equal: dict[str, Any] = {}
+        part, *others = arms.parse(run.arm)
+        attempts = cot.sample if mix.own_attempts else ()
+        more: dict[str, Any] = {}
+        if arms.reads(run.arm, "attempts"):
+            attempts = own.sample
+            more |= {} if arms.row(run.arm).pairs else {"own_attempts": mix.own_attempts}
+        corrections = own.correct if arms.reads(run.arm, "corrections") else ()
+        critiques = own.critique if arms.reads(run.arm, "critiques") else ()
+        file = lambda made: tuple(self._root / job.out for job in made)
         if mix.equal != "steps":
-            equal = {f"equal_{mix.equal}": mix.amount}
-            if arms.ARMS[row].example is not None:
-                equal["correction_share"] = share or mix.correction_share
+            more[f"equal_{mix.equal}"] = mix.amount
+            if arms.shares(run.arm, mix.correction_share):
+                more["correction_share"] = (None if others else part.share) or mix.correction_share
+        if run.rounds > 1:
+            more |= self._share_of(run, number)
+        if others:
+            more.pop("correction_share", None)
         make = lambda out: build_data.Config(
             task=config.task,
-            arm=row,
-            attempts=files.get("sample", ()),
-            corrections=files.get("correct", ()),
+            arm=run.arm if others else run.arm.partition("@")[0],
+            attempts=file(attempts),
+            corrections=file(corrections),
+            critiques=file(critiques),
             gold_rationales=mix.gold_rationales,
             limit=mix.questions or None,
             tokenizer=self._student_folder(student),
@@ -200,32 +304,49 @@ class _Composer:
             dev_questions=mix.dev_questions,
             overlap=mix.overlap,
             data_dir=self._data_dir,
-            seed=seed,
+            seed=run.seed,
             out=out,
-            **equal,
+            **more,
         )
+        needs = [*student, *attempts, *corrections, *critiques]
         shaping = self._shaping(make(""), student, questions=self._read(config.task, "train"))
-        work, named = float(self._examples(name)), f"{name} seed {seed}"
-        return self._add("data", named, make, [*student, *needs], shaping=shaping, arm=name, seed=seed, work=work)
+        work = float(self._examples(run, number))
+        return self._add("data", run.called(number), make, needs, shaping=shaping, work=work, **run.of(number))
 
-    def _examples(self, name: str) -> int:
-        """About how many examples an arm has; exact where arms are equal in them."""
-        mix, (row, share) = self._config.mix, arms.parse(name)
+    def _share_of(self, run: Run, number: int) -> dict[str, int]:
+        """The options of a round's data: all that the rounds so far have, or what no round before has."""
+        mix = self._config.mix
+        if self._config.round_start == "student":
+            return {f"equal_{mix.equal}": run.until(mix.amount, number)}
+        shares = arms.shares(run.arm, mix.correction_share)
+        taken = (curate.cot_of(run.amount(mix.amount, earlier), shares) for earlier in range(1, number))
+        return {f"equal_{mix.equal}": run.amount(mix.amount, number), "skip_cot": sum(taken)}
+
+    def _examples(self, run: Run, number: int) -> int:
+        """About how many examples a round of an arm has; exact where arms are equal in them."""
+        mix = self._config.mix
         if mix.equal != "examples":
             return self._count(self._config.task, "train", mix.questions)
-        return round(mix.amount * (1 - (share or mix.correction_share))) if arms.ARMS[row].displaced else mix.amount
+        amount = run.amount(mix.amount, number)
+        amount = run.until(mix.amount, number) if self._config.round_start == "student" else amount
+        shares = arms.shares(run.arm, mix.correction_share)
+        return round(amount * (1 - sum(shares))) if arms.row(run.arm).displaced else amount
 
-    def _training(self, name: str, seed: int, data: Job, student: Sequence[Job]) -> Job:
-        order = {"order": "stored"} if arms.ARMS[arms.parse(name)[0]].first else {}
-        changes: dict[str, Any] = {"seed": seed, "init": self._student_folder(student)}
-        changes["objective"] = "preference" if arms.ARMS[arms.parse(name)[0]].pairs else "sft"
-        path, dev = str(self._root / data.out), self._config.training.dev
+    def _training(self, run: Run, number: int, data: Job, model: Sequence[Job]) -> Job:
+        order = {"order": "stored"} if arms.row(run.arm).first else {}
+        init = str(self._root / model[-1].out) if model else self._config.student
+        objective = "preference" if arms.row(run.arm).pairs else "sft"
+        changes: dict[str, Any] = {"seed": run.seed, "init": init, "objective": objective}
+        path, how = str(self._root / data.out), self._config.training
         if self._config.mix.dev_questions:
-            changes["dev"] = dataclasses.replace(dev, path=f"{path}/dev")
-        how = dataclasses.replace(self._config.training, **changes)
-        read = {"path": path, "seed": seed, **order}
-        count = self._examples(name)
-        return self._train(f"{name} seed {seed}", how, [*student, data], read, count, arm=name, seed=seed)
+            changes["dev"] = dataclasses.replace(how.dev, path=f"{path}/dev")
+        if run.rounds > 1 and self._config.round_start == "last":  # the rounds share the length of one training
+            changes |= {
+                name: run.amount(getattr(how, name), number) for name in ("steps", "tokens") if getattr(how, name)
+            }
+        how = dataclasses.replace(how, **changes)
+        read = {"path": path, "seed": run.seed, **order}
+        return self._train(run.called(number), how, [*model, data], read, self._examples(run, number), **run.of(number))
 
     def _train(
         self,

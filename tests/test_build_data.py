@@ -1,6 +1,9 @@
 """The stage: one clear line for a mistake, the right files for the right flags, whole or nothing under kill -9."""
 
+import contextlib
+import dataclasses
 import hashlib
+import io
 import os
 import random
 import signal
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lema_jax import records
+from lema_jax import build_data, records, tasks
 from lema_jax.data import dataset
 from tests.data import rows
 
@@ -92,3 +95,31 @@ def test_kill_9_leaves_nothing_or_a_whole_data_set(tmp_path: Path) -> None:
         assert run(*ARITHMETIC, f"--out={out}").returncode == 0
         assert content(out) == content(tmp_path / "undisturbed")
         assert not out.with_name(out.name + ".tmp").exists()
+
+
+def test_a_dry_run_prints_examples_of_each_kind_and_writes_nothing(tmp_path: Path) -> None:
+    of = tasks.get("arithmetic").load("train")[:40]
+    wrong = [rows.attempt(problem) for problem in of]
+    made = [rows.correction(one, answer=one.problem.gold) for one in wrong]
+    records.write(tmp_path / "c.jsonl", made)
+    recipe = {"task": "arithmetic", "train_tokenizer": 1000, "limit": 40, "overlap": "drop", "arm": "inline:0"}
+    config = build_data.Config(
+        **recipe, corrections=(tmp_path / "c.jsonl",), equal_examples=20, dry_run=True, out=tmp_path / "out"
+    )
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        result = build_data.run(config)
+    said = printed.getvalue()
+    assert [said.count(f"--- {kind} {number}: ") for kind in ("cot", "inline") for number in (1, 2, 3, 4)] == [
+        1,
+        1,
+        1,
+        0,
+    ] * 2
+    assert said.count(f"⟦{rows.STEPS[1]}⟧") == 3
+    assert "20 examples (" in said
+    assert not (tmp_path / "out").exists()
+    again = build_data.run(dataclasses.replace(config, dry_run=False))
+    assert again.card.kinds == result.card.kinds
+    assert again.card.counts == result.card.counts
+    assert again.card.left_out == result.card.left_out

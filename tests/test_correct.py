@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from lema_jax import correct, records
+from lema_jax import correct, records, tasks
 from lema_jax.errors import UserError
-from lema_jax.records import Verdict, row_id
+from lema_jax.records import Critique, Verdict, row_id
 from lema_jax.tasks.steps import split_steps
 from tests.correct_command import (
     ENVIRONMENT,
@@ -212,3 +212,31 @@ def test_user_mistakes_get_one_clear_line(files, tmp_path, monkeypatch):
     torn = tmp_path / "torn.jsonl"
     torn.write_text((tmp_path / "attempts.jsonl").read_text().replace('"verdict":"wrong"', '"verdict":"bad"', 1))
     assert "torn.jsonl:1: verdict: " in fails(f"--attempts={torn}", files[1])
+
+
+def test_critiques_judge_right_and_wrong_attempts_and_count_who_disagrees(tmp_path):
+    right, lucky = (
+        attempt(number).model_copy(update={"id": f"r{number}", "verdict": Verdict.RIGHT}) for number in (5, 6)
+    )
+    solved = tasks.get("arithmetic").completion(right.problem)
+    right = right.model_copy(update={"text": solved, "answer": right.problem.gold})
+    write_attempts(tmp_path / "a.jsonl", 3, right, lucky, not_wrong(Verdict.UNPARSED))
+    flags = (f"--attempts={tmp_path / 'a.jsonl'}", f"--out={tmp_path / 'c.jsonl'}", "--critique")
+    said = succeeds(*flags)
+    assert "4 of 5 critiques kept, for 4 of 5 attempts" in said
+    assert "1 rejected: wrong_judgement (The critique calls a right solution wrong" in said
+    made = {row.attempt.id: row for row in records.read(tmp_path / "c.jsonl", Critique)}
+    assert {id: row.right for id, row in made.items()} == {
+        "a0": False,
+        "a1": False,
+        "a2": False,
+        "r5": True,
+        "r6": False,
+    }
+    before = (tmp_path / "c.jsonl").read_bytes()
+    succeeds(*flags)
+    assert (tmp_path / "c.jsonl").read_bytes() == before
+    drawn = ("--limit=2", "--seed=0")
+    assert "2 of the 5 right and wrong ones are judged" in succeeds(*flags, *drawn)
+    assert "--cut_at_first_error is for corrections" in fails(*flags, "--cut_at_first_error")
+    assert "this is a file of critiques (of correct --critique); a file of corrections" in fails(*flags[:2])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lema_jax import records, tasks
-from lema_jax.records import Verdict
+from lema_jax.records import Critique, Verdict
 from lema_jax.teacher import prompting, reference
 from tests.commands import KEY
 from tests.correct_command import (
@@ -74,7 +74,7 @@ def test_replies_become_rows_and_are_never_asked_for_again(files, tmp_path):
     assert (tmp_path / "corrections.jsonl").read_bytes() == before
     prompt = prompting.load(attempt(0).problem)
     asked = sorted((body["messages"] for body in server.bodies), key=str)
-    assert asked == sorted((prompting.correction(prompt, attempt(n)) for n in range(12)), key=str)
+    assert asked == sorted((prompting.messages(prompt, attempt(n)) for n in range(12)), key=str)
     assert {row.prompt for row in rows} == {prompting.load(attempt(0).problem).id}
     for path in tmp_path.iterdir():
         assert KEY not in path.read_text()
@@ -182,6 +182,29 @@ def test_other_families(tmp_path, data_dir, task, wrong, reply, step):
     for row in corrections(tmp_path / "c.jsonl"):
         assert row.step == step
         assert row.answer == row.attempt.problem.gold
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "math", "csqa"])
+def test_critiques_of_every_family(tmp_path, data_dir, task):
+    """The teacher calls everything wrong: of three right and three wrong attempts half of its critiques are kept."""
+    rows = []
+    for number, problem in enumerate(tasks.get(task).load("train", data_dir)[:6]):
+        other = next((choice for choice in problem.choices if choice != problem.gold), "999")
+        text = f"So it is.\nThe answer is {problem.gold if number % 2 else other}."
+        answer, verdict = tasks.grade(problem, text, truncated=False)
+        of = {"problem": problem, "text": text, "answer": answer, "verdict": verdict}
+        rows.append(attempt(number).model_copy(update=of))
+    records.write(tmp_path / "a.jsonl", rows)
+    with Server(lambda body, times: Act(completion("It does not hold.\n\n**Conclusion:** wrong."))) as server:
+        told = succeeds(
+            f"--attempts={tmp_path / 'a.jsonl'}", f"--out={tmp_path / 'c.jsonl'}", "--critique", *chat_flags(server)
+        )
+        assert len(server.asked) == 6
+        assert all(body["messages"][-1]["content"].count("\nSolution:\n{\n") == 1 for body in server.bodies)
+    assert "3 of 6 critiques kept" in told
+    made = list(records.read(tmp_path / "c.jsonl", Critique))
+    assert {row.prompt.partition("@")[0] for row in made} == {f"critique_{task}"}
+    assert {(row.attempt.verdict, row.rejected) for row in made} == {("right", "wrong_judgement"), ("wrong", "")}
 
 
 def test_a_prompt_file_is_sent_as_it_is(files, tmp_path):

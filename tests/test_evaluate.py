@@ -1,5 +1,6 @@
 """Evaluation as a command and as a function: several checkpoints and tasks, resume, scores, mistakes."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -16,7 +17,7 @@ from lema_jax.evidence import runs
 from lema_jax.generation import student
 from lema_jax.generation.decoding import Decoding
 from lema_jax.records import Attempt, PathScore, Prediction, Verdict
-from lema_jax.tasks import arithmetic
+from lema_jax.tasks import arithmetic, prompts
 from lema_jax.weights import names
 from lema_jax.weights.merge import Merged
 from tests import commands, tiny
@@ -53,6 +54,25 @@ def test_one_checkpoint_and_one_task_write_into_out(models, tmp_path):
     assert (summary["task"], summary["split"], summary["n"], summary["paper"]) == ("arithmetic", "test", 9, 0.0)
     assert summary["checkpoint"] == rows[0].checkpoint
     assert sorted(path.name for path in out.iterdir()) == ["predictions.jsonl", "summary.json"]
+
+
+def test_a_model_that_learnt_from_tags_is_asked_under_the_tag_for_right_solutions(models, tmp_path):
+    folder = shutil.copytree(models[0], tmp_path / "tagged")
+    trained = dataclasses.replace(checkpoint.read_metadata(folder), prompt_style="tagged")
+    checkpoint.write_metadata(folder, trained)
+    problem = arithmetic.load("test")[0]
+    for style, asked, prompt in (
+        ("paper", "tagged", prompts.tagged(problem)),
+        ("plain", "plain", arithmetic.prompt(problem)),
+    ):
+        given = ("--task=arithmetic", "--limit=9", f"--prompt_style={style}", *SHORT)
+        succeeds(f"--checkpoint={folder}", f"--out={tmp_path / style}", *given)
+        rows = read(tmp_path / style)
+        assert rows[0].prompt == prompt
+        assert {row.prompt_style for row in rows} == {asked}
+    checkpoint.write_metadata(folder, dataclasses.replace(trained, prompt_style="loud"))
+    complained = fails(f"--checkpoint={folder}", "--task=arithmetic", f"--out={tmp_path / 'c'}")
+    assert "prompt_style='loud' must be one of paper, tagged" in complained
 
 
 def test_a_killed_run_goes_on_to_the_same_file(models, tmp_path, monkeypatch):

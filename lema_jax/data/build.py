@@ -3,120 +3,24 @@
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from lema_jax import digests, records, stage, tasks
-from lema_jax.data import arms, card, curate, dataset, examples, exports, gather, pairs, tokenizer
+from lema_jax.data import arms, card, curate, dataset, examples, exports, gather, inline, pairs, tokenizer
 from lema_jax.data.card import Card
 from lema_jax.data.curate import Candidate, Pool
 from lema_jax.data.dataset import Counts
 from lema_jax.data.encode import Encoded, Limits
+from lema_jax.data.recipe import Recipe
 from lema_jax.errors import UserError
-from lema_jax.records import Example, Problem
-from lema_jax.stage import group, option
+from lema_jax.records import Example, Problem, Verdict
 from lema_jax.storage import RunFolder
-from lema_jax.tasks import last_number, sources
-
-_Paths = Sequence[Path | str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe(stage.Config):
-    """The inputs and settings of a data set. Equal recipes over equal inputs give equal bytes."""
-
-    task: str = option(help=f"Task that the questions are of: {tasks.LISTED}.")
-    arm: str | None = option(
-        None,
-        "What is trained on besides chain of thought; by default and for cot, which leaves --corrections out, nothing. "
-        f"The preference arms are pairs instead, for train's objective preference. One of {', '.join(arms.ARMS)}.",
-    )
-    attempts: _Paths = option(
-        (),
-        "Files made by sample; their right attempts are chain of thought, or chosen over the wrong in preference arms.",
-        paths=True,
-    )
-    corrections: _Paths = option((), "Files made by correct; their kept corrections are examples.", paths=True)
-    data_dir: Path | str | None = option(None, "Folder with the publishers' files; by default the variable LEMA_DATA.")
-    read_last_number: bool = option(False, last_number.HELP)
-    gold_rationales: bool = option(True, "Take the training split's gold rationales as chain of thought.")
-    limit: int | None = option(None, "Take gold rationales of the first so many training questions only.", low=1)
-    tokenizer: Path | str | None = option(None, "Tokenizer: of a model folder, a data set, or a Hugging Face folder.")
-    train_tokenizer: int | None = option(
-        None, "Train a tokenizer with so many ids on the examples instead.", low=1, high=2**20
-    )
-    limits: Limits = group(Limits)
-    equal_examples: int | None = option(None, "Mix exactly so many examples.", low=1)
-    equal_tokens: int | None = option(None, "Mix as many examples as have so many tokens.", low=1, high=10**15)
-    equal_loss_tokens: int | None = option(
-        None, "Mix as many examples as have so many tokens with loss: those of completions.", low=1, high=10**15
-    )
-    correction_share: float = option(
-        0.28,
-        "Share of corrections in an equalised mix (the paper's GSM8K data has 0.28); other mixes take all.",
-        low=0,
-        high=1,
-        above=True,
-    )
-    dev_questions: int = option(0, "Hold so many training questions out, as dev/; none of them is trained on.", low=0)
-    overlap: str = option(
-        "refuse", "What to do about training questions that give a test one away.", choices=("refuse", "drop", "keep")
-    )
-    export: Sequence[str] = option((), f"Also write other trainers' formats: {', '.join(exports.FORMS)}.")
-    seed: int = option(0, "Seed of what is drawn: dev questions, the mix, its order.", low=0, high=2**63 - 1)
-
-    def problems(self) -> list[str]:
-        if self.arm is not None and self.arm not in arms.ARMS:
-            return [f"--arm={self.arm} must be one of {', '.join(arms.ARMS)}"]
-        found = []
-        if self.arm is None and self.corrections:
-            found.append("--corrections without --arm; --arm=lema learns from them, --arm=cot leaves them out")
-        if self.row.pairs and not (self.learnt or self.attempts):
-            needed = "--corrections (pairs at the first wrong step), or " if self.row.example else ""
-            found.append(f"--arm={self.arm} needs {needed}--attempts with right and wrong ones at the same questions")
-        if self.row.example is not None and not self.row.pairs and not self.corrections:
-            found.append(f"--arm={self.arm} needs --corrections")
-        if self.row.pairs and (
-            lost := [name for name in self.export if name in exports.FORMS and name != "preference"]
-        ):
-            found.append(f"--export={','.join(lost)} has no place for the rejected text; give --export=preference")
-        if not (self.gold_rationales or self.attempts or self.learnt):
-            found.append("there is nothing to learn from: give --gold_rationales, --attempts or --corrections")
-        if (self.tokenizer is None) == (self.train_tokenizer is None):
-            found.append("give either --tokenizer (a folder that has one) or --train_tokenizer (the size of a new one)")
-        if len(self.equalised) > 1:
-            found.append(f"{' and '.join(f'--{name}' for name in self.equalised)} contradict each other; give one")
-        if "correction_share" in stage.changed(self) and not self.equalised:
-            found.append("--correction_share is of an equalised mix; give --equal_examples or --equal_tokens with it")
-        if unknown := [name for name in self.export if name not in exports.FORMS]:
-            found.append(f"--export={','.join(unknown)} is none of {', '.join(exports.FORMS)}")
-        elif "preference" in self.export and not (self.learnt or self.row.pairs):
-            found.append("--export=preference makes pairs from corrections; there are none")
-        return found
-
-    @property
-    def equalised(self) -> list[str]:
-        """The options that bound the mix."""
-        names = ("equal_examples", "equal_tokens", "equal_loss_tokens")
-        return [name for name in names if getattr(self, name) is not None]
-
-    @property
-    def learnt(self) -> tuple[Path, ...]:
-        """The files of corrections that shape the mix: none in the arm `cot`."""
-        return () if self.row.example is None else tuple(map(Path, self.corrections))
-
-    @property
-    def row(self) -> arms.Arm:
-        """The arm's row."""
-        return arms.ARMS[self.arm or "cot"]
-
-    @property
-    def data_folder(self) -> Path | None:
-        """`data_dir` as a path."""
-        return Path(self.data_dir) if self.data_dir else None
+from lema_jax.tasks import sources
 
 
 def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
@@ -139,6 +43,20 @@ def build(recipe: Recipe, out: Path) -> tuple[Card, bool]:
     chosen = _choose(recipe, training)
     with folder.fresh() as fresh:
         return _write(recipe, identity, chosen, fresh), True
+
+
+def look(recipe: Recipe) -> tuple[Card, list[Example]]:
+    """The card and the examples of the data set that `build` would make; writes nothing.
+
+    Raises:
+      UserError: what `build` raises.
+    """
+    stage.require(recipe)
+    training = tasks.get(recipe.task).load("train", recipe.data_folder)
+    chosen = _choose(recipe, training)
+    rows = [row.example for row in chosen.mixed]
+    counts = dataset.count([chosen.encoded[row.id] for row in rows])
+    return _card(recipe, _identity(recipe, training), chosen, counts), rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +82,7 @@ def _choose(recipe: Recipe, training: Sequence[Problem]) -> _Chosen:
     encoded = _encode([row.example for pool in pools for row in pool.candidates], chosen, recipe.limits)
     for pool in pools:
         pool.filter(lambda row: row.example.id in encoded, "over-long")
-        if recipe.row.example not in (None, examples.correction):
+        if any(part.row.example is not examples.correction for part in recipe.parts) and recipe.learnt:
             _leave_out_long_corrections(pool, chosen, recipe.limits)
         curate.require_some(pool)
     mixed = _mix(recipe, pools, encoded)
@@ -178,42 +96,59 @@ def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Pa
         _write_dev(folder / "dev", chosen.dev, chosen.tokenizer, recipe.limits)
     if recipe.export:
         exports.write(recipe.export, chosen.mixed, folder / "exports")
-    corrected = [row.correction.attempt for row in chosen.mixed if row.correction is not None]
-    made = Card(
-        recipe=identity,
-        left_out={pool.name: [[why, count] for why, count in pool.left_out] for pool in chosen.pools},
-        kinds=dict(Counter(row.example.kind for row in chosen.mixed)),
-        sources=dict(Counter(row.example.source for row in chosen.mixed).most_common()),
-        students=dict(Counter(attempt.student for attempt in corrected).most_common()),
-        counts=dataclasses.asdict(counts),
-        questions=len({curate.normal(row.problem.question) for row in chosen.mixed}),
-        overlap=chosen.overlap,
-        tokenizer=tokenizer.fingerprint(chosen.tokenizer),
-        closed=sum(row.closed for row in chosen.mixed),
-        files={str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()},
-    )
+    files = {str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    made = _card(recipe, identity, chosen, counts, files)
     card.write(made, folder)
     return made
 
 
+def _card(
+    recipe: Recipe,
+    identity: dict[str, Any],
+    chosen: _Chosen,
+    counts: Counts,
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> Card:
+    learnt = [row.attempt for row in chosen.mixed if row.attempt is not None]
+    return Card(
+        recipe=identity,
+        left_out={pool.name: [[why, count] for why, count in pool.left_out] for pool in chosen.pools},
+        kinds=dict(Counter(row.example.kind for row in chosen.mixed)),
+        sources=dict(Counter(row.example.source for row in chosen.mixed).most_common()),
+        students=dict(Counter(attempt.student for attempt in learnt).most_common()),
+        counts=dataclasses.asdict(counts),
+        questions=len({curate.normal(row.problem.question) for row in chosen.mixed}),
+        overlap=chosen.overlap,
+        tokenizer=tokenizer.fingerprint(chosen.tokenizer),
+        prompt_style=recipe.prompt_style,
+        closed=sum(row.closed for row in chosen.mixed),
+        files=dict(files),
+    )
+
+
 def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
     """The pools of the recipe, chain of thought first."""
-    if recipe.row.pairs:
+    if recipe.parts[0].row.pairs:
         return _gather_pairs(recipe)
     pools = []
-    if recipe.gold_rationales or recipe.attempts:
+    attempts = recipe.attempts if recipe.own_attempts and not any(part.name == "rft" for part in recipe.parts) else ()
+    if recipe.gold_rationales or attempts:
         gold = [problem for problem in training[: recipe.limit] if problem.rationale]
         if recipe.gold_rationales and not gold:
             raise UserError(
                 f"the task {recipe.task} has no gold rationales; give --nogold_rationales, and right attempts by "
                 "--attempts"
             )
-        taken, attempts = gold if recipe.gold_rationales else [], map(Path, recipe.attempts)
-        pools.append(gather.chain_of_thought(recipe.task, taken, attempts, read_last_number=recipe.read_last_number))
-    if recipe.arm == "lema_no_step" and any(problem.choices for problem in training):
-        raise UserError(f"arm=lema_no_step: a correction of {recipe.task} names no step; choose another arm")
-    if (example := recipe.row.example) is not None:
-        pools.append(gather.corrections(recipe.task, recipe.learnt, example))
+        taken, read = gold if recipe.gold_rationales else [], recipe.read_last_number
+        pools.append(gather.chain_of_thought(recipe.task, taken, map(Path, attempts), read_last_number=read))
+    for part in recipe.parts:
+        if part.row.needs_steps and any(problem.choices for problem in training):
+            raise UserError(f"arm={part.name}: a correction of {recipe.task} names no step; choose another arm")
+        if part.row.example is not None:
+            pools.append(_own(recipe, part, part.row.example))
+    if recipe.prompt_style == "tagged":
+        for pool in pools:
+            pool.candidates = list(map(_tagged, pool.candidates))
     return pools
 
 
@@ -224,8 +159,8 @@ def _gather_pairs(recipe: Recipe) -> list[Pool]:
       UserError: there is not a single pair.
     """
     pools = []
-    if recipe.learnt and recipe.row.example is not None:
-        pools.append(gather.corrections(recipe.task, recipe.learnt, recipe.row.example))
+    if recipe.learnt and (example := recipe.parts[0].row.example) is not None:
+        pools.append(gather.corrections(recipe.task, recipe.learnt, example))
     if recipe.attempts:
         files = map(Path, recipe.attempts)
         pools.append(gather.solution_pairs(recipe.task, files, read_last_number=recipe.read_last_number))
@@ -236,6 +171,54 @@ def _gather_pairs(recipe: Recipe) -> list[Pool]:
             "--samples=4 those of solutions, one of each wrong attempt where its question has a right one (--attempts)"
         )
     return [pool for pool in pools if pool.candidates]
+
+
+def _tagged(row: Candidate) -> Candidate:
+    return dataclasses.replace(row, example=examples.tagged(row.example, row.problem), untagged=row.example.id)
+
+
+def _own(recipe: Recipe, part: arms.Part, example: Callable[[Any], Example]) -> Pool:
+    """The pool of a part's own examples; one that is empty names the command that fills it.
+
+    Raises:
+      UserError: there are no rows for it.
+    """
+    task, attempts, how = recipe.task, tuple(map(Path, recipe.attempts)), {"read_last_number": recipe.read_last_number}
+    match part.row.reads:
+        case "right attempts":
+            pool = gather.own_paths(task, attempts, example, most=int(recipe.option(part)), seed=recipe.seed, **how)
+        case "wrong attempts":
+            pool = gather.wrong_attempts(task, attempts, example, **how)
+        case "critiques":
+            pool = gather.critiques(task, tuple(map(Path, recipe.critiques)), example)
+            pool.right_share = float(recipe.option(part))
+        case _:
+            pool = gather.corrections(task, recipe.learnt, example)
+    if part.row.option == "wrong_step_weight":
+        pool.candidates = [
+            dataclasses.replace(row, example=inline.weighted(row.example, row.correction, int(recipe.option(part))))
+            for row in pool.candidates
+            if row.correction
+        ]
+    pool.share = part.share or recipe.correction_share
+    if len(recipe.parts) > 1:
+        pool.name = f"{pool.name} ({part.name})"
+    curate.require_some(pool)
+    _require_both(pool)
+    return pool
+
+
+def _require_both(pool: Pool) -> None:
+    """Refuses critiques of right or wrong attempts alone where both are asked for, and of the other kind alone."""
+    if pool.right_share is not None:
+        count = Counter(row.attempt.verdict for row in pool.candidates if row.attempt)
+        wanted = [(Verdict.RIGHT, pool.right_share), (Verdict.WRONG, 1 - pool.right_share)]
+        if missing := [verdict for verdict, share in wanted if share and not count[verdict]]:
+            right, wrong = count[Verdict.RIGHT], count[Verdict.WRONG]
+            raise UserError(
+                f"the arm critique wants {pool.right_share:.0%} right attempts, but there are critiques of {right:,} "
+                f"right and {wrong:,} wrong ones; {pool.remedy} of {missing[0]} attempts, or change --right_share"
+            )
 
 
 def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
@@ -283,12 +266,14 @@ def _leave_out_long_corrections(pool: Pool, tokenizer: PreTrainedTokenizerFast, 
 
 def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> list[Candidate]:
     """The examples of the data set, in order; the others are counted in their pools."""
-    corrections = [row for pool in pools for row in pool.candidates if row.correction is not None]
-    cot = [row for pool in pools for row in pool.candidates if row.correction is None]
-    share = recipe.correction_share if recipe.equalised and not recipe.row.pairs else None
-    # Ranked by correction id, not by the arm's rendering: all arms draw the same corrections.
-    name = lambda row: row.correction.id if row.correction else row.example.id
-    stream = curate.mix(cot, corrections, name, recipe.seed, share)
+    draw = lambda pool: curate.drawn(pool, recipe.seed)
+    if recipe.equalised and not recipe.parts[0].row.pairs:
+        cot = [row for pool in pools if pool.share is None for row in draw(pool)][recipe.skip_cot :]
+        own = [(draw(pool), pool.share) for pool in pools if pool.share is not None]
+        stream = curate.mix(cot, own, (lambda row: row.attempt and row.attempt.id) if len(own) > 1 else None)
+    else:
+        rows = [row for pool in pools for row in draw(pool)]
+        stream = iter(curate.ranked(rows, lambda row: row.name, recipe.seed))
     if recipe.equal_examples is not None:
         mixed = curate.first_examples(stream, recipe.equal_examples)
     elif recipe.equal_tokens is not None:
@@ -301,16 +286,16 @@ def _mix(recipe: Recipe, pools: Sequence[Pool], encoded: dict[str, Encoded]) -> 
     drawn = {row.example.id for row in mixed}
     for pool in pools:
         pool.filter(lambda row: row.example.id in drawn, "not drawn")
-    return _arranged(recipe.row, mixed, pools)
+    return _arranged(recipe.parts[0].row, mixed, pools)
 
 
 def _arranged(arm: arms.Arm, mixed: list[Candidate], pools: Sequence[Pool]) -> list[Candidate]:
-    """The mix as the arm trains on it: without its corrections, or with them first."""
+    """The mix as the arm trains on it: without its own examples, or with them first."""
     if arm.displaced:
         for pool in pools:
-            pool.filter(lambda row: row.correction is None, "left out by the arm")
-        return [row for row in mixed if row.correction is None]
-    return sorted(mixed, key=lambda row: row.correction is None) if arm.first else mixed
+            pool.filter(lambda row: row.attempt is None, "left out by the arm")
+        return [row for row in mixed if row.attempt is None]
+    return sorted(mixed, key=lambda row: row.attempt is None) if arm.first else mixed
 
 
 def _write_set(folder: Path, rows: Sequence[Example], encoded: dict[str, Encoded]) -> Counts:
@@ -327,11 +312,19 @@ def _write_dev(folder: Path, dev: Sequence[Problem], tokenizer: PreTrainedTokeni
         _write_set(folder, [row for row in rows if row.id in encoded], encoded)
 
 
+_LATER = ("own_attempts", "critiques", "paths_a_question", "wrong_step_weight", "right_share", "skip_cot")
+
+
 def _identity(recipe: Recipe, training: Sequence[Problem]) -> dict[str, Any]:
     """Everything that determines the data, as JSON: settings by value, inputs by content."""
     settings = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)}
     del settings["data_dir"]
+    for name in _LATER:  # at their defaults, data sets of earlier versions are of the same recipe
+        if settings[name] == getattr(Recipe, name):
+            del settings[name]
     limits = {"prompt": recipe.limits.max_prompt, "completion": recipe.limits.max_completion}
+    if recipe.critiques:
+        settings["critiques"] = [[Path(path).name, _sha256(Path(path))] for path in recipe.critiques]
     return settings | {
         "arm": recipe.arm or "cot",
         "limits": limits | {"tokens": recipe.limits.max_tokens},

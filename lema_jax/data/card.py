@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lema_jax import digests, storage
-from lema_jax.data import curate
+from lema_jax.data import arms, curate
 from lema_jax.errors import UserError
 
 _LICENCES = {
@@ -26,14 +26,15 @@ class Card:
 
     recipe: dict[str, Any]  # settings, and hashes of the inputs
     left_out: dict[str, list[list[Any]]]  # pool -> [[why, how many], …] in the order of the filters
-    kinds: dict[str, int]  # "cot", "correction" -> examples
+    kinds: dict[str, int]  # `Example.kind` -> examples
     sources: dict[str, int]  # who wrote the completions -> examples
-    students: dict[str, int]  # whose mistakes are corrected -> corrections
+    students: dict[str, int]  # whose attempts the arm's own examples are of -> examples
     counts: dict[str, int]  # `dataset.Counts`
     questions: int  # distinct ones
     overlap: dict[str, Any]  # with test questions: policy, sets checked and not, how many training questions
     tokenizer: str  # fingerprint
     files: dict[str, str]  # name -> sha256
+    prompt_style: str = "paper"  # how its questions are asked, one of `prompts.TRAINED`
     closed: int = 0  # examples whose text lacked the final sentence, which was added
 
 
@@ -97,12 +98,12 @@ def summary(card: Card) -> str:
     )
     if card.closed:
         lines.append(f"{card.closed:,} right attempts got the final sentence, `The answer is ….`, that they lacked")
-    special, share = sum(card.students.values()), card.recipe["correction_share"]
+    arm, special = card.recipe["arm"], sum(card.students.values())
+    share = sum(arms.shares(arm, card.recipe["correction_share"]))
     equalised = any(card.recipe.get(f"equal_{what}") for what in ("examples", "tokens", "loss_tokens"))
     if card.students and equalised and special < curate.nearest(share, counts["examples"]):
-        lines.append(
-            f"corrections are {special / counts['examples']:.0%} of the mix, not {share:.0%}: there are no more"
-        )
+        what = "corrections" if arms.reads(arm, "corrections") else "the arm's own examples"
+        lines.append(f"{what} are {special / counts['examples']:.0%} of the mix, not {share:.0%}: there are no more")
     return "\n".join(lines)
 
 
@@ -128,6 +129,7 @@ def readme(card: Card) -> str:
                 ("tokens with loss", f"{counts['loss_tokens']:,}"),
                 ("longest example, in tokens", f"{counts['longest']:,}"),
                 ("questions held out in `dev/`", f"{recipe['dev_questions']:,}"),
+                ("how a question is asked", f"`{card.prompt_style}`"),
                 ("tokenizer", f"`{card.tokenizer}`"),
             ],
         ),
@@ -151,8 +153,8 @@ def readme(card: Card) -> str:
 
 def _students(card: Card) -> Iterable[str]:
     if card.students:
-        yield "## Whose mistakes are corrected"
-        yield _table(("student", "corrections"), [(f"`{name}`", f"{n:,}") for name, n in card.students.items()])
+        yield "## Whose attempts it learns from"
+        yield _table(("student", "examples"), [(f"`{name}`", f"{n:,}") for name, n in card.students.items()])
 
 
 def _licences(card: Card) -> Iterable[str]:

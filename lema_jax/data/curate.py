@@ -6,14 +6,15 @@ comparison share as many rows as possible.
 
 import dataclasses
 import hashlib
+import itertools
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from lema_jax.errors import UserError
-from lema_jax.records import Correction, Example, Pair, Problem
+from lema_jax.records import Attempt, Correction, Example, Pair, Problem, Verdict
 
 T = TypeVar("T")
 
@@ -24,12 +25,22 @@ _WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A candidate training example, with the rows it was made from."""
+    """A candidate training example, with the rows it was made from.
+
+    `name` is what it is drawn by: the examples of one row, in whichever form, are drawn together.
+    """
 
     problem: Problem
     example: Example
     correction: Correction | None = None
+    attempt: Attempt | None = None  # what it learns from, besides chain of thought; a correction's too
     closed: bool = False  # the final sentence was added to its completion
+    untagged: str = ""  # id of the example without a tag in its prompt
+
+    @property
+    def name(self) -> str:
+        of_row = self.correction.id if self.correction else self.attempt.id if self.attempt else ""
+        return of_row or self.untagged or self.example.id
 
 
 @dataclasses.dataclass
@@ -39,6 +50,9 @@ class Pool:
     name: str
     candidates: list[Candidate]
     left_out: list[tuple[str, int]]  # (why, how many), in the order of the filters
+    share: float | None = None  # of an equalised mix; None for chain of thought
+    right_share: float | None = None  # of right attempts among those that it has; None for as they come
+    remedy: str = ""  # which command makes more of its rows
 
     def filter(self, passes: Callable[[Candidate], bool], otherwise: str) -> None:
         """Removes the candidates that do not pass, and counts them as `otherwise`."""
@@ -56,7 +70,8 @@ class Pool:
 def require_some(pool: Pool) -> None:
     """Raises a `UserError` with the counts of all filters if the pool is empty."""
     if not pool.candidates:
-        raise UserError(f"nothing is left to learn from ({pool.counts()}); loosen what left them out, or give more")
+        remedy = pool.remedy or "loosen what left them out, or give more"
+        raise UserError(f"nothing is left to learn from ({pool.counts()}); {remedy}")
 
 
 def normal(text: str) -> str:
@@ -146,36 +161,66 @@ class Overlap:
         yield from (id for id, count in shared.items() if count >= SHARED * self._ngrams[id])
 
 
-def mix(cot: Iterable[T], other: Iterable[T], id: Callable[[T], str], seed: int, share: float | None) -> Iterator[T]:
-    """All rows of both by rank; or, with a `share`, a stream in which every prefix has that share of `other`.
+def mix(
+    cot: Iterable[T],
+    others: Sequence[tuple[Iterable[T], float | None]],
+    key: Callable[[T], Hashable] | None = None,
+) -> Iterator[T]:
+    """A stream in which every prefix has the share of each of the others, rounded to the nearest row.
 
-    The share of each prefix is rounded to the nearest row. The stream ends when `cot` is exhausted and its turn comes;
-    when `other` is exhausted, `cot` continues alone.
+    All rows stand in the order of their draw (`ranked`). The stream ends when `cot` is exhausted and its turn comes; of
+    no chain of thought at all, the others share the stream. When one of the others is exhausted, `cot` takes its place.
+
+    Args:
+      others: rows, and their share of the stream.
+      key: what a row was made of; one thing is taken once by all the others together.
     """
-
-    def ranked(rows: Iterable[T]) -> list[T]:
-        return sorted(rows, key=lambda row: rank(seed, id(row)))
-
-    if share is None:
-        yield from ranked([*cot, *other])
-        return
-    plain, special = ranked(cot)[::-1], ranked(other)[::-1]
-    taken = taken_special = 0
-    while True:
-        due = taken_special + 1 <= nearest(share, taken + 1)
-        if special and due:
-            yield special.pop()
-            taken_special += 1
+    plain = list(cot)[::-1]
+    special = [list(rows)[::-1] for rows, _ in others]
+    shares = [float(share or 0) for _, share in others]
+    alone = not plain
+    counts, used = [0] * len(special), set()
+    for taken in itertools.count(1):
+        for rows in special:
+            while key and rows and key(rows[-1]) in used:
+                rows.pop()
+        there = [number for number, rows in enumerate(special) if rows]
+        due = [number for number in there if alone or counts[number] + 1 <= nearest(shares[number], taken)]
+        if due:
+            number = max(due, key=lambda one: shares[one] * taken - counts[one])
+            counts[number] += 1
+            row = special[number].pop()
+            used.add(key(row) if key else None)
+            yield row
         elif plain:
             yield plain.pop()
         else:
             return
-        taken += 1
+
+
+def drawn(pool: Pool, seed: int) -> list[Candidate]:
+    """A pool's candidates in the order of a random draw, every prefix with the pool's share of right attempts."""
+    rows = ranked(pool.candidates, lambda row: row.name, seed)
+    if (share := pool.right_share) is None:
+        return rows
+    is_right = lambda row: row.attempt is not None and row.attempt.verdict is Verdict.RIGHT
+    right, wrong = ([row for row in rows if is_right(row) is one] for one in (True, False))
+    return list(mix(wrong, [(right, share)])) if 0 < share < 1 else right if share else wrong
+
+
+def ranked(rows: Iterable[T], name: Callable[[T], str], seed: int) -> list[T]:
+    """The rows in the order of a random draw."""
+    return sorted(rows, key=lambda row: rank(seed, name(row)))
 
 
 def nearest(share: float, count: int) -> int:
     """A share of `count`, rounded to the nearest row; halves round up."""
     return int(share * count + 0.5)
+
+
+def cot_of(count: int, shares: Iterable[float]) -> int:
+    """The chain of thought among the first `count` rows of a mix with these shares of others, which do not run out."""
+    return count - sum(nearest(share, count) for share in shares)
 
 
 def first_examples(stream: Iterable[T], count: int) -> list[T]:

@@ -93,14 +93,24 @@ def write_records(examples: Sequence[Encoded], folder: Path) -> Counts:
             made.download_and_prepare()
         for file in sorted(Path(made.data_dir).iterdir()):
             file.rename(folder / file.name)
-    sizes = [
-        (len(one.tokens), int(one.weights.sum()), *([] if one.chosen is None else [one.chosen])) for one in examples
-    ]
-    found = np.array(sizes, np.int32) if sizes else np.zeros((0, 2), np.int32)
+    found = _lengths(examples)
     content = io.BytesIO()
     np.save(content, found)
     storage.write(folder / _LENGTHS, content.getvalue())
     return _counts(found)
+
+
+def count(examples: Sequence[Encoded]) -> Counts:
+    """The size of a data set of these examples."""
+    return _counts(_lengths(examples))
+
+
+def _lengths(examples: Sequence[Encoded]) -> np.ndarray:
+    """[N, 2] int32: tokens and loss tokens of each; [N, 3] of pairs, see `lengths`."""
+    sizes = [
+        (len(one.tokens), int(one.weights.sum()), *([] if one.chosen is None else [one.chosen])) for one in examples
+    ]
+    return np.array(sizes, np.int32) if sizes else np.zeros((0, 2), np.int32)
 
 
 def check(folder: str | Path, *, only: str = "", all_files: bool = False) -> None:
@@ -196,6 +206,12 @@ class Records(Sequence[dict[str, np.ndarray]]):
             return self._source[number]
         except (RuntimeError, ValueError, OSError) as error:
             raise UserError(f"{self._folder}: record {number} cannot be read ({error}); build it again") from error
+
+
+def prompt_style(folder: str | Path) -> str:
+    """How the questions of a data set are asked, and so those of a model that learns from it."""
+    made = card.read(RunFolder(folder).local())
+    return made.prompt_style if made else "paper"
 
 
 def fingerprint(folder: str | Path) -> str:

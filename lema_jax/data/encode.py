@@ -27,7 +27,7 @@ class Encoded:
     """A tokenised example."""
 
     tokens: np.ndarray  # [T] int32: prompt, completion, EOS
-    weights: np.ndarray  # [T] uint8: 0 on the prompt, 1 on the completion and EOS
+    weights: np.ndarray  # [T] uint8: 0 on the prompt, 1 on the completion and EOS, but for `Example.without_loss`
     chosen: int | None = None  # of a pair, whose second sequence starts after so many tokens; see `pairs`
 
 
@@ -72,9 +72,23 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast, limi
         some = examples[start : start + _AT_A_TIME]
         prompts, completions = ids(one.prompt for one in some), ids(one.completion for one in some)
         encoded += [
-            _join(prefix + prompt, completion + eos, limits) for prompt, completion in zip(prompts, completions)
+            _without_loss(one, tokenizer, _join(prefix + prompt, completion + eos, limits))
+            for one, prompt, completion in zip(some, prompts, completions)
         ]
     return encoded
+
+
+def _without_loss(example: Example, tokenizer: PreTrainedTokenizerFast, encoded: Encoded | None) -> Encoded | None:
+    """With weight 0 on the tokens all of whose characters are in a span without loss."""
+    if not example.without_loss or encoded is None:
+        return encoded
+    offsets = tokenizer(example.completion, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+    first = len(encoded.tokens) - len(offsets) - 1  # before the EOS
+    weights = encoded.weights.copy()
+    for number, (start, end) in enumerate(offsets):
+        if end > start and any(low <= start and end <= high for low, high in example.without_loss):
+            weights[first + number] = 0
+    return Encoded(encoded.tokens, weights)
 
 
 def _join(prompt: list[int], completion: list[int], limits: Limits) -> Encoded | None:

@@ -9,8 +9,10 @@ import enum
 import re
 
 from lema_jax import tasks
-from lema_jax.records import Correction, Example, Problem, row_id
-from lema_jax.tasks.steps import number_steps, original_answer, original_solution, split_steps
+from lema_jax.records import Attempt, Correction, Critique, Example, Problem, row_id
+from lema_jax.tasks import prompts
+from lema_jax.tasks.steps import number_steps, original_answer, original_solution, proposed, split_steps
+from lema_jax.tasks.thinking import spoken
 
 
 class Part(enum.StrEnum):
@@ -44,10 +46,52 @@ _COMMONSENSE_REQUESTS = {
 }
 
 
-def cot(problem: Problem, completion: str, source: str) -> Example:
+def cot(problem: Problem, completion: str, source: str, kind: str = "cot") -> Example:
     """A chain-of-thought example: the task's prompt, a solution that ends with `The answer is {a}.`"""
     prompt = tasks.get(problem.task).prompt(problem)
-    return _example("cot", problem, source, prompt, completion.strip())
+    return _example(kind, problem, source, prompt, completion.strip())
+
+
+def own(attempt: Attempt) -> Example:
+    """A right attempt of the student's as chain of thought (RFT, arXiv 2308.01825)."""
+    return cot(attempt.problem, solution(attempt), attempt.student, "own")
+
+
+def wrong(attempt: Attempt) -> Example:
+    """A wrong attempt, under the tag that asks for one (NAT, arXiv 2402.11651)."""
+    prompt = prompts.tagged(attempt.problem, right=False)
+    return _example("negative", attempt.problem, attempt.student, prompt, solution(attempt))
+
+
+def tagged(example: Example, problem: Problem) -> Example:
+    """An example that asks the plain question, under the tag that asks for a right solution; any other as it is."""
+    if example.prompt != tasks.get(problem.task).prompt(problem):
+        return example
+    prompt = prompts.tagged(problem)
+    return example.model_copy(update={"prompt": prompt, "id": row_id(example=example.id, prompt=prompt)})
+
+
+def solution(attempt: Attempt) -> str:
+    """What an attempt says without its thinking, ending in the final sentence."""
+    return closed(attempt.problem, spoken(attempt.text).text, attempt.answer or "")
+
+
+def critique(row: Critique) -> Example:
+    """A critique of an attempt: whether it is right, and why (critique fine-tuning, arXiv 2501.17703).
+
+    The row was kept: its judgement is the attempt's verdict. The words of the prompt are ours.
+    """
+    assert row.right is not None, row.id
+    problem, attempt = row.attempt.problem, row.attempt
+    task = "a commonsense question" if problem.choices else "a math problem"
+    prompt = f"{_JUDGE.format(task)}\n\n{proposed(problem.question, problem.choices, attempt.text)}"
+    return _example(f"critique_{attempt.verdict}", problem, row.teacher, prompt, row.completion)
+
+
+_JUDGE = (
+    "Below is {} with a solution that may be right or wrong. Please examine the solution, name the first mistake if "
+    "there is one, and conclude with a judgement."
+)
 
 
 def correction(row: Correction, without: Part | None = None) -> Example:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from lema_jax import records, tasks
-from lema_jax.data import curate, examples, pairs
+from lema_jax.data import curate, examples, pairs, paths
 from lema_jax.data.curate import Candidate, Pool
 from lema_jax.errors import UserError
-from lema_jax.records import Attempt, Correction, Example, Problem, Verdict
+from lema_jax.records import Attempt, Correction, Critique, Example, Problem, Verdict
 from lema_jax.tasks import last_number
 from lema_jax.tasks.thinking import spoken
 
-R = TypeVar("R", Attempt, Correction)
+R = TypeVar("R", Attempt, Correction, Critique)
 
 
 def chain_of_thought(
@@ -30,31 +30,94 @@ def chain_of_thought(
     """
     task = tasks.get(task_name)
     candidates = [Candidate(problem, examples.cot(problem, task.completion(problem), "gold")) for problem in gold]
-    passed_over: Counter[str] = Counter()
-    for row in _rows(attempts, Attempt, task_name, lambda row: row.problem):
-        attempt = last_number.graded(row) if read_last_number else row
-        if attempt.verdict is not Verdict.RIGHT or attempt.answer is None:
-            passed_over[_PASSED_OVER[attempt.verdict]] += 1
-            continue
-        answer = spoken(attempt.text).text.strip()
-        text = examples.closed(attempt.problem, answer, attempt.answer)
-        if text != answer and _is_truncated(attempt):
-            passed_over[_TRUNCATED] += 1
-            continue
-        example = examples.cot(attempt.problem, text, attempt.student)
-        candidates.append(Candidate(attempt.problem, example, closed=text != answer))
-    reasons = (*dict.fromkeys(_PASSED_OVER.values()), _TRUNCATED)
-    return Pool("chain of thought", candidates, [(why, passed_over[why]) for why in reasons if passed_over[why]])
+    counts: Counter[str] = Counter()
+    for attempt in _graded(task_name, attempts, Verdict.RIGHT, read_last_number, counts):
+        example = examples.cot(attempt.problem, examples.solution(attempt), attempt.student)
+        candidates.append(Candidate(attempt.problem, example, closed=_is_closed(attempt)))
+    return Pool("chain of thought", candidates, _counted(counts))
 
 
+def own_paths(
+    task_name: str,
+    attempts: Iterable[Path],
+    render: Callable[[Attempt], Example],
+    *,
+    most: int,
+    seed: int,
+    read_last_number: bool = False,
+) -> Pool:
+    """Right attempts whose sums hold: of each question those with distinct equations, at most `most`, drawn by `seed`.
+
+    Raises:
+      UserError: a file is unreadable, or of another task.
+    """
+    counts: Counter[str] = Counter()
+    rows = list(_graded(task_name, attempts, Verdict.RIGHT, read_last_number, counts))
+    question = lambda row: curate.normal(row.problem.question)
+    drawn = curate.ranked(rows, lambda row: row.id, seed)
+    sound = [row for row in drawn if paths.holds(examples.solution(row))]
+    distinct = paths.distinct(sound, question, examples.solution)
+    kept = paths.first(distinct, question, most)
+    left_out = [
+        ("with a sum that does not hold", len(rows) - len(sound)),
+        ("with the equations of another path", len(sound) - len(distinct)),
+        ("above the most paths of a question", len(distinct) - len(kept)),
+    ]
+    candidates = [Candidate(row.problem, render(row), attempt=row, closed=_is_closed(row)) for row in kept]
+    return Pool("own right attempts", candidates, [*_counted(counts), *left_out], remedy=_SAMPLE)
+
+
+def wrong_attempts(
+    task_name: str, attempts: Iterable[Path], render: Callable[[Attempt], Example], *, read_last_number: bool = False
+) -> Pool:
+    """Wrong attempts, as examples made by `render`.
+
+    Raises:
+      UserError: a file is unreadable, or of another task.
+    """
+    counts: Counter[str] = Counter()
+    rows = _graded(task_name, attempts, Verdict.WRONG, read_last_number, counts)
+    candidates = [Candidate(row.problem, render(row), attempt=row, closed=_is_closed(row)) for row in rows]
+    return Pool("wrong attempts", candidates, _counted(counts), remedy=_SAMPLE)
+
+
+_SAMPLE = "make more by `python -m lema_jax.sample` with more questions, or with --samples"
+_CORRECT = "make more by `python -m lema_jax.correct`"
 _PASSED_OVER = {
-    Verdict.RIGHT: "right without an answer",  # not a row of our graders
+    Verdict.RIGHT: "right",
     Verdict.WRONG: "wrong",
     Verdict.UNPARSED: "unparsed (no answer could be read)",
     Verdict.TRUNCATED: "truncated",
     Verdict.PROMPT_TOO_LONG: "never asked (their prompt is too long)",
 }
-_TRUNCATED = "right, but cut off after the answer"
+_TORN = "but cut off after the answer"
+_NO_ANSWER = "without an answer"  # not a row of our graders
+
+
+def _graded(
+    task_name: str, files: Iterable[Path], wanted: Verdict, read_last_number: bool, counts: Counter[str]
+) -> Iterator[Attempt]:
+    """The attempts with that verdict, whole and with an answer; the others are counted."""
+    for row in _rows(files, Attempt, task_name, lambda row: row.problem):
+        attempt = last_number.graded(row) if read_last_number else row
+        if attempt.verdict is not wanted:
+            counts[_PASSED_OVER[attempt.verdict]] += 1
+        elif attempt.answer is None:
+            counts[_NO_ANSWER] += 1
+        elif _is_closed(attempt) and _is_truncated(attempt):
+            counts[f"{wanted}, {_TORN}"] += 1
+        else:
+            yield attempt
+
+
+def _counted(counts: Counter[str]) -> list[tuple[str, int]]:
+    order = [*_PASSED_OVER.values(), _NO_ANSWER]
+    return sorted(counts.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order))
+
+
+def _is_closed(attempt: Attempt) -> bool:
+    """Whether the final sentence is added to it."""
+    return examples.solution(attempt) != spoken(attempt.text).text.strip()
 
 
 def _is_truncated(attempt: Attempt) -> bool:
@@ -63,7 +126,7 @@ def _is_truncated(attempt: Attempt) -> bool:
     return isinstance(limit, int) and 0 < limit <= attempt.completion_tokens
 
 
-def corrections(task_name: str, paths: Iterable[Path], render: Callable[[Correction], Example]) -> Pool:
+def corrections(task_name: str, files: Iterable[Path], render: Callable[[Correction], Example]) -> Pool:
     """The accepted corrections, as examples made by `render`.
 
     Raises:
@@ -71,18 +134,34 @@ def corrections(task_name: str, paths: Iterable[Path], render: Callable[[Correct
     """
     candidates = []
     rejected = incomplete = 0
-    for row in _rows(paths, Correction, task_name, lambda row: row.attempt.problem):
+    for row in _rows(files, Correction, task_name, lambda row: row.attempt.problem):
         if row.rejected:
             rejected += 1
         elif not examples.is_complete(row):
             incomplete += 1
         else:
-            candidates.append(Candidate(row.attempt.problem, render(row), row))
-    return Pool(
-        "corrections",
-        candidates,
-        [("rejected", rejected), ("without a step of the attempt, or a solution", incomplete)],
-    )
+            candidates.append(Candidate(row.attempt.problem, render(row), row, row.attempt))
+    left_out = [("rejected", rejected), ("without a step of the attempt, or a solution", incomplete)]
+    return Pool("corrections", candidates, left_out, remedy=_CORRECT)
+
+
+def critiques(task_name: str, files: Iterable[Path], render: Callable[[Critique], Example]) -> Pool:
+    """The accepted critiques, as examples made by `render`.
+
+    Raises:
+      UserError: a file is unreadable, or of another task.
+    """
+    counts = Counter({_DISAGREEING: 0, "rejected": 0})
+    candidates = []
+    for row in _rows(files, Critique, task_name, lambda row: row.attempt.problem):
+        if row.rejected:
+            counts[_DISAGREEING if row.rejected == "wrong_judgement" else "rejected"] += 1
+        else:
+            candidates.append(Candidate(row.attempt.problem, render(row), attempt=row.attempt))
+    return Pool("critiques", candidates, list(counts.items()), remedy=f"{_CORRECT} --critique")
+
+
+_DISAGREEING = "whose judgement is not the verdict"
 
 
 def solution_pairs(task_name: str, attempts: Iterable[Path], *, read_last_number: bool = False) -> Pool:
@@ -98,11 +177,10 @@ def solution_pairs(task_name: str, attempts: Iterable[Path], *, read_last_number
         if attempt.verdict not in (Verdict.RIGHT, Verdict.WRONG) or attempt.answer is None:
             passed_over[_PASSED_OVER[attempt.verdict]] += 1
             continue
-        answer = spoken(attempt.text).text.strip()
-        text = examples.closed(attempt.problem, answer, attempt.answer)
-        if text != answer and _is_truncated(attempt):
-            passed_over[_TRUNCATED] += 1
+        if _is_closed(attempt) and _is_truncated(attempt):
+            passed_over[f"{attempt.verdict}, {_TORN}"] += 1
             continue
+        text = examples.solution(attempt)
         of_question = texts.setdefault(curate.normal(attempt.problem.question), {Verdict.RIGHT: {}, Verdict.WRONG: {}})
         if of_question[attempt.verdict].setdefault(text, attempt) is not attempt:
             passed_over[f"{attempt.verdict} once more"] += 1
@@ -145,8 +223,8 @@ def held_out(task_name: str, data_dir: Path | None, *, required: bool) -> tuple[
     return sets, missing
 
 
-def _rows(paths: Iterable[Path], kind: type[R], task_name: str, problem: Callable[[R], Problem]) -> Iterator[R]:
-    for path in paths:
+def _rows(files: Iterable[Path], kind: type[R], task_name: str, problem: Callable[[R], Problem]) -> Iterator[R]:
+    for path in files:
         for row in records.read(path, kind):
             if (other := problem(row).task) != task_name:
                 raise UserError(

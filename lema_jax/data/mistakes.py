@@ -1,4 +1,4 @@
-"""The mistakes in a file of attempts: all wrong ones, or as many as a limit allows."""
+"""The mistakes in a file of attempts, or all that has an answer: every one, or as many as a limit allows."""
 
 import collections
 import dataclasses
@@ -16,10 +16,13 @@ from lema_jax.tasks import last_number, prompts
 
 @dataclasses.dataclass(frozen=True)
 class Mistakes:
-    """The wrong attempts of a file, in its order. Reads the file on each pass: it may be larger than memory.
+    """The wrong attempts of a file, with `right` the right ones too, in its order.
+
+    Reads the file on each pass: it may be larger than memory.
 
     Attributes:
       attempts: file written by `sample`.
+      right: the right attempts too, which a critique judges.
       limit: the most mistakes; None for all.
       seed: draws `limit` mistakes at random; None takes the first ones. A larger limit draws a superset.
       read_last_number: also grade an attempt that states no answer, by the only number in its last sentence.
@@ -29,9 +32,10 @@ class Mistakes:
     limit: int | None = None
     seed: int | None = None
     read_last_number: bool = False
+    right: bool = False
 
     def __iter__(self) -> Iterator[Attempt]:
-        return (row for row in self._wrong() if self._chosen is None or row.id in self._chosen)
+        return (row for row in self._wanted() if self._chosen is None or row.id in self._chosen)
 
     def survey(self) -> "Survey":
         """Counts the verdicts of all attempts in the file.
@@ -43,7 +47,7 @@ class Mistakes:
         families: dict[str, Problem] = {}
         for attempt in self._graded():
             verdicts[attempt.verdict] += 1
-            if attempt.verdict is Verdict.WRONG:
+            if attempt.verdict in self.verdicts:
                 families.setdefault(prompts.family(attempt.problem), attempt.problem)
         return Survey(verdicts, families)
 
@@ -52,13 +56,18 @@ class Mistakes:
         """The ids of the mistakes within the limit; None for all."""
         if self.limit is None:
             return None
-        ids = (row.id for row in self._wrong())
+        ids = (row.id for row in self._wanted())
         if self.seed is None:
             return frozenset(itertools.islice(ids, self.limit))
         return frozenset(heapq.nsmallest(self.limit, ids, key=functools.partial(curate.rank, self.seed)))
 
-    def _wrong(self) -> Iterator[Attempt]:
-        return (row for row in self._graded() if row.verdict is Verdict.WRONG)
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Of the attempts that it has."""
+        return (Verdict.RIGHT, Verdict.WRONG) if self.right else (Verdict.WRONG,)
+
+    def _wanted(self) -> Iterator[Attempt]:
+        return (row for row in self._graded() if row.verdict in self.verdicts)
 
     def _graded(self) -> Iterator[Attempt]:
         rows = records.read(self.attempts, Attempt)
@@ -74,7 +83,7 @@ _PASSED_OVER = {
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """The number of attempts with each verdict, and one problem of each family that has mistakes."""
+    """The number of attempts with each verdict, and one problem of each family that has any of those wanted."""
 
     verdicts: Mapping[Verdict, int]
     families: Mapping[str, Problem]

@@ -51,7 +51,7 @@ def sentence(contrast: Contrast, comparison: Comparison, adjusted: float) -> str
     return f"{contrast.name.capitalize()}: {said} ({numbers})."
 
 
-_SHARE = re.compile(r"(.+)@(\d*\.?\d+)")
+_SHARE = re.compile(r"((?!mixed:).+)@(\d*\.?\d+)")
 
 
 def shares(arms: Sequence[str], baseline: str, measured: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -139,6 +139,6 @@ def _holm(p_values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], fl
 
 
 def _share(counts: Mapping[str, int]) -> float:
-    """The share of corrections in what was trained on."""
+    """The share of the arm's own examples, such as corrections, in what was trained on."""
     trained = {name: count for name, count in counts.items() if name.startswith("trained on: ")}
-    return trained.get("trained on: correction", 0) / max(1, sum(trained.values()))
+    return 1 - trained.get("trained on: cot", 0) / max(1, sum(trained.values())) if trained else 0.0

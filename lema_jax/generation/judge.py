@@ -15,6 +15,7 @@ from lema_jax.model.config import Compute
 from lema_jax.model.decode import Sampling
 from lema_jax.model.llama import Llama
 from lema_jax.records import Problem, Verdict
+from lema_jax.tasks import prompts
 
 ROWS = 32
 
@@ -25,21 +26,23 @@ def judge(
     """A function of a model's metadata and mesh that returns a function from variables to accuracy on `problems`.
 
     Args:
+      problems: asked as the model is trained to be (`Metadata.prompt_style`).
       tokenizer_folder: folder with the tokenizer.
       compute: layout and dtypes of the variables.
     """
-    prompts = [tasks.get(problem.task).prompt(problem) for problem in problems]
 
     def make(metadata: Metadata, mesh: Mesh) -> Callable[[dict[str, Any]], float]:
         model = Llama(metadata.config, dataclasses.replace(compute, remat="none"), metadata.lora)
         loaded = tokenizer.load(tokenizer_folder)
+        prompt = prompts.style(metadata.prompt_style, None, lambda message: message)
+        asked = [prompt(problem) for problem in problems]
 
         def accuracy(variables: dict[str, Any]) -> float:
             one = Student(model, variables, loaded, mesh, metadata.eos_ids)
             rows = min(ROWS, len(problems))
             engine = student.engine(one, rows=rows, sampling=Sampling(), max_new_tokens=max_new_tokens)
             right = 0
-            for done in engine.complete(prompts):
+            for done in engine.complete(asked):
                 _, verdict = tasks.grade(problems[done.index], done.text, truncated=done.truncated)
                 right += verdict is Verdict.RIGHT
             return right / len(problems)

@@ -17,11 +17,13 @@ from lema_jax.tasks import prompts
 class Model:
     """A step of a model folder, or a served model, which has none.
 
-    `name`: of the folder of its results. `identity`: in their rows. `prompt`: makes a question's prompt.
+    `name`: of the folder of its results. `identity`: in their rows. `style`: how it is asked. `prompt`: makes a
+    question's prompt.
     """
 
     name: str
     identity: str
+    style: str
     prompt: Callable[[Problem], str]
     folder: str = ""
     step: int = 0
@@ -33,7 +35,7 @@ def served(name: str, style: str, examples: str | Path | None) -> Model:
     Raises:
       UserError: what `prompts.style` raises.
     """
-    return Model(re.sub(r"[^\w.-]", "_", name), name, prompts.style(style, examples, lambda message: message))
+    return Model(re.sub(r"[^\w.-]", "_", name), name, style, prompts.style(style, examples, lambda message: message))
 
 
 def of_folder(given: str, step: int | None, style: str, examples: str | Path | None) -> Model:
@@ -51,7 +53,7 @@ def of_folder(given: str, step: int | None, style: str, examples: str | Path | N
         folder, which = given, ""
     place = storage.place(folder) if storage.is_remote(folder) else Path(folder).resolve()
     name = place.name + (f"@{which}" if which else "")
-    checkpoint.read_metadata(folder)  # first, so that what is no model folder is reported as such
+    metadata = checkpoint.read_metadata(folder)  # first, so that what is no model folder is reported as such
     step = int(which) if which.isdecimal() else step
     if which == "best":
         step = checkpoint.best_step(folder)
@@ -60,5 +62,6 @@ def of_folder(given: str, step: int | None, style: str, examples: str | Path | N
     elif step not in checkpoint.steps(folder):
         raise UserError(f"{folder} has no checkpoint at step {step}; it has {checkpoint.steps(folder)}")
     as_chat = functools.partial(tokenizer.as_chat, tokenizer=tokenizer.load(folder))
+    style = prompts.of_model(style, metadata.prompt_style)
     prompt = prompts.style(style, examples, as_chat)
-    return Model(name, checkpoint.identity(folder, step), prompt, folder, step)
+    return Model(name, checkpoint.identity(folder, step), style, prompt, folder, step)

@@ -9,7 +9,10 @@ from lema_jax.errors import UserError
 from lema_jax.planning import config as configs
 from lema_jax.planning.config import StudyConfig
 from lema_jax.planning.jobs import NAME, Board, Job
-from lema_jax.records import Problem
+from lema_jax.records import Problem, Verdict
+from lema_jax.teacher import reference
+
+_LOOKED_AT = 100  # questions, whether the reference teacher can read their rationales
 
 
 def begun(folder: Path) -> StudyConfig:
@@ -61,10 +64,52 @@ def require_enough(config: StudyConfig, board: Board, plan: Sequence[Job]) -> No
                 f"config.mix.amount={mix.amount:,}, but there are {gold:,} gold rationales: an arm of chain of thought "
                 "alone has fewer; ask for fewer, raise config.mix.questions, or set config.mix.own_attempts"
             )
-    wanting = [name for name in config.arms if arms.ARMS[arms.parse(name)[0]].example is not None]
+    _require_reference(config)
+    if config.evolution.count and any(one.choices for one in questions(config, config.task, "train")[:1]):
+        raise UserError(
+            f"config.evolution.count={config.evolution.count}: the task {config.task} asks to choose; new questions "
+            "for it cannot be made, so set 0"
+        )
     for job in plan:
-        if job.kind == "correct" and wanting and board.is_done(job) and not board.outcome(job).facts["kept"]:
+        if board.is_done(job):
+            _require_rows(config, board, job)
+
+
+def _require_reference(config: StudyConfig) -> None:
+    """Refuses the reference teacher for questions that it cannot correct."""
+    taught = [name for name in config.arms if arms.reads(name, "corrections") or arms.reads(name, "critiques")]
+    if config.teacher.kind == "reference" and taught:
+        for problem in questions(config, config.task, "train")[:_LOOKED_AT]:
+            try:
+                reference.require(problem)
+            except UserError as error:
+                raise UserError(f"the arms {', '.join(taught)} want a teacher: {error} (config.teacher)") from None
+
+
+def _require_rows(config: StudyConfig, board: Board, job: Job) -> None:
+    """Refuses arms for which a job that is done made no rows."""
+    facts = board.outcome(job).facts
+    counts: dict[str, int] = {}
+    if job.kind == "correct":
+        counts = {"corrections": facts["kept"]}
+    elif job.kind == "critique":
+        counts = {"critiques": facts["kept"]}
+    elif job.kind == "sample" and job.name == "sample attempts":
+        counts = {
+            f"{verdict} attempts": facts["verdicts"].get(verdict, 0) for verdict in (Verdict.RIGHT, Verdict.WRONG)
+        }
+    for kind, count in counts.items():
+        wanting = [name for name in config.arms if any(part.row.reads == kind for part in arms.parse(name))]
+        if wanting and not count:
             raise UserError(
-                f"the teacher gave no correction that was kept (see {board.path(job, 'log')}), but the arms "
-                f"{', '.join(wanting)} want some; sample more attempts, choose another teacher, or leave these arms out"
+                f"{_NONE[kind].format(board.path(job, 'log'))}, but the arms {', '.join(wanting)} want some; "
+                "sample more attempts, choose another teacher, or leave these arms out"
             )
+
+
+_NONE = {
+    "corrections": "the teacher gave no correction that was kept (see {})",
+    "critiques": "the teacher gave no critique that was kept (see {})",
+    "right attempts": "none of the student's attempts is right (see {})",
+    "wrong attempts": "none of the student's attempts is wrong (see {})",
+}

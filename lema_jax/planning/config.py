@@ -95,6 +95,22 @@ class Teacher:
 
 
 @dataclasses.dataclass
+class Evolution:
+    """New questions from those that the student got wrong, written and answered by the chat teacher (`evolve`).
+
+    Attributes:
+      count: seed questions drawn; 0 for no new questions.
+      random_seeds: draw them from all training questions instead, the paper's control.
+      temperature: of the chat teacher, above 0: three answers are to agree.
+    """
+
+    count: int = ranges.within(0, 0, 10**7)
+    random_seeds: bool = False
+    seed: int = ranges.within(0, 0, 2**32 - 1)
+    temperature: float = ranges.within(0.7, 0, 100, above=True)
+
+
+@dataclasses.dataclass
 class Mix:
     """The training data of each arm.
 
@@ -102,7 +118,7 @@ class Mix:
       equal: what the arms have as many of: examples, loss_tokens (tokens with loss) or steps. With steps each arm takes
         all the data that it has.
       amount: how many examples or tokens with loss.
-      correction_share: share of corrections in an arm that does not name its own.
+      correction_share: share of an arm's own examples, such as corrections, where its name gives none.
       questions: gold rationales of the first so many training questions; 0 for all.
       gold_rationales, own_attempts: what is chain of thought: gold rationales, the student's own right attempts.
       max_tokens: the longest example; 0 for no limit.
@@ -149,6 +165,10 @@ class StudyConfig:
       pretraining: how the student is made instead.
       data_dir: folder with the publishers' files; by default the variable LEMA_DATA.
       arms: rows of `lema_jax.data.arms`, such as lema, or lema@0.1 with a share of corrections of its own.
+      rounds: above 1, each arm that learns from attempts has a second run, named `lema.3rounds`: as many times attempts
+        are sampled from the last round's model, corrected, and trained on; the examples are as many in all.
+      round_start: what each round trains: the student, on the rows of all rounds so far, or the last round's model, on
+        the new ones.
       seeds: of the drawn data, its order, and training; one training run for each arm and seed.
       baseline: the arm that the others are compared with.
       training: of each arm; the study fills in `out`, `init`, `data.path` and the seeds.
@@ -169,7 +189,10 @@ class StudyConfig:
     baseline: str = "cot"
     attempts: Attempts = dataclasses.field(default_factory=Attempts)
     teacher: Teacher = dataclasses.field(default_factory=Teacher)
+    evolution: Evolution = dataclasses.field(default_factory=Evolution)
     mix: Mix = dataclasses.field(default_factory=Mix)
+    rounds: int = ranges.within(1, 1, 100)
+    round_start: str = "student"
     max_new_tokens: int = ranges.within(512, 1, 2**20)
     batch_size: int = ranges.within(32, 1, 2**16)
     dtype: str = "float32"
@@ -177,12 +200,21 @@ class StudyConfig:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "arms" and isinstance(value, tuple):  # --config.arms=cot,lema is read as one text
-            value = tuple(one.strip() for text in value for one in str(text).split(","))
+            value = arms.listed(value)
         object.__setattr__(self, name, value)
+
+    @property
+    def compared(self) -> dict[str, tuple[str, int]]:
+        """The arms that are trained, by name: the row that each is of, and its rounds."""
+        found = {name: (name, 1) for name in self.arms}
+        if self.rounds > 1:
+            found |= {f"{name}.{self.rounds}rounds": (name, self.rounds) for name in self.arms if arms.own(name)}
+        return found
 
     def problems(self) -> list[str]:
         """Every field of the wrong type or out of range, and every broken rule between fields."""
         parts: dict[str, Any] = {"": self, "attempts.": self.attempts, "teacher.": self.teacher, "mix.": self.mix}
+        parts["evolution."] = self.evolution
         parts |= {"pretraining.": self.pretraining} if self.pretraining else {}
         parts |= {f"tests[{number}].": test for number, test in enumerate(self.tests)}
         found = [f"config.{prefix}{problem}" for prefix, part in parts.items() for problem in ranges.problems(part)]
@@ -195,17 +227,20 @@ class StudyConfig:
             yield f"student={self.student!r}: give either student (a model folder) or pretraining, not both"
         if self.pretraining and (self.pretraining.train.model is None or self.pretraining.train.init):
             yield "pretraining.train makes a student from random weights of its model; for a model folder set student"
-        yield from self._unknown()
+        unknown = list(self._unknown())
+        yield from unknown
+        if any(one.startswith("arms: ") for one in unknown):
+            return  # what follows reads the arms
         yield from self._repeated()
-        of_pairs = [name for name in self.arms if name in arms.ARMS and arms.ARMS[name].pairs]
-        if of_pairs and self.attempts.samples < 2 and all(arms.ARMS[name].example is None for name in of_pairs):
+        of_pairs = [name for name in self.arms if arms.row(name).pairs]
+        if of_pairs and self.attempts.samples < 2 and all(arms.row(name).example is None for name in of_pairs):
             yield f"arms: {', '.join(of_pairs)} compare attempts at one question; set attempts.samples to 2 or more"
         trained = {"training": dataclasses.replace(self.training, objective="preference" if of_pairs else "sft")}
         trained |= {"pretraining.train": self.pretraining.train} if self.pretraining else {}
         for name, config in trained.items():
             yield from (f"{name}.{one}" for one in config.problems() if not one.startswith("data.path"))
         data = self.training.data
-        first = [name for name in self.arms if name in arms.ARMS and arms.ARMS[name].first]
+        first = [name for name in self.arms if arms.row(name).first]
         if first and data.packing and not data.examples_per_step:
             yield f"arms: {', '.join(first)} keep an order; set training.data.examples_per_step, or packing=False"
         lengths = (self.training.steps, self.training.epochs, self.training.tokens)
@@ -226,12 +261,29 @@ class StudyConfig:
                 yield "mix.equal='steps' needs training.steps, which all arms take"
             if shared := [name for name in self.arms if "@" in name]:
                 yield f"arms: {', '.join(shared)} name a share of a mix; set mix.equal to examples or loss_tokens"
+        yield from self._sources()
         if not (self.mix.gold_rationales or self.mix.own_attempts):
             yield "mix: there is no chain of thought; set gold_rationales or own_attempts"
         if self.teacher.kind == "openai" and not self.teacher.model:
             yield "teacher.model='' must name the chat model of teacher.kind='openai'"
         if self.checkpoint == "best" and not self.mix.dev_questions:
             yield "checkpoint='best' is the best on dev; set mix.dev_questions"
+
+    def _sources(self) -> Iterator[str]:
+        """The rules of rounds and of evolution."""
+        if self.evolution.count and self.teacher.kind != "openai":
+            yield "evolution.count asks the chat teacher for questions; set teacher.kind='openai' and teacher.model"
+        if self.rounds > 1:
+            if self.mix.equal == "steps":
+                yield "rounds shares a mix among the rounds; set mix.equal to examples or loss_tokens"
+            if self.round_start == "last" and self.mix.equal == "loss_tokens":
+                yield "round_start='last' counts examples; set mix.equal='examples'"
+            if self.mix.equal == "examples" and 0 < self.mix.amount < self.rounds:
+                yield f"mix.amount={self.mix.amount} is below rounds={self.rounds}; give each round an example or more"
+            if self.round_start == "last" and 0 < self.training.steps < self.rounds:
+                yield f"training.steps={self.training.steps} is below rounds={self.rounds}, which share them"
+            if not any(arms.own(name) for name in self.arms):
+                yield f"rounds={self.rounds}: no arm learns from attempts; add lema, or leave rounds out"
 
     def _unknown(self) -> Iterator[str]:
         choices = {
@@ -240,6 +292,7 @@ class StudyConfig:
             "teacher.kind": (self.teacher.kind, ("reference", "openai")),
             "attempts.prompt_style": (self.attempts.prompt_style, prompts.STYLES),
             "checkpoint": (self.checkpoint, ("last", "best")),
+            "round_start": (self.round_start, ("student", "last")),
             "dtype": (self.dtype, ("float32", "bfloat16")),
         }
         choices |= {f"tests[{number}].style": (test.style, prompts.STYLES) for number, test in enumerate(self.tests)}

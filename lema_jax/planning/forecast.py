@@ -125,7 +125,8 @@ def plan(config: StudyConfig, board: Board, jobs: Sequence[Job]) -> str:
     """What a study consists of, the difference that it can show, and what the rest of it takes."""
     outcomes = {job.id: board.outcome(job) for job in jobs}
     lines = [
-        f"{board.out}: {len(config.arms)} arms, {len(config.seeds)} seeds, {len(config.tests)} tests; {len(jobs)} jobs",
+        f"{board.out}: {len(config.compared)} arms, {len(config.seeds)} seeds, {len(config.tests)} tests; "
+        f"{len(jobs)} jobs",
         "",
         f"The smallest difference to {config.baseline} that is found 4 times in 5, if two arms disagree on "
         f"{DISCORDANCE:.0%} of the questions",

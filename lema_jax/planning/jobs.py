@@ -17,11 +17,16 @@ from typing import Any
 from lema_jax import digests, ranges, storage
 from lema_jax.errors import UserError
 from lema_jax.evidence import manifest
-from lema_jax.evidence.manifest import NAME, Manifest, State
+from lema_jax.evidence.manifest import NAME, STUDENT, Manifest, State
 from lema_jax.stage import Config
 
 _ID = 10  # hexadecimal digits
-_FIRST = {f"{NAME}.tmp", "jobs", "compiled", *("data", "train", "sample", "correct", "evaluate")}  # what jobs make
+_FIRST = {
+    f"{NAME}.tmp",
+    "jobs",
+    "compiled",
+    *("data", "train", "sample", "correct", "critique", "evolve", "evaluate"),
+}  # what jobs make
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Job:
 
     Attributes:
       id: names everything that shapes its result.
-      kind: what it makes: data, train, sample, correct or evaluate.
+      kind: what it makes: data, train, sample, correct, critique, evolve or evaluate.
       name: in words.
       config: of the stage.
       needs: ids of the jobs whose results it reads.
@@ -169,7 +174,9 @@ class Board:
             chosen = [job for job in finished if job.kind == kind]
             return [{name: getattr(job, name) for name in names} | {"folder": job.out} for job in chosen]
 
-        content = {name: config[name] for name in ("task", "baseline", "arms", "seeds")} | {
+        named = list(dict.fromkeys([*config["arms"], *(job.arm for job in jobs if job.arm and job.arm != STUDENT)]))
+        content = {name: config[name] for name in ("task", "baseline", "seeds")} | {
+            "arms": named,
             "tests": list(dict.fromkeys(job.test for job in jobs if job.test)),
             "evaluations": folders("evaluate", "test"),
             "trainings": folders("train"),

@@ -73,9 +73,12 @@ def _measured(job: Job, result: Any, out: Path) -> dict[str, Any]:
         case "train":
             _, tokens = curves.read(out)["tokens"]
             return {"tokens": round(sum(tokens)), "facts": {"step": result.step, "loss": result.loss}}
-        case "correct":
+        case "correct" | "critique":
             facts = {"mistakes": result.mistakes, "kept": result.kept, "rejected": dict(result.rejected)}
-            return _paid(out) | {"facts": facts}
+            kind = records.Critique if job.kind == "critique" else records.Correction
+            return _paid(out, kind) | {"facts": facts}
+        case "evolve":
+            return {"facts": {"made": result.made, "left_out": dict(result.left_out)}}
         case "sample":
             return {"tokens": _tokens(out, Attempt), "facts": {"verdicts": dict(result.verdicts)}}
         case "evaluate":
@@ -89,9 +92,9 @@ def _tokens(path: Path, kind: type[Attempt] | type[Prediction]) -> int:
     return sum(row.prompt_tokens + row.completion_tokens for row in records.read(path, kind))
 
 
-def _paid(out: Path) -> dict[str, Any]:
+def _paid(out: Path, kind: type[records.Correction] | type[records.Critique]) -> dict[str, Any]:
     """Tokens and dollars of a chat teacher; none of the reference teacher's."""
-    usages = [row.usage for row in records.read(out, records.Correction)]
+    usages = [row.usage for row in records.read(out, kind)]
     tokens = sum(usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0) for usage in usages)
     return {"tokens": tokens, "usd": sum(usage.get("cost_usd", 0.0) for usage in usages)}
 

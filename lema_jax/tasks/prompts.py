@@ -10,7 +10,8 @@ from lema_jax import storage, tasks
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
 
-STYLES = ("paper", "wizardmath", "few_shot", "chat")
+STYLES = ("paper", "plain", "tagged", "wizardmath", "few_shot", "chat")
+TRAINED = ("paper", "tagged")  # what a model may be trained in; `paper` asks each model as it was trained
 _NUMBER = re.compile(r"[-+$€£]*\d[\d.,/ ]*%?")
 
 
@@ -31,10 +32,26 @@ def style(name: str, examples: str | Path | None, render: Callable[[str], str]) 
             return wizardmath
         case "few_shot":
             return functools.partial(few_shot, None if examples is None else _read(examples))
+        case "tagged":
+            return tagged
         case "chat":
             render("Hello.")  # a missing or faulty template fails now, not in the middle of a run
             return lambda problem: render(request(problem))
     return lambda problem: tasks.get(problem.task).prompt(problem)
+
+
+def tagged(problem: Problem, *, right: bool = True) -> str:
+    """The paper's prompt under a tag that asks for a right or a wrong solution (NAT, arXiv 2402.11651).
+
+    A model that learns from both is asked for a right one. NAT leaves the words open; these are ours.
+    """
+    tag = "Write a correct solution." if right else "Write a solution with a mistake in it."
+    return f"{tag}\n{tasks.get(problem.task).prompt(problem)}"
+
+
+def of_model(style: str, trained: str) -> str:
+    """The style that a model is asked in: `paper` stands for the one that it was trained in, `trained`."""
+    return trained if style == "paper" else style
 
 
 def stop(style: str) -> tuple[str, ...]:

@@ -245,6 +245,13 @@ def original_solution(question: str, steps: Sequence[str]) -> str:
     return f"Question: {question}\nOriginal Solution:\n{{\n{number_steps(steps)}\n}}\nIncorrect Step:"
 
 
+def proposed(question: str, choices: Sequence[str], text: str) -> str:
+    """The block shared by teacher prompts and examples of critiques: a question and an attempt at it."""
+    offered = f"\nCandidate Answers: {', '.join(choices)}." if choices else ""
+    attempt = spoken(text).text.strip() if choices else number_steps(split_steps(text))
+    return f"Question: {question}{offered}\nSolution:\n{{\n{attempt}\n}}\nCritique:"
+
+
 def original_answer(question: str, choices: Sequence[str], text: str) -> str:
     """As `original_solution`, for a question with choices, whose correction names no step."""
     return (

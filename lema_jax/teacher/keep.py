@@ -14,9 +14,9 @@ from fractions import Fraction
 from typing import Any
 
 from lema_jax import tasks
-from lema_jax.records import Attempt, Correction, Verdict
+from lema_jax.records import Attempt, Correction, Problem, Verdict
+from lema_jax.tasks.claims import claims
 from lema_jax.tasks.steps import label, split_steps
-from lema_jax.teacher.claims import claims
 from lema_jax.teacher.parse import Parts, parse
 from lema_jax.teacher.prompting import asks_step
 
@@ -137,10 +137,13 @@ def explained(attempt: Attempt, parts: Parts) -> bool:
 
 def no_leak(attempt: Attempt, parts: Parts) -> bool:
     """No text refers to an answer that the student cannot know (`gold`, unless the question is about gold)."""
-    text = "\n".join([parts.explanation, *parts.steps])
-    given = _GIVEN.search(text)
-    gold = _GOLD.search(text) and not _GOLD.search(attempt.problem.question)
-    return not given and not gold
+    return not leaks(attempt.problem, "\n".join([parts.explanation, *parts.steps]))
+
+
+def leaks(problem: Problem, text: str) -> bool:
+    """Whether a teacher's text refers to an answer that the student cannot know."""
+    gold = _GOLD.search(text) and not _GOLD.search(problem.question)
+    return bool(_GIVEN.search(text) or gold)
 
 
 def unlabelled(attempt: Attempt, parts: Parts) -> bool:

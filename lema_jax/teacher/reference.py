@@ -18,8 +18,8 @@ from fractions import Fraction
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Problem
 from lema_jax.tasks import answers, number_words
+from lema_jax.tasks.claims import Claim, claims, numbers
 from lema_jax.tasks.steps import number_steps, split_steps
-from lema_jax.teacher.claims import Claim, claims, numbers
 
 TEACHER = "reference"
 VERSION = 2  # of its behaviour; part of the ids of its rows
@@ -58,6 +58,15 @@ def reply(attempt: Attempt) -> str:
     )
 
 
+def require(problem: Problem) -> None:
+    """Refuses a problem that the reference teacher cannot correct or judge.
+
+    Raises:
+      UserError: the problem has no rationale, or one in LaTeX.
+    """
+    _gold_steps(problem)
+
+
 def locate(problem: Problem, steps: Sequence[str]) -> Finding:
     """The first wrong step of a path whose answer is wrong.
 
@@ -81,7 +90,7 @@ def locate(problem: Problem, steps: Sequence[str]) -> Finding:
         if i == len(steps) - 1 and answers.final_number(step) is not None:
             break
         if false := next((claim for claim in made[i] if not claim.holds), None):
-            return Finding(i + 1, _false(false))
+            return Finding(i + 1, false_sum(false))
         values = [claim.stated for claim in made[i]] or [value for value in numbers(step) if value not in known]
         useless = {value for value in values if value not in needed and used.get(value, -1) < i}
         if useless:
@@ -192,7 +201,8 @@ def _reached(question: str, steps: Sequence[str]) -> collections.Counter[Fractio
 _DONE = {"+": "added", "-": "subtracted", "*": "multiplied", "/": "divided"}
 
 
-def _false(claim: Claim) -> str:
+def false_sum(claim: Claim) -> str:
+    """What is wrong with a sum that does not hold."""
     value, stated = _decimal(claim.value), _decimal(claim.stated)
     places = 2
     while _about(claim.value, places) == stated:
@@ -208,16 +218,16 @@ def _useless(problem: Problem, value: Fraction, claim: Claim | None, left: Seque
     if target is None:
         return "This step does not lead to what the question asks for."
     if claim is None:  # it may be part of another way, so no more is said of it than is so
-        return f"What is needed here is {_equation(target)}, which this step does not find."
-    needed = f"What is needed here is {_equation(target)}."
+        return f"What is needed here is {equation(target)}, which this step does not find."
+    needed = f"What is needed here is {equation(target)}."
     if sorted(claim.operands) == sorted(target.operands) and len(claim.operands) == 2:
         sign, right = _sign(claim), _sign(target)
         if sign and right and sign != right:
             return (
                 f"{_decimal(claim.operands[0])} and {_decimal(claim.operands[1])} should be {_DONE[right]}, not"
-                f" {_DONE[sign]}: {_equation(target)}."
+                f" {_DONE[sign]}: {equation(target)}."
             )
-    return f"Computing {_equation(claim)} does not help. {needed}"
+    return f"Computing {equation(claim)} does not help. {needed}"
 
 
 def _short(problem: Problem, left: Sequence[_GoldStep], step: int) -> str:
@@ -229,7 +239,7 @@ def _short(problem: Problem, left: Sequence[_GoldStep], step: int) -> str:
         else "Nothing that the question asks for is computed here."
     )
     target = _target(left, None)
-    return f"{before} What is needed here is {_equation(target)}." if target else before
+    return f"{before} What is needed here is {equation(target)}." if target else before
 
 
 def _target(left: Sequence[_GoldStep], claim: Claim | None) -> Claim | None:
@@ -245,7 +255,7 @@ def _sign(claim: Claim) -> str:
     return found[1] if found else ""
 
 
-def _equation(claim: Claim) -> str:
+def equation(claim: Claim) -> str:
     """The sum and its own value, whatever the path made of it."""
     value = _decimal(claim.value)
     return f"{_shown(claim)} ≈ {_about(claim.value, 2)}" if "/" in value else f"{_shown(claim)} = {value}"

@@ -1,31 +1,33 @@
-"""Statistics of corrections: how many were kept, for how many mistakes, and why the others were rejected."""
+"""Statistics of a teacher's replies: how many were kept, for how many attempts, and why the others were rejected."""
 
 import collections
+from collections.abc import Collection
 
 from lema_jax import records
-from lema_jax.records import Correction
+from lema_jax.records import Correction, Critique
 from lema_jax.teacher import keep
 
 
 class Tally:
-    """Counts corrections, those that were kept and those that were rejected.
+    """Counts corrections or critiques, those that were kept and those that were rejected.
 
     Attributes:
-      rows: corrections counted.
+      rows: replies counted.
       kept: of these, the ones that pass every keep rule.
-      mistakes: ids of the attempts that they correct.
-      corrected: of these, the ones with a correction that was kept.
-      rejected: corrections by their fault.
+      mistakes: ids of the attempts that they are about.
+      corrected: of these, the ones with a reply that was kept.
+      rejected: replies by their fault.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of: str = "corrections", about: str = "mistakes", rules: Collection[str] = keep.RULES) -> None:
+        self._words, self._rules = (of, about), rules
         self.rows = self.kept = 0
         self.mistakes: set[str] = set()
         self.corrected: set[str] = set()
         self.rejected: collections.Counter[str] = collections.Counter()
 
-    def add(self, row: Correction) -> None:
-        """Counts a correction."""
+    def add(self, row: Correction | Critique) -> None:
+        """Counts a reply."""
         self.rows += 1
         self.mistakes.add(row.attempt.id)
         if row.rejected:
@@ -35,11 +37,11 @@ class Tally:
             self.corrected.add(row.attempt.id)
 
     def __str__(self) -> str:
+        of, about = self._words
         lines = [
-            f"{self.kept:,} of {self.rows:,} corrections kept,"
-            f" for {len(self.corrected):,} of {len(self.mistakes):,} mistakes"
+            f"{self.kept:,} of {self.rows:,} {of} kept, for {len(self.corrected):,} of {len(self.mistakes):,} {about}"
         ]
-        for fault in (*sorted(self.rejected.keys() - keep.RULES.keys()), *keep.RULES):
+        for fault in (*sorted(self.rejected.keys() - set(self._rules)), *self._rules):
             count = self.rejected[fault]
             meaning = f" ({records.FAULTS[fault].rstrip('.')})" if count and fault in records.FAULTS else ""
             lines.append(f"  {count:7,} rejected: {fault}{meaning}")

@@ -157,6 +157,7 @@ def find(
         origin.metadata,
         lineage=_lineage(shaped, data, origin.metadata.init),
         data=data,
+        prompt_style=dataset.prompt_style(config.data.path),
         tokenizer=tokenizer_digests(f"{config.data.path}/tokenizer"),
     )
     return dataclasses.replace(origin, metadata=metadata)

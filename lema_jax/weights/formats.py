@@ -31,6 +31,7 @@ class Opened:
       adapters: a `lora` collection and its shape, or None.
       base: `lineage@step` of the model folder that the full weights were exported from, or empty.
       bos_rule: the rule by which its tokenizer prepends BOS or does not.
+      prompt_style: how it was trained to be asked, one of `prompts.TRAINED`.
       replaced: names of full weights that an adapter brought in place of the model's.
     """
 
@@ -42,6 +43,7 @@ class Opened:
     adapters: tuple[dict[str, Any], LoraConfig] | None = None
     base: str = ""
     bos_rule: str = ""
+    prompt_style: str = "paper"
     replaced: tuple[str, ...] = ()
 
 

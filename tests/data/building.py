@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lema_jax import records, tasks
-from lema_jax.data.build import Recipe
 from lema_jax.data.card import Card
+from lema_jax.data.recipe import Recipe
 from lema_jax.records import Example, Problem
 from lema_jax.tasks import word_problems
 from tests.data import rows

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lema_jax.records import Attempt, Correction, Problem, Verdict, row_id
+from lema_jax.records import Attempt, Correction, Critique, Problem, Verdict, row_id
 
 STEPS = ("Ann has 3 * 4 = 12 apples.", "She eats 5, so 12 - 5 = 8 are left.", "The answer is 8.")
 CORRECTED = ("She eats 5, so 12 - 5 = 7 are left.", "The answer is 7.")
@@ -35,6 +35,16 @@ def attempt(of: Problem | None = None, text: str = "\n".join(STEPS), verdict: st
     }
     id = row_id(problem=of.id, text=text, verdict=verdict, **fields)
     return Attempt(id=id, problem=of, text=text, verdict=Verdict(verdict), **values | fields)
+
+
+RIGHT = f"{STEPS[0]}\nShe eats 5, so 12 - 5 = 7 are left.\nThe answer is 7."
+
+
+def critique(of: Attempt | None = None, **fields: Any) -> Critique:
+    of = of or attempt()
+    right = of.verdict is Verdict.RIGHT
+    values = {"teacher": "reference", "text": "", "critique": "Step 1 is right: 3 * 4 = 12.", "right": right}
+    return Critique(id=row_id(attempt=of.id, **fields), attempt=of, **values | fields)
 
 
 def correction(of: Attempt | None = None, **fields: Any) -> Correction:

@@ -227,7 +227,7 @@ def test_nothing_left_names_the_filter(tmp_path: Path, corrections: Path, fields
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"arm": "lemma"}, "--arm=lemma must be one of cot, "),
+        ({"arm": "lemma"}, "--arm=lemma: there is no arm 'lemma'; the arms are cot, "),
         ({"arm": "lema"}, "--arm=lema needs --corrections"),
         ({"corrections": (Path("c"),)}, "--corrections without --arm"),
         ({"gold_rationales": False}, "nothing to learn from"),

@@ -19,7 +19,9 @@ CORRECTIONS = [f"x{number}" for number in range(120)]
 
 
 def mixed(cot: list[str], other: list[str], share: float | None, seed: int = 0) -> list[str]:
-    return list(curate.mix(cot, other, str, seed, share))
+    if share is None:
+        return curate.ranked([*cot, *other], str, seed)
+    return list(curate.mix(curate.ranked(cot, str, seed), [(curate.ranked(other, str, seed), share)]))
 
 
 def candidate(text: str, number: int = 0) -> Candidate:
@@ -31,10 +33,13 @@ def candidate(text: str, number: int = 0) -> Candidate:
 
 
 @given(
-    cot=st.sets(st.integers(0, 99)), other=st.sets(st.integers(100, 199)), share=st.floats(0, 1), seed=st.integers(0, 9)
+    cot=st.sets(st.integers(0, 99), min_size=1),
+    other=st.sets(st.integers(100, 199)),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 9),
 )
 def test_every_beginning_of_a_mix_has_the_share(cot: set[int], other: set[int], share: float, seed: int) -> None:
-    stream = list(curate.mix(sorted(cot), sorted(other), str, seed, share))
+    stream = list(curate.mix(sorted(cot), [(curate.ranked(other, str, seed), share)]))
     assert len(set(stream)) == len(stream)
     for length in range(len(stream) + 1):
         special = sum(row >= 100 for row in stream[:length])
@@ -42,6 +47,35 @@ def test_every_beginning_of_a_mix_has_the_share(cot: set[int], other: set[int], 
         assert special >= share * length - 0.5 - 1e-9 or special == len(other)  # … or too few, while there are more
         assert special == min(curate.nearest(share, length), len(other))
     assert cot <= set(stream)  # it ends for want of chain of thought only
+
+
+@given(sizes=st.lists(st.integers(0, 60), min_size=1, max_size=4), data=st.data())
+def test_every_beginning_has_the_shares_of_several_and_no_row_is_lost(sizes: list[int], data: st.DataObject) -> None:
+    shares = [data.draw(st.floats(0.01, 0.9 / len(sizes))) for _ in sizes]
+    others = [
+        ([(part, number) for number in range(size)], share) for part, (size, share) in enumerate(zip(sizes, shares))
+    ]
+    cot = [(-1, number) for number in range(80)]
+    stream = list(curate.mix(cot, others))
+    assert len(set(stream)) == len(stream)
+    assert [row for row in stream if row[0] == -1] == cot  # all of it, in its order
+    for length in range(len(stream) + 1):
+        for part, (size, share) in enumerate(zip(sizes, shares)):
+            count = sum(row[0] == part for row in stream[:length])
+            assert share * length - len(sizes) <= count <= share * length + 1 or count == size
+
+
+def test_of_no_chain_of_thought_the_others_share_the_mix() -> None:
+    stream = list(curate.mix([], [(["a", "b", "c"], 0.1), (["x", "y", "z"], 0.1)]))
+    assert sorted(stream) == ["a", "b", "c", "x", "y", "z"]
+    assert {*stream[:2]} == {"a", "x"}
+
+
+def test_what_two_others_were_made_of_is_taken_once() -> None:
+    stream = list(curate.mix(range(90), [([100, 101, 102], 0.1), ([200, 201, 202], 0.1)], lambda row: row % 100))
+    special = [row for row in stream if row >= 100]
+    assert len({row % 100 for row in special}) == len(special) == 3
+    assert {row // 100 for row in special} == {1, 2}
 
 
 def test_without_a_share_all_is_taken() -> None:

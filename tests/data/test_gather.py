@@ -107,7 +107,8 @@ def test_a_thought_reaches_no_example_prompt_or_export(form: str, thought: str, 
     chosen = choice.model_copy(
         update={"attempt": choice.attempt.model_copy(update={"text": text + choice.attempt.text})}
     )
-    render = arms.ARMS[arm].example
+    row = arms.ARMS[arm]
+    render = row.example
     with tempfile.TemporaryDirectory() as folder:
         file, other, third = (Path(folder) / name for name in ("a", "b", "c"))
         records.write(file, [solved])
@@ -115,9 +116,17 @@ def test_a_thought_reaches_no_example_prompt_or_export(form: str, thought: str, 
         records.write(third, [chosen])
         made = gather.chain_of_thought("gsm8k", [], [file]).candidates
         assert made
-        if render:
+        if row.reads == "right attempts":
+            made += gather.own_paths("gsm8k", [file], row.example, most=1, seed=0).candidates
+        elif row.reads == "wrong attempts":
+            records.write(other, [missed])
+            made += gather.wrong_attempts("gsm8k", [other], row.example).candidates
+        elif row.reads == "critiques":
+            records.write(other, [rows.critique(missed)])
+            made += gather.critiques("gsm8k", [other], row.example).candidates
+        elif render:
             made += gather.corrections("gsm8k", [other], render).candidates
-            made += gather.corrections("csqa", [third], render).candidates if arm != "lema_no_step" else []
+            made += gather.corrections("csqa", [third], render).candidates if not row.needs_steps else []
     for row in made:
         written = row.example.prompt + row.example.completion + getattr(row.example, "rejected", "")
         assert "qqq" not in written
@@ -125,4 +134,4 @@ def test_a_thought_reaches_no_example_prompt_or_export(form: str, thought: str, 
     for _, form_of_rows in exports.FORMS.values():
         assert "qqq" not in json.dumps(list(form_of_rows(made)))
     for wrong in (missed, chosen.attempt):
-        assert "qqq" not in prompting.correction(prompting.load(wrong.problem), wrong)
+        assert "qqq" not in prompting.messages(prompting.load(wrong.problem), wrong)

@@ -1,14 +1,18 @@
 """The mix of an arm: as much of everything as of the other arms, and the same corrections."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lema_jax import records
 from lema_jax.data import card
+from lema_jax.data.arms import reads
 from lema_jax.data.build import build
 from lema_jax.data.encode import Limits
 from lema_jax.errors import UserError
+from lema_jax.records import Example
 from tests.data import rows
 from tests.data.building import TRAIN, corrections, recipe, task, texts
 
@@ -89,3 +93,115 @@ def test_a_mix_may_be_bounded_by_tokens_with_loss(tmp_path: Path, corrections: P
         build(recipe(equal_examples=3, equal_loss_tokens=1000), tmp_path / "both")
     with pytest.raises(UserError, match="equal_loss_tokens=100000, but this mix ends after"):
         build(recipe(equal_loss_tokens=100_000), tmp_path / "few")
+
+
+# --- arms that learn from something else than corrections -------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path, corrections: Path) -> dict[str, tuple[Path, ...]]:
+    """What arms read: corrections, attempts right and wrong, critiques."""
+    wrong = [rows.attempt(problem) for problem in TRAIN[:30]]
+    right = [rows.attempt(problem, text=rows.RIGHT, verdict="right", answer="7") for problem in TRAIN[:30]]
+    records.write(tmp_path / "attempts.jsonl", [*wrong, *right])
+    records.write(tmp_path / "critiques.jsonl", [rows.critique(one) for one in (*wrong, *right)])
+    found = {
+        "corrections": corrections,
+        "attempts": tmp_path / "attempts.jsonl",
+        "critiques": tmp_path / "critiques.jsonl",
+    }
+    return {name: (path,) for name, path in found.items()}
+
+
+ALL = ("lema", "rft", "inline:0", "inline_restart", "critique:0.3", "negatives", "mixed:lema@0.14,inline:0@0.14")
+
+
+def built(tmp_path: Path, files: dict[str, tuple[Path, ...]], arm: str, **more: Any) -> tuple[Any, list[Example]]:
+    given = {name: paths for name, paths in files.items() if reads(arm, name)}
+    if "attempts" in given:
+        more["own_attempts"] = False
+    made, _ = build(
+        recipe(arm=arm, **given, **{"equal_examples": 40} | more), tmp_path / f"made-{arm.replace(':', '-')}"
+    )
+    return made, texts(tmp_path / f"made-{arm.replace(':', '-')}")
+
+
+def test_every_arm_replaces_the_same_chain_of_thought(tmp_path: Path, files: dict[str, tuple[Path, ...]]) -> None:
+    gold = {}
+    for arm in ALL:
+        made, found = built(tmp_path, files, arm)
+        assert len(found) == 40
+        gold[arm] = [(row.problem_id, row.completion) for row in found if row.source == "gold"]
+        assert made.prompt_style == ("tagged" if arm == "negatives" else "paper")
+        if arm == "negatives":
+            told = {row.kind: row.prompt.split("\n")[0] for row in found}
+            assert told == {"cot": "Write a correct solution.", "negative": "Write a solution with a mistake in it."}
+    assert {len(rows) for rows in gold.values()} == {29}
+    assert len({frozenset(rows) for rows in gold.values()}) == 1
+
+
+def test_a_critique_has_its_share_of_right_attempts(tmp_path: Path, files: dict[str, tuple[Path, ...]]) -> None:
+    made, _ = built(tmp_path, files, "critique:0.3@0.5")
+    assert made.kinds == {"cot": 20, "critique_wrong": 14, "critique_right": 6}
+
+
+def test_a_mixed_arm_takes_each_attempt_once(tmp_path: Path, files: dict[str, tuple[Path, ...]]) -> None:
+    made, found = built(tmp_path, files, "mixed:lema@0.2,inline@0.2,critique:0@0.2")
+    assert made.kinds == {"cot": 16, "correction": 8, "inline": 8, "critique_wrong": 8}
+    own = [row.problem_id for row in found if row.kind != "cot"]
+    assert len(set(own)) == len(own)
+
+
+def test_rounds_share_the_chain_of_thought(tmp_path: Path, corrections: Path) -> None:
+    asked = {"arm": "lema", "corrections": (corrections,)}
+    whole, *parts = (
+        build(recipe(**asked, equal_examples=count, skip_cot=skip), tmp_path / f"{count}-{skip}")
+        and {row.id for row in texts(tmp_path / f"{count}-{skip}") if row.kind == "cot"}
+        for count, skip in ((50, 0), (25, 0), (25, 18))
+    )
+    assert parts[0] | parts[1] == whole
+    assert not parts[0] & parts[1]
+
+
+@pytest.mark.parametrize(
+    ("arm", "verdicts", "found"),
+    [
+        ("rft", ["wrong"], "own right attempts: 3 rows, 3 wrong.*lema_jax.sample"),
+        ("negatives", ["right"], "wrong attempts: 3 rows, 3 right.*lema_jax.sample"),
+        (
+            "critique",
+            ["wrong"],
+            "wants 50% right attempts, but there are critiques of 0 right and 3 wrong ones.*--critique",
+        ),
+    ],
+)
+def test_an_arm_without_its_rows_says_how_many_and_which_command_makes_them(
+    tmp_path: Path, arm: str, verdicts: list[str], found: str
+) -> None:
+    made = [rows.attempt(problem, verdict=verdicts[0]) for problem in TRAIN[:3]]
+    records.write(tmp_path / "a.jsonl", made)
+    records.write(tmp_path / "c.jsonl", map(rows.critique, made))
+    given = {"critiques": (tmp_path / "c.jsonl",)} if arm == "critique" else {"attempts": (tmp_path / "a.jsonl",)}
+    with pytest.raises(UserError, match=found):
+        build(recipe(arm=arm, **given), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"arm": "rft"}, "--arm=rft needs --attempts, files made by `python -m lema_jax.sample`"),
+        ({"arm": "critique"}, "needs --critiques, files made by `python -m lema_jax.correct --critique`"),
+        ({"arm": "mixed:lema@0.1,rft@0.1"}, "needs --corrections"),
+        ({"arm": "lema:2"}, "lema takes none"),
+        ({"arm": "cot", "critiques": ("a",)}, "--critiques is for the arm critique"),
+        ({"arm": "rft:2", "attempts": ("a",), "paths_a_question": 3}, "says what --paths_a_question says"),
+        ({"arm": "cot", "wrong_step_weight": 0}, "--wrong_step_weight is for the arms inline, inline_restart"),
+        ({"arm": "rft@0.2", "attempts": ("a",)}, "names a share; give --equal_examples"),
+        ({"arm": "inline:0", "corrections": ("a",), "export": ("jsonl",)}, "--export writes no weights of the loss"),
+        ({"skip_cot": 3}, "--skip_cot is of an equalised mix"),
+    ],
+)
+def test_what_an_arm_does_not_take_is_refused(fields: dict[str, Any], found: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(found)):
+        build(recipe(**fields), tmp_path / "out")

@@ -9,7 +9,7 @@ import pytest
 from lema_jax.data.batches import DataConfig
 from lema_jax.errors import UserError
 from lema_jax.planning import config as configs
-from lema_jax.planning.config import Mix, Pretraining, Teacher, Test
+from lema_jax.planning.config import Evolution, Mix, Pretraining, Teacher, Test
 from lema_jax.training.objectives import PreferenceConfig
 from tests.studies import small
 
@@ -47,6 +47,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"arms": ("cot", "corrections_first"), "training": dataclasses.replace(small().training, data=DataConfig())},
         "corrections_first keep an order; set training.data.examples_per_step",
     ),
+    ({"arms": ("cot", "mixed:lema@0.1,inline")}, "must name a share for each part"),
+    ({"rounds": 0}, "config.rounds=0 must be at least 1"),
+    ({"rounds": 2, "arms": ("cot",)}, "config.rounds=2: no arm learns from attempts"),
+    ({"rounds": 25}, "config.mix.amount=24 is below rounds=25"),
+    ({"rounds": 2, "round_start": "base"}, "config.round_start='base' must be one of student, last"),
+    ({"rounds": 2, "round_start": "last", "mix": Mix(equal="loss_tokens", amount=9)}, "set mix.equal='examples'"),
+    ({"evolution": Evolution(count=3)}, "set teacher.kind='openai' and teacher.model"),
+    ({"evolution": Evolution(temperature=0.0)}, "config.evolution.temperature=0.0 must be above 0"),
     (
         {"arms": ("cot", "preference_solutions")},
         "preference_solutions compare attempts at one question; set attempts.samp",

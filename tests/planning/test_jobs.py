@@ -14,7 +14,7 @@ from lema_jax.errors import UserError
 from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.planning import config as configs
 from lema_jax.planning import jobs
-from lema_jax.planning.config import Mix, StudyConfig, Teacher, Test
+from lema_jax.planning.config import Evolution, Mix, StudyConfig, Teacher, Test
 from lema_jax.planning.jobs import Board, Job, Outcome
 from lema_jax.stage import Config
 from tests.studies import small
@@ -165,3 +165,54 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         (tmp_path / "study.json").write_text(content)
         with pytest.raises(UserError, match=found):
             Board(tmp_path).read()
+
+
+LATER = ("cot", "rft:2", "inline:0", "critique:0.3", "negatives", "mixed:lema@0.1,critique@0.1")
+
+
+def test_a_job_of_every_arm_reads_the_rows_that_it_learns_from() -> None:
+    made = plan(small(arms=LATER, seeds=(0,)))
+    by_id = {job.id: job for job in made.values()}
+    read = {arm: {by_id[id].kind for id in made[f"data {arm} seed 0"].needs} - {"data", "train"} for arm in LATER}
+    assert read == {
+        "cot": set(),
+        "rft:2": {"sample"},
+        "inline:0": {"correct"},
+        "critique:0.3": {"critique"},
+        "negatives": {"sample"},
+        "mixed:lema@0.1,critique@0.1": {"correct", "critique"},
+    }
+    assert all("," not in job.out and ":" not in job.out for job in made.values())
+
+
+@pytest.mark.parametrize("start", ["student", "last"])
+def test_rounds_sample_from_the_model_before_and_take_as_many_examples_in_all(start: str) -> None:
+    made = plan(small(arms=("cot", "lema"), seeds=(0,), rounds=3, round_start=start, mix=Mix(amount=25, questions=100)))
+    by_id = {job.id: job for job in made.values()}
+    name = "lema.3rounds seed 0"
+    called = [f"{name} round 1", f"{name} round 2", name]
+    counts: list[Any] = [made[f"data {one}"].config for one in called]
+    assert [one.equal_examples for one in counts] == ([9, 17, 25] if start == "student" else [9, 8, 8])
+    assert [one.skip_cot for one in counts] == ([0, 0, 0] if start == "student" else [0, 6, 12])
+    for number in (2, 3):
+        sampled = made[f"sample attempts {name} round {number}"]
+        assert [by_id[id].name for id in sampled.needs] == [f"train {called[number - 2]}"]
+        needed = {by_id[id].name for id in made[f"data {called[number - 1]}"].needs}
+        assert f"correct corrections {name} round {number}" in needed
+        assert ("correct corrections" in needed) is (start == "student")
+        trained: Any = made[f"train {called[number - 1]}"].config
+        assert ("lema.3rounds" in trained.config.init) is (start == "last")
+    reported = [job.name for job in made.values() if job.arm == "lema.3rounds"]
+    assert reported == [f"data {name}", f"train {name}", f"evaluate {name} arithmetic/test"]
+
+
+def test_new_questions_are_sampled_and_corrected_and_reach_every_arm_that_learns_from_them() -> None:
+    teacher = Teacher("openai", model="m", base_url="http://localhost:9/v1")
+    made = plan(small(teacher=teacher, evolution=Evolution(count=7), seeds=(0,), rounds=2))
+    by_id = {job.id: job for job in made.values()}
+    assert [by_id[id].name for id in made["evolve questions"].needs] == ["correct corrections"]
+    sampled: Any = made["sample attempts evolved"].config
+    assert str(sampled.questions.problems).endswith(made["evolve questions"].out)
+    needed = {by_id[id].name for id in made["data lema.2rounds seed 0"].needs}
+    assert {"correct corrections evolved", "correct corrections evolved lema.2rounds seed 0 round 2"} <= needed
+    assert not any("evolved" in by_id[id].name for id in made["data cot seed 0"].needs)

@@ -11,9 +11,9 @@ import pytest
 
 from lema_jax import tasks
 from lema_jax.records import Attempt, Problem, Verdict
+from lema_jax.tasks.claims import claims, numbers
 from lema_jax.tasks.steps import split_steps
 from lema_jax.teacher import keep, reference
-from lema_jax.teacher.claims import claims, numbers
 from lema_jax.teacher.parse import parse
 
 GOLDS = {"arithmetic": "5", "asdiv": "5", "csqa": "bank", "gsm8k": "5", "math": "\\frac{1}{2}", "svamp": "5"}

@@ -170,7 +170,7 @@ def test_the_family_is_that_of_the_answer(task, gold, choices, family):
 @pytest.mark.parametrize("family", ["gsm8k", "math"])
 def test_the_packages_prompt_asks_for_its_form_after_the_case(family):
     case = attempt(problem(family, question="How many pens?"), "Step 1: 3 + 4 = 8.\nThe answer is 8.")
-    asked = prompting.correction(prompting.load(case.problem), case)[-1]["content"]
+    asked = prompting.messages(prompting.load(case.problem), case)[-1]["content"]
     after = prompting.packaged(family).partition("{case}")[2]
     assert asked == (
         "Question: How many pens?\nOriginal Solution:\n{\nStep 1: 3 + 4 = 8.\nStep 2: The answer is 8.\n}" + after
@@ -183,7 +183,7 @@ def test_the_packages_prompt_asks_for_its_form_after_the_case(family):
 def test_the_packages_prompt_is_a_conversation_of_worked_examples(family, choices):
     """Whose text is that of the file, in its order, but for the white space between turns."""
     case = attempt(problem(family, choices), "3 + 4 = 8.\nThe answer is mall.")
-    messages = prompting.correction(prompting.load(case.problem), case)
+    messages = prompting.messages(prompting.load(case.problem), case)
     assert [message["role"] for message in messages] == ["user", "assistant"] * 4 + ["user"]
     said = [message["content"] for message in messages]
     assert "".join("".join(said[:-1]).split()) == "".join(packaged(family).split())
@@ -199,7 +199,7 @@ def test_the_packages_prompt_is_a_conversation_of_worked_examples(family, choice
 
 def test_a_commonsense_prompt():
     case = attempt(problem("csqa", ("bank", "mall"), "Where?"), "Explanations:\nThe answer is mall.")
-    shown, _, asked = prompting.correction(prompting.load(case.problem), case)[-1]["content"].rpartition("\n\n")
+    shown, _, asked = prompting.messages(prompting.load(case.problem), case)[-1]["content"].rpartition("\n\n")
     assert shown == (
         "Question: Where?\nCandidate Answers: bank, mall.\nOriginal Answer:\n{\nExplanations:\nThe answer is mall.\n}"
     )
@@ -218,12 +218,12 @@ def test_a_commonsense_prompt():
 def test_the_authors_prompts_are_asked_byte_for_byte(data_dir, name, task, choices, case):
     file = data_dir / "lema" / f"prompt_correction_{name}.txt"
     wrong = attempt(problem(task, tuple(choices)), "3 + 4 = 8.")
-    asked = prompting.correction(prompting.load(wrong.problem, file), wrong)
+    asked = prompting.messages(prompting.load(wrong.problem, file), wrong)
     assert asked == [{"role": "user", "content": f"{file.read_text().strip()}\n\nQuestion: How many?\n{case}"}]
 
 
 def one_message(prompt, of: Attempt) -> str:
-    (message,) = prompting.correction(prompt, of)
+    (message,) = prompting.messages(prompt, of)
     assert message["role"] == "user"
     return message["content"]
 
@@ -262,9 +262,9 @@ def test_the_same_text_as_a_file_is_another_prompt(tmp_path):
     assert as_file.id.startswith("gsm8k@")
     assert as_file.id != ours.id
     wrong = attempt(problem(), "3 + 4 = 8.")
-    asked = [chat.request(prompting.correction(p, wrong), model="m", max_tokens=5) for p in (as_file, ours)]
+    asked = [chat.request(prompting.messages(p, wrong), model="m", max_tokens=5) for p in (as_file, ours)]
     assert asked[0].id != asked[1].id
-    assert budget.worst(asked[1].body).prompt >= sum(len(m["content"]) for m in prompting.correction(ours, wrong))
+    assert budget.worst(asked[1].body).prompt >= sum(len(m["content"]) for m in prompting.messages(ours, wrong))
 
 
 def test_corrections_that_another_prompt_asked_for_are_told(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lema_jax.tasks import gsm8k
-from lema_jax.teacher.claims import claims, numbers
+from lema_jax.tasks.claims import claims, numbers
 
 
 @pytest.mark.parametrize(

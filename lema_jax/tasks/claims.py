@@ -9,10 +9,9 @@ import itertools
 import re
 from fractions import Fraction
 
-from lema_jax.tasks import expressions
-from lema_jax.teacher import sides
-from lema_jax.teacher.notation import arithmetic
-from lema_jax.teacher.sides import Side
+from lema_jax.tasks import expressions, sides
+from lema_jax.tasks.notation import arithmetic
+from lema_jax.tasks.sides import Side
 
 
 @dataclasses.dataclass(frozen=True)
