@@ -36,11 +36,20 @@ def command(run):
 
 def start(code: str, *argv: object, **how) -> subprocess.Popen:
     command = [sys.executable, "-c", PRELUDE + code, *map(str, argv)]
+    how = {"preexec_fn": heed_hangups, **how}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
 
 
+def heed_hangups() -> None:
+    """The tests may run under nohup, whose children ignore SIGHUP too."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def ended(process: subprocess.Popen, seconds: float = 60) -> tuple[int, str, str]:
-    said = process.communicate(timeout=seconds)
+    try:
+        said = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
     return process.returncode, *said
 
 
