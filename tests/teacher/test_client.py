@@ -226,7 +226,7 @@ def test_a_server_that_was_not_up_yet_is_not_taken_for_a_crowded_one(tmp_path, s
 
     def behave(body, times):
         asked.append(times)
-        return error(says, 503) if len(asked) <= 20 else Act(completion("4"), delay=0.1)
+        return error(says, 503) if len(asked) <= 20 else Act(completion("4"), delay=0.5)  # all 8 meet on a busy machine
 
     with Server(behave) as server:
         outcome = ask(server, tmp_path, questions(24), concurrency=8, **PRICED)
