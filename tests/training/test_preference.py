@@ -167,6 +167,7 @@ def stopped(straight: Path, out: Path) -> Path:
     return out
 
 
+@pytest.mark.slow  # CI runs this file by name
 def test_a_resumed_run_ends_bit_equal(tmp_path: Path, data: Path, base: Path, straight: Path) -> None:
     out = stopped(straight, tmp_path / "run")
     loop.run(config(out, data, base))
