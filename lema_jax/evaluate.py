@@ -125,7 +125,7 @@ class Config(stage.Config):
             yield "give one of --task=name,name, --score=attempts.jsonl and --prompt=text"
             return
         if not self.checkpoint and not self.model:
-            yield "--checkpoint names no model folder; give one that convert or train made"
+            yield "--checkpoint names no model folder; give one that convert or train made, or a served --model"
         if self.prompt is None and self.out is None:
             yield "--out is missing: the folder to write to; give one"
         if self.score:

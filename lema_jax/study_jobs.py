@@ -285,12 +285,10 @@ class _Composer:
         file = lambda made: tuple(self._root / job.out for job in made)
         if mix.equal != "steps":
             more[f"equal_{mix.equal}"] = mix.amount
-            if arms.shares(run.arm, mix.correction_share):
-                more["correction_share"] = (None if others else part.share) or mix.correction_share
+            if not others and arms.shares(run.arm, mix.correction_share):
+                more["correction_share"] = part.share or mix.correction_share
         if run.rounds > 1:
             more |= self._share_of(run, number)
-        if others:
-            more.pop("correction_share", None)
         make = lambda out: build_data.Config(
             task=config.task,
             arm=run.arm if others else run.arm.partition("@")[0],
@@ -316,19 +314,24 @@ class _Composer:
     def _share_of(self, run: Run, number: int) -> dict[str, int]:
         """The options of a round's data: all that the rounds so far have, or what no round before has."""
         mix = self._config.mix
+        amount = {f"equal_{mix.equal}": self._amount(run, number)}
         if self._config.round_start == "student":
-            return {f"equal_{mix.equal}": run.until(mix.amount, number)}
+            return amount
         shares = arms.shares(run.arm, mix.correction_share)
         taken = (curate.cot_of(run.amount(mix.amount, earlier), shares) for earlier in range(1, number))
-        return {f"equal_{mix.equal}": run.amount(mix.amount, number), "skip_cot": sum(taken)}
+        return amount | {"skip_cot": sum(taken)}
+
+    def _amount(self, run: Run, number: int) -> int:
+        """Of the mix's amount, what a round's data set has: the rounds' so far, or its own."""
+        of = run.until if self._config.round_start == "student" else run.amount
+        return of(self._config.mix.amount, number)
 
     def _examples(self, run: Run, number: int) -> int:
         """About how many examples a round of an arm has; exact where arms are equal in them."""
         mix = self._config.mix
         if mix.equal != "examples":
             return self._count(self._config.task, "train", mix.questions)
-        amount = run.amount(mix.amount, number)
-        amount = run.until(mix.amount, number) if self._config.round_start == "student" else amount
+        amount = self._amount(run, number)
         shares = arms.shares(run.arm, mix.correction_share)
         return round(amount * (1 - sum(shares))) if arms.row(run.arm).displaced else amount
 

@@ -80,9 +80,10 @@ def _choose(recipe: Recipe, training: Sequence[Problem]) -> _Chosen:
     curate.leave_out_repeated(pools)
     chosen = _tokenizer(recipe, pools)
     encoded = _encode([row.example for pool in pools for row in pool.candidates], chosen, recipe.limits)
+    shortened = bool(recipe.learnt) and any(part.row.example is not examples.correction for part in recipe.parts)
     for pool in pools:
         pool.filter(lambda row: row.example.id in encoded, "over-long")
-        if any(part.row.example is not examples.correction for part in recipe.parts) and recipe.learnt:
+        if shortened:
             _leave_out_long_corrections(pool, chosen, recipe.limits)
         curate.require_some(pool)
     mixed = _mix(recipe, pools, encoded)
@@ -131,7 +132,8 @@ def _gather(recipe: Recipe, training: Sequence[Problem]) -> list[Pool]:
     if recipe.parts[0].row.pairs:
         return _gather_pairs(recipe)
     pools = []
-    attempts = recipe.attempts if recipe.own_attempts and not any(part.name == "rft" for part in recipe.parts) else ()
+    apart = any(part.row.reads == "right attempts" for part in recipe.parts)  # they are the arm's own examples
+    attempts = recipe.attempts if recipe.own_attempts and not apart else ()
     if recipe.gold_rationales or attempts:
         gold = [problem for problem in training[: recipe.limit] if problem.rationale]
         if recipe.gold_rationales and not gold:

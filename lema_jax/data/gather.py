@@ -1,10 +1,13 @@
 """From rows to candidates: gold rationales, right attempts, accepted corrections. Unusable rows are counted."""
 
+import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
+
+from absl import logging
 
 from lema_jax import records, tasks
 from lema_jax.data import curate, examples, pairs, paths
@@ -31,7 +34,7 @@ def chain_of_thought(
     task = tasks.get(task_name)
     candidates = [Candidate(problem, examples.cot(problem, task.completion(problem), "gold")) for problem in gold]
     counts: Counter[str] = Counter()
-    for attempt in _graded(task_name, attempts, Verdict.RIGHT, read_last_number, counts):
+    for attempt in _graded(task_name, attempts, (Verdict.RIGHT,), read_last_number, counts):
         example = examples.cot(attempt.problem, examples.solution(attempt), attempt.student)
         candidates.append(Candidate(attempt.problem, example, closed=_is_closed(attempt)))
     return Pool("chain of thought", candidates, _counted(counts))
@@ -52,7 +55,7 @@ def own_paths(
       UserError: a file is unreadable, or of another task.
     """
     counts: Counter[str] = Counter()
-    rows = list(_graded(task_name, attempts, Verdict.RIGHT, read_last_number, counts))
+    rows = list(_graded(task_name, attempts, (Verdict.RIGHT,), read_last_number, counts))
     question = lambda row: curate.normal(row.problem.question)
     drawn = curate.ranked(rows, lambda row: row.id, seed)
     sound = [row for row in drawn if paths.holds(examples.solution(row))]
@@ -76,7 +79,7 @@ def wrong_attempts(
       UserError: a file is unreadable, or of another task.
     """
     counts: Counter[str] = Counter()
-    rows = _graded(task_name, attempts, Verdict.WRONG, read_last_number, counts)
+    rows = _graded(task_name, attempts, (Verdict.WRONG,), read_last_number, counts)
     candidates = [Candidate(row.problem, render(row), attempt=row, closed=_is_closed(row)) for row in rows]
     return Pool("wrong attempts", candidates, _counted(counts), remedy=_SAMPLE)
 
@@ -95,17 +98,17 @@ _NO_ANSWER = "without an answer"  # not a row of our graders
 
 
 def _graded(
-    task_name: str, files: Iterable[Path], wanted: Verdict, read_last_number: bool, counts: Counter[str]
+    task_name: str, files: Iterable[Path], wanted: Collection[Verdict], read_last_number: bool, counts: Counter[str]
 ) -> Iterator[Attempt]:
-    """The attempts with that verdict, whole and with an answer; the others are counted."""
+    """The attempts with one of these verdicts, whole and with an answer; the others are counted."""
     for row in _rows(files, Attempt, task_name, lambda row: row.problem):
         attempt = last_number.graded(row) if read_last_number else row
-        if attempt.verdict is not wanted:
+        if attempt.verdict not in wanted:
             counts[_PASSED_OVER[attempt.verdict]] += 1
         elif attempt.answer is None:
             counts[_NO_ANSWER] += 1
         elif _is_closed(attempt) and _is_truncated(attempt):
-            counts[f"{wanted}, {_TORN}"] += 1
+            counts[f"{attempt.verdict}, {_TORN}"] += 1
         else:
             yield attempt
 
@@ -172,14 +175,7 @@ def solution_pairs(task_name: str, attempts: Iterable[Path], *, read_last_number
     """
     texts: dict[str, dict[Verdict, dict[str, Attempt]]] = {}  # question -> verdict -> solution -> first attempt
     passed_over: Counter[str] = Counter()
-    for row in _rows(attempts, Attempt, task_name, lambda row: row.problem):
-        attempt = last_number.graded(row) if read_last_number else row
-        if attempt.verdict not in (Verdict.RIGHT, Verdict.WRONG) or attempt.answer is None:
-            passed_over[_PASSED_OVER[attempt.verdict]] += 1
-            continue
-        if _is_closed(attempt) and _is_truncated(attempt):
-            passed_over[f"{attempt.verdict}, {_TORN}"] += 1
-            continue
+    for attempt in _graded(task_name, attempts, (Verdict.RIGHT, Verdict.WRONG), read_last_number, passed_over):
         text = examples.solution(attempt)
         of_question = texts.setdefault(curate.normal(attempt.problem.question), {Verdict.RIGHT: {}, Verdict.WRONG: {}})
         if of_question[attempt.verdict].setdefault(text, attempt) is not attempt:
@@ -195,11 +191,13 @@ def solution_pairs(task_name: str, attempts: Iterable[Path], *, read_last_number
         for (text, attempt), chosen in zip(wrong.items(), itertools.cycle(right)):
             pair = pairs.of_solutions(attempt.problem, chosen, text, right[chosen].student)
             candidates.append(Candidate(attempt.problem, pair))
-    return Pool("pairs of solutions", candidates, list(passed_over.items()))
+    return Pool("pairs of solutions", candidates, _counted(passed_over))
 
 
 def held_out(task_name: str, data_dir: Path | None, *, required: bool) -> tuple[dict[str, list[Problem]], list[str]]:
     """The problems of every split but `train` of every task, and the names (`task/split`) of unavailable ones.
+
+    What a task warns of, such as questions without an answer, concerns who is tested by them: it is not printed here.
 
     Args:
       required: whether the task's own splits must be available, unless it is a user's file.
@@ -209,18 +207,29 @@ def held_out(task_name: str, data_dir: Path | None, *, required: bool) -> tuple[
     """
     sets: dict[str, list[Problem]] = {}
     missing = []
-    for name in dict.fromkeys((task_name, *tasks.NAMES)):
-        task = tasks.get(name)
-        for split in task.SPLITS:
-            if split == "train":
-                continue
-            try:
-                sets[f"{name}/{split}"] = task.load(split, data_dir)
-            except UserError as error:
-                if required and name == task_name and name in tasks.NAMES:
-                    raise UserError(f"overlap with {name}/{split} cannot be checked: {error}") from None
-                missing.append(f"{name}/{split}")
+    with _without_warnings():
+        for name in dict.fromkeys((task_name, *tasks.NAMES)):
+            task = tasks.get(name)
+            for split in task.SPLITS:
+                if split == "train":
+                    continue
+                try:
+                    sets[f"{name}/{split}"] = task.load(split, data_dir)
+                except UserError as error:
+                    if required and name == task_name and name in tasks.NAMES:
+                        raise UserError(f"overlap with {name}/{split} cannot be checked: {error}") from None
+                    missing.append(f"{name}/{split}")
     return sets, missing
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _rows(files: Iterable[Path], kind: type[R], task_name: str, problem: Callable[[R], Problem]) -> Iterator[R]:

@@ -212,7 +212,7 @@ def _later() -> dict[str, Any]:
     plain = _flat(
         {name: pydantic.TypeAdapter(type(part)).dump_python(part, mode="json") for name, part in parts.items()}
     )
-    plain["objective"] = "sft"
+    plain["objective"] = TrainConfig.objective
     return {name: plain[name] for name in _LATER}
 
 
