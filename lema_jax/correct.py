@@ -122,7 +122,7 @@ class Result:
       corrected: of these, the ones with a correction (critique) that was kept.
       rows: corrections (critiques) of them.
       kept: of these, the ones that pass every keep rule.
-      rejected: the others, by their fault (`records.FAULTS`).
+      rejected: the others, by their fault (`faults.FAULTS`).
       estimate: what a dry run would ask and pay, in words.
     """
 

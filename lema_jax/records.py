@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import pydantic
 
-from lema_jax import interrupts, storage
+from lema_jax import faults, interrupts, storage
 from lema_jax.errors import UserError
 
 
@@ -77,13 +77,13 @@ class Correction(Row):
     explanation: str = ""
     steps: tuple[str, ...] = ()  # the corrected steps, from `step` on
     answer: str | None = None
-    rejected: str = ""  # a key of FAULTS, or the endpoint's message; empty if accepted
+    rejected: str = ""  # a key of `faults.FAULTS`, or the endpoint's message; empty if accepted
     usage: dict[str, Any] = {}  # tokens, cost, finish reason of a paid teacher
 
     @pydantic.field_validator("rejected")
     @classmethod
     def _current_name(cls, name: str) -> str:
-        return FORMER_FAULTS.get(name, name)
+        return faults.FORMER.get(name, name)
 
 
 class Critique(Row):
@@ -95,49 +95,13 @@ class Critique(Row):
     text: str  # the raw reply
     critique: str = ""  # the reasons
     right: bool | None = None  # whether it calls the attempt right; None if it does not say
-    rejected: str = ""  # a key of FAULTS, or the endpoint's message; empty if accepted
+    rejected: str = ""  # a key of `faults.FAULTS`, or the endpoint's message; empty if accepted
     usage: dict[str, Any] = {}  # tokens, cost, finish reason of a paid teacher
 
     @property
     def completion(self) -> str:
         """The critique as text: its reasons, then its judgement."""
         return f"{self.critique}\nConclusion: {'right' if self.right else 'wrong'}."
-
-
-# The values of `rejected` of corrections and critiques.
-FAULTS = {
-    "length": "The endpoint stopped the reply at --max_tokens.",
-    "content_filter": "The endpoint withheld the reply or refused the prompt.",
-    "too_long": "The prompt is longer than the endpoint takes.",
-    "no_choices": "The endpoint's answer holds no reply.",
-    "refusal": "The teacher declined to answer.",
-    "empty": "The reply says nothing.",
-    "cut_off": "The reply ends inside its thinking or its solution.",
-    "no_step": "The reply names no step.",
-    "no_solution": "The reply holds no corrected steps.",
-    "no_answer": "The corrected solution states no answer.",
-    "wrong_answer": "The corrected solution ends in another answer than gold.",
-    "no_such_step": "A step that the reply calls wrong is none of the attempt's.",
-    "rewrites_kept_steps": "The steps before the wrong one are rewritten, or a sum of theirs gets another value.",
-    "starts_elsewhere": "The corrected solution does not begin at the step that is called wrong.",
-    "same_step": "The first corrected step says what the wrong one says.",
-    "no_explanation": "The explanation has no words.",
-    "tells_answer": "The reply points at an answer that the student cannot know.",
-    "no_judgement": "The critique does not conclude whether the solution is right or wrong.",
-    "wrong_judgement": "The critique calls a right solution wrong, or a wrong one right.",
-    "no_reasons": "The critique gives no reasons.",
-    "label_left": "A label or heading is left in a corrected step.",
-}
-# The names of the same faults in files of earlier versions.
-FORMER_FAULTS = {
-    "answer_is_gold": "wrong_answer",
-    "step_exists": "no_such_step",
-    "keeps_prefix": "rewrites_kept_steps",
-    "starts_at_step": "starts_elsewhere",
-    "changes_step": "same_step",
-    "explained": "no_explanation",
-    "no_leak": "tells_answer",
-}
 
 
 class Example(Row):

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lema_jax"
 LAYERS = (
-    ("errors", "interrupts", "disk", "ranges", "worker"),
+    ("errors", "faults", "interrupts", "disk", "ranges", "worker"),
     ("storage",),
     ("digests",),
     ("lock", "records"),

@@ -17,7 +17,8 @@ from markupsafe import Markup
 from lema_jax import records
 from lema_jax.errors import UserError
 from lema_jax.evidence import charts, clusters, groups, page, stats, table
-from lema_jax.records import FAULTS, Correction, Problem
+from lema_jax.faults import FAULTS
+from lema_jax.records import Correction, Problem
 from lema_jax.tasks.steps import split_steps
 
 READ = 30  # corrections on the page

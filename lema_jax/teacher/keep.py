@@ -1,7 +1,7 @@
 """The keep rules: which corrections are good enough to learn from.
 
 A rule is a pure function of the attempt and of the reply's parts; it says whether the correction passes. RULES names
-each by the fault that it finds; `records.FAULTS` says what every name means. The paper kept a correction when its final
+each by the fault that it finds; `faults.FAULTS` says what every name means. The paper kept a correction when its final
 answer equals gold (section 2.1); the other rules catch what that one lets through: a reply that names no step of the
 attempt, rewrites a step that it claims to keep, points at a given answer, or leaves a label in a step.
 """

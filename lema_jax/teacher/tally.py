@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Collection
 
-from lema_jax import records
+from lema_jax import faults
 from lema_jax.records import Correction, Critique
 from lema_jax.teacher import keep
 
@@ -43,6 +43,6 @@ class Tally:
         ]
         for fault in (*sorted(self.rejected.keys() - set(self._rules)), *self._rules):
             count = self.rejected[fault]
-            meaning = f" ({records.FAULTS[fault].rstrip('.')})" if count and fault in records.FAULTS else ""
+            meaning = f" ({faults.FAULTS[fault].rstrip('.')})" if count and fault in faults.FAULTS else ""
             lines.append(f"  {count:7,} rejected: {fault}{meaning}")
         return "\n".join(lines)
