@@ -22,6 +22,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from tests import hf_oracle
+from tests.torch_training import Adamw
 
 STEPS, PAIRS, LENGTH, VOCABULARY = 20, 4, 40, 61
 OPTIMIZER = OptimizerConfig(learning_rate=3e-3, weight_decay=0.1, clip_norm=0.3)
@@ -94,26 +95,13 @@ def their_losses(
     model: torch.nn.Module, reference: list[torch.Tensor], how: PreferenceConfig, steps: list[list[Pair]]
 ) -> list[float]:
     """DPO as its paper writes it, with cDPO's smoothing and RPO's nll term. `reference`: [pairs, 2] of each step."""
-    vector = lambda name: "norm" in name or name.endswith("bias")
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for name, p in trained if not vector(name)], "weight_decay": OPTIMIZER.weight_decay},
-        {"params": [p for name, p in trained if vector(name)], "weight_decay": 0.0},
-    ]
-    betas = (OPTIMIZER.beta1, OPTIMIZER.beta2)
-    optimizer = torch.optim.AdamW(groups, OPTIMIZER.learning_rate, betas, OPTIMIZER.epsilon)
-    losses = []
+    optimizer, losses = Adamw(model, OPTIMIZER), []
     for some, before in zip(steps, reference, strict=True):
-        optimizer.zero_grad()
         chosen, rejected = log_probs(model, some).unbind(1)
         margin = how.beta * ((chosen - before[:, 0]) - (rejected - before[:, 1]))
         lengths = torch.tensor([len(pair[1]) for pair in some])
         dpo = -(1 - how.label_smoothing) * logsigmoid(margin) - how.label_smoothing * logsigmoid(-margin)
-        loss = (dpo - how.nll_weight * chosen / lengths).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for _, p in trained], OPTIMIZER.clip_norm)
-        optimizer.step()
-        losses.append(loss.item())
+        losses.append(optimizer.step((dpo - how.nll_weight * chosen / lengths).mean()))
     return losses
 
 

@@ -18,6 +18,7 @@ pytest.importorskip("torch", reason="the independent implementation; install the
 import torch
 
 from tests import hf_oracle
+from tests.torch_training import Adamw
 
 STEPS = 20
 every_family = pytest.mark.parametrize(
@@ -60,24 +61,11 @@ def our_losses(trained, frozen, collection: str, model: Llama) -> list[float]:
 
 
 def their_losses(model: torch.nn.Module) -> list[float]:
-    vector = lambda name: "norm" in name or name.endswith("bias")
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for name, p in trained if not vector(name)], "weight_decay": OPTIMIZER.weight_decay},
-        {"params": [p for name, p in trained if vector(name)], "weight_decay": 0.0},
-    ]
-    betas = (OPTIMIZER.beta1, OPTIMIZER.beta2)
-    optimizer = torch.optim.AdamW(groups, OPTIMIZER.learning_rate, betas, OPTIMIZER.epsilon)
-    losses = []
+    optimizer, losses = Adamw(model, OPTIMIZER), []
     for batch in batches():
         ids = torch.from_numpy(batch["tokens"]).long()
         labels = ids.masked_fill(torch.from_numpy(batch["weights"]) == 0, -100)
-        optimizer.zero_grad()
-        loss = model(ids, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for _, p in trained], OPTIMIZER.clip_norm)
-        optimizer.step()
-        losses.append(loss.item())
+        losses.append(optimizer.step(model(ids, labels=labels).loss))
     return losses
 
 
