@@ -74,6 +74,15 @@ def converged() -> StudyConfig:
     )
 
 
+def chosen_by() -> StudyConfig:
+    """What the setting was judged by: shares and orders of corrections, five seeds, development questions."""
+    config = converged()
+    config.arms = (*config.arms, "lema@0.1", "lema@0.5", "corrections_first")
+    config.seeds = (0, 1, 2, 3, 4)
+    config.tests = (Test("arithmetic", "dev"),)
+    return config
+
+
 def early() -> StudyConfig:
     """The student stops before it copies names and numbers from the question: any chain of thought is news to it."""
     config = converged()
@@ -106,7 +115,7 @@ def many_questions() -> StudyConfig:
     return config
 
 
-SETTINGS = {setting.__name__: setting for setting in (converged, early, lora, few_questions, many_questions)}
+SETTINGS = {setting.__name__: setting for setting in (converged, chosen_by, early, lora, few_questions, many_questions)}
 
 
 def get_config(setting: str = "converged") -> StudyConfig:

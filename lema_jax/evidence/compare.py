@@ -132,7 +132,7 @@ class Comparison:
     """An arm against the baseline; differences are other - baseline.
 
     `p` is of `test`, `df` the degrees of freedom of a t test. `paired` is None where an arm has several seeds or
-    samples. `reworded` counts the questions whose prompts differ. `equal` is of two single runs at hand.
+    samples. `reworded` counts the questions whose prompts differ. `equal` is of two single runs.
     """
 
     baseline: Arm

@@ -1,4 +1,4 @@
-"""GSM1k (Zhang et al. 2024): 1,205 problems written anew in GSM8K's manner, for testing: no model was trained on them.
+"""GSM1k (Zhang et al. 2024): 1,205 new problems like GSM8K's, for testing: no model was trained on them.
 
 A row of the publisher's file (Parquet, or the same as lines): `{"question": …, "answer": "72"}`. MIT licence.
 """
