@@ -32,6 +32,13 @@ settings.register_profile("tests", deadline=None, database=None, derandomize=Tru
 settings.load_profile("tests")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # what the libraries made: else every collection walks it, for a tenth of the session's time
     gc.set_threshold(100_000, 20, 20)

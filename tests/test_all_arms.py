@@ -45,7 +45,7 @@ def written(file: Path, out: Path, more: str, questions: int, steps: int) -> Pat
     return file
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_arm_through_every_stage(tmp_path: Path) -> None:
     out = tmp_path / "study"
     file = written(tmp_path / "config.py", out, f"arms={ARMS!r}", questions=400, steps=400)  # some are right
@@ -65,7 +65,7 @@ def test_every_arm_through_every_stage(tmp_path: Path) -> None:
     assert "negatives's prompts differ from cot's" in (out / "report.txt").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("start", ["student", "last"])
 def test_two_rounds_killed_and_resumed(tmp_path: Path, start: str) -> None:
     """Killed three times, it ends as it would have undisturbed; its second round learns from the first one's model."""

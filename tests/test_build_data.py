@@ -35,7 +35,7 @@ def content(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     malformed = tmp_path / "corrections.jsonl"
     malformed.write_text(rows.correction().model_dump_json()[:-30] + "\n")
@@ -54,7 +54,7 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_it_makes_and_that_a_rerun_makes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     flags = (*ARITHMETIC, f"--out={out}", "--equal_examples=100", "--dev_questions=20", "--export=jsonl,messages")
@@ -79,7 +79,7 @@ def test_what_it_makes_and_that_a_rerun_makes_nothing(tmp_path: Path) -> None:
     assert content(out) == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_leaves_nothing_or_a_whole_data_set(tmp_path: Path) -> None:
     started = time.monotonic()
     assert run(*ARITHMETIC, f"--out={tmp_path / 'undisturbed'}").returncode == 0
@@ -97,6 +97,7 @@ def test_kill_9_leaves_nothing_or_a_whole_data_set(tmp_path: Path) -> None:
         assert not out.with_name(out.name + ".tmp").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_examples_of_each_kind_and_writes_nothing(tmp_path: Path) -> None:
     of = tasks.get("arithmetic").load("train")[:40]
     wrong = [rows.attempt(problem) for problem in of]

@@ -164,6 +164,7 @@ def test_a_closed_pipe_and_a_full_output():
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
@@ -202,7 +203,7 @@ def test_a_cause_counts_and_a_fault_of_ours_keeps_its_traceback():
     assert "error: /nowhere/x: No such file or directory" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_limit_of_a_files_size_and_that_the_same_command_goes_on(tmp_path):
     flags = (*BUILD, f"--out={tmp_path / 'out'}")
     limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "_", sys.executable, "-m", "lema_jax.build_data", *flags]

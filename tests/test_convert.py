@@ -82,6 +82,7 @@ def logits_of(folder: Path) -> np.ndarray:
     return logits[..., : metadata.config.vocab_size]
 
 
+@pytest.mark.slow
 def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_path):
     model, out = tmp_path / "model", tmp_path / "out"
     converted(f"--hf_dir={hf_dir}", f"--out={model}")
@@ -102,6 +103,7 @@ def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "model", "out"]
 
 
+@pytest.mark.slow
 def test_of_a_model_folder_one_array_at_a_time_is_read_and_each_once(tmp_path, monkeypatch):
     tree = tiny.variables()["params"]
     tokenizers.save(tokenizers.train_bpe(TEXTS, tiny.CONFIG.vocab_size), tmp_path / "tokenizer")
@@ -125,7 +127,7 @@ def test_of_a_model_folder_one_array_at_a_time_is_read_and_each_once(tmp_path, m
         np.testing.assert_array_equal(array, names.read_whole(want, name))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_adapters_of_peft_are_run_merged_and_given_back(hf_dir, peft_dir, tmp_path):
     base, adapted, merged, alone = (tmp_path / name for name in ("base", "adapted", "merged", "alone"))
     converted(f"--hf_dir={hf_dir}", f"--out={base}", "--dtype=float32")
@@ -147,7 +149,7 @@ def test_adapters_of_peft_are_run_merged_and_given_back(hf_dir, peft_dir, tmp_pa
         np.testing.assert_array_equal(array, load_file(other / safetensors.SINGLE)[name])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_adapters_upon_nf4_are_merged_into_the_base_or_into_what_nf4_holds(tmp_path):
     base, adapted = tmp_path / "base", tmp_path / "adapted"
     shape = LoraConfig(rank=4, alpha=8.0, base="nf4")
@@ -164,7 +166,7 @@ def test_adapters_upon_nf4_are_merged_into_the_base_or_into_what_nf4_holds(tmp_p
     assert "has nothing to merge" in run(f"--checkpoint={base}", "--merge_into=nf4", f"--out={tmp_path / 'x'}").stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_adapter_of_peft_trains_on(hf_dir, peft_dir, tmp_path):
     base, adapted, data, out = (tmp_path / name for name in ("base", "adapted", "data", "out"))
     converted(f"--hf_dir={hf_dir}", f"--out={base}", "--dtype=float32")
@@ -210,6 +212,7 @@ def test_every_byte_of_a_large_file_counts_and_is_remembered(tmp_path, monkeypat
     assert digests.fingerprint([file], names=False) == first
 
 
+@pytest.mark.slow
 def test_what_shapes_an_output_is_in_what_calls_it_done(hf_dir, tmp_path):
     model, out = tmp_path / "model", tmp_path / "out"
     converted(f"--hf_dir={hf_dir}", f"--out={model}")
@@ -230,7 +233,7 @@ def test_what_shapes_an_output_is_in_what_calls_it_done(hf_dir, tmp_path):
         assert len(damaged.stderr.splitlines()) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_adapters_that_were_exported_go_on_no_other_base(hf_dir, peft_dir, tmp_path):
     base, other, adapted, alone, hf = (tmp_path / name for name in ("base", "other", "adapted", "alone", "hf_again"))
     converted(f"--hf_dir={hf_dir}", f"--out={base}", "--dtype=float32")
@@ -251,7 +254,7 @@ def test_adapters_that_were_exported_go_on_no_other_base(hf_dir, peft_dir, tmp_p
     assert "but there is nothing; put the base back" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_transformers_answers_with_what_is_exported(hf_dir, peft_dir, tmp_path):
     pytest.importorskip("torch")
     import transformers
@@ -272,7 +275,7 @@ def test_transformers_answers_with_what_is_exported(hf_dir, peft_dir, tmp_path):
     assert (theirs.config.pad_token_id, theirs.generation_config.pad_token_id) == (2, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_make_the_folder_that_one_makes(hf_dir, peft_dir, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     given = (f"--hf_dir={hf_dir}", f"--peft_dir={peft_dir}", "--dtype=float32")
@@ -285,7 +288,7 @@ def test_two_processes_make_the_folder_that_one_makes(hf_dir, peft_dir, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "hf", "peft", "together"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_smollm2_from_its_gguf(smollm2_gguf, tmp_path):
     out = tmp_path / "smollm2"
     assert "134,515,008 parameters" in converted(f"--gguf={smollm2_gguf}", f"--out={out}", "--dtype=bfloat16")
@@ -294,7 +297,7 @@ def test_smollm2_from_its_gguf(smollm2_gguf, tmp_path):
     assert tokenizers.load(out)("12").input_ids == [33, 34]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_mistake_is_one_line_and_leaves_nothing(hf_dir, peft_dir, tmp_path):
     out = tmp_path / "out"
     narrow = tmp_path / "narrow"

@@ -117,6 +117,7 @@ def test_it_starts_without_what_it_does_not_need(files):
     assert done.stdout.strip() == "set()", done.stderr
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_run_again_the_file_is_the_same(tmp_path):
     attempts = write_attempts(tmp_path / "attempts.jsonl", 400)
     succeeds(f"--attempts={attempts}", f"--out={tmp_path / 'undisturbed.jsonl'}")

@@ -279,6 +279,7 @@ def test_by_batch(files, tmp_path):
         assert len(server.batches) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_lands_what_is_in_flight_and_says_how_to_go_on(files, tmp_path, number):
     with Server(teacher(12, delay=0.25)) as server:
@@ -297,9 +298,10 @@ def test_an_interrupted_run_lands_what_is_in_flight_and_says_how_to_go_on(files,
     assert {row.attempt.id for row in corrections(tmp_path / "corrections.jsonl")} == {f"a{n}" for n in range(12)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("requests", "kills", "samples"),
-    [(60, 3, 1), pytest.param(2000, 20, 10, marks=pytest.mark.slow)],
+    [(60, 3, 1), pytest.param(2000, 20, 10, marks=pytest.mark.long)],
 )
 def test_killed_while_asking_nothing_is_lost_and_nothing_kept_is_asked_twice(tmp_path, requests, kills, samples):
     mistakes = requests // samples
@@ -326,6 +328,7 @@ def test_killed_while_asking_nothing_is_lost_and_nothing_kept_is_asked_twice(tmp
     assert out.read_bytes() == (tmp_path / "undisturbed.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]])
 def test_what_was_in_flight_when_a_run_was_killed_counts_as_spent(files, tmp_path, signals):
     with Server(teacher(12, delay=30)) as server:

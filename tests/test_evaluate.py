@@ -42,6 +42,7 @@ def read(folder: Path) -> list[Prediction]:
     return list(records.read(folder / "predictions.jsonl", Prediction))
 
 
+@pytest.mark.slow
 def test_one_checkpoint_and_one_task_write_into_out(models, tmp_path):
     out = tmp_path / "out"
     printed = succeeds(f"--checkpoint={models[0]}", "--task=arithmetic", "--limit=9", f"--out={out}", *SHORT)
@@ -56,6 +57,7 @@ def test_one_checkpoint_and_one_task_write_into_out(models, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["predictions.jsonl", "summary.json"]
 
 
+@pytest.mark.slow
 def test_a_model_that_learnt_from_tags_is_asked_under_the_tag_for_right_solutions(models, tmp_path):
     folder = shutil.copytree(models[0], tmp_path / "tagged")
     trained = dataclasses.replace(checkpoint.read_metadata(folder), prompt_style="tagged")
@@ -89,6 +91,7 @@ def test_a_killed_run_goes_on_to_the_same_file(models, tmp_path, monkeypatch):
     assert (tmp_path / "predictions.jsonl").read_bytes() == complete
 
 
+@pytest.mark.slow
 def test_several_checkpoints_and_tasks_share_weights_and_programs(models, tmp_path, monkeypatch):
     own = tmp_path / "own.jsonl"
     own.write_text("".join(json.dumps({"question": f"What is {n} + 2?", "gold": str(n + 2)}) + "\n" for n in range(9)))
@@ -185,6 +188,7 @@ def test_a_config_that_contradicts_itself_names_every_rule(tmp_path):
     assert evaluate.Config(checkpoint=["a"], prompt="1 + 1?", out=tmp_path).writes() is None
 
 
+@pytest.mark.slow
 def test_a_question_that_the_context_cannot_hold_is_counted_apart(models, tmp_path):
     own = tmp_path / "own.jsonl"
     long = "How many are " + "1 and " * 300 + "1?"

@@ -32,6 +32,7 @@ def read(folder) -> list[Prediction]:
     return list(records.read(folder / "predictions.jsonl", Prediction))
 
 
+@pytest.mark.slow
 def test_samples_are_the_same_whatever_the_batch_their_number_and_a_restart(model, tmp_path):
     given = (f"--checkpoint={model}", *SAMPLED)
     printed = succeeds(*given, "--samples=4", "--batch_size=8", f"--out={tmp_path / 'four'}")

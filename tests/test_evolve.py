@@ -66,6 +66,7 @@ def problems(tmp_path: Path) -> list[Problem]:
     return list(records.read(tmp_path / "evolved.jsonl", Problem))
 
 
+@pytest.mark.slow
 def test_new_problems_with_the_answer_that_most_agree_on(files, tmp_path):
     model = Model()
     with Server(model) as server:
@@ -89,6 +90,7 @@ def test_new_problems_with_the_answer_that_most_agree_on(files, tmp_path):
     assert collections.Counter(model.seeds) == {train[int(id.split("/")[2])].question: n for id, n in drawn.items()}
 
 
+@pytest.mark.slow
 def test_the_function_counts_what_the_command_prints(files, tmp_path, monkeypatch):
     for name, value in commands.ENDPOINT.items():
         monkeypatch.setenv(name, value)
@@ -111,6 +113,7 @@ def test_the_function_counts_what_the_command_prints(files, tmp_path, monkeypatc
     assert len(list(records.read(result.left_out_file, LeftOut))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [("1", "2", "3"), ("1", None, None), (None,)])
 def test_questions_whose_answers_differ_are_left_out(files, tmp_path, answers):
     with Server(Model(answers)) as server:
@@ -120,6 +123,7 @@ def test_questions_whose_answers_differ_are_left_out(files, tmp_path, answers):
     assert problems(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_what_is_left_out_before_it_is_answered(files, tmp_path):
     test = split("test")[0].question
     thought = "Hm.</think>New Question: A fox has 7 tails. How many?"  # of a model whose template opens the thought
@@ -147,6 +151,7 @@ def test_what_is_left_out_before_it_is_answered(files, tmp_path):
     assert "A fox has 7 tails. How many?" in made
 
 
+@pytest.mark.slow
 def test_random_seeds_come_from_the_training_split(tmp_path):
     model = Model()
     flags = ("--seeds=random", "--task=arithmetic", f"--out={tmp_path / 'evolved.jsonl'}", "--count=6")
@@ -165,6 +170,7 @@ def test_a_dry_run_asks_and_writes_nothing(files, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["corrections.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_spent_budget_keeps_what_it_bought_and_goes_on_later(files, tmp_path):
     with Server(Model()) as server:
         said = fails(*files, *chat_flags(server, "--max_tokens_total=4000"))
@@ -174,6 +180,7 @@ def test_a_spent_budget_keeps_what_it_bought_and_goes_on_later(files, tmp_path):
         assert len(server.asked) == 48
 
 
+@pytest.mark.slow
 def test_a_start_that_failed_leaves_no_files(files, tmp_path):
     with Server(lambda body, times: error("Who are you?", 401)) as server:
         assert "see OPENAI_API_KEY" in fails(*files, *chat_flags(server))

@@ -110,6 +110,7 @@ def test_no_jax_below_the_model() -> None:
     } == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES_WITHOUT_JAX)
 def test_stages_that_need_no_jax_load_none(stage: str) -> None:
     if not (PACKAGE / f"{stage}.py").exists():

@@ -72,7 +72,7 @@ def attempt(problem: Problem, text: str) -> Attempt:
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_from_questions_to_data_and_on_to_questions_evolved_from_mistakes(tmp_path):
     at = lambda name: tmp_path / f"{name}.jsonl"
     with Server(Everyone()) as server:
@@ -110,7 +110,7 @@ def test_from_questions_to_data_and_on_to_questions_evolved_from_mistakes(tmp_pa
     assert not dev & {seeds.get(row.problem_id, row.problem_id) for row in rows}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_mistakes_of_people_and_models_become_data_that_reads_back(tmp_path, data_dir):
     """GSM8K's are corrected by the reference teacher, MATH's with the critique and refinement that came with them."""
     data = f"--data_dir={data_dir}"

@@ -143,6 +143,7 @@ COMMANDS = ("sample", "correct", "evolve", "build_data", "train", "evaluate", "c
 NUMERALS = ("-1", "0", "nan", "inf", "-inf", "1e30", "1" + 30 * "0", "1.5", "", "x", "9" * 4000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_of_every_command_is_taken_or_refused_by_name(name, tmp_path):
     """Also the flags' own values: what is taken is a finite number, or an infinite default."""

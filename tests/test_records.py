@@ -175,7 +175,7 @@ with Appender(sys.argv[1], Example) as out:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_is_lost_or_doubled_by_kill_9(tmp_path: Path) -> None:
     path, moments = tmp_path / "rows.jsonl", random.Random(0)
     acknowledged = -1

@@ -169,7 +169,7 @@ def test_attempts_are_counted_and_shown(tmp_path):
     assert "<mfrac>" in out.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_data_set_is_shown_with_its_own_tokens(tmp_path):
     recipe = build.Recipe(task="arithmetic", limit=30, train_tokenizer=800, overlap="drop")
     made, _ = build.build(recipe, tmp_path / "set")

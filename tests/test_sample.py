@@ -52,7 +52,7 @@ def checkpoint_flags(folder: Path, out: Path, *more) -> tuple[str, ...]:
     return (f"--checkpoint={folder}", f"--problems={questions}", f"--out={out}", "--max_new_tokens=8", *more)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_was_killed_ends_in_the_same_file(folder, out, tmp_path):
     flags = checkpoint_flags(folder, out, "--samples=2", "--seed=1")
     assert "6 attempts at 3 questions: 6 " in succeeds(*flags)
@@ -75,7 +75,7 @@ def test_a_run_that_was_killed_ends_in_the_same_file(folder, out, tmp_path):
     assert killed.read_bytes() == whole
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_chat_prompt_has_the_special_tokens_that_the_template_writes(folder, out, tmp_path):
     """And is scored with the same: the ids of an attempt's prompt are known from its row."""
     chatty = shutil.copytree(folder, tmp_path / "chatty")
@@ -92,7 +92,7 @@ def test_a_chat_prompt_has_the_special_tokens_that_the_template_writes(folder, o
     assert row.sampling["rendered"] is True
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_more_samples_leave_the_first_as_they_are(folder, out):
     succeeds(*checkpoint_flags(folder, out, "--limit=1"))
     (first,) = attempts(out)

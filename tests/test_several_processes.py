@@ -13,7 +13,7 @@ from lema_jax.records import Attempt, Prediction, Verdict
 from lema_jax.tasks import arithmetic
 from tests import several, tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,7 @@ def test_it_runs_every_job_once_and_reports(tmp_path: Path, stages: Stages, caps
     assert len(stages.ran) == 17
 
 
+@pytest.mark.slow
 def test_another_arm_or_seed_runs_only_what_it_adds(tmp_path: Path, stages: Stages) -> None:
     begin(tmp_path / "a")
     before = len(stages.ran)
@@ -182,6 +183,7 @@ def test_what_a_training_costs_is_what_it_saw(tmp_path: Path, stages: Stages) ->
     assert {job["tokens"] for job in content["jobs"] if job["kind"] == "train"} == {90}
 
 
+@pytest.mark.slow
 def test_jobs_by_their_ids_in_waves(tmp_path: Path, stages: Stages) -> None:
     file = tmp_path / "config.py"
     file.write_text(FILE.format(out=str(tmp_path / "a")))
@@ -261,7 +263,7 @@ def process(file: Path, *flags: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_moments_it_ends_with_the_same_answers(tmp_path: Path) -> None:
     for name in ("undisturbed", "killed"):
         (tmp_path / f"{name}.py").write_text(FILE.format(out=str(tmp_path / name)))

@@ -23,7 +23,9 @@ def command(name: str, *flags: str) -> str:
 
 
 @pytest.mark.slow
-def test_from_questions_to_a_report(tmp_path):
+def test_from_questions_to_a_report(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     at = lambda name: str(tmp_path / name)
     command(
         "build_data",
@@ -72,6 +74,7 @@ def test_from_questions_to_a_report(tmp_path):
     )
     assert "lema" in printed
     assert Path(at("report.html")).read_text().startswith("<!")
+    assert not list((tmp_path / "temporary").iterdir())  # nothing is left behind
 
 
 IN_ONE_PROCESS = """
@@ -108,7 +111,7 @@ print("READ", trained.step, sampled.attempts, made.card.kinds, Path(root / "repo
 """
 
 
-@pytest.mark.slow  # CI runs this file by name
+@pytest.mark.slow
 def test_the_stages_are_functions_of_one_process(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", IN_ONE_PROCESS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
@@ -119,7 +122,7 @@ def test_the_stages_are_functions_of_one_process(tmp_path):
     assert read.endswith(" True")
 
 
-@pytest.mark.slow  # CI runs this file by name
+@pytest.mark.slow
 def test_a_study_of_real_stages(tmp_path):
     out, file = tmp_path / "study", tmp_path / "config.py"
     file.write_text(f"from tests.studies import small\ndef get_config():\n    return small({str(out)!r}, seeds=(0,))\n")

@@ -35,7 +35,7 @@ def aot(*flags: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.slow  # minutes of the compiler's; CI runs it by name
+@pytest.mark.slow  # minutes of the compiler's
 @compiler
 @pytest.mark.parametrize("name", RECORDED)
 def test_nothing_has_grown(name, tmp_path):
@@ -104,6 +104,7 @@ def test_mistakes_are_one_message(flags, message, monkeypatch):
     assert message in ended.stderr
 
 
+@pytest.mark.slow
 def test_without_the_compiler_it_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util\n"

@@ -77,6 +77,7 @@ def test_what_names_no_arm_is_refused(name: str, found: str) -> None:
         arms.parse(name)
 
 
+@pytest.mark.slow
 @given(
     st.text(max_size=30)
     | st.from_regex(r"(mixed:)?(lema|rft|inline):?[0-9.]{0,3}@?[0-9.]{0,4}(,lema@0.1)?", fullmatch=True)

@@ -108,6 +108,7 @@ def test_processes_share_one_global_batch(folder: Path, count: int) -> None:
     assert same(whole, joined)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("stop", [0, 1, 7, 33, 64])
 def test_resume_goes_on_exactly_even_in_another_process_count(folder: Path, packing: bool, stop: int) -> None:
@@ -189,6 +190,7 @@ def counted(cfg: DataConfig, length: dict[str, float]) -> int:
     raise AssertionError("batches end")
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 5), st.booleans(), LENGTHS)
 def test_a_length_is_the_steps_that_counting_finds(sizes, batch_size, packing, length):
@@ -197,6 +199,7 @@ def test_a_length_is_the_steps_that_counting_finds(sizes, batch_size, packing, l
         assert steps_for(cfg, **length) == counted(cfg, length)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(1, 60), st.integers(1, 5), st.booleans(), LENGTHS)
 def test_of_equal_examples_a_few_tell_the_steps_of_all(size, count, looked_at, batch_size, packing, length):

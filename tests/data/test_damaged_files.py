@@ -48,6 +48,7 @@ def flip(file: Path, byte: int, bit: int) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_any_flipped_bit_is_noticed_where_it_is_read(made: Path) -> None:
     expected = read(made)
     for file, byte, bit in flips(made, 40):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,14 @@ def test_records_come_back_in_their_order(tmp_path_factory: pytest.TempPathFacto
     assert dataset.lengths(folder).tolist() == [[n, max(0, n - 2)] for n in sizes]
 
 
+def test_nothing_is_left_among_temporary_files(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    dataset.write_records(encoded([3]), tmp_path / "data")
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_any_tfds_reads_it(tmp_path: Path) -> None:
     dataset.write_records(encoded([5, 9]), tmp_path)
     source = tfds.builder_from_directory(tmp_path).as_data_source(split="train")
@@ -68,7 +77,7 @@ dataset.write_records(encoded([7, 300, 12] * 200), pathlib.Path(sys.argv[1]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_equal_examples_are_equal_bytes_in_every_process(tmp_path: Path) -> None:
     found = []
     for name in ("a", "b"):

@@ -54,6 +54,7 @@ def test_examples_that_fill_rows_in_pairs_are_paired(halves, random):
     assert best_fit(np.array(lengths), WIDTH).max() + 1 == len(halves)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(LENGTHS, st.integers(1, 45), ORDERS, st.integers(0, 3), st.integers(0, 1))
 def test_a_step_has_its_examples_and_an_epoch_each_of_them_once(sizes, per_step, order, seed, spare):
@@ -76,6 +77,7 @@ def test_a_step_has_its_examples_and_an_epoch_each_of_them_once(sizes, per_step,
             )
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(LENGTHS, st.integers(1, 20), ORDERS, st.integers(0, 12), st.sampled_from([1, 2, 4]))
 def test_a_saved_place_goes_on_exactly_on_any_number_of_processes(sizes, per_step, order, stop, processes):
@@ -122,6 +124,7 @@ def test_once_takes_as_many_as_fit(folder: Path) -> None:
     assert same(list(once(free)), list(once(cfg)))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     LENGTHS,

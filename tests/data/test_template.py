@@ -23,6 +23,7 @@ def rendered(text: str) -> str:
     return template.render(text, [{"role": "user", "content": "Hi ✓"}], {"bos_token": "<s>"})
 
 
+@pytest.mark.slow
 def test_what_does_not_end_is_ended_and_the_next_one_is_rendered(monkeypatch):
     monkeypatch.setattr(template, "_SECONDS", 1.0)
     assert rendered(GOOD) == "<s>[user] Hi ✓A:"

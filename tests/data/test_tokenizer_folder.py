@@ -65,6 +65,7 @@ def mixed(count):
     return texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("described", FOLDERS.values(), ids=FOLDERS)
 def test_a_sentencepiece_folder_is_read_as_transformers_reads_it(described, tmp_path):
     ours, _ = same(sentencepiece_folder(tmp_path / "hf", described), tmp_path / "out", [*mixed(400), *PARTS, ""])
@@ -234,6 +235,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tokenizer_config", "special_tokens_map", "added_tokens"])
 def test_settings_of_wrong_types_are_one_line_that_names_the_key(name, tmp_path):
     keys = ["bos_token", "eos_token", "unk_token", "pad_token", "additional_special_tokens", "extra_special_tokens"]
@@ -277,6 +279,7 @@ def test_all_empty_tokens_are_named_at_once(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), st.lists, max_leaves=4)
@@ -308,6 +311,7 @@ def chatting(request, tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(TEXTS)
 def test_a_chat_prompt_has_the_ids_of_apply_chat_template(chatting, message):

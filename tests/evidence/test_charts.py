@@ -28,6 +28,7 @@ def plots(name):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", plots("a"))
 def test_plots_are_self_contained_and_coloured_by_the_style_sheet(kind):
     svg = plots("a")[kind]
@@ -41,6 +42,7 @@ def test_plots_are_self_contained_and_coloured_by_the_style_sheet(kind):
     assert root.attrib["role"] == "img"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", plots("a"))
 def test_names_are_text_and_never_markup(kind):
     svg = plots(NASTY)[kind]
@@ -61,6 +63,7 @@ def test_any_name_gives_well_formed_svg(names):
     ET.fromstring(charts.curves({name: ([1, 2], [3.0, 2.0]), "b": ([1], [1.0])}, name, {name: 0, "b": 1}))
 
 
+@pytest.mark.slow
 def test_ids_of_different_plots_do_not_collide_and_equal_plots_are_equal():
     first, second = plots("a")["bars"], plots("a")["intervals"]
     ids = [{e.attrib["id"] for e in ET.fromstring(svg).iter() if "id" in e.attrib} for svg in (first, second)]

@@ -120,6 +120,7 @@ def test_no_space_is_wider_than_the_page():
             assert not {"9999em", "900em", "99em", "999em"} & set(attributes.values())
 
 
+@pytest.mark.slow
 def test_nearly_all_formulas_of_math_are_drawn(data_dir: Path):
     found = [
         m for p in tasks.get("math").load("train", data_dir)[::60] for m in formulas._FORMULA.finditer(p.rationale)

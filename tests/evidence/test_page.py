@@ -86,6 +86,7 @@ def plain():
     return Parsed(made(("cot", "rw"), ("lema", "wr"), text="plain"))
 
 
+@pytest.mark.slow
 @given(text=st.text(st.characters(codec="utf-8"), max_size=80))
 @settings(max_examples=10, deadline=None)
 def test_any_text_leaves_the_structure_of_the_page(plain, text):
@@ -139,7 +140,7 @@ def test_verdicts_are_named_beside_each_answer():
     assert [badges.count(f"badge {verdict}") for verdict in (Verdict.UNPARSED, Verdict.TRUNCATED)] == [1, 1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_browser_runs_the_filter_and_nothing_else(tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

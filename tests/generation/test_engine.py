@@ -82,7 +82,7 @@ def test_greedy_answers_are_those_without_cache_and_batch(words, alone):
         assert alone[index].truncated != ended
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_answer_from_an_int8_cache_does_not_depend_on_the_batch(words):
     alone = run(words, rows=1, cache="int8")
     assert run(words, rows=3, cache="int8") == alone
@@ -90,14 +90,15 @@ def test_an_answer_from_an_int8_cache_does_not_depend_on_the_batch(words):
     assert run(words, rows=4, cache="int8", scan=False) == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
         {"rows": 7},
         {"rows": 32},
-        pytest.param({"rows": 128}, marks=pytest.mark.slow),
-        pytest.param({"rows": 4, "sizes": (2, 1, 1)}, marks=pytest.mark.slow),
-        pytest.param({"rows": 8, "sizes": (2, 2, 2)}, marks=pytest.mark.slow),
+        pytest.param({"rows": 128}, marks=pytest.mark.long),
+        pytest.param({"rows": 4, "sizes": (2, 1, 1)}, marks=pytest.mark.long),
+        pytest.param({"rows": 8, "sizes": (2, 2, 2)}, marks=pytest.mark.long),
         {"rows": 4, "sizes": (2, 1, 4)},  # four parts of two key/value heads
         {"scan": False, "rows": 5},
     ],
@@ -112,7 +113,7 @@ def test_the_order_of_the_prompts_does_not_matter(words, alone):
     assert [turned[12 - n].text for n in range(13)] == [alone[n].text for n in range(13)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_in_bfloat16_fixed_shapes_keep_the_others_in_flight_out_of_an_answer(words):
     """At one batch size: in any order, and after a restart that asks for a few."""
     how = {"rows": 4, "dtype": "bfloat16", "fixed_shapes": True}
@@ -124,6 +125,7 @@ def test_in_bfloat16_fixed_shapes_keep_the_others_in_flight_out_of_an_answer(wor
     assert sum(program is engine_module._DECODE for program, _ in made.tally.programs) == 1
 
 
+@pytest.mark.slow
 def test_a_block_boundary_changes_nothing(words, alone):
     assert run(words, rows=4, block=7) == alone
 
@@ -143,6 +145,7 @@ def test_a_shared_prefix_is_prefilled_once(words, monkeypatch):
     assert reads  # the groups began with what was read before
 
 
+@pytest.mark.slow
 def test_prompts_completed_later_are_prefilled_as_at_first(words, monkeypatch):
     """Though they begin alike for longer than all do, and other lengths would be beside them."""
     calls: list[tuple[int, tuple[int, int]]] = []
@@ -227,7 +230,7 @@ def test_programs_do_not_grow_with_the_prompts(words):
     assert many.tally.programs - of_samples == few.tally.programs
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_programs_are_as_many_as_buckets_whatever_the_lengths(words):
     programs = set()
     for seed in range(5):
@@ -242,7 +245,7 @@ def test_programs_are_as_many_as_buckets_whatever_the_lengths(words):
     assert max(count.values()) <= len(buckets)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_programs_do_not_depend_on_when_answers_end(words):
     """Nor on how long the cache was that grew, or that a prompt came into."""
     made = {stop: engine(words, rows=4, new=60, block=4, stop=stop) for stop in ((), ("e",), ("s",))}
@@ -251,7 +254,7 @@ def test_programs_do_not_depend_on_when_answers_end(words):
     assert made[("e",)].tally.programs == made[("s",)].tally.programs == made[()].tally.programs
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_program_is_compiled_once_whatever_made_its_rows(words):
     """jit compiles a program for each sharding of its inputs, so the shardings of outputs are pinned."""
     own = LlamaConfig(**CONFIG.__dict__ | {"num_layers": 3})  # shapes that no other test has compiled for
@@ -269,6 +272,7 @@ def test_a_program_is_compiled_once_whatever_made_its_rows(words):
     assert len(compiled) == len(begun_long.tally.programs | grown.tally.programs)
 
 
+@pytest.mark.slow
 def test_a_sample_depends_on_its_prompt_and_seed_alone(words):
     sampling = Sampling(temperature=1.0, top_p=0.9)
     alone = run(words, rows=1, sampling=sampling)
@@ -276,7 +280,7 @@ def test_a_sample_depends_on_its_prompt_and_seed_alone(words):
     assert run(words, seeds=[seed + 1 for seed in SEEDS], rows=5, sampling=sampling) != alone
 
 
-@pytest.mark.parametrize("rows", [5, pytest.param(3, marks=pytest.mark.slow), pytest.param(32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows", [5, pytest.param(3, marks=pytest.mark.long), pytest.param(32, marks=pytest.mark.long)])
 def test_samples_of_a_prompt_share_its_prefill_and_are_those_of_it_alone(words, monkeypatch, rows):
     """Whatever the batch: more samples than rows, fewer, and prompts between whose samples a batch ends."""
     prefilled: list[int] = []
@@ -312,6 +316,7 @@ def test_sampling_follows_the_distribution_cut_to_its_nucleus():
     np.testing.assert_array_equal(draw(temperature=0.0), [1, 0, 0, 0])
 
 
+@pytest.mark.slow
 def test_an_answer_ends_at_the_context(words):
     long = " ".join(WORDS * 5)
     done = run(words, [long], [0], new=2048)[0]

@@ -31,7 +31,7 @@ NEW = 12
 SIZES = {"vocab_size": 704, "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 8, "head_dim": 16}
 SIZES |= {"num_key_value_heads": 4, "max_position_embeddings": 256, "initializer_range": 0.2}
 every_family = pytest.mark.parametrize(
-    "family", [one if one == "gemma3_text" else pytest.param(one, marks=pytest.mark.slow) for one in FAMILIES]
+    "family", [one if one == "gemma3_text" else pytest.param(one, marks=pytest.mark.long) for one in FAMILIES]
 )
 
 
@@ -62,6 +62,7 @@ def expected(words, theirs) -> dict[int, list[int]]:
     return found
 
 
+@pytest.mark.slow
 @every_family
 def test_greedy_answers(words, family):
     theirs = hf_oracle.make(hf_oracle.small(family, **SIZES), seed=1)  # of seed 0, OLMo 2 answers everything alike
@@ -73,7 +74,7 @@ def test_greedy_answers(words, family):
     assert answers(words, config, params, sizes=(1, 2, 2)) == alone
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kernels", linear.FORMATS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_answers_of_quantised_kernels(words, family, kernels):

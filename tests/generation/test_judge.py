@@ -12,6 +12,7 @@ from lema_jax.tasks import arithmetic
 from tests import tiny
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scan", [True, False])
 def test_the_share_of_right_answers(tmp_path, scan, monkeypatch):
     problems = arithmetic.load("dev")[:5]

@@ -50,6 +50,7 @@ def by_definition(words, prompt: str, completion: str, rendered: bool = False) -
     return -log_p[where - 1, ids[0, where]].sum(), len(end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "sizes"), [(3, (1, 1, 1)), (1, (2, 2, 2))], ids=["batched", "on a mesh"])
 def test_scores_are_those_of_the_definition(words, rows, sizes):
     found = {done.index: done for done in score(student(words, sizes), [Pair(*pair) for pair in PAIRS], rows=rows)}

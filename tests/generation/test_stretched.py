@@ -82,6 +82,7 @@ def generated(theirs, ids: list[int]) -> list[int]:
 QUICK = (("dynamic", 0), ("yarn", 40))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rope", "shared"),
     [
@@ -89,7 +90,7 @@ QUICK = (("dynamic", 0), ("yarn", 40))
             rope,
             shared,
             id=f"{rope}, {'one beginning' if shared else 'apart'}",
-            marks=() if (rope, shared) in QUICK else pytest.mark.slow,
+            marks=() if (rope, shared) in QUICK else pytest.mark.long,
         )
         for rope in ROPES
         for shared in (0, 40)
@@ -117,6 +118,7 @@ def test_greedy_answers_are_those_of_generate(words, rope, shared, monkeypatch):
         assert found[index].completion_tokens == len(expected)
 
 
+@pytest.mark.slow
 def test_scores_of_padded_texts_are_those_of_each_alone(words):
     raw = RAW | {"rope_scaling": ROPES["dynamic"]}
     theirs, config = hf_oracle.make(raw), hf_config.parse(raw, "test")
@@ -133,6 +135,7 @@ def test_scores_of_padded_texts_are_those_of_each_alone(words):
         assert found[index] == pytest.approx(-log_p[where - 1, np.array(ids)[where]].sum(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_packed_texts_are_stretched_each_by_its_own_length(words):
     raw = RAW | {"rope_scaling": ROPES["dynamic"]}
     config = hf_config.parse(raw, "test")
@@ -174,11 +177,12 @@ def test_any_beginning_goes_before_any_rest(start, rest, kind):
     assert made.cache.length == slots >= start + rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("beginning", "rests"),
     [
         (160, (5, 40, 90)),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(160, (1, 30)), (96, (1,) * 3), (288, (3, 31, 60))]),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in [(160, (1, 30)), (96, (1,) * 3), (288, (3, 31, 60))]),
     ],
 )
 def test_answers_after_a_shared_prefix_are_those_without(words, beginning, rests, monkeypatch):

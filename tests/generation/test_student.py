@@ -50,7 +50,8 @@ def scores(read: student.Student) -> list[float]:
     return [done.nll for done in sorted(score.score(read, PAIRS, rows=8), key=lambda done: done.index)]
 
 
-@pytest.mark.parametrize("weights", ["int8", pytest.param("nf4", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["int8", pytest.param("nf4", marks=pytest.mark.long)])
 def test_kernels_are_stored_in_the_format_asked_for_on_every_mesh(folders, weights):
     base, _ = folders
     dense = student.read(base, 0, "float32")
@@ -72,7 +73,7 @@ def test_kernels_are_stored_in_the_format_asked_for_on_every_mesh(folders, weigh
     assert scores(read) != pytest.approx(scores(dense), rel=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_adapters_get_the_format_they_were_trained_upon_by_default(folders):
     base, adapters = folders
     trained_upon = student.read(adapters, 0, "float32")

@@ -71,6 +71,7 @@ def life(states: str, workers: str = "running") -> dict:
 LAUNCHED = ["create", "copy", "setup", "start"]
 
 
+@pytest.mark.slow
 def test_a_run_from_nothing_to_its_end(world):
     world.set(life("WAITING_FOR_RESOURCES PROVISIONING ACTIVE", "idle running running+0 0"))
     ended = world.run("tpu_vm.sh", "run", *SLICE, TYPE, "--spot", "--yes", *TRAIN)
@@ -86,8 +87,9 @@ def test_a_run_from_nothing_to_its_end(world):
     assert "lema_jax.train" in start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "gone", ["SUSPENDED", *(pytest.param(state, marks=pytest.mark.slow) for state in ("SUSPENDING", "FAILED"))]
+    "gone", ["SUSPENDED", *(pytest.param(state, marks=pytest.mark.long) for state in ("SUSPENDING", "FAILED"))]
 )
 def test_preempted_in_the_middle_it_is_asked_for_again_and_goes_on(world, gone):
     first, second = life(f"PROVISIONING ACTIVE ACTIVE {gone}", "idle running"), life("ACTIVE", "idle running 0")
@@ -96,13 +98,14 @@ def test_preempted_in_the_middle_it_is_asked_for_again_and_goes_on(world, gone):
     assert (ended.returncode, world.done()) == (0, [*LAUNCHED, "delete", *LAUNCHED]), ended.stderr
 
 
+@pytest.mark.slow
 def test_a_request_that_fails_in_the_queue_is_made_again(world):
     world.set(life("WAITING_FOR_RESOURCES FAILED"), life("ACTIVE", "idle 0"))
     ended = world.run("tpu_vm.sh", "run", *SLICE, TYPE, "--yes", *TRAIN)
     assert (ended.returncode, world.done()) == (0, ["create", "delete", *LAUNCHED]), ended.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_that_lost_the_run_are_started_again(world):
     world.set(life("ACTIVE", "idle running idle idle running 0"))
     ended = world.run("tpu_vm.sh", "run", *SLICE, TYPE, "--yes", *TRAIN)
@@ -115,6 +118,7 @@ def test_the_same_command_again_watches_what_runs(world):
     assert (ended.returncode, world.done()) == (0, []), ended.stderr
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_ends_the_run_and_keeps_the_slice(world):
     world.set(life("ACTIVE", "idle running 1+0"))
     ended = world.run("tpu_vm.sh", "run", *SLICE, TYPE, "--yes", *TRAIN)
@@ -130,6 +134,7 @@ def test_a_cloud_that_does_not_answer_is_told_of(world):
     assert "gcloud does not answer" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["run", "create", "delete", "stop"])
 def test_what_costs_or_destroys_asks_first(world, verb):
     world.set(life("ACTIVE", "idle 0"), alive=verb in ("delete", "stop"))

@@ -18,7 +18,7 @@ def test_no_output_is_stored() -> None:
     assert [cell for cell in CELLS if cell["outputs"] or cell["execution_count"] is not None] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_cells_run_in_order(tmp_path: Path) -> None:
     cells = ["".join(cell["source"]) for cell in CELLS]
     cells[0], found = re.subn(r'^SIZE = ".*"$', 'SIZE = "tiny"', cells[0], flags=re.MULTILINE)

@@ -67,6 +67,7 @@ def test_a_task_of_an_array_runs_its_job(
     assert ("scontrol requeue 9_1" in world.calls()) is requeued
 
 
+@pytest.mark.slow
 def test_sky_gets_a_job_for_each_and_waits_for_a_wave(world: World) -> None:
     world.set(queues=["1 study-aa RUNNING", "1 study-aa SUCCEEDED\n2 other RUNNING"])
     done = world.run("study_sky.sh", "--bucket=gs://b/s", "--sky=--gpus=A100:1", *FLAGS)

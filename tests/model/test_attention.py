@@ -34,6 +34,7 @@ def outcome(arrays, segments, kind, **how):
     return [out, *grads]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [None, MeshConfig(1, 2, 2)], ids=["alone", "mesh"])
 @pytest.mark.parametrize("kind", KERNELS)
 def test_a_kernel_is_attention(arrays, kind, mesh):
@@ -47,6 +48,7 @@ def test_a_kernel_is_attention(arrays, kind, mesh):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [None, MeshConfig(1, 2, 2)], ids=["alone", "mesh"])
 @pytest.mark.parametrize("which", [0, 1])
 def test_windows_scale_and_softcap_of_a_kernel_are_those_of_attention(arrays, which, mesh):
@@ -58,6 +60,7 @@ def test_windows_scale_and_softcap_of_a_kernel_are_those_of_attention(arrays, wh
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 40, None])
 @pytest.mark.parametrize("kind", ["xla", *KERNELS])
 def test_a_token_attends_to_its_window_of_its_segment(arrays, kind, window):
@@ -98,6 +101,7 @@ def test_a_gpu_kernel_falls_back_for_a_sharded_length(arrays, kind):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cudnn", "triton"])
 def test_a_kernel_for_gpus_takes_bfloat16(arrays, kind):
     halves = [array.astype(jnp.bfloat16) for array in arrays[0]]

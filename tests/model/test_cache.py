@@ -42,11 +42,12 @@ def test_tokens_are_read_where_they_were_written(kind, platform, monkeypatch):
     assert not any(array.any() for array in made.read(0, "float32"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "compute",
     [
         pytest.param(Compute(), id="scanned"),
-        pytest.param(Compute(scan_layers=False), id="in line", marks=pytest.mark.slow),
+        pytest.param(Compute(scan_layers=False), id="in line", marks=pytest.mark.long),
     ],
 )
 def test_eight_bits_change_logits_by_little(compute):

@@ -95,12 +95,13 @@ def test_the_cases_cover_every_choice(family):
     assert any(config.window < LENGTH for config in cases) or family in ("llama", "olmo2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_loss_and_gradients_of_one_model(family):
     assert_parity(random_config(family, 0), compute(0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, CASES))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_loss_and_gradients(family, seed):
@@ -129,12 +130,13 @@ def assert_cached_equals_uncached(family: str, seed: int) -> None:
     np.testing.assert_allclose(run_once(cached), run_once(lambda v: model.apply(v, tokens)), atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mistral", "gemma3_text", "smollm3"])
 def test_a_cached_model_equals_the_uncached_one(family):
     assert_cached_equals_uncached(family, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cached_models_equal_uncached_ones(family, seed):
@@ -154,7 +156,8 @@ MESHED = {  # sizes that a mesh of two by two divides
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("scan", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scan", [True, pytest.param(False, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", MESHED)
 def test_a_mesh_computes_what_one_device_does(name, scan):
     config, tokens = MESHED[name], tiny.tokens(4, 16, vocab=64)

@@ -53,6 +53,7 @@ def products(jaxpr: Jaxpr) -> float:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", REMAT)
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_the_formula_counts_the_products_of_the_step(lora, remat):
@@ -60,6 +61,7 @@ def test_the_formula_counts_the_products_of_the_step(lora, remat):
     assert flops.by_formula(work) == traced(work)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lora", "reference"), [(None, False), (LORA, False), (LORA, True)])
 def test_the_formula_counts_a_step_on_pairs(lora, reference):
     work = step(lora, "full", logits_first=True, reference=reference)

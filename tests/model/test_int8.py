@@ -49,7 +49,7 @@ def test_the_product_is_that_of_the_dense_kernel(dtype):
     "compute",
     [
         pytest.param(Compute(), id="scanned"),
-        pytest.param(Compute(scan_layers=False), id="in line", marks=pytest.mark.slow),
+        pytest.param(Compute(scan_layers=False), id="in line", marks=pytest.mark.long),
     ],
 )
 def test_a_model_with_such_kernels_is_the_dense_one_with_their_values(compute):

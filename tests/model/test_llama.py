@@ -53,6 +53,7 @@ def test_packed_segments_equal_separate_rows(compute):
     np.testing.assert_allclose(packed[:, 5:], tiny.apply(model, variables, second), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scanned_equals_in_line_with_adapters_and_gradients():
     variables = tiny.variables(lora=tiny.LORA)
     tokens = tiny.tokens(2, 9)
@@ -66,8 +67,9 @@ def test_scanned_equals_in_line_with_adapters_and_gradients():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), stacked, layout.stack_layers(in_line))
 
 
-@pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.slow), "full"])
-@pytest.mark.parametrize("scan", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.long), "full"])
+@pytest.mark.parametrize("scan", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_rematerialisation_changes_no_gradient(remat, scan):
     variables = laid_out(tiny.variables(), Compute(scan_layers=scan))
     tokens = tiny.tokens(2, 9)
@@ -110,6 +112,7 @@ def test_turned_kernels_compute_the_same():
     np.testing.assert_allclose(tiny.apply(in_line, turned, tokens), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_fresh_adapter_changes_nothing():
     model = Llama(tiny.CONFIG, Compute(), tiny.LORA)
     fresh = nn.unbox(jax.jit(model.init)(jax.random.key(3), jnp.zeros((1, 1), jnp.int32)))
@@ -153,6 +156,7 @@ def test_stacking_is_undone_by_unstacking_anywhere_in_a_tree():
     jax.tree.map(np.testing.assert_array_equal, layout.stack_layers(in_line), tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True], ids=["head", "tied"])
 def test_rows_that_pad_the_vocabulary_change_nothing(tied):
     plain = dataclasses.replace(tiny.CONFIG, tie_embeddings=tied)

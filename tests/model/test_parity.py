@@ -97,12 +97,13 @@ QUICK = ("gqa", "tied", "biases", "llama3")
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMED]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in NAMED]
 )
 def test_logits_loss_and_gradients_equal_transformers(name):
     assert_parity(BASE | NAMED[name], Compute(scan_layers=True))
 
 
-@pytest.mark.parametrize("name", ["gqa", pytest.param("biases", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gqa", pytest.param("biases", marks=pytest.mark.long)])
 def test_unrolled_layers_equal_transformers(name):
     assert_parity(BASE | NAMED[name], Compute(scan_layers=False))

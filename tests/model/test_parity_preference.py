@@ -118,7 +118,7 @@ def full() -> tuple[torch.nn.Module, Any, Llama]:
     return theirs, params, Llama(config, Compute())
 
 
-@pytest.mark.slow  # CI runs this file by name
+@pytest.mark.slow
 def test_full_training() -> None:
     theirs, params, model = full()
     how, steps = PreferenceConfig(beta=0.3, label_smoothing=0.1, nll_weight=0.5), pairs()
@@ -138,7 +138,7 @@ def lora(tmp_path: Any) -> tuple[torch.nn.Module, Any, Any, Llama]:
     return theirs, params, jax.tree.map(jnp.array, adapters), model.clone(lora=found)
 
 
-@pytest.mark.slow  # CI runs this file by name
+@pytest.mark.slow
 def test_lora_training_with_the_base_as_reference(tmp_path: Any) -> None:
     theirs, params, adapters, model = lora(tmp_path)
     how, steps = PreferenceConfig(beta=0.5, reference="base"), pairs()

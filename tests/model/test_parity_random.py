@@ -82,13 +82,13 @@ def test_the_cases_cover_every_choice():
     assert any(1 < raw["num_key_value_heads"] < raw["num_attention_heads"] for raw in cases)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(CASES))
 def test_logits_loss_and_gradients(seed):
     assert_parity(random_config(seed), Compute(scan_layers=seed % 2 == 0), seed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(20))
 def test_bfloat16_is_as_close_to_float32_as_that_of_transformers(seed):
     raw = random_config(1000 + seed)

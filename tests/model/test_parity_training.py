@@ -22,7 +22,7 @@ from tests.torch_training import Adamw
 
 STEPS = 20
 every_family = pytest.mark.parametrize(
-    "family", [family if family == "llama" else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES]
+    "family", [family if family == "llama" else pytest.param(family, marks=pytest.mark.long) for family in FAMILIES]
 )
 OPTIMIZER = OptimizerConfig(learning_rate=3e-3, weight_decay=0.1, clip_norm=0.3)
 
@@ -69,6 +69,7 @@ def their_losses(model: torch.nn.Module) -> list[float]:
     return losses
 
 
+@pytest.mark.slow
 @every_family
 def test_full_training(family):
     raw = hf_oracle.small(family)
@@ -79,6 +80,7 @@ def test_full_training(family):
     assert np.ptp(ours) > 0.05
 
 
+@pytest.mark.slow
 @every_family
 def test_lora_training(family, tmp_path):
     library = pytest.importorskip("peft")

@@ -21,7 +21,7 @@ from lema_jax.weights import names, vocabulary
 from lema_jax.weights.gguf import Gguf
 
 torch = pytest.importorskip("torch", reason="the independent implementation; install the extra `oracle`")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 # The greedy comparison at full length is LEMA_PARITY=256x256: some 20 minutes of two cores.
 PROMPTS, TOKENS = map(int, os.environ.get("LEMA_PARITY", "64x128").split("x"))
 

@@ -38,7 +38,7 @@ def test_what_a_step_claims(step, made):
     assert [(claim.expression, claim.stated, claim.holds) for claim in claims(step)] == made
 
 
-@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.long)])
 def test_gold_rationales_claim_almost_nothing_false(data_dir, every):
     made = [
         claim

@@ -26,6 +26,7 @@ def test_prompt_gold_and_choices_are_the_papers(data_dir):
     assert [list(problem.choices) for problem in ours] == [row["candidates"] for row in papers]
 
 
+@pytest.mark.slow
 def test_every_gold_is_right_by_text_and_by_letter(data_dir):
     problems = csqa.load("train", data_dir) + csqa.load("dev", data_dir)
     assert len(problems) == 9_741 + 1_221

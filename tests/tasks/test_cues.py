@@ -183,6 +183,7 @@ REPEATED += [
 GOLDS = {"gsm8k": "5", "math": "\\frac{1}{2}", "csqa": "cat"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", GOLDS)
 @pytest.mark.parametrize("unit", REPEATED)
 def test_a_text_of_one_thing_repeated_is_read_at_once(unit, task):

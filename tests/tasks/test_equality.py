@@ -131,6 +131,7 @@ def test_no_text_raises_and_every_text_equals_itself(one, other):
     same(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", LARGE, ids=lambda text: text[:30])
 @pytest.mark.parametrize("gold", ["5", "x + \\sqrt{2}", "\\{1, 2\\}", None])
 def test_no_text_is_much_work(text, gold):
@@ -139,6 +140,7 @@ def test_no_text_is_much_work(text, gold):
         assert calls(lambda pair=pair: same(*pair)) < _MOST_CALLS
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.sampled_from([f"{text[:200]} " for text in LARGE] + ["+", "*", ",", "^", "=", "!", "<"]), max_size=8)
 )

@@ -29,6 +29,7 @@ def test_the_only_number_of_the_last_sentence(text, number):
     assert answers.last_number(text) == number
 
 
+@pytest.mark.slow
 @given(st.text(max_size=300))
 def test_any_text_can_be_read(text):
     found = answers.last_number(text)

@@ -33,7 +33,7 @@ def test_every_problem_loads_and_those_without_gold_are_reported(data_dir, caplo
 MISBOXED = "test/prealgebra/177.json"
 
 
-@pytest.mark.parametrize("every", [25, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [25, pytest.param(1, marks=pytest.mark.long)])
 def test_every_gold_equals_itself_and_is_read_from_its_solution(problems, every):
     for problem in problems[::every]:
         if problem.meta["path"] == MISBOXED:
@@ -43,6 +43,7 @@ def test_every_gold_equals_itself_and_is_read_from_its_solution(problems, every)
             assert grade(problem, text, truncated=False)[1] is Verdict.RIGHT, (problem.meta["path"], text[-200:])
 
 
+@pytest.mark.slow
 def test_random_pairs_of_different_golds_are_equal_only_where_they_are_the_same_number(problems):
     rng = random.Random(0)
     golds = [problem.gold for problem in problems]

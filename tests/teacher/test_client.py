@@ -57,6 +57,7 @@ def test_an_answer_is_on_the_disk_before_it_counts(tmp_path):
         assert ask(server, tmp_path, questions(20), on_disk).right == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [

@@ -32,6 +32,7 @@ SIZE = Act(
 ODD = error("this one I do not like", 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("act", "finish"), [(RISK, "content_filter"), (SIZE, "too_long"), (ODD, "bad_request")])
 @pytest.mark.parametrize("where", [0, 7, 19])
 @pytest.mark.parametrize("concurrency", [1, 6])
@@ -55,6 +56,7 @@ def test_one_question_that_is_refused_is_its_own_failure(tmp_path, act, finish, 
     assert Reply(**refused).failed == finish
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", [RISK, SIZE, ODD])
 @pytest.mark.parametrize("concurrency", [1, 4, 32])
 def test_what_is_refused_for_all_is_the_set_up_and_nothing_is_kept(tmp_path, act, concurrency):

@@ -136,6 +136,7 @@ def growth(read: Callable[[str], object], text: Callable[[int], str]) -> float:
     return 0.0 if most < _FLOOR else most / seconds(read, text(12_500))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTS)
 def test_time_grows_with_the_length_alone(name):
     found = {reader: growth(read, TEXTS[name]) for reader, read in READERS.items()}

@@ -191,6 +191,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", HOSTILE)
 @pytest.mark.parametrize("prefix", ["", "Step 1", "Step 1.\nCorrect Solution:\n{"])
 def test_hostile_repetition_ends(unit, prefix):

@@ -102,6 +102,7 @@ def plant(problem: Problem, rng: random.Random) -> tuple[list[str], int]:
     return [*lines, f"The answer is {value}."], wrong + 1
 
 
+@pytest.mark.slow
 def test_a_planted_slip_is_found_and_the_correction_passes_every_keep_rule(problems):
     rng = random.Random(0)
     for problem in problems:
@@ -118,6 +119,7 @@ def test_a_planted_slip_is_found_and_the_correction_passes_every_keep_rule(probl
         assert "\n".join(corrected) == arithmetic.completion(problem)
 
 
+@pytest.mark.slow
 def test_every_wrong_answer_of_another_problem_is_corrected_to_a_passing_reply(problems):
     for problem, other in zip(problems, problems[32:]):  # the same template, other numbers
         if problem.gold == other.gold:
@@ -136,7 +138,7 @@ def test_without_a_rationale_in_plain_numbers_there_is_no_correction():
         reference.reply(attempt(latex, "The answer is 3."))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_agreement_with_teachers_labels_on_stepverify(data_dir, capsys):
     """The rule was tuned on one half of the problems (by a hash of their ids) and is asserted on the other."""
     train = {" ".join(problem.question.split()): problem for problem in gsm8k.load("train", data_dir)}
@@ -169,6 +171,7 @@ def test_agreement_with_teachers_labels_on_stepverify(data_dir, capsys):
         assert near["held out", "reference"] > near["held out", name]
 
 
+@pytest.mark.slow
 def test_a_right_path_rarely_shows_a_false_step(data_dir):
     """On right answers of real models a rule that names steps should find nothing but the end."""
     test = {problem.question: problem for problem in gsm8k.load("test", data_dir)}

@@ -97,6 +97,7 @@ def solution(label: str, first: int) -> str:
     return "\n".join(label.format(number, step) for number, step in enumerate(steps, start=first))
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(
     st.sampled_from(NAMINGS), st.sampled_from(HEADINGS), st.sampled_from(LABELS), st.sampled_from(WRAPPERS),
@@ -139,6 +140,7 @@ SOLUTIONS = [
 JSON_WRAPPERS = ["{}", "```json\n{}\n```", "Here is my correction:\n```\n{}\n```\nI hope this helps!"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nested", [False, True])
 def test_json_of_any_kind(nested: bool) -> None:
     for keys, number, steps, wrapper in itertools.product(KEYS, NUMBERS, SOLUTIONS, JSON_WRAPPERS):

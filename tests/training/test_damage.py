@@ -48,7 +48,7 @@ def restored(run, data):
     return read
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_any_flipped_bit_of_a_checkpoint_is_noticed_or_changes_nothing(run, restored, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(run, out)
@@ -74,8 +74,9 @@ def test_any_flipped_bit_of_a_checkpoint_is_noticed_or_changes_nothing(run, rest
     assert of_arrays > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "damage", ["cut", *(pytest.param(how, marks=pytest.mark.slow) for how in ("emptied", "missing"))]
+    "damage", ["cut", *(pytest.param(how, marks=pytest.mark.long) for how in ("emptied", "missing"))]
 )
 def test_a_file_that_is_cut_or_missing_is_noticed_or_changes_nothing(run, restored, tmp_path, damage):
     out = tmp_path / "run"
@@ -95,6 +96,7 @@ def test_a_file_that_is_cut_or_missing_is_noticed_or_changes_nothing(run, restor
     assert_equal(restored(out)[0], expected[0])
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_model_json_or_the_tokenizer_is_noticed(base, data, tmp_path):
     folder = tmp_path / "base"
     shutil.copytree(base, folder)
@@ -113,6 +115,7 @@ def test_a_flipped_bit_of_model_json_or_the_tokenizer_is_noticed(base, data, tmp
         weights(folder)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_checkpoint_before_a_silently_damaged_one(run, data, base, tmp_path, capsys):
     """Values that decode as well as the ones written: what an unchecked read would go on with."""
     out = tmp_path / "run"
@@ -131,6 +134,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_silently_damaged_one(run, da
     assert checkpoint.read_metadata(out) == metadata
 
 
+@pytest.mark.slow
 def test_a_step_of_another_run_is_named_as_such(run, data, base, tmp_path):
     other = tmp_path / "other"
     of_other = config(other, data, init=str(base), lora=LORA, steps=2)
@@ -175,6 +179,7 @@ def test_checkpoints_of_an_earlier_version_are_read_with_a_warning(base, tmp_pat
     assert len(said.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_weights_read_a_few_at_a_time_are_the_same_ones_and_checked(base, tmp_path, monkeypatch):
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
     half = Compute(param_dtype="bfloat16")
@@ -217,6 +222,7 @@ HINDRANCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", HINDRANCES)
 @pytest.mark.parametrize("where", ["metadata", "load_checkpointables"])
 def test_what_hinders_the_reading_puts_no_checkpoint_aside(run, data, base, tmp_path, monkeypatch, what, where):

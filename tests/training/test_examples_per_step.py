@@ -36,6 +36,7 @@ def straight(tmp_path_factory, data, base) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_packed_steps_are_those_of_one_example_a_row(tmp_path, data, base, straight):
     loop.run(run_of(tmp_path / "run", data, base, packing=False, examples_per_step=0, batch_size=EXAMPLES))
     packed, separate = (
@@ -49,7 +50,8 @@ def test_packed_steps_are_those_of_one_example_a_row(tmp_path, data, base, strai
     jax.tree.map(close, weights(straight), weights(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("mesh", [pytest.param(MeshConfig(-1, 1), marks=pytest.mark.slow), MeshConfig(2, 2, 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [pytest.param(MeshConfig(-1, 1), marks=pytest.mark.long), MeshConfig(2, 2, 2)])
 def test_a_resumed_run_ends_equal_on_any_mesh(tmp_path, data, base, straight, mesh):
     out = tmp_path / "run"
     shutil.copytree(straight, out)
@@ -63,6 +65,7 @@ def test_a_resumed_run_ends_equal_on_any_mesh(tmp_path, data, base, straight, me
     np.testing.assert_allclose(losses(out), losses(straight), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_rows_too_few_for_a_step_are_refused_with_the_fewest_that_do(tmp_path, data, base):
     out = tmp_path / "run"
     run = run_of(out, data, base, seq_len=32, batch_size=8)
@@ -80,6 +83,7 @@ def test_rows_too_few_for_a_step_are_refused_with_the_fewest_that_do(tmp_path, d
     dry_run.show(run)
 
 
+@pytest.mark.slow
 def test_a_run_says_how_full_its_steps_are(tmp_path, data, base, capsys, monkeypatch):
     monkeypatch.setattr(batches, "_FITTED", 2 * EXAMPLES)
     run = run_of(tmp_path / "run", data, base)
@@ -92,6 +96,7 @@ def test_a_run_says_how_full_its_steps_are(tmp_path, data, base, capsys, monkeyp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_another_packing_or_order_is_another_run(tmp_path, data, base, straight):
     out = tmp_path / "run"
     shutil.copytree(straight, out)
@@ -113,6 +118,7 @@ def test_another_packing_or_order_is_another_run(tmp_path, data, base, straight)
     assert (last["step"], last["tokens"]) == (5, lengths[np.arange(4 * 24, 4 * 24 + 10) % len(lengths)].sum())
 
 
+@pytest.mark.slow
 def test_runs_from_before_these_fields_resume(tmp_path, data, base):
     run = config(tmp_path / "run", data, init=str(base), steps=1)
     names = [name for name in shaping(as_dict(run)) if name.startswith("data.")]
@@ -139,6 +145,7 @@ def test_few_batch_sizes_serve_all_numbers_of_rows():
         assert len(set(taken)) <= 4 * 10
 
 
+@pytest.mark.slow
 def test_without_a_batch_size_a_run_takes_the_fewest_rows_that_hold_it(tmp_path, data, base, straight):
     automatic = run_of(tmp_path / "run", data, base, batch_size=0)
     found = start.resolved(automatic).data.batch_size

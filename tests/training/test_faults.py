@@ -35,6 +35,7 @@ def adapters(out: Path, data: Path, base: Path, **fields):
     return config(out, data, init=str(base), lora=LORA, **fields)
 
 
+@pytest.mark.slow
 def test_an_ill_step_stops_the_run_and_what_was_saved_is_whole(tmp_path, data, base):
     run = adapters(tmp_path / "run", data, base, guard=GuardConfig(max_grad_norm=1e-9))
     with pytest.raises(UserError, match=r"step 1: loss .*its update was skipped\. Its examples: lines \d+, .*jsonl"):
@@ -45,6 +46,7 @@ def test_an_ill_step_stops_the_run_and_what_was_saved_is_whole(tmp_path, data, b
         loop.run(run, allow_config_change=True)
 
 
+@pytest.mark.slow
 def test_ill_steps_may_be_passed_over(tmp_path, data, base, capsys):
     run = adapters(tmp_path / "run", data, base, guard=GuardConfig(max_grad_norm=1e-9, skip_steps=6))
     loop.run(run)
@@ -52,6 +54,7 @@ def test_ill_steps_may_be_passed_over(tmp_path, data, base, capsys):
     assert not any(np.any(leaf) for leaf in [weights(tmp_path / "run")["lora"]["layers"]["mlp"]["up"]["b"]])
 
 
+@pytest.mark.slow
 def test_a_notice_to_stop_saves_and_the_run_goes_on_bit_equal(tmp_path, data, base, straight, monkeypatch):
     written = Metrics.write
 
@@ -72,12 +75,13 @@ def test_a_notice_to_stop_saves_and_the_run_goes_on_bit_equal(tmp_path, data, ba
     assert losses(tmp_path / "run") == losses(straight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "damage"),
     [
         ("weights/d", "truncated"),
-        pytest.param("weights/d", "overwritten", marks=pytest.mark.slow),
-        pytest.param("_METADATA", "emptied", marks=pytest.mark.slow),
+        pytest.param("weights/d", "overwritten", marks=pytest.mark.long),
+        pytest.param("_METADATA", "emptied", marks=pytest.mark.long),
     ],
 )
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
@@ -100,6 +104,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert_equal(weights(out), weights(straight))
 
 
+@pytest.mark.slow
 def test_only_damaged_checkpoints_are_an_error(tmp_path, data, base):
     out = tmp_path / "run"
     loop.run(adapters(out, data, base, steps=2))
@@ -121,6 +126,7 @@ def test_a_full_disk_is_said_plainly(tmp_path, data, base, monkeypatch):
     assert "make room" in line
 
 
+@pytest.mark.slow
 def test_dev_is_tried_at_checkpoints_and_the_best_is_kept(tmp_path, data, base):
     run = adapters(tmp_path / "run", data, base, keep=1)
     run.dev.path, run.dev.questions = str(data), 1
@@ -133,6 +139,7 @@ def test_dev_is_tried_at_checkpoints_and_the_best_is_kept(tmp_path, data, base):
     assert checkpoint.best_step(tmp_path / "run") == 4
 
 
+@pytest.mark.slow
 def test_dev_loss_is_the_mean_over_its_examples_however_they_lie_in_rows(tmp_path, data, base):
     found = []
     for packing in (True, False):
@@ -151,7 +158,7 @@ def test_every_start_is_recorded_and_nothing_compiles_twice(tmp_path, data, base
     assert started["compile_seconds"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_watches_a_run_changes_nothing_of_it(tmp_path, data, base, straight):
     out = tmp_path / "run"
     loop.run(adapters(out, data, base, tensorboard=True), profile=str(tmp_path / "trace"))
@@ -167,6 +174,7 @@ def test_a_watcher_that_is_not_installed_is_named(tmp_path, data, base, monkeypa
         loop.run(adapters(tmp_path / "run", data, base, wandb="lema"))
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path, data, base, capsys):
     dry_run.show(adapters(tmp_path / "run", data, base))
     said = capsys.readouterr().out
@@ -177,6 +185,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path, data,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_length_in_epochs(tmp_path, data, base):
     run = adapters(tmp_path / "run", data, base, steps=0, epochs=2.0)
     run.data.packing = False
@@ -184,7 +193,7 @@ def test_a_length_in_epochs(tmp_path, data, base):
     assert checkpoint.latest_step(tmp_path / "run") == 10  # 2 × 40 examples, 8 a step
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_door_exits_with_the_code_that_a_launcher_runs_again_on(tmp_path, data, base):
     (tmp_path / "config.py").write_text(
         "from pathlib import Path\nfrom tests.training.test_loop import config\n"

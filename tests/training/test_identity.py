@@ -68,6 +68,7 @@ def resumed(folder: Path, data: Path, init: Path, **fields) -> None:
     assert_equal(weights(folder / "run"), weights(folder / "straight"))
 
 
+@pytest.mark.slow
 def test_a_base_that_was_trained_on_in_place_is_refused_until_it_is_back(apart, data):
     model, run = apart / "model", config(apart / "run", data, init=str(apart / "model"), lora=LORA, steps=4)
     began = checkpoint.identity(model)
@@ -78,6 +79,7 @@ def test_a_base_that_was_trained_on_in_place_is_refused_until_it_is_back(apart, 
     resumed(apart, data, model)
 
 
+@pytest.mark.slow
 def test_a_base_that_moved_is_found_by_init_and_remembered(apart, data):
     moved = apart / "elsewhere" / "model"
     moved.parent.mkdir()
@@ -90,6 +92,7 @@ def test_a_base_that_moved_is_found_by_init_and_remembered(apart, data):
     weights(apart / "run")
 
 
+@pytest.mark.slow
 def test_another_base_is_refused_and_the_same_one_made_again_is_not(apart, data, base):
     refused(config(apart / "run", data, init=str(base), lora=LORA, steps=4), "adapters of the base weights")
     shutil.rmtree(apart / "model")
@@ -106,13 +109,14 @@ def test_what_is_held_in_nf4_and_the_adapters_shape_stay_as_they_were(apart, dat
             loop.run(run, allow_config_change=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dropout_may_change_where_that_is_insisted_on(apart, data):
     lora = dataclasses.replace(LORA, dropout=0.0)
     loop.run(config(apart / "run", data, init=str(apart / "model"), lora=lora, steps=4), allow_config_change=True)
     assert checkpoint.latest_step(apart / "run") == 4
 
 
+@pytest.mark.slow
 def test_other_data_or_another_tokenizer_under_a_run_is_refused(tmp_path, data, base):
     own, run = tmp_path / "data", tmp_path / "run"
     shutil.copytree(data, own)
@@ -136,6 +140,7 @@ def test_other_data_or_another_tokenizer_under_a_run_is_refused(tmp_path, data, 
     loop.run(moved)  # the same rows elsewhere
 
 
+@pytest.mark.slow
 def test_another_init_is_refused_where_the_run_has_weights_of_its_own(tmp_path, data, base):
     other = tiny.model_folder(tmp_path / "other", data, seed=7)
     run = config(tmp_path / "run", data, init=str(base), steps=2)
@@ -152,6 +157,7 @@ def test_a_model_that_train_did_not_make_is_not_trained_into(tmp_path, data, bas
     refused(config(own, data, init=str(base), steps=2), "holds a model that train did not make")
 
 
+@pytest.mark.slow
 def test_weights_after_a_changed_configuration_have_another_name(tmp_path, data, base):
     run = config(tmp_path / "run", data, init=str(base), steps=2, checkpoint_every=1)
     loop.run(run)
@@ -168,6 +174,7 @@ def test_weights_after_a_changed_configuration_have_another_name(tmp_path, data,
     assert len(weights(tmp_path / "run")) == 1
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_claims_nothing_and_the_corrected_command_works(tmp_path, data, base):
     out = tmp_path / "run"
     wrong = config(out, data, init=str(base), steps=1)
@@ -204,6 +211,7 @@ def test_a_lost_config_json_is_made_again_by_its_own_command_alone(tmp_path, dat
     assert json.loads((out / "config.json").read_text())["optimizer"]["learning_rate"] == 1e-2
 
 
+@pytest.mark.slow
 def test_trials_on_another_dev_set_are_not_compared(tmp_path, data, base):
     dev = tmp_path / "dev"
     shutil.copytree(data, dev)

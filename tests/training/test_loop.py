@@ -65,7 +65,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize(
-    "kind", [kind if kind == "adapters" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+    "kind", [kind if kind == "adapters" else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
 )
 def test_a_resumed_run_ends_bit_equal(kind, tmp_path, data, base):
     fields = KINDS[kind] if "model" in KINDS[kind] else KINDS[kind] | {"init": str(base)}
@@ -83,6 +83,7 @@ def test_a_resumed_run_ends_bit_equal(kind, tmp_path, data, base):
     assert len(losses(straight)) == 6
 
 
+@pytest.mark.slow
 def test_losses_fall_and_the_base_is_untouched(tmp_path, data, base):
     before = weights(base)
     loop.run(config(tmp_path / "run", data, init=str(base), lora=LORA, steps=12))
@@ -94,7 +95,7 @@ def test_losses_fall_and_the_base_is_untouched(tmp_path, data, base):
     assert any(np.any(leaf) for leaf in jax.tree.leaves(after["lora"]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_adapters_train_on_from_adapters(tmp_path, data, base):
     loop.run(config(tmp_path / "first", data, init=str(base), lora=LORA, steps=2))
     loop.run(config(tmp_path / "second", data, init=str(tmp_path / "first"), lora=LORA, steps=2))
@@ -115,6 +116,7 @@ def test_a_changed_configuration_is_refused_unless_insisted_on(tmp_path, data, b
     assert checkpoint.latest_step(tmp_path / "run") == 3
 
 
+@pytest.mark.slow
 def test_where_and_how_fast_may_change_on_resume(tmp_path, data, base):
     run = config(tmp_path / "run", data, init=str(base), steps=4, checkpoint_every=2)
     loop.run(run)
@@ -200,7 +202,7 @@ loop.run(config(Path(sys.argv[1]), Path({data!r}), **fields))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_again_and_again_a_run_ends_bit_equal(tmp_path, data, base):
     script = _SCRIPT.format(root=str(Path(__file__).parents[2]), data=str(data), base=str(base))
     command = [sys.executable, "-c", script]

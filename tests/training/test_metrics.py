@@ -40,6 +40,7 @@ def test_mfu_is_the_share_of_the_seconds_that_the_peak_would_take(tmp_path, monk
     assert shown == ["33.3%", "20.0%"]  # two steps of 6 seconds, two of 10
 
 
+@pytest.mark.slow
 def test_a_cpu_has_no_peak_and_no_mfu(tmp_path, capsys):
     data = tiny.data_set(tmp_path / "set")
     loop.run(test_loop.config(tmp_path / "run", data, model=tiny.CONFIG, steps=4))

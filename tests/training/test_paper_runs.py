@@ -36,6 +36,7 @@ def test_every_configuration_holds_together(path):
         validate(config, devices=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
 def test_the_papers_runs_fit_a_slice_of_a_tpu(path):
     config = built(path)

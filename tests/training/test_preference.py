@@ -112,6 +112,7 @@ def alone() -> dict[bool, Any]:
     return {lora: train(lora=lora, **({"preference": BASE} if lora else {})) for lora in (False, True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "split",
@@ -167,7 +168,7 @@ def stopped(straight: Path, out: Path) -> Path:
     return out
 
 
-@pytest.mark.slow  # CI runs this file by name
+@pytest.mark.slow
 def test_a_resumed_run_ends_bit_equal(tmp_path: Path, data: Path, base: Path, straight: Path) -> None:
     out = stopped(straight, tmp_path / "run")
     loop.run(config(out, data, base))
@@ -178,6 +179,7 @@ def test_a_resumed_run_ends_bit_equal(tmp_path: Path, data: Path, base: Path, st
     assert first["margin"] == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_base_under_the_adapters_is_the_same_reference(
     tmp_path: Path, data: Path, base: Path, straight: Path
 ) -> None:
@@ -185,6 +187,7 @@ def test_the_base_under_the_adapters_is_the_same_reference(
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(straight), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_reference_that_was_cut_short_goes_on_and_ends_in_the_same_bytes(
     tmp_path: Path, data: Path, base: Path, straight: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -13,7 +13,7 @@ from tests.training.test_loop import assert_equal, base, data, losses, weights
 
 __all__ = ["base", "data"]  # fixtures
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 _SCRIPT = """
 import sys

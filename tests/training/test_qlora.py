@@ -83,6 +83,7 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_dense_folder_is_read_as_nf4_the_same_on_every_mesh(base):
     alone, cut = load(base, ALONE), load(base, CUT)
     assert_equal(alone, cut)
@@ -95,6 +96,7 @@ def test_a_dense_folder_is_read_as_nf4_the_same_on_every_mesh(base):
     assert codes.sharding.shard_shape(codes.shape) == (2, 1, 32, 64)
 
 
+@pytest.mark.slow
 def test_dense_kernels_are_read_in_parts_of_bounded_size(base, monkeypatch):
     sizes, plain = [], checkpoint.ocp.load_checkpointables
 
@@ -110,7 +112,7 @@ def test_dense_kernels_are_read_in_parts_of_bounded_size(base, monkeypatch):
     assert sum(sizes) == 7  # the kernels of all layers, one for each linear map
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_model_is_that_of_its_dequantised_kernels(base):
     dense_lora = dataclasses.replace(QLORA, base="dense")
     frozen = load(base, ALONE)["params"]
@@ -126,7 +128,7 @@ def test_the_model_is_that_of_its_dequantised_kernels(base):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_logits_do_not_depend_on_the_mesh(base):
     model, tokens = Llama(tiny.TILED, lora=QLORA), tiny.tokens(8, 6)
     adapters = {"lora": tiny.variables(tiny.TILED, QLORA)["lora"]}
@@ -138,7 +140,7 @@ def test_logits_do_not_depend_on_the_mesh(base):
     np.testing.assert_allclose(found, alone, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_adapters_train_alike_on_meshes_and_the_base_stays(tmp_path, data, base):
     before = load(base, ALONE)
     lora = dataclasses.replace(QLORA, dropout=0.0)  # what is dropped depends on the layout
@@ -153,7 +155,7 @@ def test_adapters_train_alike_on_meshes_and_the_base_stays(tmp_path, data, base)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(jax.device_get(after["lora"])))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_answers_as_upon_its_dequantised_kernels(tmp_path, data, base):
     train(tmp_path / "run", data, base)
     held = student.read(tmp_path / "run", 4, "float32")
@@ -167,7 +169,7 @@ def test_it_answers_as_upon_its_dequantised_kernels(tmp_path, data, base):
     assert ask(held) == ask(plain)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_resumed_run_ends_bit_equal(tmp_path, data, base):
     straight = train(tmp_path / "straight", data, base)
     train(tmp_path / "stopped", data, base, steps=2)
@@ -177,6 +179,7 @@ def test_a_resumed_run_ends_bit_equal(tmp_path, data, base):
     assert_equal(load(tmp_path / "stopped", ALONE), load(tmp_path / "straight", ALONE))
 
 
+@pytest.mark.slow
 def test_kernels_that_are_no_whole_tiles_are_named(tmp_path, data):
     odd = folder(tmp_path / "odd", data, dataclasses.replace(tiny.TILED, intermediate_size=96))
     with pytest.raises(

@@ -72,6 +72,7 @@ QUICK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "lora"),
     [
@@ -113,6 +114,7 @@ def test_the_loss_is_its_definition():
     np.testing.assert_allclose(nll / sums["loss_tokens"], plain_loss(variables, model, rows), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [3, 5, 11, 12])
 def test_the_loss_does_not_depend_on_its_chunks(chunk):
     random = np.random.default_rng(0)
@@ -133,6 +135,7 @@ def test_the_loss_does_not_depend_on_its_chunks(chunk):
     np.testing.assert_allclose(frozen, gradients[0][0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_without_loss_gives_zero_and_moves_nothing():
     rows = batch() | {"weights": np.zeros((ROWS, LENGTH), np.float32)}
     config = TrainConfig(
@@ -154,6 +157,7 @@ def test_a_batch_without_loss_gives_zero_and_moves_nothing():
     jax.tree.map(np.testing.assert_array_equal, state.trained, tiny.variables()["params"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [0.0, 1e-6])
 def test_an_ill_step_changes_nothing_but_the_count(bound):
     """A weight that is no number makes a loss that is none; a bound that every gradient exceeds is the same."""

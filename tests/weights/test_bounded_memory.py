@@ -97,7 +97,7 @@ def sparse_checkpoint(folder: Path, config: LlamaConfig, shards: int) -> int:
     return total
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_of_256_devices_reads_its_share_of_a_70b_checkpoint(tmp_path):
     config = presets.get("llama-2-70b")
     total = sparse_checkpoint(tmp_path, config, 15)

@@ -67,8 +67,9 @@ def test_families_come_back_with_their_config(tmp_path, architecture):
         np.testing.assert_allclose(found[name], weights[name], rtol=0, atol=atol, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", *FAMILIES])
-@pytest.mark.parametrize("head_dim", [24, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("head_dim", [24, pytest.param(8, marks=pytest.mark.long)])
 def test_families_have_transformers_logits_of_the_same_file(tmp_path, architecture, head_dim):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")

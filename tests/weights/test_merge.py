@@ -15,7 +15,7 @@ from tests import tiny
 QLORA = LoraConfig(rank=4, alpha=8.0, rslora=True, base="nf4")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_merged_model_equals_the_unmerged_one_on_nf4():
     variables = tiny.variables(tiny.TILED, LoraConfig(rank=4))
     table, tokens = names.table(tiny.TILED), tiny.tokens(2, 9)
@@ -29,6 +29,7 @@ def test_a_merged_model_equals_the_unmerged_one_on_nf4():
     np.testing.assert_allclose(tiny.apply(Llama(tiny.TILED), {"params": merged}, tokens), unmerged, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_any_slice_of_a_weight_equals_that_of_the_entire_weight():
     base = names.Tree(tiny.variables(tiny.TILED)["params"], names.table(tiny.TILED), "the base")
     source, name = Dequantised(base), "model.layers.1.mlp.down_proj.weight"

@@ -62,6 +62,7 @@ def every_shape(test):
     return pytest.mark.parametrize("adapted", SHAPES.values(), ids=SHAPES, indirect=True)(test)
 
 
+@pytest.mark.slow
 @every_shape
 def test_logits_and_gradients_are_those_of_peft(adapted):
     from tests import hf_oracle
@@ -172,6 +173,7 @@ def write(folder, config, rank, alpha, change=None, width=0, **more):
     return tensors
 
 
+@pytest.mark.slow
 def test_the_authors_layout_loads(tmp_path):
     """Rank 64, alpha 16, every linear layer of 80 layers by name, as their LLaMA-2-70B adapter; narrow."""
     config = LlamaConfig(32, 128, 144, 80, 4, 2, 32)

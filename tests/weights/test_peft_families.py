@@ -18,7 +18,7 @@ from tests import hf_oracle
 
 
 @pytest.mark.parametrize(
-    "family", [one if one == "gemma3_text" else pytest.param(one, marks=pytest.mark.slow) for one in FAMILIES]
+    "family", [one if one == "gemma3_text" else pytest.param(one, marks=pytest.mark.long) for one in FAMILIES]
 )
 def test_adapters_in_and_out(family, tmp_path):
     raw = hf_oracle.small(family)

@@ -104,6 +104,7 @@ def equals(theirs, read: Opened):
     np.testing.assert_allclose(jax.jit(Llama(read.config).apply)({"params": merged}, TOKENS), expected, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "model"), KINDS.values(), ids=KINDS)
 def test_logits_are_those_of_peft(settings, model, tmp_path):
     theirs, weights = made(tmp_path, settings, model)
@@ -112,6 +113,7 @@ def test_logits_are_those_of_peft(settings, model, tmp_path):
     assert bool(read.replaced) == ("modules_to_save" in settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rank_pattern", "layers_to_transform"])
 def test_what_we_write_of_it_peft_loads(kind, tmp_path):
     theirs, weights = made(tmp_path / "in", *KINDS[kind])
@@ -135,6 +137,7 @@ RENAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rename", RENAMES.values(), ids=RENAMES)
 def test_names_as_other_ways_of_saving_write_them(rename, tmp_path):
     theirs, weights = made(tmp_path, {"target_modules": ALL, "modules_to_save": ["lm_head", "embed_tokens"]}, {})
@@ -143,6 +146,7 @@ def test_names_as_other_ways_of_saving_write_them(rename, tmp_path):
     equals(theirs, opened(tmp_path, weights, {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [["q_proj", "up_proj"], r"layers\.[01]\..*_proj"])
 def test_an_adapter_of_the_model_without_its_head(targets, tmp_path):
     """Its names have no second `model.`."""
