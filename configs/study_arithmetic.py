@@ -83,6 +83,16 @@ def chosen_by() -> StudyConfig:
     return config
 
 
+def all_arms() -> StudyConfig:
+    """The recipes of `lema_jax.data.arms` beside each other; four attempts a question make pairs of solutions."""
+    config = converged()
+    config.arms = (*config.arms, "corrections_first", "rft", "inline", "inline:0", "inline_restart", "critique")
+    config.arms += ("negatives", "mixed:lema@0.14,inline@0.14", "preference", "preference_solutions")
+    config.attempts = dataclasses.replace(config.attempts, samples=4)
+    config.training.preference.nll_weight = 1.0
+    return config
+
+
 def early() -> StudyConfig:
     """The student stops before it copies names and numbers from the question: any chain of thought is news to it."""
     config = converged()
@@ -115,7 +125,10 @@ def many_questions() -> StudyConfig:
     return config
 
 
-SETTINGS = {setting.__name__: setting for setting in (converged, chosen_by, early, lora, few_questions, many_questions)}
+SETTINGS = {
+    setting.__name__: setting
+    for setting in (converged, chosen_by, all_arms, early, lora, few_questions, many_questions)
+}
 
 
 def get_config(setting: str = "converged") -> StudyConfig:

@@ -1,17 +1,23 @@
-"""Studies of real stages with every arm, and in rounds: small, but through every file that the stages exchange."""
+"""Studies of real stages with every arm, in rounds, and with new questions: small, but through every file that the
+stages exchange."""
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lema_jax import records
-from lema_jax.records import Attempt, Example, Prediction
+from lema_jax import records, tasks
+from lema_jax.records import Attempt, Example, Prediction, Problem, Verdict
+from lema_jax.teacher import reference
+from tests import commands
+from tests.teacher.wire_server import Act, Server, completion
 from tests.test_whole_loop import command
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +37,7 @@ KINDS = {
     "mixed:lema@0.1,inline:0@0.1": {"cot", "correction", "inline"},
 }
 FILE = """
-from lema_jax.planning.config import Attempts
+from lema_jax.planning.config import Attempts, Evolution, Teacher
 from tests.studies import small
 def get_config():
     config = small({out!r}, seeds=(0,), attempts=Attempts(questions={questions}, max_new_tokens=64), {more})
@@ -99,3 +105,56 @@ def test_two_rounds_killed_and_resumed(tmp_path: Path, start: str) -> None:
     assert of - {"gold"} <= students
     assert of & {row.student for row in rows}
     assert "negatives.2rounds" in (out / "report.txt").read_text()
+
+
+class Teacher:
+    """A chat model that knows the task: corrects as the reference teacher does; its new questions are of other names."""
+
+    def __init__(self) -> None:
+        train = tasks.get("arithmetic").load("train")
+        self.new = iter(train[9000:])
+        self.known = {problem.question: problem for problem in train}
+
+    def __call__(self, body: dict[str, Any], times: int) -> Act:
+        said = body["messages"][-1]["content"]
+        if said.endswith("\nNew Question:"):
+            problem = next(self.new)
+            self.known[problem.question] = problem
+            return Act(completion(problem.question))
+        (problem,) = (one for question, one in self.known.items() if question in said)
+        if (found := re.search(r"Original Solution:\n\{\n(.*?)\n\}", said, re.DOTALL)) is None:
+            return Act(completion(f"{problem.rationale}\nThe answer is {problem.gold}."))
+        attempt = Attempt(
+            id="a", problem=problem, student="s", sampling={}, prompt="p", text=found[1], answer="", prompt_tokens=1,
+            verdict=Verdict.WRONG, completion_tokens=1,
+        )  # fmt: skip
+        return Act(completion(reference.reply(attempt)))
+
+
+@pytest.mark.long
+def test_new_questions_of_a_chat_teacher_join_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in commands.ENDPOINT.items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "study"
+    with Server(Teacher()) as server:
+        more = f"""arms=("cot", "lema@0.9"), evolution=Evolution(count=24),
+        teacher=Teacher("openai", model="m", base_url={server.url!r})"""
+        file = written(tmp_path / "config.py", out, more, questions=40, steps=40)
+        command("study", f"--config={file}")
+        asked = len(server.asked)
+        assert "done in" not in command("study", f"--config={file}")
+        assert len(server.asked) == asked  # nothing is paid for twice
+    content = json.loads((out / "study.json").read_text())
+    assert {job["state"] for job in content["jobs"]} == {"done"}
+    named = {job["name"]: job["id"] for job in content["jobs"]}
+    made = list(records.read(next(out.glob(f"evolve/*{named['evolve questions']}.jsonl")), Problem))
+    assert {row.split for row in made} == {"evolved"}
+    attempts = list(records.read(next(out.glob(f"sample/*{named['sample attempts evolved']}.jsonl")), Attempt))
+    assert {row.problem.id for row in attempts} == {row.id for row in made}
+    folders = {one["arm"]: out / one["folder"] for one in content["data"]}
+    learnt = {
+        arm: {row.problem_id for row in records.read(folder / "examples.jsonl", Example)}
+        for arm, folder in folders.items()
+    }
+    assert not any("/evolved/" in id for id in learnt["cot"])
+    assert any("/evolved/" in id for id in learnt["lema@0.9"])
