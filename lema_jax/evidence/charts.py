@@ -4,18 +4,22 @@ Every colour drawn is a placeholder that becomes a CSS variable, so one plot ser
 each name to the number of its colour, so that a name has one colour in all plots of a page.
 """
 
+import contextlib
 import io
+import math
 import re
 import textwrap
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lema_jax.evidence.stats import Interval
@@ -49,6 +53,7 @@ _STYLE: Any = {
     "lines.linewidth": 1.6,
 }
 _WIDTH = 4.4  # inches: as wide as a phone, so that its text keeps its size there
+_HANDLE = 40  # points beside a name in a legend: its mark, and space
 _POINT: Any = {"fmt": "o", "markersize": 6, "elinewidth": 1.8, "capsize": 0}
 
 _RING: Any = {"linestyle": "none", "marker": "o", "markersize": 4, "markerfacecolor": "none", "markeredgewidth": 1.1}
@@ -90,7 +95,8 @@ def grouped(
 ) -> Markup:
     """For each group a dot with its interval per arm, fractions in percent; `arms[name][i]` belongs to `groups[i]`."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(0.55 + 0.35 * (len(arms) > 1) + len(groups) * (0.18 + 0.15 * len(arms)))
+        columns, above = _legend(arms)
+        figure, axes = _figure(0.6 + above + len(groups) * (0.18 + 0.15 * len(arms)))
         for j, (name, values) in enumerate(arms.items()):
             below = (j - (len(arms) - 1) / 2) * 0.7 / len(arms)
             heights = [i + below for i in range(len(groups))]
@@ -99,8 +105,8 @@ def grouped(
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_xlabel(_short(label, 48))
-        if len(arms) > 1:
-            figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.2)
+        if columns:
+            figure.legend(loc="outside upper left", ncols=columns, handletextpad=0.2, columnspacing=1.2)
         return _svg(figure, label)
 
 
@@ -116,18 +122,20 @@ def curves(
     `names` gives several series one name, with one colour and one entry in the legend: the seeds of an arm.
     """
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(2.6)
+        shown = [(names or {}).get(key, key) for key in series]
+        columns, above = _legend(shown)
+        figure, axes = _figure(2.2 + above)
         drawn: set[str] = set()
-        for key, (steps, values) in series.items():
-            name = (names or {}).get(key, key)
+        for name, (steps, values) in zip(shown, series.values()):
             entry, marker = "_" if name in drawn else _short(name), "o" if len(steps) < 12 else ""  # "_…" has no entry
-            axes.plot(steps, values, color=_colour(colours[name]), label=entry, marker=marker, markersize=4)
+            look: Any = {"color": _colour(colours[name]), "linestyle": _dashes(colours[name])}
+            axes.plot(steps, values, **look, label=entry, marker=marker, markersize=4)
             drawn.add(name)
         axes.set_xlabel("step")
         axes.yaxis.set_major_formatter("{x:,.6g}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if len(drawn) > 1:
-            figure.legend(loc="outside upper left", ncols=3, columnspacing=1.2)
+        if columns:
+            figure.legend(loc="outside upper left", ncols=columns, columnspacing=1.2)
         return _svg(figure, f"{label} by step")
 
 
@@ -169,6 +177,23 @@ def _colour(number: int) -> str:
     return _SERIES[number if number < SERIES else 1 + (number - 1) % (SERIES - 1)]
 
 
+def _dashes(number: int) -> str:
+    """The line of this number: names that share a colour differ in it."""
+    return ("-", "--", ":")[max(0, number - 1) // (SERIES - 1) % 3]
+
+
+def _legend(names: Iterable[str]) -> tuple[int, float]:
+    """The columns of a legend that fit beside each other, and its height in inches; (0, 0) for a single name."""
+    shown = [_short(name) for name in dict.fromkeys(names)]
+    if len(shown) < 2:
+        return 0, 0.0
+    font = FontProperties(size=_STYLE["font.size"])
+    with _without_glyph_warnings():
+        widths = [text_to_path.get_text_width_height_descent(name, font, ismath=False)[0] for name in shown]
+    columns = min(3, max(1, int(72 * _WIDTH // (max(widths) + _HANDLE))))
+    return columns, 0.15 + 0.21 * math.ceil(len(shown) / columns)
+
+
 def _figure(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
@@ -201,10 +226,17 @@ def _two_lines(name: str) -> str:
     return "\n".join(textwrap.wrap(_short(name, 54), 28))
 
 
+@contextlib.contextmanager
+def _without_glyph_warnings() -> Iterator[None]:
+    """The reader's fonts draw the text, not this machine's."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
 def _svg(figure: Figure, label: str) -> Markup:
     buffer = io.StringIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # the reader's fonts draw the text, not this machine's
+    with _without_glyph_warnings():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]

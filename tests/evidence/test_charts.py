@@ -92,3 +92,23 @@ def test_only_the_baseline_has_the_grey_colour():
     names = {str(number): number for number in range(20)}
     drawn = [charts.intervals([(name, 0.5, wilson(5, 10))], "a", names) for name in names]
     assert ["--series-0" in svg for svg in drawn] == [True] + [False] * 19
+
+
+@pytest.mark.parametrize("count", [2, 5, 14])
+@pytest.mark.parametrize(("letter", "points"), [("i", 2.8), ("e", 6.1), ("m", 9.7)])
+@pytest.mark.parametrize("length", [3, 12, 20])
+def test_every_name_of_a_legend_is_within_the_plot(count, letter, points, length):
+    names = {f"{letter * length}{number}": number for number in range(count)}
+    drawn = ET.fromstring(charts.curves({name: ([1, 2], [3.0, 4.0]) for name in names}, "loss", names))
+    entries = [one for one in drawn.iter("{http://www.w3.org/2000/svg}text") if one.text in names]
+    *_, width, height = map(float, drawn.attrib["viewBox"].split())
+    assert len(entries) == count
+    assert all(float(one.attrib["x"]) + points * len(one.text) < width for one in entries)
+    assert all(0 < float(one.attrib["y"]) < height - 140 for one in entries)  # the lines have room
+
+
+def test_names_that_share_a_colour_have_other_lines():
+    names = {f"arm {number}": number for number in range(20)}
+    drawn = ET.fromstring(charts.curves({name: ([1, 2], [3.0, 4.0]) for name in names}, "loss", names))
+    styles = {one.attrib.get("style", "") for one in drawn.iter("{http://www.w3.org/2000/svg}path")}
+    assert len([style for style in styles if "stroke-width: 1.6" in style]) == 20
