@@ -108,7 +108,7 @@ def test_two_rounds_killed_and_resumed(tmp_path: Path, start: str) -> None:
 
 
 class Teacher:
-    """A chat model that knows the task: corrects as the reference teacher does; its new questions are of other names."""
+    """A chat model that knows the task: it corrects as the reference teacher does, and makes questions of others."""
 
     def __init__(self) -> None:
         train = tasks.get("arithmetic").load("train")
