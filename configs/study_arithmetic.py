@@ -112,8 +112,8 @@ def lora() -> StudyConfig:
 def few_questions() -> StudyConfig:
     """As many examples about fewer questions: several attempts and corrections of each."""
     config = converged()
-    config.mix = dataclasses.replace(config.mix, questions=500)
-    config.attempts = dataclasses.replace(config.attempts, questions=500, samples=5)
+    config.mix = dataclasses.replace(config.mix, questions=1000)
+    config.attempts = dataclasses.replace(config.attempts, questions=1000, samples=3)
     return config
 
 
