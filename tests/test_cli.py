@@ -90,6 +90,7 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
     "work",
@@ -227,6 +228,7 @@ def test_paths_may_have_commas(tmp_path, monkeypatch):
     assert parse("") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "threads"),
     [

@@ -184,6 +184,7 @@ def test_other_families(tmp_path, data_dir, task, wrong, reply, step):
         assert row.answer == row.attempt.problem.gold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["gsm8k", "math", "csqa"])
 def test_critiques_of_every_family(tmp_path, data_dir, task):
     """The teacher calls everything wrong: of three right and three wrong attempts half of its critiques are kept."""

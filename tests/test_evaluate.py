@@ -144,6 +144,7 @@ def test_adapters_answer_the_same_merged_or_not(models, tmp_path):
     assert all(one != other for one, other in zip(unmerged, bare))
 
 
+@pytest.mark.slow
 def test_a_prompt_is_answered_on_the_terminal(models, tmp_path):
     problem = arithmetic.load("test")[0]
     printed = succeeds(f"--checkpoint={models[0]}", f"--prompt={arithmetic.prompt(problem)}", *SHORT)
@@ -159,6 +160,7 @@ def test_sharded_weights_answer_the_same(models, tmp_path):
     assert [row.text for row in read(tmp_path / "sharded")] == [row.text for row in read(tmp_path / "unsharded")]
 
 
+@pytest.mark.slow
 def test_the_function_returns_what_the_command_prints_and_writes(models, tmp_path, capsys):
     """Without absl's flags: several tests of one checkpoint, and the text of a prompt."""
     decoding = Decoding(max_new_tokens=8, batch_size=8)
@@ -214,6 +216,7 @@ def attempts(tmp_path):
     return tmp_path / "attempts.jsonl"
 
 
+@pytest.mark.slow
 def test_scores_of_right_and_wrong_paths_resume(models, attempts, tmp_path):
     out = tmp_path / "scores"
     given = (f"--checkpoint={models[0]}", f"--score={attempts}", "--batch_size=8", f"--out={out}")
@@ -237,6 +240,7 @@ def broken(models, tmp_path, what):
     return tmp_path / "broken"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [

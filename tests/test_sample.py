@@ -373,6 +373,7 @@ def test_user_mistakes_get_one_clear_line(flags, expected, out):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_published_student_takes_no_settings(out, data_dir):
     of_task = ("--student=mathcritique", "--task=math", f"--data_dir={data_dir}", f"--out={out}")
     assert "--temperature is not for --student=mathcritique" in fails(*of_task, "--temperature=1")

@@ -116,6 +116,7 @@ def test_another_arm_or_seed_runs_only_what_it_adds(tmp_path: Path, stages: Stag
     assert stages.ran[before:] == [*ended("cot", 7), *ended("lema", 7)]
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_is_named_and_the_others_go_on(
     tmp_path: Path, stages: Stages, capsys: pytest.CaptureFixture
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_job_that_fails_is_named_and_the_others_go_on(
     assert len(stages.ran) == 14 + 5
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_1_where_a_job_failed(tmp_path: Path, stages: Stages) -> None:
     file = tmp_path / "config.py"
     file.write_text(FILE.format(out=str(tmp_path / "a")))
@@ -147,6 +149,7 @@ def test_the_command_ends_with_1_where_a_job_failed(tmp_path: Path, stages: Stag
     assert "The page is at" in commands.succeeds(study.command, f"--study={tmp_path / 'a'}")
 
 
+@pytest.mark.slow
 def test_a_plan_runs_nothing_and_writes_nothing(tmp_path: Path, stages: Stages) -> None:
     file = tmp_path / "config.py"
     file.write_text(FILE.format(out=str(tmp_path / "a")))
@@ -177,6 +180,7 @@ def test_a_plan_says_once_what_a_chat_teacher_costs(
     assert printed.count("at most about $") == 1
 
 
+@pytest.mark.slow
 def test_what_a_training_costs_is_what_it_saw(tmp_path: Path, stages: Stages) -> None:
     begin(tmp_path / "a")
     content = json.loads((tmp_path / "a" / "study.json").read_text())
@@ -216,6 +220,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path, stages: 
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_corrections_that_are_not_there_stop_the_arms_that_want_them(tmp_path: Path, stages: Stages) -> None:
     stages.kept = 0
     begin(tmp_path / "a", arms=("cot", "lema"))
@@ -224,6 +229,7 @@ def test_corrections_that_are_not_there_stop_the_arms_that_want_them(tmp_path: P
     assert not begin(tmp_path / "a", arms=("cot",)).failed
 
 
+@pytest.mark.slow
 def test_a_folder_has_one_student_and_one_task(tmp_path: Path, stages: Stages) -> None:
     begin(tmp_path / "a")
     other = small().pretraining
@@ -233,6 +239,7 @@ def test_a_folder_has_one_student_and_one_task(tmp_path: Path, stages: Stages) -
         begin(tmp_path / "a", pretraining=other)
 
 
+@pytest.mark.slow
 def test_the_student_answers_too_and_several_tests_are_told_apart(tmp_path: Path, stages: Stages) -> None:
     tests = (Test("arithmetic", "test", 12), Test("arithmetic", "ood", 12))
     begin(tmp_path / "a", tests=tests)

@@ -74,6 +74,7 @@ def test_shapes_and_types(folder: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", [True, False])
 def test_every_example_comes_whole_and_equally_often(folder: Path, packing: bool) -> None:
     seen = Counter(example for batch in first(folder, 400, packing=packing) for example in segments(batch))

@@ -1,5 +1,6 @@
 """A mistake and its repair in one chain of thought: what is kept, what is right at the end, what has no loss."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ def correction(steps: list[str], at: int, explanation: str) -> Correction:
     return rows.correction(wrong, step=min(at, len(split)), explanation=explanation)
 
 
+@pytest.mark.slow
 @given(LINES, st.integers(1, 6), st.from_regex(r"[A-Z][a-z 0-9+=é]{1,40}\.", fullmatch=True))
 def test_it_goes_wrong_where_the_student_did_and_ends_right(steps: list[str], at: int, explanation: str) -> None:
     row = correction(steps, at, explanation)
@@ -38,6 +40,7 @@ def test_it_goes_wrong_where_the_student_did_and_ends_right(steps: list[str], at
     assert again == [*attempt[: row.step - 1], *row.steps]
 
 
+@pytest.mark.slow
 @given(LINES, st.integers(1, 6))
 def test_without_weight_the_wrong_step_alone_has_no_loss(steps: list[str], at: int) -> None:
     row = correction(steps, at, "That is not so.")

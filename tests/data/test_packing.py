@@ -162,6 +162,7 @@ def test_a_far_length_is_not_counted(folder: Path) -> None:
     assert steps_for(cfg, tokens=11 * 10**6 * sum(SIZES)) == 10**6 * len(SIZES)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(LENGTHS, st.integers(1, 20), ORDERS)
 def test_the_rows_that_fit_are_the_fewest_that_do(sizes, per_step, order):

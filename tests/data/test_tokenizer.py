@@ -80,6 +80,7 @@ def test_fingerprints_tell_tokenizers_apart_and_nothing_else(words: PreTrainedTo
     assert tokenizer.fingerprint(other_end) != before
 
 
+@pytest.mark.slow
 def test_training_is_the_same_in_every_process(words: PreTrainedTokenizerFast) -> None:
     code = f"from lema_jax.data import tokenizer as t; print(t.fingerprint(t.train_bpe({TEXTS!r}, 760)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -95,6 +95,7 @@ def test_added_tokens_of_their_own_file(tmp_path):
     assert ours.pad_token_id == 420
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("described", [{}, {"tokenizer_class": "PreTrainedTokenizerFast"}, {"add_bos_token": True}])
 @pytest.mark.parametrize("post", [True, False], ids=["BOS", "no BOS"])
 def test_a_tokenizer_json_is_read_as_transformers_reads_it(described, post, tmp_path):
@@ -154,6 +155,7 @@ OTHER_MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", OTHER_MODELS.values(), ids=OTHER_MODELS)
 @pytest.mark.parametrize("kind", ["LlamaTokenizer", "T5Tokenizer", "GemmaTokenizer", None])
 def test_another_kind_of_model_is_read_as_sentencepiece_reads_it_or_refused(changes, kind, tmp_path):

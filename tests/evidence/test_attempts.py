@@ -81,6 +81,7 @@ def test_many_attempts_are_drawn_by_verdict_and_seed():
     assert numbers != drawn.numbers([row.verdict for row in rows], attempts.EACH, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "\\(\\text{<b>x}\\)"])
 def test_text_of_models_stays_text(evil):
     row = attempt(0, text=evil, student=evil, answer=evil, prompt=evil, sampling={evil: evil})

@@ -95,6 +95,7 @@ def test_a_reply_without_parts_is_shown_as_it_came():
     assert "reply" in " ".join(Parsed(audit.html(audit.audit(ROWS[4:]), ROWS[4:], "c.jsonl")).text)
 
 
+@pytest.mark.slow
 def test_thirty_rows_are_drawn_by_the_seed():
     rows = [correction(i, explanation=f"row {i}") for i in range(100)]
     found = audit.audit(rows)

@@ -55,6 +55,7 @@ def test_dollars_are_not_read_as_mathematics():
     assert "costs $x^{2}$" in texts(charts.bars({"costs $x^{2}$": 1}, "n"))
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), min_size=1, max_size=5))
 @settings(max_examples=8, deadline=None)
 def test_any_name_gives_well_formed_svg(names):
@@ -88,6 +89,7 @@ def test_seeds_of_an_arm_share_one_entry_of_the_legend():
     assert "var(--series-1)" in drawn
 
 
+@pytest.mark.slow
 def test_only_the_baseline_has_the_grey_colour():
     names = {str(number): number for number in range(20)}
     drawn = [charts.intervals([(name, 0.5, wilson(5, 10))], "a", names) for name in names]

@@ -137,6 +137,7 @@ def test_other_questions_are_refused():
         crossed.difference(np.ones(3, bool), np.ones(3, bool))
 
 
+@pytest.mark.slow
 # The whole table, with 2,000 studies a design, is that of tests/benchmarks/bench_coverage.py.
 @pytest.mark.parametrize(("seeds", "cluster", "seed_sd"), [(3, 1, 0.0), (3, 1, 0.02), (5, 8, 0.01), (1, 8, 0.0)])
 def test_intervals_hold_the_truth_as_often_as_they_say(seeds, cluster, seed_sd):

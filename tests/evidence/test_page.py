@@ -121,6 +121,7 @@ def test_the_first_kind_of_change_that_there_is_is_shown_first(other, kind):
     assert re.findall(r"<option selected>([\w ]+)</option>", text) == [kind]
 
 
+@pytest.mark.slow
 def test_many_groups_are_spread_over_several_plots(monkeypatch):
     arguments = ("cot", "rw" * 10), ("lema", "wr" * 10)
     before = [tag for tag, _ in Parsed(made(*arguments)).tags].count("svg")
@@ -157,6 +158,7 @@ def test_a_real_browser_runs_the_filter_and_nothing_else(tmp_path):
     assert len(shown) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "kind", "words"),
     [("r" * 60, "better", "▲ better"), ("w" * 60, "worse", "▼ worse"), ("rw" * 30, "unclear", "≈ unclear")],

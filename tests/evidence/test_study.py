@@ -90,6 +90,7 @@ def test_headline_of_a_gain_and_of_no_clear_difference(tmp_path, lema, reads, sa
     assert (needed in answer.text) == (reads is Reads.UNCLEAR)
 
 
+@pytest.mark.slow
 def test_a_difference_that_only_the_correction_takes_away_is_unclear(tmp_path):
     """Of twenty arms like the baseline, the best has a p-value that would do alone."""
     rates = {"cot": 0.5, "lema": 0.51} | {f"arm{number}": 0.5 for number in range(20)}
@@ -134,6 +135,7 @@ def test_only_the_parts_whose_arms_are_there_are_said(tmp_path):
     assert "made of" not in study.text(found)
 
 
+@pytest.mark.slow
 def test_shares_stand_in_their_order_with_the_baseline_and_the_share_measured(tmp_path):
     rates = {"cot": 0.5, "lema@0.5": 0.3, "lema": 0.4, "lema@0.1": 0.45}
     found = load(made_runs.write_study(tmp_path, rates))

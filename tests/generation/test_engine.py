@@ -108,6 +108,7 @@ def test_an_answer_does_not_depend_on_what_runs_beside_it(words, alone, fields):
     assert run(words, **fields) == alone
 
 
+@pytest.mark.slow
 def test_the_order_of_the_prompts_does_not_matter(words, alone):
     turned = run(words, PROMPTS[::-1], SEEDS[::-1], rows=4)
     assert [turned[12 - n].text for n in range(13)] == [alone[n].text for n in range(13)]
@@ -135,6 +136,7 @@ def test_a_prompt_prefilled_in_chunks_is_answered_the_same(words, alone, monkeyp
     assert run(words, rows=4) == alone
 
 
+@pytest.mark.slow
 def test_a_shared_prefix_is_prefilled_once(words, monkeypatch):
     prompts = [" ".join([*WORDS, word]) for word in WORDS[:6]]
     apart = run(words, prompts, rows=4)
@@ -188,6 +190,7 @@ def test_an_answer_ends_before_a_stop_string(words, alone):
         assert (found[index].completion_tokens < done.completion_tokens) or not stopped
 
 
+@pytest.mark.slow
 def test_an_answer_ends_at_any_of_several_tokens(words):
     made = {index: greedy_by_hand(words, PROMPTS[index], 20) for index in range(4)}
     ends = (made[0][5], made[1][0])
@@ -199,6 +202,7 @@ def test_an_answer_ends_at_any_of_several_tokens(words):
     assert found[1].completion_tokens == 1
 
 
+@pytest.mark.slow
 def test_a_stream_is_the_completion_in_parts(words, alone):
     for index in (0, 4):
         parts = list(engine(words, rows=1, block=3).stream(PROMPTS[index]))
@@ -280,6 +284,7 @@ def test_a_sample_depends_on_its_prompt_and_seed_alone(words):
     assert run(words, seeds=[seed + 1 for seed in SEEDS], rows=5, sampling=sampling) != alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [5, pytest.param(3, marks=pytest.mark.long), pytest.param(32, marks=pytest.mark.long)])
 def test_samples_of_a_prompt_share_its_prefill_and_are_those_of_it_alone(words, monkeypatch, rows):
     """Whatever the batch: more samples than rows, fewer, and prompts between whose samples a batch ends."""
@@ -302,6 +307,7 @@ def test_samples_of_a_prompt_share_its_prefill_and_are_those_of_it_alone(words, 
     assert len({found[n].text for n in range(k)}) > 1
 
 
+@pytest.mark.slow
 def test_sampling_follows_the_distribution_cut_to_its_nucleus():
     from lema_jax.model.decode import _choose
 

@@ -112,6 +112,7 @@ def test_workers_that_lost_the_run_are_started_again(world):
     assert (ended.returncode, world.done()) == (0, [*LAUNCHED, "copy", "setup", "start"]), ended.stderr
 
 
+@pytest.mark.slow
 def test_the_same_command_again_watches_what_runs(world):
     world.set(life("ACTIVE", "running running 0"), alive=True)
     ended = world.run("tpu_vm.sh", "run", *SLICE, TYPE, "--yes", *TRAIN)
@@ -181,6 +182,7 @@ def test_wrong_words_are_one_message_and_no_call(world, words, message):
     assert message in ended.stderr
 
 
+@pytest.mark.slow
 def test_status_and_fetch(world):
     world.set(life("ACTIVE", "running+0"), alive=True)
     told = world.run("tpu_vm.sh", "status", *SLICE).stdout

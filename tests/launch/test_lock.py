@@ -48,6 +48,7 @@ def test_the_lock_names_no_host() -> None:
     assert not re.search(r"://|--(?:extra-)?index|--find-links|@", "\n".join(LOCKED))
 
 
+@pytest.mark.slow
 def test_a_wheel_has_all_that_is_read_at_run_time(tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(ROOT / "lema_jax", source / "lema_jax", ignore=shutil.ignore_patterns("__pycache__"))

@@ -92,6 +92,7 @@ def test_nothing_crosses_a_segment_or_comes_from_later(arrays, kind):
         assert (per_token[seen] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cudnn", "triton"])
 def test_a_gpu_kernel_falls_back_for_a_sharded_length(arrays, kind):
     plain = outcome(*arrays, "xla")

@@ -19,6 +19,7 @@ def tokens(count: int, seed: int) -> tuple[jax.Array, jax.Array]:
     return tuple(jax.random.normal(key, shape) * 10.0 ** jnp.arange(count)[None, :, None, None] for key in keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("kind", CACHES)
 def test_tokens_are_read_where_they_were_written(kind, platform, monkeypatch):

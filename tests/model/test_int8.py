@@ -45,6 +45,7 @@ def test_the_product_is_that_of_the_dense_kernel(dtype):
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "compute",
     [

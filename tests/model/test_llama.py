@@ -100,6 +100,7 @@ def test_cached_equals_uncached_in_chunks_of_any_size(compute):
         at += size
 
 
+@pytest.mark.slow
 def test_turned_kernels_compute_the_same():
     stacked = tiny.variables(lora=tiny.LORA)
     parts = traverse_util.flatten_dict(stacked)
@@ -138,6 +139,7 @@ def test_an_adapter_equals_its_merged_kernel():
     np.testing.assert_allclose(adapted, tiny.apply(Llama(tiny.CONFIG), {"params": merged}, tokens), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_dropout_touches_the_adapter_alone():
     dropping = Llama(tiny.CONFIG, Compute(), tiny.LORA.__class__(4, 8.0, 0.5), deterministic=False)
     variables = tiny.variables(lora=tiny.LORA)

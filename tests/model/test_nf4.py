@@ -109,6 +109,7 @@ def test_larger_kernels_differ_from_bitsandbytes_by_less_than_its_second_quantis
     assert rms(magnitudes_of(found) - magnitudes) < 1.5 * theirs
 
 
+@pytest.mark.slow
 @every_kind
 def test_the_round_trip_stays_in_its_bounds(kind):
     w = kernel(kind)
@@ -127,6 +128,7 @@ def test_every_code_is_read_as_its_value():
     np.testing.assert_allclose(nf4._dynamic(codes), nf4.DYNAMIC, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_stacked_kernels_are_quantised_each_alone():
     stacked = np.stack([kernel("normal"), kernel("heavy tails")])
     whole = nf4.quantise(stacked)
@@ -136,6 +138,7 @@ def test_stacked_kernels_are_quantised_each_alone():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_product_and_its_gradient_are_those_of_the_dense_kernel(dtype):
     quantised = nf4.quantise(kernel("normal"))

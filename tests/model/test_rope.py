@@ -46,6 +46,7 @@ def test_stretching_lowers_the_slowest_pair_by_the_factor_and_no_pair_by_more(ki
     assert ratio.max() <= 1.001
 
 
+@pytest.mark.slow
 def test_dynamic_changes_nothing_within_the_trained_context_and_each_row_by_its_own_length():
     config = LlamaConfig(head_dim=8, max_positions=16, rope_scaling=RopeScaling("dynamic", 2.0))
     plain = LlamaConfig(head_dim=8, max_positions=16)

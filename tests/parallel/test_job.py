@@ -20,6 +20,7 @@ print(count, sum(name.startswith("tf_XLAEigen") for name in names))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
 def test_a_cpu_device_has_threads_for_two_collectives():
     env = {name: value for name, value in os.environ.items() if name != "NPROC"} | {"JAX_NUM_CPU_DEVICES": "8"}

@@ -17,6 +17,7 @@ def splits() -> dict[str, list[Problem]]:
     return {split: arithmetic.load(split) for split in arithmetic.SPLITS}
 
 
+@pytest.mark.slow
 def test_sizes_and_ids(splits):
     assert {split: len(problems) for split, problems in splits.items()} == {
         "train": 20_000,

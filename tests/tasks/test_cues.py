@@ -94,6 +94,7 @@ PROSE_AFTER = [
 ]
 
 
+@pytest.mark.slow
 @given(*map(st.sampled_from, (CUES, DRESSES, sorted(NUMBERS), PROSE_AFTER)))
 @settings(max_examples=1_500)
 def test_the_number_is_read_whatever_stands_around_it(cue, dress, number, prose):

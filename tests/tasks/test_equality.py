@@ -55,6 +55,7 @@ def test_two_fractions_are_the_same_when_they_are_equal(one, other):
     assert same(f"\\frac{{{one.numerator}}}{{{one.denominator}}}", str(other)) is (one == other)
 
 
+@pytest.mark.slow
 @given(st.lists(NUMBERS, min_size=2, max_size=6, unique=True), st.randoms())
 def test_order_counts_in_tuples_alone(values, rng):
     shuffled = rng.sample(values, len(values))

@@ -53,6 +53,7 @@ def written(folder, name, rows, form):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_a_publishers_file_is_read_in_each_of_its_forms(name, tmp_path):
     rows = [ROWS[name] | {"question": f"Number {n}: how many?"} for n in range(source(name).count)]

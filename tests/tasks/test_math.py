@@ -33,6 +33,7 @@ def test_every_problem_loads_and_those_without_gold_are_reported(data_dir, caplo
 MISBOXED = "test/prealgebra/177.json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [25, pytest.param(1, marks=pytest.mark.long)])
 def test_every_gold_equals_itself_and_is_read_from_its_solution(problems, every):
     for problem in problems[::every]:

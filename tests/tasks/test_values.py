@@ -74,6 +74,7 @@ EXPRESSIONS = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(EXPRESSIONS, EXPRESSIONS)
 def test_an_expression_is_itself_and_a_sum_commutes(one, other):
     assert values.same(tree(f"({one}) + ({other})"), tree(f"({other}) + ({one})")) is not False

@@ -16,6 +16,7 @@ from tests.teacher.wire_server import Act, Server, completion, error
 pytestmark = pytest.mark.usefixtures("batch_environment")
 
 
+@pytest.mark.slow
 def test_all_answers_come_back_to_their_questions(tmp_path):
     with Server(echo) as server:
         assert ask(server, tmp_path, questions(30)) == Outcome(30, 30, 30)

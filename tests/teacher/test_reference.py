@@ -213,6 +213,7 @@ written = st.tuples(
 ).map(lambda parts: parts[2].format(parts[0], parts[1]))
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.lists(written, min_size=1, max_size=4), st.lists(written, min_size=1, max_size=3))
 def test_every_equation_of_an_explanation_is_true(steps, rationale):

@@ -54,6 +54,7 @@ def damages():
         yield f"flipped at {part}", flip
 
 
+@pytest.mark.slow
 def test_a_damaged_program_is_compiled_anew(tmp_path, kept):
     expected = start(tmp_path)
     folder = tmp_path / "compiled"

@@ -152,6 +152,7 @@ def test_a_step_of_another_run_is_named_as_such(run, data, base, tmp_path):
         shutil.rmtree(other / "checkpoints" / step)
 
 
+@pytest.mark.slow
 def test_only_damaged_checkpoints_stay_where_they_are(run, data, base, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(run, out)
@@ -163,6 +164,7 @@ def test_only_damaged_checkpoints_stay_where_they_are(run, data, base, tmp_path)
         assert checkpoint.steps(out) == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_an_earlier_version_are_read_with_a_warning(base, tmp_path, capsys):
     folder = tmp_path / "old"
     shutil.copytree(base, folder)

@@ -114,6 +114,7 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path, data, base):
         loop.run(adapters(out, data, base, steps=2))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_plainly(tmp_path, data, base, monkeypatch):
     def full(self, step, metrics):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -168,6 +169,7 @@ def test_what_watches_a_run_changes_nothing_of_it(tmp_path, data, base, straight
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
 
 
+@pytest.mark.slow
 def test_a_watcher_that_is_not_installed_is_named(tmp_path, data, base, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match="wandb is set, but the package wandb is missing; pip install wandb"):

@@ -197,6 +197,7 @@ def test_a_start_that_fails_claims_nothing_and_the_corrected_command_works(tmp_p
     assert json.loads((out / "config.json").read_text())["data"]["seed"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", '{"data": ', "[]", None])
 def test_a_lost_config_json_is_made_again_by_its_own_command_alone(tmp_path, data, base, content, trained):
     out = tmp_path / "run"

@@ -105,6 +105,7 @@ def test_adapters_train_on_from_adapters(tmp_path, data, base):
         loop.run(config(tmp_path / "third", data, init=str(tmp_path / "first")))
 
 
+@pytest.mark.slow
 def test_a_changed_configuration_is_refused_unless_insisted_on(tmp_path, data, base):
     run = config(tmp_path / "run", data, init=str(base), steps=2)
     loop.run(run)
@@ -127,6 +128,7 @@ def test_where_and_how_fast_may_change_on_resume(tmp_path, data, base):
     np.testing.assert_allclose(losses(tmp_path / "run"), before, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_base_that_changed_is_refused(tmp_path, data, base):
     own = tmp_path / "base"
     shutil.copytree(base, own)

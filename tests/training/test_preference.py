@@ -254,6 +254,7 @@ def test_another_model_or_precision_has_a_reference_of_its_own(tmp_path: Path, d
     assert same._file in names
 
 
+@pytest.mark.slow
 def test_the_run_stops_where_chosen_completions_fall(
     tmp_path: Path, data: Path, base: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +290,7 @@ def test_pairs_and_examples_are_not_taken_for_each_other(tmp_path: Path, data: P
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_a_pair(tmp_path: Path, data: Path, base: Path, capsys: Any) -> None:
     dry_run.show(config(tmp_path / "run", data, base))
     assert "tokens with loss are green" in capsys.readouterr().out

@@ -184,6 +184,7 @@ def test_an_ill_step_changes_nothing_but_the_count(bound):
     jax.tree.map(np.testing.assert_array_equal, (after.trained, after.optimizer), (before.trained, before.optimizer))
 
 
+@pytest.mark.slow
 def test_only_the_adapters_are_trained_and_have_optimizer_state():
     config = TrainConfig(
         "-", DataConfig("-", ROWS, LENGTH), 1, init="-", lora=LoraConfig(rank=4), mesh=MeshConfig(1, 1, 1)

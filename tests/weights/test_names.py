@@ -23,6 +23,7 @@ def every_config():
         yield LlamaConfig(16, 8, 24, 3, 4, 2, 4, tie_embeddings=tied, attention_bias=attention_bias, mlp_bias=mlp_bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", list(every_config()), ids=repr)
 def test_the_table_is_the_tree_of_the_model(config):
     abstract = jax.eval_shape(Llama(config).init, jax.random.key(0), np.zeros((1, 2), np.int32))["params"]

@@ -17,6 +17,7 @@ import torch
 from tests import hf_oracle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family", [one if one == "gemma3_text" else pytest.param(one, marks=pytest.mark.long) for one in FAMILIES]
 )

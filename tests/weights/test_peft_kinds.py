@@ -278,6 +278,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_hostile_settings_are_one_line_that_names_the_key(tmp_path):
     made(tmp_path, {"target_modules": ["q_proj"]}, {})
     config = hf_config.parse(RAW, "test")
