@@ -2,6 +2,7 @@
 
 python -m lema_jax.study --config=configs/study_arithmetic.py
 python -m lema_jax.study --config=configs/study_arithmetic.py:lora --config.out=runs/study_lora
+python -m lema_jax.study --config=configs/study_arithmetic.py:lora@dev --config.arms=cot,lema --config.out=runs/lora_dev
 
 As in the paper, the student has learnt chain of thought before, and all arms learn about one set of questions: `cot`
 has their gold rationales and the student's own right attempts at them, and corrections take the place of some of these.
@@ -75,11 +76,9 @@ def converged() -> StudyConfig:
 
 
 def chosen_by() -> StudyConfig:
-    """What the setting was judged by: shares and orders of corrections, five seeds, development questions."""
+    """What the setting was judged by, on `dev`: shares and orders of corrections."""
     config = converged()
     config.arms = (*config.arms, "lema@0.1", "lema@0.5", "corrections_first")
-    config.seeds = (0, 1, 2, 3, 4)
-    config.tests = (Test("arithmetic", "dev"),)
     return config
 
 
@@ -132,6 +131,11 @@ SETTINGS = {
 
 
 def get_config(setting: str = "converged") -> StudyConfig:
-    if setting not in SETTINGS:
-        raise ValueError(f"there is no setting {setting!r}; choose one of {', '.join(SETTINGS)}")
-    return SETTINGS[setting]()
+    """The study of a setting. `SETTING@dev` has five seeds and development questions, by which settings are judged."""
+    name, _, where = setting.partition("@")
+    if name not in SETTINGS or where not in ("", "dev"):
+        raise ValueError(f"there is no setting {setting!r}; choose one of {', '.join(SETTINGS)}, alone or with @dev")
+    config = SETTINGS[name]()
+    if where:
+        config.seeds, config.tests = (0, 1, 2, 3, 4), (Test("arithmetic", "dev"),)
+    return config

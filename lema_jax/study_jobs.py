@@ -275,11 +275,12 @@ class _Composer:
         """The data set of a round: chain of thought, in part of the attempts of `cot`, and own examples of `own`."""
         config, mix = self._config, self._config.mix
         part, *others = arms.parse(run.arm)
-        attempts = cot.sample if mix.own_attempts else ()
+        pairs = arms.row(run.arm).pairs  # they are all that the arm learns from
+        attempts = cot.sample if mix.own_attempts and not pairs else ()
         more: dict[str, Any] = {}
         if arms.reads(run.arm, "attempts"):
             attempts = own.sample
-            more |= {} if arms.row(run.arm).pairs else {"own_attempts": mix.own_attempts}
+            more |= {} if pairs else {"own_attempts": mix.own_attempts}
         corrections = own.correct if arms.reads(run.arm, "corrections") else ()
         critiques = own.critique if arms.reads(run.arm, "critiques") else ()
         file = lambda made: tuple(self._root / job.out for job in made)

@@ -107,7 +107,7 @@ def test_two_rounds_killed_and_resumed(tmp_path: Path, start: str) -> None:
     assert "negatives.2rounds" in (out / "report.txt").read_text()
 
 
-class Teacher:
+class Solver:
     """A chat model that knows the task: it corrects as the reference teacher does, and makes questions of others."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ def test_new_questions_of_a_chat_teacher_join_a_study(tmp_path: Path, monkeypatc
     for name, value in commands.ENDPOINT.items():
         monkeypatch.setenv(name, value)
     out = tmp_path / "study"
-    with Server(Teacher()) as server:
+    with Server(Solver()) as server:
         more = f"""arms=("cot", "lema@0.9"), evolution=Evolution(count=24),
         teacher=Teacher("openai", model="m", base_url={server.url!r})"""
         file = written(tmp_path / "config.py", out, more, questions=40, steps=40)

@@ -72,7 +72,7 @@ def read(folder: Path) -> Card | None:
 
 
 def funnel(folder: Path) -> dict[str, int]:
-    """What each filter of a data set left out (`pool: why`), and what remained (`trained on: kind`), in rows.
+    """What each filter left out (`pool: why`), what a share lacks (`missing: …`), what remained (`trained on: kind`).
 
     Raises:
       UserError: the folder has no card, or a damaged one.
@@ -81,7 +81,21 @@ def funnel(folder: Path) -> dict[str, int]:
     if card is None:
         raise UserError(f"{folder} has no card.json; is it a folder that build_data made?")
     left_out = {f"{pool}: {why}": count for pool, reasons in card.left_out.items() for why, count in reasons}
-    return left_out | {f"trained on: {kind}": count for kind, count in card.kinds.items()}
+    missing = {"missing: own examples": _missing(card)} if _missing(card) else {}
+    return left_out | missing | {f"trained on: {kind}": count for kind, count in card.kinds.items()}
+
+
+def _share(card: Card) -> float:
+    """The share of the arm's own examples that was asked for."""
+    return sum(arms.shares(card.recipe["arm"], card.recipe["correction_share"]))
+
+
+def _missing(card: Card) -> int:
+    """How many of the arm's own examples an equalised mix has too few, since there are no more."""
+    equalised = any(card.recipe.get(f"equal_{what}") for what in ("examples", "tokens", "loss_tokens"))
+    if not (card.students and equalised):
+        return 0
+    return max(0, curate.nearest(_share(card), card.counts["examples"]) - sum(card.students.values()))
 
 
 def summary(card: Card) -> str:
@@ -98,12 +112,10 @@ def summary(card: Card) -> str:
     )
     if card.closed:
         lines.append(f"{card.closed:,} right attempts got the final sentence, `The answer is ….`, that they lacked")
-    arm, special = card.recipe["arm"], sum(card.students.values())
-    share = sum(arms.shares(arm, card.recipe["correction_share"]))
-    equalised = any(card.recipe.get(f"equal_{what}") for what in ("examples", "tokens", "loss_tokens"))
-    if card.students and equalised and special < curate.nearest(share, counts["examples"]):
-        what = "corrections" if arms.reads(arm, "corrections") else "the arm's own examples"
-        lines.append(f"{what} are {special / counts['examples']:.0%} of the mix, not {share:.0%}: there are no more")
+    if _missing(card):
+        what = "corrections" if arms.reads(card.recipe["arm"], "corrections") else "the arm's own examples"
+        special = sum(card.students.values()) / counts["examples"]
+        lines.append(f"{what} are {special:.0%} of the mix, not {_share(card):.0%}: there are no more")
     return "\n".join(lines)
 
 

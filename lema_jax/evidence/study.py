@@ -127,7 +127,7 @@ def _row(arm: Arm, baseline: str, comparison: Comparison | None, adjusted: float
 
 
 def caption(study: Study, test: str) -> str:
-    """What a test's questions are: how many, in how many clusters, and whose prompts differ."""
+    """What a test's questions are, whose prompts differ, and which arms learnt from less than they are named for."""
     arms = study.tests[test].arms
     first = next(iter(arms.values()))
     clusters = "" if first.clusters is None else f" in {first.clusters}"
@@ -137,7 +137,9 @@ def caption(study: Study, test: str) -> str:
         for name, one in study.tests[test].comparisons.items()
         if one.reworded
     ]
-    return "; ".join([f"{first.questions:,} questions{clusters}", *asked])
+    missing = {name: study.funnels.get(name, {}).get("missing: own examples", 0) for name in arms}
+    short = [f"{name} has {count:,} own examples fewer than its share" for name, count in missing.items() if count]
+    return "; ".join([f"{first.questions:,} questions{clusters}", *asked, *short])
 
 
 def decomposition(study: Study) -> dict[str, list[Finding]]:

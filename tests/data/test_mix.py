@@ -43,6 +43,8 @@ def test_corrections_that_run_out_are_told(tmp_path: Path, corrections: Path) ->
     enough, _ = build(recipe(arm="lema", corrections=(corrections,), equal_examples=40), tmp_path / "enough")
     assert "corrections are 62% of the mix, not 90%" in card.summary(few)
     assert "of the mix" not in card.summary(enough)
+    assert card.funnel(tmp_path / "few")["missing: own examples"] == 43 - 30  # 62 % of 48 are 30, 90 % are 43
+    assert "missing: own examples" not in card.funnel(tmp_path / "enough")
 
 
 def test_equal_tokens(tmp_path: Path, corrections: Path) -> None:

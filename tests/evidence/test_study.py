@@ -1,5 +1,6 @@
 """The report of a study says the numbers, whichever way they fall, of as much as is there."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -15,6 +16,7 @@ from tests import made_runs
 from tests.html_page import Parsed
 
 load = functools.partial(study.load, funnel=card.funnel)
+SHORT = "missing: own examples"
 
 ARMS = {"cot": 0.5, "cot_part": 0.48, "cot_plus_extracted": 0.6, "lema": 0.35, "student": 0.3}
 
@@ -187,6 +189,12 @@ def test_data_are_counted_filter_by_filter_for_each_arm(whole):
         "trained on: cot": ("100", "100", "100", "72"),
         "trained on: correction": ("0", "0", "0", "28"),
     }
+
+
+def test_an_arm_that_learnt_from_less_than_its_share_is_named(whole):
+    short = dataclasses.replace(whole, funnels=whole.funnels | {"lema": whole.funnels["lema"] | {SHORT: 253}})
+    assert "lema has 253 own examples fewer than its share" in study.text(short)
+    assert "fewer than its share" not in study.text(whole)
 
 
 def test_an_unfinished_study_shows_what_is_there(tmp_path):

@@ -80,8 +80,10 @@ def test_what_shapes_no_result_changes_no_job(changes: dict[str, Any]) -> None:
     assert changed(**changes) == set()
 
 
-def test_preference_arms_learn_from_pairs_made_of_the_samples_they_need() -> None:
-    found = plan(small(arms=("cot", "preference", "preference_solutions")))
+@pytest.mark.parametrize("own_attempts", [False, True])
+def test_preference_arms_learn_from_pairs_made_of_the_samples_they_need(own_attempts: bool) -> None:
+    mix = Mix(amount=24, questions=100, own_attempts=own_attempts)
+    found = plan(small(arms=("cot", "preference", "preference_solutions"), mix=mix))
     named = {job.id: job.name for job in found.values()}
     needed = {
         arm: {named[id] for id in found[f"data {arm} seed 0"].needs} for arm in ("preference", "preference_solutions")
