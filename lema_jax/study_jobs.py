@@ -65,8 +65,9 @@ class _Composer:
         if config.pretraining and config.pretraining.train.model:
             self._model, self._student_is = config.pretraining.train.model, ""
         else:
-            metadata = read_metadata(config.student)
-            self._model, self._student_is = metadata.config, metadata.identity_at(steps.last_step(config.student))
+            folder = config.pretraining.train.init if config.pretraining else config.student
+            metadata = read_metadata(folder)
+            self._model, self._student_is = metadata.config, metadata.identity_at(steps.last_step(folder))
 
     def jobs(self) -> list[Job]:
         config = self._config
@@ -135,12 +136,13 @@ class _Composer:
         make = lambda out: build_data.Config(
             task=config.task,
             limit=how.questions or None,
-            train_tokenizer=how.tokenizer_ids,
+            tokenizer=how.train.init or None,
+            train_tokenizer=None if how.train.init else how.tokenizer_ids,
             overlap=config.mix.overlap,
             data_dir=self._data_dir,
             out=out,
         )
-        shaping = jobs.given(make(""), _FREE) | {"questions": self._read(config.task, "train")}
+        shaping = self._shaping(make(""), [], questions=self._read(config.task, "train"))
         count = self._count(config.task, "train", how.questions)
         data = self._add("data", STUDENT, make, [], shaping=shaping, work=count)
         return [data, self._train(STUDENT, how.train, [data], {"path": str(self._root / data.out)}, count)]

@@ -25,11 +25,11 @@ _MANY = 10**9
 
 @dataclasses.dataclass
 class Pretraining:
-    """How a student is made: random weights learn chain of thought of the study's task.
+    """How a student is made: random weights, or a model folder's, learn chain of thought of the study's task.
 
     Attributes:
-      train: its training; the study fills in `out` and `data.path`.
-      tokenizer_ids: the size of its tokenizer, which is trained on the same examples.
+      train: its training, of `model` or from `init`; the study fills in `out` and `data.path`.
+      tokenizer_ids: the size of the tokenizer of random weights, which is trained on the same examples.
       questions: the first so many training questions; 0 for all.
     """
 
@@ -225,8 +225,8 @@ class StudyConfig:
             yield "out='' must name a folder; set --config.out"
         if bool(self.student) == (self.pretraining is not None):
             yield f"student={self.student!r}: give either student (a model folder) or pretraining, not both"
-        if self.pretraining and (self.pretraining.train.model is None or self.pretraining.train.init):
-            yield "pretraining.train makes a student from random weights of its model; for a model folder set student"
+        if self.pretraining and bool(self.pretraining.train.init) == (self.pretraining.train.model is not None):
+            yield "pretraining.train: give either model (random weights) or init (a model folder)"
         unknown = list(self._unknown())
         yield from unknown
         if any(one.startswith("arms: ") for one in unknown):

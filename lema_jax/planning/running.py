@@ -20,6 +20,7 @@ from lema_jax.planning.jobs import Board, Job, Outcome
 from lema_jax.records import Attempt, Prediction
 
 Run = Mapping[str, Callable[[Any], Any]]  # a job's kind -> its stage's function
+Cores = frozenset[int]
 _PARENT = "LEMA_STUDY_PROCESS"
 _LOOK_S = 0.2
 
@@ -143,22 +144,28 @@ def _tell(board: Board, plan: Sequence[Job], job: Job) -> None:
 def in_processes(board: Board, plan: Sequence[Job], count: int) -> Iterator[Job]:
     """Runs what is missing in at most `count` processes at a time, each job in one of its own; yields each that ended.
 
-    The processes end with this one.
+    Jobs that run at a time have each its share of this machine's cores. The processes end with this one.
     """
     done = {job.id for job in plan if board.is_done(job)}
     waiting = [job for job in plan if job.id not in done]
-    running: dict[str, tuple[Job, subprocess.Popen]] = {}
+    running: dict[str, tuple[Job, subprocess.Popen, Cores]] = {}
+    cores = _cores()
+    free = shares(cores, count)
     try:
         while waiting or running:
-            for job in [job for job in waiting if done.issuperset(job.needs)][: count - len(running)]:
+            ready = [job for job in waiting if done.issuperset(job.needs)]
+            alone = len(ready) == 1 and not running
+            for job in ready[: len(free)]:
                 waiting.remove(job)
+                share = free.pop(0)
                 print(f"{_place(plan, job)} … (what it prints is in {board.path(job, 'log')})", flush=True)
-                running[job.id] = job, _started(board, job)
+                running[job.id] = job, _started(board, job, cores if alone else share), share
             if not running:
                 break  # the others need jobs that failed
-            for job, process in list(running.values()):
+            for job, process, share in list(running.values()):
                 if process.poll() is not None:
                     del running[job.id]
+                    free.append(share)
                     if board.outcome(job).state == "missing":
                         line = f"its process ended with code {process.returncode}; see {board.path(job, 'log')}"
                         board.settle(job, Outcome("failed", error=line))
@@ -168,20 +175,46 @@ def in_processes(board: Board, plan: Sequence[Job], count: int) -> Iterator[Job]
                     yield job
             time.sleep(_LOOK_S)
     finally:
-        for _, process in running.values():
+        for _, process, _ in running.values():
             process.terminate()
-        for _, process in running.values():
+        for _, process, _ in running.values():
             process.wait()
     for job in waiting:
         print(f"{_place(plan, job)} not run: it needs {', '.join(_waits(board, plan, job))}", flush=True)
 
 
-def _started(board: Board, job: Job) -> subprocess.Popen:
+def shares(cores: Cores, count: int) -> list[Cores]:
+    """The cores of each of `count` processes: equal parts, or all of them where they are too few or unknown."""
+    each = len(cores) // count
+    in_order = sorted(cores)
+    return [frozenset(in_order[each * i : each * (i + 1)]) or cores for i in range(count)]
+
+
+def _cores() -> Cores:
+    """Those that this process may use; none where the system does not say."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+
+
+@contextlib.contextmanager
+def on(cores: Cores) -> Iterator[None]:
+    """Within, what this thread starts runs on these cores alone."""
+    before = _cores()
+    if cores == before:
+        yield
+        return
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _started(board: Board, job: Job, cores: Cores) -> subprocess.Popen:
     log = board.path(job, "log")
     log.parent.mkdir(parents=True, exist_ok=True)
     board.path(job, "json").unlink(missing_ok=True)  # of an earlier failure
     command = [sys.executable, "-m", "lema_jax.study", f"--study={board.out}", f"--job={job.id}"]
-    with open(log, "a") as file:
+    with open(log, "a") as file, on(cores):
         return subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {_PARENT: str(os.getpid())})
 
 

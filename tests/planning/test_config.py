@@ -31,7 +31,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tests": (Test("arithmetic", style="chatty"),)}, "must be one of paper"),
     ({"student": "models/a"}, "give either student"),
     ({"pretraining": None}, "give either student"),
-    ({"pretraining": Pretraining(small().training)}, "for a model folder set student"),
+    ({"pretraining": Pretraining(small().training)}, "config.pretraining.train: give either model"),
     ({"out": ""}, "set --config.out"),
     ({"mix": Mix(equal="rows", amount=3)}, "config.mix.equal='rows' must be one of examples, loss_tokens, steps"),
     ({"mix": Mix()}, "config.mix.amount=0 must say how many examples"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lema_jax.planning import jobs
 from lema_jax.planning.config import Evolution, Mix, StudyConfig, Teacher, Test
 from lema_jax.planning.jobs import Board, Job, Outcome
 from lema_jax.stage import Config
+from tests import tiny
 from tests.studies import small
 
 
@@ -59,6 +61,24 @@ def test_only_what_depends_on_a_change_is_another_job() -> None:
     assert changed(teacher=Teacher(cut_at_first_error=True)) == of_lema | {"correct corrections"}
     assert changed(max_new_tokens=47) == of("evaluate")
     assert changed(seeds=(1, 2), arms=("lema", "cot", "cot_part")) == set()
+
+
+def test_a_student_is_trained_from_a_model_folder_and_named_by_its_weights(tmp_path: Path) -> None:
+    data, how = tiny.data_set(tmp_path / "data"), small().pretraining
+    assert how is not None
+
+    def begun(folder: Path) -> dict[str, Job]:
+        train = dataclasses.replace(how.train, model=None, init=str(folder))
+        return plan(small(pretraining=dataclasses.replace(how, train=train)))
+
+    first, other = (tiny.model_folder(tmp_path / f"{seed}", data, seed) for seed in (0, 1))
+    moved = Path(shutil.copytree(first, tmp_path / "moved"))
+    found = begun(first)
+    assert (found["data student"].config.tokenizer, found["data student"].config.train_tokenizer) == (str(first), None)
+    assert found["train student"].config.config.init == str(first)
+    ids = {folder: {job.id for job in begun(folder).values()} for folder in (first, moved, other)}
+    assert ids[first] == ids[moved]
+    assert not ids[first] & ids[other]
 
 
 @pytest.mark.parametrize(
