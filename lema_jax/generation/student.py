@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -108,25 +109,29 @@ def answer(
 
 
 class _Progress:
-    """A line that overwrites itself: answers done, share right, tokens a second, time left."""
+    """Answers done, share right, tokens a second, time left: a line rewritten in a terminal, new lines elsewhere."""
 
     def __init__(self, total: int, done: int, right: int):
         self._total, self._done, self._right = total, done, right
         self._answered, self._tokens, self._began = 0, 0, time.monotonic()
+        self._live, self._printed = sys.stdout.isatty(), self._began
 
     def add(self, verdict: Verdict, tokens: int) -> None:
         self._done += 1
         self._right += verdict is Verdict.RIGHT
         self._tokens += tokens
         self._answered += 1
-        left = self._total - self._done
-        if self._answered % 16 and left:
+        left, now = self._total - self._done, time.monotonic()
+        if left and now - self._printed < (0.5 if self._live else 10):
             return
-        passed = time.monotonic() - self._began
+        self._printed, passed = now, now - self._began
         speed, still = self._tokens / passed, datetime.timedelta(seconds=round(passed / self._answered * left))
+        line = (
+            f"{self._done:,}/{self._total:,} answered, {self._right / self._done:.1%} right, {speed:,.0f} tokens/s, "
+            f"{still} left"
+        )
         print(
-            f"\r{self._done}/{self._total} answered, {self._right / self._done:.1%} right, {speed:,.0f} tokens/s, "
-            f"{still} left ",
-            end="" if left else "\n",
+            "\r\033[K" + line if self._live else line,
+            end="" if self._live and left else "\n",
             flush=True,
         )

@@ -16,6 +16,7 @@ from lema_jax.model import int8, nf4
 from lema_jax.model.config import LoraConfig
 from lema_jax.model.int8 import Int8
 from lema_jax.model.nf4 import Nf4
+from lema_jax.records import Verdict
 from tests import tiny
 
 FORMS = {"int8": int8, "nf4": nf4}
@@ -91,3 +92,15 @@ def test_a_kernel_that_nf4_cannot_hold_is_named(folders, tmp_path):
     checkpoint.save_model(tmp_path / "small", metadata, tiny.variables()["params"], base / "tokenizer")
     with pytest.raises(UserError, match=r"layers\.attn\.\w+\.kernel.* cannot be quantised to nf4"):
         student.read(tmp_path / "small", 0, "float32", weights="nf4")
+
+
+def test_the_state_is_a_line_now_and_then_where_no_terminal_reads_it(capsys, monkeypatch):
+    passed = iter(range(1000))
+    monkeypatch.setattr(student.time, "monotonic", lambda: float(next(passed)))
+    progress = student._Progress(100, done=0, right=0)
+    for _ in range(100):  # an answer a second
+        progress.add(Verdict.RIGHT, 7)
+    lines = capsys.readouterr().out.split("\n")
+    assert lines[0] == "10/100 answered, 100.0% right, 7 tokens/s, 0:01:30 left"
+    assert lines[-2:] == ["100/100 answered, 100.0% right, 7 tokens/s, 0:00:00 left", ""]
+    assert len(lines) == 11
