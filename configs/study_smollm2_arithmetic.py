@@ -42,7 +42,7 @@ def training(learning_rate: float, **changes: object) -> TrainConfig:
         out="",
         data=DataConfig(batch_size=0, seq_len=384, examples_per_step=24),
         epochs=1,
-        accumulation=4,  # memory: a fourth of the rows at a time
+        accumulation=3,  # memory: a third of the rows at a time
         optimizer=optimizer(learning_rate),
         compute=Compute(scan_layers=False),
         checkpoint_every=20,
