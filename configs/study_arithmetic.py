@@ -46,6 +46,7 @@ def converged() -> StudyConfig:
         out="",
         data=DataConfig(batch_size=4, seq_len=256),
         steps=1400,
+        accumulation=0,  # a row at a time: it stays in a core's cache
         model=MODEL,
         optimizer=optimizer(2e-3, 60),
         compute=Compute(scan_layers=False),
@@ -56,6 +57,7 @@ def converged() -> StudyConfig:
         out="",
         data=DataConfig(batch_size=0, seq_len=384, examples_per_step=16),
         epochs=1,
+        accumulation=0,
         optimizer=optimizer(1e-4, 10),
         compute=Compute(scan_layers=False),
         checkpoint_every=50,

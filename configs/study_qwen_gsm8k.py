@@ -33,7 +33,7 @@ def get_config() -> StudyConfig:
         out="",
         data=DataConfig(batch_size=0, seq_len=512, examples_per_step=20),
         epochs=1,
-        accumulation=4,  # memory: a fourth of the rows at a time
+        accumulation=0,  # a row at a time
         lora=LoraConfig(rank=64, alpha=16.0, dropout=0.05),  # the paper's
         optimizer=OptimizerConfig(learning_rate=2e-4, clip_norm=0.3),  # the paper's below 34B
         compute=Compute(scan_layers=False, loss_chunk=64),

@@ -37,12 +37,12 @@ def optimizer(learning_rate: float) -> OptimizerConfig:
     return OptimizerConfig(learning_rate=learning_rate, schedule="cosine", warmup_steps=6, clip_norm=1.0)
 
 
-def training(learning_rate: float, **changes: object) -> TrainConfig:
+def training(learning_rate: float, accumulation: int, **changes: object) -> TrainConfig:
     return TrainConfig(
         out="",
         data=DataConfig(batch_size=0, seq_len=384, examples_per_step=24),
         epochs=1,
-        accumulation=3,  # memory: a third of the rows at a time
+        accumulation=accumulation,
         optimizer=optimizer(learning_rate),
         compute=Compute(scan_layers=False),
         checkpoint_every=20,
@@ -54,12 +54,12 @@ def lora() -> StudyConfig:
     return StudyConfig(
         out="runs/study_smollm2_arithmetic",
         task="arithmetic",
-        pretraining=Pretraining(training(3e-4, init="models/smollm2"), questions=1200),
+        pretraining=Pretraining(training(3e-4, 3, init="models/smollm2"), questions=1200),
         attempts=Attempts(questions=1200, temperature=0.7, max_new_tokens=256),
         arms=("cot", "cot_part", "cot_plus_extracted", "lema", "rft", "inline", "critique"),
         seeds=(0, 1, 2, 3, 4),
         mix=Mix(amount=1000, max_tokens=384, questions=1200),
-        training=training(2e-4, lora=LoraConfig(rank=64, alpha=16.0, dropout=0.05)),  # the paper's
+        training=training(2e-4, 0, lora=LoraConfig(rank=64, alpha=16.0, dropout=0.05)),  # the paper's
         tests=(Test("arithmetic", "test", 1000), Test("arithmetic", "ood")),
         max_new_tokens=256,
         batch_size=64,
@@ -68,7 +68,7 @@ def lora() -> StudyConfig:
 
 def full() -> StudyConfig:
     config = lora()
-    config.training = training(1e-4)
+    config.training = training(1e-4, 0)
     return config
 
 

@@ -80,7 +80,7 @@ def test_every_number_has_a_range():
     ("part", "field", "value"),
     [
         ("", "keep", -1),
-        ("", "accumulation", 0),
+        ("", "accumulation", -1),
         ("", "epochs", 1e18),
         ("", "seed", -1),
         ("optimizer", "learning_rate", 1e30),

@@ -47,9 +47,9 @@ def train_step(target: Target, config: TrainConfig) -> Report:
     validate(config, len(target.devices))
     mesh = make_mesh(config.mesh, target.devices)
     rows = f"{config.data.batch_size}×{config.data.seq_len}"
-    layout = _layout(mesh) | {"rows": rows, "accumulation": config.accumulation, "remat": config.compute.remat}
     with sharding.use(mesh):
         setup = Setup(config, target.llama, mesh)
+        layout = _layout(mesh) | {"rows": rows, "accumulation": setup.accumulation, "remat": config.compute.remat}
         arguments = largest({"state": setup.state, "frozen": setup.frozen, "batch": setup.batch}, LISTED)
         lowered = setup.step.lower(setup.state, setup.frozen, setup.batch)
     report = Report(
@@ -165,13 +165,15 @@ def _layout(mesh: Mesh) -> dict[str, Any]:
 def _advice(target: Target, config: TrainConfig, mesh: Mesh) -> tuple[str, ...]:
     """Flags that reduce the memory of a training step, the cheapest first."""
     found = []
-    rows = config.data.batch_size // (mesh.shape["data"] * mesh.shape["fsdp"] * config.accumulation)
+    sharded = mesh.shape["data"] * mesh.shape["fsdp"]
+    times = config.micro_batches(sharded)
+    rows = config.data.batch_size // (sharded * times)
     if config.compute.remat != "full":
         found.append("--config.compute.remat=full: store only a layer's input and recompute the rest")
     if config.compute.attention == "xla":
         found.append("--config.compute.attention=auto: attention without its [T, T] logits")
     if rows > 1:
-        found.append(f"--config.accumulation={config.accumulation * rows}: one row of the batch on a chip at a time")
+        found.append(f"--config.accumulation={times * rows}: one row of the batch on a chip at a time")
     if config.compute.loss_chunk > 128:
         found.append("--config.compute.loss_chunk=128: fewer logits at a time")
     if config.lora and config.compute.param_dtype == "float32":

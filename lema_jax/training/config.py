@@ -80,7 +80,8 @@ class TrainConfig:
       tokens: the length in tokens (without padding), instead.
       objective: what is minimised, a row of `objectives.OBJECTIVES`: sft, or preference, which needs pairs as data.
       preference: how pairs are learnt from.
-      accumulation: micro-batches of a global batch.
+      accumulation: micro-batches of a global batch; 0: each has one row on every device that rows are sharded over. Of
+        the rows that `data.examples_per_step` leaves empty, only those beside full ones are computed.
       seed: of random weights and dropout (`data.seed` is the order of examples).
       log_every, checkpoint_every: in steps. The last step is always logged and saved.
       keep: number of newest checkpoints to keep; 0 keeps all.
@@ -103,7 +104,7 @@ class TrainConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     dev: DevConfig = dataclasses.field(default_factory=DevConfig)
-    accumulation: int = ranges.within(1, 1, 2**20)
+    accumulation: int = ranges.within(1, 0, 2**20)
     seed: int = ranges.within(0, 0, 2**32 - 1)
     log_every: int = ranges.within(10, 1, 10**9)
     checkpoint_every: int = ranges.within(100, 1, 10**9)
@@ -123,6 +124,10 @@ class TrainConfig:
             if hasattr(part, "problems"):
                 found += [f"{field.name}.{problem}" for problem in part.problems()]
         return found
+
+    def micro_batches(self, sharded: int) -> int:
+        """How many there are, of a batch whose rows are sharded over that many devices."""
+        return self.accumulation or max(1, self.data.batch_size // sharded)
 
     def _of_pairs(self) -> Iterator[str]:
         if self.model is not None:
@@ -175,12 +180,13 @@ def _relations(config: TrainConfig, devices: int) -> list[str]:
     except UserError as error:
         found.append(str(error))
     else:
-        rows = data * fsdp * config.accumulation
+        times = max(1, config.accumulation)
+        rows = data * fsdp * times
         if config.data.batch_size % rows:
             near = max(rows, round(config.data.batch_size / rows) * rows)
             found.append(
                 f"data.batch_size={config.data.batch_size} must divide by mesh data × fsdp × accumulation = "
-                f"{data} × {fsdp} × {config.accumulation} = {rows}; try {near}"
+                f"{data} × {fsdp} × {times} = {rows}; try {near}"
             )
         if config.data.seq_len % sequence:
             found.append(f"data.seq_len={config.data.seq_len} must divide by mesh.sequence={sequence}")

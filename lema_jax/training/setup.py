@@ -63,6 +63,7 @@ class Setup:
             name: jax.ShapeDtypeStruct(shape, jnp.float32 if name == "weights" else jnp.int32, sharding=by_rows)
             for name in ("tokens", "weights", "segment_ids", "positions")
         }
+        self.accumulation = config.micro_batches(mesh.shape["data"] * mesh.shape["fsdp"])
         self.objective = objectives.of(config.objective, config.preference)
         self.needs_reference = self.objective.pairs and config.preference.reference == "stored"
         if self.needs_reference:
@@ -84,7 +85,8 @@ class Setup:
                 collection=self.collection,
                 optimizer=self.optimizer,
                 schedule=schedule,
-                accumulation=config.accumulation,
+                accumulation=self.accumulation,
+                ragged=config.data.examples_per_step > 0,
                 max_grad_norm=config.guard.max_grad_norm or float(np.finfo(np.float32).max),
                 seed=config.seed,
                 objective=self.objective,

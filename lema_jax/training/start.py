@@ -95,7 +95,7 @@ def rounded(rows: int, divisor: int) -> int:
 def _divisor(config: TrainConfig) -> int:
     """What the rows of a batch divide by."""
     data, fsdp, *_ = config.mesh.resolve(jax.device_count())
-    return data * fsdp * config.accumulation
+    return data * fsdp * max(1, config.accumulation)
 
 
 def require_fit(config: TrainConfig) -> None:

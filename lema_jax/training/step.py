@@ -36,6 +36,7 @@ def train_step(
     accumulation: int,
     max_grad_norm: float,
     seed: int,
+    ragged: bool = False,
     objective: Objective = OBJECTIVES["sft"],
 ) -> tuple[State, dict[str, jax.Array]]:
     """One optimizer step on the objective's total over the global batch, divided by its weight: Σ(weight · nll) /
@@ -50,6 +51,7 @@ def train_step(
       max_grad_norm: the update is skipped, and only `step` advances, where the gradient norm exceeds this or the loss
         or gradient is not finite.
       seed: of dropout.
+      ragged: rows at the end may be empty; micro-batches of empty rows alone are not computed.
 
     Returns:
       The next state, and scalars: loss, grad_norm (before clipping), skipped (the update), learning_rate, tokens
@@ -74,7 +76,13 @@ def train_step(
     else:
         # Row r is in micro-batch r mod A: no row moves between devices.
         parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, accumulation, *x.shape[1:]), 0, 1), batch)
-        (grads, loss, found), _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation), parts))
+        if ragged:  # the compiler does not know how many there are, and so cannot reckon their time ahead
+            is_used = jnp.any(parts["segment_ids"] > 0, axis=(1, 2))
+            used = accumulation - jnp.argmax(is_used[::-1])
+            nth = lambda number: jax.tree.map(lambda x: x[number], parts)
+            grads, loss, found = jax.lax.fori_loop(0, used, lambda n, sums: add(sums, (n, nth(n)))[0], zeros)
+        else:
+            (grads, loss, found), _ = jax.lax.scan(add, zeros, (jnp.arange(accumulation), parts))
 
     # 3. Divide by the weight of the whole batch.
     weight = found[objective.counts[0]]

@@ -41,7 +41,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"mix": Mix(amount="3")}, "config.mix.amount='3' must be a whole number"),
     ({"teacher": Teacher(kind="openai")}, "config.teacher.model=''"),
     ({"teacher": Teacher(kind="gpt")}, "must be one of reference, openai"),
-    ({"training": dataclasses.replace(small().training, accumulation=0)}, "config.training.accumulation=0 must be"),
+    ({"training": dataclasses.replace(small().training, accumulation=-1)}, "config.training.accumulation=-1 must be"),
     ({"training": dataclasses.replace(small().training, steps=3)}, "give one of steps, epochs and tokens"),
     (
         {"arms": ("cot", "corrections_first"), "training": dataclasses.replace(small().training, data=DataConfig())},

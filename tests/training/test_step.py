@@ -33,10 +33,11 @@ def settings(**fields) -> TrainConfig:
     return TrainConfig("-", DataConfig("-", ROWS, LENGTH), steps=1, init="-", **fields)
 
 
-def train(steps: int, **fields) -> tuple[list[float], dict]:
+def train(steps: int, rows=batch, examples_per_step: int = 0, **fields) -> tuple[list[float], dict]:
     """Losses and final trained weights (stacked) of a few steps on the same random start."""
+    data = DataConfig("-", ROWS, LENGTH, examples_per_step=examples_per_step)
     settings = {"mesh": MeshConfig(1, 1, 1), "optimizer": OptimizerConfig(learning_rate=1e-2)} | fields
-    config = TrainConfig(out="-", init="-", steps=steps, data=DataConfig("-", ROWS, LENGTH), **settings)
+    config = TrainConfig(out="-", init="-", steps=steps, data=data, **settings)
     devices = jax.devices()[: np.prod([config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.sequence])]
     mesh = make_mesh(config.mesh, devices)
     with sharding.use(mesh):
@@ -47,7 +48,7 @@ def train(steps: int, **fields) -> tuple[list[float], dict]:
         frozen = {name: jax.device_put(laid_out[name], sharding.of(tree)) for name, tree in setup.frozen.items()}
         losses = []
         for number in range(steps):
-            state, metrics = setup.step(state, frozen, jax.device_put(batch(number), sharding.of(setup.batch)))
+            state, metrics = setup.step(state, frozen, jax.device_put(rows(number), sharding.of(setup.batch)))
             losses.append(float(metrics["loss"]))
         return losses, jax.device_get(setup.to_disk(state).trained)
 
@@ -89,6 +90,29 @@ QUICK = {
 def test_the_split_of_the_work_changes_nothing(fields, lora):
     losses, trained = train(3, lora=tiny.LORA if lora else None, **fields)
     expected_losses, expected = alone(lora)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), trained, expected)
+
+
+@pytest.mark.parametrize(
+    ("period", "fields"),
+    [
+        (4, {"accumulation": 4}),
+        (ROWS, {"accumulation": 0, "lora": tiny.LORA}),
+        pytest.param(4, {"accumulation": 0, "mesh": MeshConfig(1, 2, 1)}, marks=pytest.mark.slow),
+    ],
+)
+def test_micro_batches_of_empty_rows_are_not_computed(period, fields):
+    """Were they, the weights there would spoil the sum. Row r is in micro-batch r mod `period`."""
+
+    def filled(there: float, number: int) -> dict[str, np.ndarray]:
+        found, empty = batch(number), np.arange(ROWS) % period >= period // 2 + number
+        found["segment_ids"][empty] = 0
+        found["weights"][empty] = there
+        return found
+
+    expected_losses, expected = train(2, functools.partial(filled, 0.0), **fields | {"accumulation": 1})
+    losses, trained = train(2, functools.partial(filled, np.nan), examples_per_step=3, **fields)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), trained, expected)
 
