@@ -78,7 +78,7 @@ class Metrics:
             return
         line: dict[str, float] = {"step": step} | {name: float(value) for name, value in metrics.items()}
         line |= {"seconds": seconds, "tokens_per_second": line["tokens"] / seconds}
-        line |= {"mfu": self._ideal / seconds} if self._ideal else {}
+        line |= {"mfu": self._ideal * line["computed"] / self._batch_tokens / seconds} if self._ideal else {}
         self._log.write(line)
         for sink in self._sinks:
             sink(step, line)
@@ -93,12 +93,12 @@ class Metrics:
         mean = lambda name: sum(line[name] * line[self._objective.counts[0]] for line in lines) / weight
         more = "".join(f"{name} {mean(name):.3f}  " for name in self._objective.shown)
         real = sum(line["tokens"] for line in lines) / seconds
-        padded = self._batch_tokens * len(lines) / seconds
-        mfu = f"MFU {self._ideal * len(lines) / seconds:.1%}  " if self._ideal else ""
+        computed = sum(line["computed"] for line in lines)
+        mfu = f"MFU {self._ideal * computed / self._batch_tokens / seconds:.1%}  " if self._ideal else ""
         left = datetime.timedelta(seconds=round(seconds / len(lines) * (steps - step)))
         print(
             f"step {step}/{steps}  loss {mean('loss'):.4f}  {more}grad {lines[-1]['grad_norm']:.3f}  "
-            f"lr {lines[-1]['learning_rate']:.2e}  {real:,.0f} tokens/s ({padded:,.0f} with padding)  "
+            f"lr {lines[-1]['learning_rate']:.2e}  {real:,.0f} tokens/s ({computed / seconds:,.0f} with padding)  "
             f"{mfu}left {left}",
             flush=True,
         )

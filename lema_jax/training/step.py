@@ -55,7 +55,7 @@ def train_step(
 
     Returns:
       The next state, and scalars: loss, grad_norm (before clipping), skipped (the update), learning_rate, tokens
-      (without padding), and the objective's counts and means.
+      (without padding), computed (with the padding that was computed), and the objective's counts and means.
     """
     # 1. Cast the trained weights once, for all micro-batches.
     key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -71,6 +71,7 @@ def train_step(
 
     nothing = {name: jnp.float32(0) for name in (*objective.counts, *objective.means)}
     zeros = (jax.tree.map(jnp.zeros_like, state.trained), jnp.float32(0), nothing)
+    used: int | jax.Array = accumulation  # micro-batches that are computed
     if accumulation == 1:
         (grads, loss, found), _ = add(zeros, (jnp.int32(0), batch))
     else:
@@ -105,5 +106,6 @@ def train_step(
         **{name: found[name] for name in objective.counts},
         **{name: found[name] / total for name in objective.means},
         "tokens": jnp.sum(batch["segment_ids"] > 0),
+        "computed": jnp.int32(used * (batch["tokens"].size // accumulation)),
     }
     return State(state.step + 1, *updated), metrics

@@ -15,7 +15,14 @@ from tests import tiny
 from tests.training import test_loop
 
 WORK = flops.Step(tiny.CONFIG, Compute(), tiny.LORA, rows=8, length=32)
-NUMBERS = {"loss": 1.0, "grad_norm": 1.0, "learning_rate": 1e-4, "loss_tokens": 100.0, "tokens": 200.0}
+NUMBERS = {
+    "loss": 1.0,
+    "grad_norm": 1.0,
+    "learning_rate": 1e-4,
+    "loss_tokens": 100.0,
+    "tokens": 200.0,
+    "computed": 256.0,
+}
 
 
 def lines(out) -> list[dict]:
@@ -34,10 +41,11 @@ def test_mfu_is_the_share_of_the_seconds_that_the_peak_would_take(tmp_path, monk
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     with metrics.Metrics(RunFolder(tmp_path), 0, 4, log_every=2, batch_tokens=8 * 32, ideal=1.0) as log:
         for step in range(1, 5):
-            log.write(step, {name: np.float32(value) for name, value in NUMBERS.items()})
-    assert [line["mfu"] for line in lines(tmp_path)] == [1 / 2, 1 / 4, 1 / 8, 1 / 2]
+            computed = {"computed": 256.0 if step <= 2 else 128.0}  # then half of the rows are empty
+            log.write(step, {name: np.float32(value) for name, value in (NUMBERS | computed).items()})
+    assert [line["mfu"] for line in lines(tmp_path)] == [1 / 2, 1 / 4, 1 / 16, 1 / 4]
     shown = [line.split("MFU ")[1].split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert shown == ["33.3%", "20.0%"]  # two steps of 6 seconds, two of 10
+    assert shown == ["33.3%", "10.0%"]  # two steps of 6 seconds, two of 10
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def settings(**fields) -> TrainConfig:
     return TrainConfig("-", DataConfig("-", ROWS, LENGTH), steps=1, init="-", **fields)
 
 
-def train(steps: int, rows=batch, examples_per_step: int = 0, **fields) -> tuple[list[float], dict]:
+def train(steps: int, rows=batch, examples_per_step: int = 0, counts=None, **fields) -> tuple[list[float], dict]:
     """Losses and final trained weights (stacked) of a few steps on the same random start."""
     data = DataConfig("-", ROWS, LENGTH, examples_per_step=examples_per_step)
     settings = {"mesh": MeshConfig(1, 1, 1), "optimizer": OptimizerConfig(learning_rate=1e-2)} | fields
@@ -50,6 +50,8 @@ def train(steps: int, rows=batch, examples_per_step: int = 0, **fields) -> tuple
         for number in range(steps):
             state, metrics = setup.step(state, frozen, jax.device_put(rows(number), sharding.of(setup.batch)))
             losses.append(float(metrics["loss"]))
+            if counts is not None:
+                counts.append((int(metrics["tokens"]), int(metrics["computed"])))
         return losses, jax.device_get(setup.to_disk(state).trained)
 
 
@@ -112,9 +114,12 @@ def test_micro_batches_of_empty_rows_are_not_computed(period, fields):
         return found
 
     expected_losses, expected = train(2, functools.partial(filled, 0.0), **fields | {"accumulation": 1})
-    losses, trained = train(2, functools.partial(filled, np.nan), examples_per_step=3, **fields)
+    counts: list[tuple[int, int]] = []
+    losses, trained = train(2, functools.partial(filled, np.nan), examples_per_step=3, counts=counts, **fields)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), trained, expected)
+    rows = [ROWS * (period // 2 + number) // period for number in (0, 1)]
+    assert counts == [(10 * computed, LENGTH * computed) for computed in rows]
 
 
 def plain_loss(variables, model, rows):
