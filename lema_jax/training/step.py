@@ -77,7 +77,7 @@ def train_step(
     else:
         # Row r is in micro-batch r mod A: no row moves between devices.
         parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, accumulation, *x.shape[1:]), 0, 1), batch)
-        if ragged:  # the compiler does not know how many there are, and so cannot reckon their time ahead
+        if ragged:  # only then, since no time can be reckoned ahead for a loop of unknown length
             is_used = jnp.any(parts["segment_ids"] > 0, axis=(1, 2))
             used = accumulation - jnp.argmax(is_used[::-1])
             nth = lambda number: jax.tree.map(lambda x: x[number], parts)
