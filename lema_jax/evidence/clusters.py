@@ -9,7 +9,7 @@ from lema_jax.evidence import crossed, stats
 from lema_jax.records import Problem
 
 # Fields of `Problem.meta` that name what a question was made from, and what they are called.
-_MADE_FROM = {"seed": "seed question", "seed_question": "seed question", "template": "template"}
+MADE_FROM = {"seed": "seed question", "seed_question": "seed question", "template": "template"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,9 @@ def find(problems: Sequence[Problem]) -> Clusters | None:
 
     None where each question is a cluster of its own, and where all are of one, whose questions are then the population.
     """
-    fields = [next((field for field in _MADE_FROM if field in problem.meta), None) for problem in problems]
-    names = [("", p.id) if f is None else (_MADE_FROM[f], str(p.meta[f])) for p, f in zip(problems, fields)]
-    by = " or ".join(dict.fromkeys(_MADE_FROM[field] for field in fields if field is not None))
+    fields = [next((field for field in MADE_FROM if field in problem.meta), None) for problem in problems]
+    names = [("", p.id) if f is None else (MADE_FROM[f], str(p.meta[f])) for p, f in zip(problems, fields)]
+    by = " or ".join(dict.fromkeys(MADE_FROM[field] for field in fields if field is not None))
     return _clusters(names, by or "question")
 
 

@@ -14,29 +14,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lema_jax import records
 from lema_jax.evidence import compare, manifest, runs, stats, table
+from lema_jax.evidence.clusters import MADE_FROM
 from lema_jax.records import Prediction, Problem, Verdict
-
-_OF_CLUSTERS = ("seed", "seed_question", "template")  # of a problem's meta
 
 
 def pack(study: Path, out: Path) -> int:
-    """Writes the answers of a study; returns how many there are."""
-    made, known, count = manifest.read(study), {}, 0
+    """Writes the answers of a study; returns how many there are.
+
+    Raises:
+      UserError: an evaluation that cannot be read, or answers other questions than the first one on its test.
+    """
+    made, count = manifest.read(study), 0
+    first: dict[str, runs.Run] = {}
     with lzma.open(out, "wt", encoding="utf-8", preset=9) as file:
         for one in made.evaluations:
-            found = list(records.read(study / one.folder / "predictions.jsonl", Prediction))
-            ids = [row.problem.id for row in found]
-            if one.test not in known:
-                known[one.test] = ids
-                meta = [{n: row.problem.meta[n] for n in _OF_CLUSTERS if n in row.problem.meta} for row in found]
-                task = {"task": found[0].problem.task, "split": found[0].problem.split}
-                _line(file, test=one.test, baseline=made.baseline, **task, ids=ids, meta=meta)
-            of = {row.problem.id: row for row in found}
-            if of.keys() != set(known[one.test]):
-                raise ValueError(f"{one.folder} answers other questions than the first evaluation on {one.test}")
-            rows = [of[id] for id in known[one.test]]
+            run = runs.load(study / one.folder, one.arm)
+            if one.test not in first:
+                first[one.test] = run
+                problems = [row.problem for row in run.predictions]
+                meta = [{name: p.meta[name] for name in MADE_FROM if name in p.meta} for p in problems]
+                task = {"task": problems[0].task, "split": problems[0].split}
+                _line(file, test=one.test, baseline=made.baseline, **task, ids=[p.id for p in problems], meta=meta)
+            rows = runs.align([first[one.test], run])[1].predictions
             answers, verdicts = [row.answer for row in rows], [row.verdict.value for row in rows]
             about = {"checkpoint": rows[0].checkpoint, "style": rows[0].prompt_style}
             _line(file, of=one.test, arm=one.arm, seed=one.seed, **about, answers=answers, verdicts=verdicts)
