@@ -24,7 +24,7 @@ The plan, fixed before any answer to a test question was seen:
 Changed before the start, from 64 attempts at training questions: the student was the released model itself, and its
 own right attempts were chain of thought too. It answered 5 % right, 41 % were cut off at 256 tokens, and `rft` would
 have had a fourth of its share. Then 1,500 examples about 2,500 questions became 1,000 about 1,200, since a step of 24
-examples took two cores 22 s (adapters) to 36 s (all weights). Changes after the start: none.
+examples took two cores some 25 s (adapters) to 36 s (all weights). Changes after the start: none.
 """
 
 from lema_jax.data.batches import DataConfig

@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--scan", action="store_true")
     parser.add_argument("--remat", default="none")
     parser.add_argument("--loss_chunk", type=int, default=128)
+    parser.add_argument("--accumulation", type=int, default=1, help="0: a row at a time")
     given = parser.parse_args()
     if given.layers and given.scan:
         parser.error("--layers leaves out layers of their own, which --scan has none of")
@@ -68,6 +69,7 @@ def main() -> None:
             optimizer=OptimizerConfig(learning_rate=1e-5, weight_decay=0.0, clip_norm=0.0),
             compute=Compute(scan_layers=given.scan, remat=given.remat, loss_chunk=given.loss_chunk),
             mesh=MeshConfig(1, 1, 1),
+            accumulation=given.accumulation,
         )
         mesh = make_mesh(config.mesh, jax.devices()[:1])
         with sharding.use(mesh):
