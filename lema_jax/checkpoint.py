@@ -243,9 +243,9 @@ class Model:
             dense = wanted = {"lora": abstract_variables(model, mesh)["lora"]}
         else:
             full = model.clone(lora=None)
-            dense = {"params": abstract_variables(full, mesh)["params"]}
-            wanted = {"params": abstract_variables(full, mesh, kernels)["params"]}
+            dense = wanted = {"params": abstract_variables(full, mesh)["params"]}
             if kernels != "dense":
+                wanted = {"params": abstract_variables(full, mesh, kernels)["params"]}
                 quantise = functools.partial(jax.lax.map, linear.FORMATS[kernels].quantise)
         opened = open_step(folder, step, metadata, {"weights": dense})
         return frozen | opened.load({"weights": dense}, {"weights": wanted}, quantise, arrange)["weights"]

@@ -51,7 +51,7 @@ def train_step(target: Target, config: TrainConfig) -> Report:
         setup = Setup(config, target.llama, mesh)
         layout = _layout(mesh) | {"rows": rows, "accumulation": setup.accumulation, "remat": config.compute.remat}
         arguments = largest({"state": setup.state, "frozen": setup.frozen, "batch": setup.batch}, LISTED)
-        lowered = setup.step.lower(setup.state, setup.frozen, setup.batch)
+        lowered = setup.lowered_step()
     report = Report(
         program="train_step",
         slice=target.slice,

@@ -35,7 +35,7 @@ def show(config: TrainConfig) -> None:
     assert llama is not None  # validate requires one of the two
     with sharding.use(mesh):
         setup = Setup(config, llama, mesh)
-        compiled = setup.step.lower(setup.state, setup.frozen, setup.batch).compile()
+        compiled = setup.compiled_step
     trained, frozen = _count(setup.state.trained), _count(setup.frozen)
     print(f"parameters: {trained:,} trained, {frozen:,} frozen")
     print(f"mesh: {', '.join(f'{axis} {mesh.shape[axis]}' for axis in AXES)} on {jax.devices()[0].device_kind}")

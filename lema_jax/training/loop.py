@@ -23,6 +23,7 @@ from lema_jax.parallel.processes import Preemption
 from lema_jax.parallel.watchdog import Watchdog
 from lema_jax.storage import RunFolder
 from lema_jax.training import checkpoints, compiled, start
+from lema_jax.training import setup as setups
 from lema_jax.training.checkpoints import Saver
 from lema_jax.training.config import TrainConfig, as_dict, too_long, validate
 from lema_jax.training.dev import Dev, Judge
@@ -69,7 +70,7 @@ def run(
         origin = start.find(config, given, folder, mesh, allow_config_change)
         if found := too_long(config.data.seq_len, origin.metadata.config):
             raise UserError("; ".join(found))
-        setup = Setup(config, origin.metadata.config, mesh)
+        setup = setups.of(config, origin.metadata.config, mesh)
         iterator = iter(batches.batches(config.data, setup.rows))
         if origin.own:
             state = checkpoints.resume(origin.own, setup, iterator)
@@ -77,7 +78,7 @@ def run(
             state = setup.begin(setup.random(config.seed) if origin.trained is None else origin.trained)
         # 3. Compile before the first batch: a batch of another shape is then an error, and nothing is recompiled.
         began = time.monotonic()
-        train_step = setup.step.lower(setup.state, setup.frozen, setup.batch).compile()
+        train_step = setup.compiled_step
         compile_seconds = round(time.monotonic() - began, 2)
         dev = None
         if config.dev.path:
@@ -101,7 +102,8 @@ def run(
         )
         guard = Guard(config.guard, config.data.path)
         with Saver(folder, config.keep, setup, metadata, dev) as saver, log, Profile(profile, first) as profiler:
-            trainer = _Trainer(setup, train_step, origin.frozen, iterator, saver, log, guard, profiler, reference)
+            seed = setup.put_seed(config.seed)
+            trainer = _Trainer(setup, train_step, origin.frozen, seed, iterator, saver, log, guard, profiler, reference)
             loss = trainer.train(state, first, config.steps, config.checkpoint_every)
     return config.steps, loss
 
@@ -125,6 +127,7 @@ class _Trainer:
     setup: Setup
     train_step: Callable[..., tuple[State, dict[str, jax.Array]]]
     frozen: Any
+    seed: jax.Array
     iterator: grain.DatasetIterator
     saver: Saver
     log: Metrics
@@ -150,7 +153,7 @@ class _Trainer:
                     rows["reference"] = self.reference.of(rows)
                 batch = self.setup.put(rows)
                 with jax.transfer_guard("disallow"):
-                    state, metrics = self.train_step(state, self.frozen, batch)
+                    state, metrics = self.train_step(state, self.frozen, batch, self.seed)
                 # 2. Meanwhile fetch, log and check the step before it.
                 self._settle(watchdog)
                 self._in_flight = step, metrics, rows["records"][rows["segment_ids"] > 0]

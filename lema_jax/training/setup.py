@@ -19,13 +19,51 @@ from lema_jax.model.config import LlamaConfig
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import processes, sharding
 from lema_jax.training import objectives
-from lema_jax.training.config import TrainConfig
+from lema_jax.training.config import DevConfig, GuardConfig, TrainConfig
 from lema_jax.training.optimizer import learning_rate, make_optimizer
 from lema_jax.training.step import State, train_step
 
 # With tensor parallelism: no windowed einsums, whose partial all-reduces XLA cannot combine. Elsewhere they are better:
 # a full gradient is then never all-reduced.
 _TPU = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+
+
+_KEPT = 4  # a study's arms have a few shapes
+_kept: dict[tuple[str, LlamaConfig, Mesh], "Setup"] = {}
+
+
+def of(config: TrainConfig, llama: LlamaConfig, mesh: Mesh) -> "Setup":
+    """That of an earlier run of this process which computes the same, else a new one.
+
+    A study's arms and seeds are so traced and compiled once for each shape.
+    """
+    key = _computed(config), llama, mesh
+    found = _kept.pop(key, None) or Setup(config, llama, mesh)
+    _kept[key] = found  # the last one is the latest
+    while len(_kept) > _KEPT:
+        del _kept[next(iter(_kept))]
+    return found
+
+
+def _computed(config: TrainConfig) -> str:
+    """The configuration without what no program depends on. A field that is not named here counts."""
+    free: dict[str, Any] = {
+        "out": "",
+        "init": "",
+        "epochs": 0.0,
+        "tokens": 0,
+        "dev": DevConfig(),
+        "keep": 0,
+        "tensorboard": False,
+        "log_every": 0,
+        "checkpoint_every": 0,
+        "wandb": "",
+        "guard": GuardConfig(config.guard.max_grad_norm),
+        "data": dataclasses.replace(config.data, path="", packing=True, seed=0, order=""),
+        "steps": 0 if config.optimizer.schedule == "constant" else config.steps,
+        "seed": 0,
+    }
+    return repr(dataclasses.replace(config, **free))
 
 
 class Setup:
@@ -37,10 +75,11 @@ class Setup:
       stored: the same in the layout on disk, stacked over layers.
       frozen: the abstract collections that are not trained.
       batch: the abstract batch, [B, T] each.
+      seed: the abstract seed of dropout, an argument so that all seeds run the same program.
       needs_reference: its `reference` comes from `training.reference`.
       rows: the slice of the batch that this process reads.
       work: the shapes of a step, from which `flops` counts its operations.
-      step: the jitted `train_step(state, frozen, batch)`; the state is donated.
+      step: the jitted `train_step(state, frozen, batch, seed)`; the state is donated.
       objective: what the run minimises.
       score: the jitted loss of completions, `objectives.sft(trained, frozen, batch)`, without dropout.
       nll: the jitted `objectives.nll_of_tokens(trained, frozen, batch)`, [B, T] on every device.
@@ -68,6 +107,8 @@ class Setup:
         self.needs_reference = self.objective.pairs and config.preference.reference == "stored"
         if self.needs_reference:
             self.batch["reference"] = self.batch["weights"]
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self.seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=everywhere)
         self.rows = processes.rows(by_rows, shape)
         self.work = flops.Step(
             llama,
@@ -88,7 +129,6 @@ class Setup:
                 accumulation=self.accumulation,
                 ragged=config.data.examples_per_step > 0,
                 max_grad_norm=config.guard.max_grad_norm or float(np.finfo(np.float32).max),
-                seed=config.seed,
                 objective=self.objective,
             ),
             donate_argnums=0,
@@ -97,33 +137,51 @@ class Setup:
         )
         evaluated: dict[str, Any] = {"model": self._model.clone(deterministic=True), "collection": self.collection}
         self.score = jax.jit(functools.partial(objectives.sft, key=None, **evaluated))
-        everywhere = NamedSharding(mesh, PartitionSpec())
         self.nll = jax.jit(functools.partial(objectives.nll_of_tokens, **evaluated), out_shardings=everywhere)
+
+    def lowered_step(self) -> jax.stages.Lowered:
+        """`step` for the shapes of this run, to be compiled."""
+        return self.step.lower(self.state, self.frozen, self.batch, self.seed)
+
+    @functools.cached_property
+    def compiled_step(self) -> jax.stages.Compiled:
+        """`step` for the shapes of this run: a batch of others is then an error, and nothing is compiled later."""
+        return self.lowered_step().compile()
+
+    def put_seed(self, seed: int) -> jax.Array:
+        """The seed of dropout on every device."""
+        return jax.device_put(np.uint32(seed), self.seed.sharding)
 
     def random(self, seed: int) -> Any:
         """The trained collection with random values, the same in every layout and on every mesh."""
+        return self._random(np.uint32(seed))
 
-        def init() -> Any:
+    @functools.cached_property
+    def _random(self) -> Any:
+        def init(seed: jax.Array) -> Any:
             trained = nn.unbox(_variables(self._stacked, jax.random.key(seed)))[self.collection]
             return trained if self._model.compute.scan_layers else layout.unstack_layers(trained)
 
-        return jax.jit(init, out_shardings=sharding.of(self.state.trained))()
+        return jax.jit(init, out_shardings=sharding.of(self.state.trained))
 
-    def begin(self, trained: Any) -> State:
-        """The state at step 0 with these weights (donated)."""
+    @functools.cached_property
+    def begin(self) -> Callable[[Any], State]:
+        """Makes the state at step 0 with these weights (donated)."""
         make = lambda trained: State(jnp.int32(0), trained, self.optimizer.init(trained))
-        return jax.jit(make, out_shardings=sharding.of(self.state), donate_argnums=0)(trained)
+        return jax.jit(make, out_shardings=sharding.of(self.state), donate_argnums=0)
 
-    def to_disk(self, state: State) -> State:
-        """A copy of the state in the layout on disk; the original may be donated right after."""
+    @functools.cached_property
+    def to_disk(self) -> Callable[[State], State]:
+        """Makes a copy of the state in the layout on disk; the original may be donated right after."""
         copy = lambda state: jax.tree.map(jnp.copy, layout.stack_layers(state))
-        return jax.jit(copy, out_shardings=sharding.of(self.stored))(state)
+        return jax.jit(copy, out_shardings=sharding.of(self.stored))
 
-    def from_disk(self, stored: State) -> State:
+    @functools.cached_property
+    def from_disk(self) -> Callable[[State], State]:
         """The inverse of `to_disk`."""
         if self._model.compute.scan_layers:
-            return stored
-        return jax.jit(layout.unstack_layers, out_shardings=sharding.of(self.state))(stored)
+            return lambda stored: stored
+        return jax.jit(layout.unstack_layers, out_shardings=sharding.of(self.state))
 
     def put(self, rows: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """The global batch, from the rows that this process has read (`self.rows` of it)."""

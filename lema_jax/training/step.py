@@ -28,6 +28,7 @@ def train_step(
     state: State,
     frozen: Any,
     batch: dict[str, jax.Array],
+    seed: jax.Array | int = 0,
     *,
     model: Llama,
     collection: str,
@@ -35,7 +36,6 @@ def train_step(
     schedule: optax.Schedule,
     accumulation: int,
     max_grad_norm: float,
-    seed: int,
     ragged: bool = False,
     objective: Objective = OBJECTIVES["sft"],
 ) -> tuple[State, dict[str, jax.Array]]:
@@ -46,11 +46,11 @@ def train_step(
       state: donated.
       frozen: the collections that are not trained.
       batch: `tokens, weights, segment_ids, positions` and what else the objective reads, each [B, T].
+      seed: of dropout; uint32 [].
       accumulation: A; gradients of A micro-batches of B / A rows are summed, so the result does not depend on A. A
         batch without any loss has loss 0 and a zero gradient.
       max_grad_norm: the update is skipped, and only `step` advances, where the gradient norm exceeds this or the loss
         or gradient is not finite.
-      seed: of dropout.
       ragged: rows at the end may be empty; micro-batches of empty rows alone are not computed.
 
     Returns:

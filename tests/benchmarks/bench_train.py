@@ -80,8 +80,9 @@ def main() -> None:
             setup = Setup(config, llama, mesh)
             frozen = {name: tree for name, tree in variables.items() if name != setup.collection}
             state = setup.begin(setup.random(0) if given.lora else variables.pop("params"))
+            seed = setup.put_seed(0)
             began = time.perf_counter()
-            lowered = setup.step.lower(setup.state, setup.frozen, setup.batch)
+            lowered = setup.lowered_step()
             step = lowered.compile(where.TRACED if given.where else None)
             compiled = time.perf_counter() - began
             iterator, seconds, cpu, tokens, losses = iter(batches(config.data)), [], [], [], []
@@ -90,13 +91,13 @@ def main() -> None:
                     before = busy.read()
                 rows = next(iterator)
                 began, used = time.perf_counter(), time.process_time()
-                state, metrics = step(state, frozen, setup.put(rows))
+                state, metrics = step(state, frozen, setup.put(rows), seed)
                 losses.append(float(metrics["loss"]))
                 seconds.append(time.perf_counter() - began)
                 cpu.append(time.process_time() - used)
                 tokens.append(int(metrics["tokens"]))
             batch = setup.put(rows)
-            last = lambda: jax.block_until_ready(step(state, frozen, batch))
+            last = lambda: jax.block_until_ready(step(state, frozen, batch, seed))
             goes_to = {"where": where.shares(last, step)} if given.where else {}
     busy.report(
         before,
