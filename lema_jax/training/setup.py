@@ -28,18 +28,18 @@ from lema_jax.training.step import State, train_step
 _TPU = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
-_KEPT = 4  # a study's arms have a few shapes
+_KEPT = 4  # setups, the latest: a study's arms have a few shapes, and each holds its programs' memory
 _kept: dict[tuple[str, LlamaConfig, Mesh], "Setup"] = {}
 
 
 def of(config: TrainConfig, llama: LlamaConfig, mesh: Mesh) -> "Setup":
-    """That of an earlier run of this process which computes the same, else a new one.
+    """The setup of an earlier run of this process that computes the same, with its compiled step, else a new one.
 
     A study's arms and seeds are so traced and compiled once for each shape.
     """
     key = _computed(config), llama, mesh
     found = _kept.pop(key, None) or Setup(config, llama, mesh)
-    _kept[key] = found  # the last one is the latest
+    _kept[key] = found
     while len(_kept) > _KEPT:
         del _kept[next(iter(_kept))]
     return found
@@ -149,7 +149,7 @@ class Setup:
         return self.lowered_step().compile()
 
     def put_seed(self, seed: int) -> jax.Array:
-        """The seed of dropout on every device."""
+        """The seed of dropout, a uint32 [] on every device."""
         return jax.device_put(np.uint32(seed), self.seed.sharding)
 
     def random(self, seed: int) -> Any:

@@ -28,7 +28,7 @@ def train_step(
     state: State,
     frozen: Any,
     batch: dict[str, jax.Array],
-    seed: jax.Array | int = 0,
+    seed: jax.Array,
     *,
     model: Llama,
     collection: str,

@@ -39,7 +39,8 @@ class Shape:
             assert config.model
             self.setup = Setup(config, config.model, mesh)
             self.state: State = self.setup.begin(self.setup.random(0))
-            self.step = self.setup.step.lower(self.setup.state, {}, self.setup.batch).compile()
+            self.seed = self.setup.put_seed(0)
+            self.step = self.setup.compiled_step
         self.batches = iter(batches(config.data))
         self.run()
 
@@ -48,7 +49,7 @@ class Shape:
         rows = next(self.batches)
         batch = jax.block_until_ready(self.setup.put(rows))
         wall, cpu = time.perf_counter(), time.process_time()
-        self.state, metrics = self.step(self.state, {}, batch)
+        self.state, metrics = self.step(self.state, {}, batch, self.seed)
         jax.block_until_ready(metrics)
         spent = time.perf_counter() - wall, time.process_time() - cpu
         return *spent, int(rows["segment_ids"].max(axis=1).sum()), int((rows["segment_ids"] > 0).sum())

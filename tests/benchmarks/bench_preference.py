@@ -58,7 +58,8 @@ class Program:
         start = self.setup.random(0) if own is None else jax.tree.map(lambda leaf: leaf.copy(), own)
         self.state = self.setup.begin(start)
         self.frozen = {name: variables[name] if variables else self._zeros(name) for name in self.setup.frozen}
-        self.step = self.setup.step.lower(self.setup.state, self.setup.frozen, self.setup.batch).compile()
+        self.step = self.setup.compiled_step
+        self.seed = self.setup.put_seed(0)
         self.rows = self.setup.put(batch(*self.shape, llama.vocab_size))
         self.seconds: list[float] = []
 
@@ -75,7 +76,7 @@ class Program:
 
     def run(self) -> None:
         began = processor_seconds()
-        self.state, metrics = self.step(self.state, self.frozen, self.rows)
+        self.state, metrics = self.step(self.state, self.frozen, self.rows, self.seed)
         jax.block_until_ready((self.state, metrics))
         self.seconds.append(processor_seconds() - began)
 

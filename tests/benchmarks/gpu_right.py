@@ -169,7 +169,7 @@ def losses() -> None:
             step = jax.jit(functools.partial(train_step, **how, schedule=schedule, max_grad_norm=1e9))
             state, ours = State(jnp.int32(0), trained, optimizer.init(trained)), []
             for batch in followed():
-                state, metrics = step(state, frozen, batch)
+                state, metrics = step(state, frozen, batch, jnp.uint32(0))
                 ours.append(float(metrics["loss"]))
             theirs = expected[name].tolist()
             found["ours"], found["torch"] = ([round(loss, 5) for loss in (one[0], one[-1])] for one in (ours, theirs))

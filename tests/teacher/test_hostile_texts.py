@@ -121,23 +121,21 @@ _FLOOR = 0.15  # seconds that are nothing to grow from
 
 
 def seconds(read: Callable[[str], object], text: str) -> float:
-    """Of the processor, the least of some tries: a busy machine only adds, and most to a short one."""
-    tries: list[float] = []
-    while len(tries) < 2 or (sum(tries) < _FLOOR and len(tries) < 10):
-        start = time.process_time()
-        read(text)
-        tries.append(time.process_time() - start)
-    return min(tries)
+    """Of the processor."""
+    start = time.process_time()
+    read(text)
+    return time.process_time() - start
 
 
 def growth(read: Callable[[str], object], text: Callable[[int], str]) -> float:
-    """How many times as long four times the text takes; 0 where even that is read at once."""
-    long = text(50_000)
-    start = time.process_time()
-    read(long)
-    if time.process_time() - start < _FLOOR:
+    """How many times as long four times the text takes; 0 where even that is read at once.
+
+    A busy machine only adds, and most to a short try: of each length the least of some tries counts.
+    """
+    long, short = text(50_000), text(12_500)
+    if (first := seconds(read, long)) < _FLOOR:
         return 0.0
-    return seconds(read, long) / seconds(read, text(12_500))
+    return min(first, seconds(read, long)) / min(seconds(read, short) for _ in range(5))
 
 
 @pytest.mark.slow

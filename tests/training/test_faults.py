@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import pytest
 from lema_jax import checkpoint, disk, interrupts
 from lema_jax.errors import UserError
 from lema_jax.interrupts import Interrupted
-from lema_jax.training import dry_run, loop
+from lema_jax.training import dry_run, loop, setup
 from lema_jax.training.config import GuardConfig
 from lema_jax.training.metrics import Metrics
+from lema_jax.training.setup import Setup
 from tests import tiny
 from tests.training.test_loop import LORA, assert_equal, base, config, data, losses, weights
 
@@ -156,7 +158,19 @@ def test_every_start_is_recorded(tmp_path, data, base, straight):
     (started,) = [json.loads(line) for line in (straight / "starts.jsonl").read_text().splitlines()]
     assert started["from_step"] == 0
     assert started["packages"]["jax"]
-    assert started["compile_seconds"] >= 0  # 0 where a run before compiled the same
+    assert isinstance(started["compile_seconds"], float)
+
+
+@pytest.mark.slow
+def test_another_run_of_the_process_traces_and_compiles_no_step(tmp_path, data, base, straight, monkeypatch):
+    lowered = mock.Mock(side_effect=AssertionError("lowered"))
+    monkeypatch.setattr(Setup, "lowered_step", lowered)
+    loop.run(adapters(tmp_path / "run", data, base, seed=7))
+    started = json.loads((tmp_path / "run" / "starts.jsonl").read_text())
+    assert started["compile_seconds"] == 0
+    monkeypatch.setattr(setup, "_kept", {})
+    with pytest.raises(AssertionError, match="lowered"):
+        loop.run(adapters(tmp_path / "other", data, base))
 
 
 @pytest.mark.long

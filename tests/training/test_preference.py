@@ -91,7 +91,8 @@ def train(*, lora: bool, packed: bool = True, **fields: Any) -> tuple[list[dict[
         found = []
         for number in range(3):
             rows = {name: array for name, array in batch(number, packed).items() if name in setup.batch}
-            state, metrics = setup.step(state, frozen, jax.device_put(rows, sharding.of(setup.batch)))
+            placed = jax.device_put(rows, sharding.of(setup.batch))
+            state, metrics = setup.step(state, frozen, placed, setup.put_seed(0))
             found.append({name: float(value) for name, value in metrics.items()})
         return found, jax.device_get(setup.to_disk(state).trained)
 

@@ -48,7 +48,8 @@ def train(steps: int, rows=batch, examples_per_step: int = 0, counts=None, **fie
         frozen = {name: jax.device_put(laid_out[name], sharding.of(tree)) for name, tree in setup.frozen.items()}
         losses = []
         for number in range(steps):
-            state, metrics = setup.step(state, frozen, jax.device_put(rows(number), sharding.of(setup.batch)))
+            placed = jax.device_put(rows(number), sharding.of(setup.batch))
+            state, metrics = setup.step(state, frozen, placed, setup.put_seed(config.seed))
             losses.append(float(metrics["loss"]))
             if counts is not None:
                 counts.append((int(metrics["tokens"]), int(metrics["computed"])))
@@ -58,6 +59,14 @@ def train(steps: int, rows=batch, examples_per_step: int = 0, counts=None, **fie
 @functools.cache
 def alone(lora: bool):
     return train(3, lora=tiny.LORA if lora else None)
+
+
+@pytest.mark.slow
+def test_the_seed_of_dropout_chooses_what_is_dropped():
+    lora = LoraConfig(rank=4, alpha=8.0, dropout=0.5)
+    (first, _), (again, _), (other, _) = (train(2, lora=lora, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first[0] != other[0]
 
 
 SPLITS = {
@@ -180,7 +189,8 @@ def test_a_batch_without_loss_gives_zero_and_moves_nothing():
         setup = Setup(config, tiny.CONFIG, mesh)
         before = tiny.variables()["params"]
         state = setup.begin(jax.device_put(before, sharding.of(setup.state.trained)))
-        state, metrics = setup.step(state, {}, jax.device_put(rows, sharding.of(setup.batch)))
+        placed = jax.device_put(rows, sharding.of(setup.batch))
+        state, metrics = setup.step(state, {}, placed, setup.put_seed(0))
     assert metrics["loss"] == 0
     assert metrics["grad_norm"] == 0
     jax.tree.map(np.testing.assert_array_equal, state.trained, tiny.variables()["params"])
@@ -206,7 +216,8 @@ def test_an_ill_step_changes_nothing_but_the_count(bound):
         setup = Setup(config, tiny.CONFIG, mesh)
         state = setup.begin(jax.device_put(tiny.variables()["params"], sharding.of(setup.state.trained)))
         before = jax.device_get(state)
-        state, metrics = setup.step(state, {}, jax.device_put(rows, sharding.of(setup.batch)))
+        placed = jax.device_put(rows, sharding.of(setup.batch))
+        state, metrics = setup.step(state, {}, placed, setup.put_seed(0))
     assert metrics["skipped"]
     assert state.step == 1
     after = jax.device_get(state)
