@@ -15,8 +15,8 @@ The plan, fixed before any answer to a test question was seen:
   same gold rationales, and the others put their own examples in the place of 28 % of them.
 - **Equal** are the examples: 480 about the same 600 questions, one pass, adapters at the paper's rate of 2e-4.
 - **Seeds** 0 to 4, of the drawn mix, its order and the training; 0 to 2 for the shares 10 and 50 % (`doses`).
-- **Order**, since hours may end before the jobs do: `cot` and `lema` with seeds 0 to 2, `cot_plus_extracted` with these,
-  then the other arms and seeds. Only arms with all of a set of seeds are compared.
+- **Order**, since hours may end before the jobs do: `cot` and `lema` with seeds 0 to 2, `cot_plus_extracted` with
+  these, then the other arms and seeds. Only arms with the same seeds are compared.
 - **Checkpoint**: the last; none is chosen by an accuracy.
 - **Tests**: the first 500 questions of `test` and of `ood`, greedy, asked as the arms are trained.
 - **Helps, hurts**: the p-value of `lema − cot` on `test`, corrected by Holm over all arms and tests, is below 0.05.
@@ -26,8 +26,8 @@ Changed before the start, from 64 attempts at training questions: the student wa
 own right attempts were chain of thought too. It answered 5 % right, 41 % were cut off at 256 tokens, and `rft` would
 have had a fourth of its share. A student of 1,200 questions answered 48.8 % of 500 questions of `dev` right, and `cot`
 57.0 % after 1,000 examples at 2e-4 in steps of 24. That size took two cores an hour for each two arms and seeds, so
-examples, questions and steps were halved, and the first 500 questions of each test are asked instead of 1,000: they come
-from a few dozen templates, which bound the interval more than their number does. Changes after the start: none.
+examples, questions and steps were halved, and the first 500 questions of each test are asked instead of 1,000: they
+come from a few dozen templates, which bound the interval more than their number does. Changes after the start: none.
 """
 
 from lema_jax.data.batches import DataConfig

@@ -22,6 +22,10 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems wi
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
+class Busy(UserError):
+    """Another process has the lock."""
+
+
 @contextlib.contextmanager
 def held(out: str | Path, command: str) -> Iterator[None]:
     """Locks `out`, a file or a folder that need not exist, for this process.
@@ -30,7 +34,7 @@ def held(out: str | Path, command: str) -> Iterator[None]:
       command: name of this command, for the error message of another process.
 
     Raises:
-      UserError: another process has the lock; the message names it.
+      Busy: another process has the lock; the message names it.
       OSError: no lock file can be made there.
     """
     if storage.is_remote(out):
@@ -66,6 +70,22 @@ def held(out: str | Path, command: str) -> Iterator[None]:
             _remove_empty(missing)
 
 
+@contextlib.contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """Within, no other process is in a block of this lock file, which stays. For files that several rewrite."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+        yield
+    finally:
+        os.close(handle)
+
+
 def _locked(where: Path, out: str | Path) -> tuple[Path, int] | None:
     """The lock file, locked; None where there can be none."""
     path = where.with_name(where.name + ".lock")
@@ -84,7 +104,7 @@ def _locked(where: Path, out: str | Path) -> tuple[Path, int] | None:
         except BlockingIOError:
             owner = os.read(handle, 1000).decode(errors="replace").strip() or "another process"
             os.close(handle)
-            raise UserError(f"{out} is being written by {owner}; wait for its end, or choose another place") from None
+            raise Busy(f"{out} is being written by {owner}; wait for its end, or choose another place") from None
         except OSError as error:
             os.close(handle)
             if error.errno not in _UNSUPPORTED:

@@ -310,8 +310,7 @@ def _overlap(config: Config, arms: Sequence[Arm]) -> list[Part]:
     for folder in config.data:
         card.funnel(Path(folder))  # what is no data set is reported as such
     index = curate.Overlap(prediction.problem for prediction in arms[0].runs[0].predictions)
-    files = [Path(folder) / "examples.jsonl" for folder in config.data]
-    questions = {examples.question(row) for file in files for row in records.read(file, Example)}
+    questions = {examples.question(row) for folder in config.data for row in data_set.examples(Path(folder))}
     return contamination.by_overlap(arms, {id for question in questions for id in index.all(question)})
 
 

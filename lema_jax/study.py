@@ -78,6 +78,7 @@ class Result:
     Attributes:
       out: its folder.
       done, failed, missing: the names of its jobs.
+      whole: all of its jobs were to be run; a failure is then this call's.
       study: what they say; None while no test is answered, and for --plan and --waves.
       page: the report.
     """
@@ -86,6 +87,7 @@ class Result:
     done: tuple[str, ...]
     failed: tuple[str, ...]
     missing: tuple[str, ...]
+    whole: bool = False
     study: results.Study | None = None
     page: Path | None = None
 
@@ -123,7 +125,8 @@ def run(config: Config) -> Result:
         for _ in ended:
             compiled.seal(RunFolder(board.out))
             board.write(configs.as_dict(studied), plan)
-    return _result(board, plan) if config.job is not None else _report(board, _result(board, plan))
+    result = _result(board, plan)
+    return result if config.job is not None else _report(board, dataclasses.replace(result, whole=True))
 
 
 # --- plan and report --------------------------------------------------------------------------------------------------
@@ -131,9 +134,12 @@ def run(config: Config) -> Result:
 
 def _print_dollars(config: StudyConfig, board: Board, plan: Sequence[Job]) -> None:
     """What a chat teacher would cost: for the attempts, where they are made, else the most that it is asked."""
-    asked = [job for job in plan if job.kind in _PAID and config.teacher.kind == "openai" and not board.is_done(job)]
+    if config.teacher.kind != "openai":
+        print("US$ 0: no endpoint is asked")
+        return
+    asked = [job for job in plan if job.kind in _PAID and not board.is_done(job)]
     if not asked:
-        print("US$ 0: no endpoint is asked" if config.teacher.kind != "openai" else "US$ 0: every request is answered")
+        print("US$ 0: every request is answered")
     there = {job.id for job in plan if board.is_done(job)}
     unknown = 0
     for job in asked:
@@ -147,6 +153,8 @@ def _print_dollars(config: StudyConfig, board: Board, plan: Sequence[Job]) -> No
             f"at most {unknown:,} requests to {config.teacher.model}; --plan says what they cost when the attempts are "
             "made"
         )
+    if len(asked) > 1 and config.teacher.max_cost_usd is not None:
+        print(f"each of the {len(asked)} jobs that ask it may take up to US$ {config.teacher.max_cost_usd:,g}")
 
 
 def _result(board: Board, plan: Sequence[Job]) -> Result:
@@ -176,7 +184,7 @@ command = cli.Command(
     __doc__,
     Config,
     run,
-    code=lambda result: 1 if result.failed else 0,
+    code=lambda result: 1 if result.whole and result.failed else 0,
     codes={signal.SIGTERM: interrupts.PREEMPTED},
 )
 if __name__ == "__main__":

@@ -120,7 +120,8 @@ class _Composer:
 
     def _count(self, task: str, split: str, limit: int) -> int:
         """The questions of a split, at most `limit`; 0 for all."""
-        return limit or self._questions(task, split).count
+        count = self._questions(task, split).count
+        return min(limit or count, count)
 
     def _questions(self, task: str, split: str) -> _Questions:
         if (task, split) not in self._known:

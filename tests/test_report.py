@@ -10,7 +10,7 @@ from lema_jax import records, report
 from lema_jax.data import build
 from lema_jax.data.card import Card
 from lema_jax.evidence import data_set
-from lema_jax.records import Attempt, Correction, Example, PathScore, Verdict
+from lema_jax.records import Attempt, Correction, Example, Pair, PathScore, Verdict
 from tests import commands, made_runs
 from tests.html_page import Parsed
 
@@ -135,13 +135,14 @@ def test_several_tasks_are_set_out_arms_down_tasks_across(folders, tmp_path):
     assert "40.0 (+20.0*)" in out.read_text()
 
 
-def test_filters_of_the_training_data_are_counted_on_the_page(folders, tmp_path):
+@pytest.mark.parametrize("row", [Example, functools.partial(Pair, rejected="9")], ids=["examples", "pairs"])
+def test_filters_of_the_training_data_are_counted_on_the_page(folders, tmp_path, row):
     filters = {"left_out": {"corrections": [["rejected", 12]]}, "kinds": {"cot": 34}}
     card = {field.name: {} for field in dataclasses.fields(Card)} | filters
     (tmp_path / "card.json").write_text(json.dumps(card))
     prompt = "Please solve.\nQuestion: What is  7 + 1?\nAnswer: Let's think step by step.\n"
     example = {"kind": "cot", "problem_id": "a", "source": "gold", "prompt": prompt, "completion": "8"}
-    records.write(tmp_path / "examples.jsonl", [Example(id="a", **example)])
+    records.write(tmp_path / "examples.jsonl", [row(id="a", **example)])
     printed = succeeds(f"--runs={folders[0]}", f"--data={tmp_path}", f"--out={tmp_path / 'r.html'}")
     assert "cot  not overlapping  99 " in printed
     assert "cot      overlapping   1 " in printed

@@ -1,5 +1,6 @@
 """A study as a command and a function: what it runs, in which order, and what it does after a failure or a kill."""
 
+import concurrent.futures
 import contextlib
 import hashlib
 import json
@@ -15,10 +16,14 @@ from typing import Any
 
 import pytest
 
-from lema_jax import records, study
+from lema_jax import lock, records, study, study_jobs
 from lema_jax.errors import UserError
+from lema_jax.planning import config as configs
 from lema_jax.planning.config import Mix, Teacher, Test
+from lema_jax.planning.jobs import Board
 from lema_jax.records import Prediction
+from lema_jax.teacher import endpoint
+from lema_jax.teacher.chat import Reply
 from tests import commands, made_runs
 from tests.data import rows
 from tests.studies import small
@@ -145,6 +150,12 @@ def test_the_command_ends_with_1_where_a_job_failed(tmp_path: Path, stages: Stag
     file.write_text(FILE.format(out=str(tmp_path / "a")))
     stages.fails = {"correct corrections": UserError("no teacher")}
     assert commands.run(study.command, f"--config={file}").returncode == 1
+    missing = commands.succeeds(study.command, f"--config={file}", "--waves").split()  # launchers submit these
+    assert missing
+    commands.succeeds(study.command, f"--config={file}", "--plan")
+    ids = {job["name"]: job["id"] for job in json.loads((tmp_path / "a" / "study.json").read_text())["jobs"]}
+    assert "is done already" in commands.succeeds(study.command, f"--config={file}", f"--job={ids['train student']}")
+    assert "no teacher" in commands.fails(study.command, f"--config={file}", f"--job={ids['correct corrections']}")
     stages.fails = {}
     assert "The page is at" in commands.succeeds(study.command, f"--study={tmp_path / 'a'}")
 
@@ -178,6 +189,60 @@ def test_a_plan_says_once_what_a_chat_teacher_costs(
     printed = capsys.readouterr().out
     assert printed.count("6 requests to ask") == 1
     assert printed.count("at most about $") == 1
+
+
+def test_a_plan_says_what_the_correction_leaves_and_never_more_questions_than_there_are(
+    tmp_path: Path, stages: Stages, capsys: pytest.CaptureFixture
+) -> None:
+    tests = (Test("arithmetic", "ood", 5000), Test("arithmetic", "test", 1))
+    study.run(study.Config(config=small(tmp_path / "a", tests=tests, seeds=(0,)), plan=True))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "after the correction for 4 comparisons, if two arms" in printed  # lema and the student, on two tests
+    assert "with the one seed of each arm as it is" in printed
+    assert "points (1,000 questions, in 5 clusters of questions of one template: it may be larger)" in printed
+    assert "arithmetic/test: none (1 questions)" in printed
+
+
+def test_what_a_chat_teacher_was_paid_counts_also_where_its_job_failed(tmp_path: Path, stages: Stages) -> None:
+    reply = Reply(id="1", text="", finish="stop", model="m", prompt_tokens=100, completion_tokens=20, cost_usd=0.25)
+
+    def fails(config: Any, out: Path) -> Any:
+        records.write(endpoint.replies_of(out), [reply, reply.model_copy(update={"id": "2"})])
+        raise UserError("the budget has no room")
+
+    stages.correct = fails  # type: ignore[method-assign]
+    begin(tmp_path / "a")
+    jobs = {job["name"]: job for job in json.loads((tmp_path / "a/study.json").read_text())["jobs"]}
+    job = jobs["correct corrections"]
+    assert (job["state"], job["tokens"], job["usd"]) == ("failed", 240, 0.5)
+
+
+def test_a_job_that_another_process_runs_is_not_recorded_as_failed(tmp_path: Path, stages: Stages) -> None:
+    stages.fails = {"train student": lock.Busy("train is being written by process 7")}
+    with pytest.raises(lock.Busy, match="process 7"):
+        begin(tmp_path / "a")
+    assert len(list((tmp_path / "a" / "jobs").glob("*.json"))) == 1  # of the job before it
+    stages.fails = {}
+    assert not begin(tmp_path / "a").failed
+
+
+def test_processes_that_write_a_study_at_a_time_lose_nothing(tmp_path: Path, stages: Stages) -> None:
+    """Each job of an array writes study.json when it begins and ends."""
+    begin(tmp_path / "a")
+    board, config = Board(tmp_path / "a"), small(tmp_path / "a")
+    plan = study_jobs.compose(config)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for one in [pool.submit(board.write, configs.as_dict(config), plan) for _ in range(40)]:
+            one.result()
+    assert len(json.loads((tmp_path / "a" / "study.json").read_text())["jobs"]) == len(plan)
+
+
+def test_a_study_whose_file_was_removed_finds_its_jobs_done(tmp_path: Path, stages: Stages) -> None:
+    begin(tmp_path / "a")
+    (tmp_path / "a" / "study.json").unlink()
+    before = len(stages.ran)
+    assert begin(tmp_path / "a").done
+    assert len(stages.ran) == before
 
 
 @pytest.mark.slow

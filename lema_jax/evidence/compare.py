@@ -131,8 +131,9 @@ class Agreement:
 class Comparison:
     """An arm against the baseline; differences are other - baseline.
 
-    `p` is of `test`, `df` the degrees of freedom of a t test. `paired` is None where an arm has several seeds or
-    samples. `reworded` counts the questions whose prompts differ. `equal` is of two single runs.
+    `p` is of `test`, `df` and `error` the degrees of freedom and the standard error of a t test. `paired` is None where
+    an arm has several seeds or samples. `reworded` counts the questions whose prompts differ. `equal` is of two single
+    runs.
     """
 
     baseline: Arm
@@ -142,7 +143,7 @@ class Comparison:
     p: float
     test: StatTest
     df: float | None
-    detectable: float
+    error: float | None
     paired: stats.Paired | None
     reworded: int
     equal: Agreement | None = None
@@ -152,28 +153,34 @@ class Comparison:
         """At 5 %, by `test`."""
         return self.p < stats.ALPHA
 
+    def detectable(self, alpha: float = stats.ALPHA) -> float:
+        """The smallest difference that `test` finds 4 times in 5 at that level; infinite where none would do."""
+        if self.df is not None and self.error is not None:
+            return stats.detectable_by_t(self.error, self.df, alpha=alpha)
+        assert self.paired is not None
+        return stats.detectable_paired(self.paired.n, self.paired.discordant / self.paired.n, alpha=alpha)
+
 
 def compare(baseline: Arm, other: Arm) -> Comparison:
     """The comparison of two arms whose runs are aligned with one another.
 
-    Two single runs of one answer each to questions without clusters: the exact McNemar test and the paired bootstrap's
+    Two single runs of one answer each to questions without clusters: the exact McNemar test and the paired score
     interval. Else the t test and t interval of crossed random effects (`crossed.difference`).
     """
     single, paired = baseline.seeds == other.seeds == 1, None
     if single and baseline.samples == other.samples == 1:
         paired = stats.pair(baseline.right[0], other.right[0])
     if paired is not None and baseline.clusters is None:
-        df, p, test, interval = None, stats.mcnemar(paired), StatTest.MCNEMAR, stats.paired_bootstrap(paired)
-        detectable = stats.detectable_paired(paired.n, paired.discordant / paired.n)
+        df, error, p, test = None, None, stats.mcnemar(paired), StatTest.MCNEMAR
+        interval = stats.paired_score(paired)
     else:
         of = None if baseline.clusters is None else baseline.clusters.of
         estimate = crossed.difference(baseline.right, other.right, of)
-        df, p, interval = estimate.df, estimate.p, estimate.interval()
+        df, error, p, interval = estimate.df, estimate.error, estimate.p, estimate.interval()
         if baseline.clusters is None:
             test = StatTest.QUESTIONS if single else StatTest.SEEDS
         else:
             test = StatTest.CLUSTERS if single else StatTest.SEEDS_AND_CLUSTERS
-        detectable = stats.detectable_by_t(estimate.error, estimate.df)
     return Comparison(
         baseline,
         other,
@@ -182,7 +189,7 @@ def compare(baseline: Arm, other: Arm) -> Comparison:
         p=p,
         test=test,
         df=df,
-        detectable=detectable,
+        error=error,
         paired=paired,
         reworded=int(np.sum(baseline.prompts != other.prompts)),
         equal=_agreement(baseline.runs[0], other.runs[0]) if single and baseline.runs and other.runs else None,

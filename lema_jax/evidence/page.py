@@ -20,7 +20,7 @@ from lema_jax.evidence.table import Reads
 TALLEST = 12  # groups in one plot
 TO_READ = (Change.FIXED, Change.BROKEN, Change.BOTH_WRONG)
 METHOD = (
-    "An interval of one run's accuracy is Wilson's; of a difference on the same questions, the paired bootstrap's. "
+    "An interval of one run's accuracy is Wilson's; of a difference on the same questions, Tango's score interval. "
     "McNemar's exact test asks how often a fair coin would split the questions on which two runs differ as unevenly as "
     "they did. Both are about questions like these and these two checkpoints; a claim about recipes needs seeds.",
     "With several training seeds, interval and p are those of a t test on crossed random effects: the variance between "

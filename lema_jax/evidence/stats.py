@@ -96,23 +96,27 @@ def bootstrap_mean(values: np.ndarray, *, seed: int = 0, confidence: float = CON
     block = max(1, 2_000_000 // len(values))  # bounds memory
     sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
     means = [rng.choice(values, size=(size, len(values))).mean(axis=1) for size in sizes]
-    return _percentile(np.concatenate(means), confidence)
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
 
 
-def paired_bootstrap(paired: Paired, *, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
-    """Percentile bootstrap interval of the difference in accuracy, the questions resampled in pairs.
+def paired_score(paired: Paired, confidence: float = CONFIDENCE) -> Interval:
+    """Score interval of the difference in accuracy of two runs on the same n questions.
 
-    A question's difference is +1 (fixed), -1 (broken) or 0, so resampling n questions with replacement is one
-    multinomial draw of those three counts (Efron & Tibshirani 1993, ch. 13; paired use as in Koehn 2004).
+    The δ with (difference - δ)² <= z² (2 q + δ (1 - δ)) / n, where q is the likeliest share of broken questions if the
+    difference is δ (Tango 1998, Statistics in Medicine 17:891). Like Wilson's, and unlike a resampling of questions, it
+    is no point where no question is answered otherwise.
     """
-    n = paired.n
-    rates = np.array([paired.fixed, paired.broken, n - paired.discordant]) / n
-    draws = np.random.default_rng(seed).multinomial(n, rates, size=RESAMPLES)  # [resamples, 3]
-    return _percentile((draws[:, 0] - draws[:, 1]) / n, confidence)
+    n, value, z = paired.n, paired.difference, _normal((1 + confidence) / 2)
 
+    def excess(delta: float) -> float:
+        b = (2 * n - n * value) * delta - paired.discordant
+        broken = (math.sqrt(max(0.0, b * b + 8 * n * paired.broken * delta * (1 - delta))) - b) / (4 * n)
+        return n * (value - delta) ** 2 - z * z * (2 * broken + delta * (1 - delta))
 
-def _percentile(values: np.ndarray, confidence: float) -> Interval:
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    nearby = 1e-9  # at the difference itself the variance may be 0
+    low = -1.0 if value - nearby <= -1 else optimize.brentq(excess, -1.0, value - nearby)
+    high = 1.0 if value + nearby >= 1 else optimize.brentq(excess, value + nearby, 1.0)
     return Interval(float(low), float(high))
 
 
@@ -205,14 +209,16 @@ def detectable_study(
 def detectable_by_t(error: float, df: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
     """Smallest difference that a two-sided t test shows with that power, given its standard error.
 
-    Solves P(T > t_{1-α/2}) = power for T of the noncentral t distribution. Infinite without a degree of freedom.
+    Solves P(T > t_{1-α/2}) = power for T of the noncentral t distribution. Infinite without a degree of freedom, and
+    where no difference of two accuracies would do.
     """
     if df <= 0:
         return math.inf
     critical = float(stats.t.ppf(1 - alpha / 2, df))
     least = critical + float(stats.t.ppf(power, df))  # a little less than the root
     ratio = optimize.brentq(lambda ratio: stats.nct.sf(critical, df, ratio) - power, 0.9 * least, 2 * least)
-    return float(ratio) * error
+    difference = float(ratio) * error
+    return difference if difference <= 1 else math.inf
 
 
 def _normal(probability: float) -> float:

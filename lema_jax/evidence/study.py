@@ -12,6 +12,7 @@ from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.manifest import Job
 from lema_jax.evidence.page import Finding
 from lema_jax.evidence.results import Study, load
+from lema_jax.evidence.stats import ALPHA
 from lema_jax.evidence.table import Reads
 
 __all__ = ["Study", "headline", "html", "load", "text"]
@@ -65,7 +66,6 @@ def _answer(study: Study, test: str, comparison: Comparison) -> Finding:
         Reads.WORSE: f"{what} hurts",
         Reads.UNCLEAR: f"{what} neither clearly helps nor clearly hurts",
     }[reads]
-    size = f"{100 * abs(comparison.difference):.1f} points {'more' if comparison.difference > 0 else 'fewer'}"
     n = f"{other.questions:,} questions" + (f" ({other.clusters})" if other.clusters else "")
     numbers = (
         f"{table.percent(other.accuracy)} against {table.percent(baseline.accuracy)}; 95 % interval of the difference "
@@ -73,12 +73,14 @@ def _answer(study: Study, test: str, comparison: Comparison) -> Finding:
         f"{len(study.adjusted)} comparisons {table.said_p(adjusted)}; {_seeds(other)} of {other.name}, "
         f"{_seeds(baseline)} of {baseline.name}"
     )
-    said = f"{answer} on {test}: of {n}, {other.name} answers {size} right than {baseline.name}"
+    said = f"{answer} on {test}: of {n}, {other.name} {table.answers(comparison)}"
     ends = []
-    if reads is Reads.UNCLEAR and math.isfinite(comparison.detectable):
-        ends.append(f"A difference of {100 * comparison.detectable:.1f} points or more is found 4 times in 5.")
-    if other.seeds == baseline.seeds == 1:
-        ends.append("With one seed an arm this is about two checkpoints: another seed may move it by as much.")
+    needed = comparison.detectable(ALPHA / len(study.adjusted))  # the strictest of Holm's levels
+    if reads is Reads.UNCLEAR and math.isfinite(needed):
+        ends.append(f"A difference of {100 * needed:.1f} points or more is found 4 times in 5 after the correction.")
+    if single := [arm.name for arm in (baseline, other) if arm.seeds == 1]:
+        about = "two checkpoints" if len(single) == 2 else "that checkpoint"
+        ends.append(f"With one seed of {' and '.join(single)} this is about {about}: another may move it by as much.")
     return Finding(" ".join([f"{said} ({numbers}).", *ends]), reads)
 
 

@@ -57,7 +57,10 @@ class Attempts:
 
 @dataclasses.dataclass
 class Teacher:
-    """Who corrects; fields but `kind`, `limit` and `cut_at_first_error` are of a chat teacher, as `correct`'s flags."""
+    """Who corrects; fields but `kind`, `limit` and `cut_at_first_error` are of a chat teacher, as `correct`'s flags.
+
+    `max_cost_usd` bounds each job that asks the teacher: corrections, critiques and new questions, in each round.
+    """
 
     kind: str = "reference"  # or openai
     limit: int = ranges.within(0, 0, _MANY)  # wrong attempts that are corrected, drawn at random; 0 for all

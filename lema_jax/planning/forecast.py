@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lema_jax.data.batches import DataConfig
-from lema_jax.evidence import stats, table
+from lema_jax.evidence import clusters, stats, table
 from lema_jax.model import flops
 from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.planning import checks
@@ -128,17 +128,36 @@ def plan(config: StudyConfig, board: Board, jobs: Sequence[Job]) -> str:
         f"{board.out}: {len(config.compared)} arms, {len(config.seeds)} seeds, {len(config.tests)} tests; "
         f"{len(jobs)} jobs",
         "",
-        f"The smallest difference to {config.baseline} that is found 4 times in 5, if two arms disagree on "
-        f"{DISCORDANCE:.0%} of the questions",
-        f"and an arm's accuracy has a standard deviation of {100 * SEED_SD:g} point between seeds:",
+        *_detectable(config, jobs),
     ]
-    for test in config.tests:
-        n = test.questions or len(checks.questions(config, test.task, test.split))
-        size = stats.detectable_study(n, len(config.seeds), DISCORDANCE, SEED_SD)
-        found = f"{100 * size:.1f} points" if math.isfinite(size) else "none"
-        lines.append(f"  {test.name}: {found} ({n:,} questions)")
     lines += ["", *(f"{job.id}  {outcomes[job.id].state:8}{job.name}" for job in jobs), ""]
     return "\n".join([*lines, text(by_kind(jobs, outcomes))])
+
+
+def _detectable(config: StudyConfig, jobs: Sequence[Job]) -> list[str]:
+    """The smallest difference that each test can show, after Holm's correction for all comparisons."""
+    asked = {(job.arm, job.test) for job in jobs if job.kind == "evaluate" and job.arm != config.baseline}
+    if len(config.seeds) > 1:
+        seeds = f"and an arm's accuracy has a standard deviation of {100 * SEED_SD:g} point between seeds:"
+    else:
+        seeds = "with the one seed of each arm as it is; another may move an accuracy by a point or more:"
+    lines = [
+        f"The smallest difference to {config.baseline} that is found 4 times in 5 after the correction for "
+        f"{len(asked)} comparisons,",
+        f"if two arms disagree on {DISCORDANCE:.0%} of the questions,",
+        seeds,
+    ]
+    for test in config.tests:
+        problems = checks.questions(config, test.task, test.split)
+        problems = problems[: test.questions or None]
+        n, alpha, size = len(problems), stats.ALPHA / max(1, len(asked)), math.inf
+        if n > 1:
+            size = stats.detectable_study(n, len(config.seeds), DISCORDANCE, SEED_SD, alpha=alpha)
+        found = f"{100 * size:.1f} points" if math.isfinite(size) else "none"
+        within = clusters.find(problems)
+        more = f", in {within}: it may be larger" if within else ""
+        lines.append(f"  {test.name}: {found} ({n:,} questions{more})")
+    return lines
 
 
 def text(kinds: Sequence[Kind]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lema_jax import digests, ranges, storage
+from lema_jax import digests, lock, ranges, storage
 from lema_jax.errors import UserError
 from lema_jax.evidence import manifest
 from lema_jax.evidence.manifest import NAME, STUDENT, Manifest, State
@@ -23,10 +23,12 @@ from lema_jax.stage import Config
 _ID = 10  # hexadecimal digits
 _FIRST = {
     f"{NAME}.tmp",
+    ".lock",
     "jobs",
     "compiled",
     *("data", "train", "sample", "correct", "critique", "evolve", "evaluate"),
-}  # what jobs make
+    *(f"report.{ending}" for ending in ("html", "txt", "html.tmp", "txt.tmp")),
+}  # what a study makes beside `study.json`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +167,11 @@ class Board:
         storage.write(self.path(job, "json"), json.dumps(about | dataclasses.asdict(outcome), indent=1) + "\n")
 
     def write(self, config: Mapping[str, Any], jobs: Sequence[Job]) -> None:
-        """Writes `study.json`: what a report reads."""
+        """Writes `study.json`: what a report reads. Processes that run a job each may write it at a time."""
+        with lock.waited_for(self.out / "jobs" / ".lock"):
+            self._write(config, jobs)
+
+    def _write(self, config: Mapping[str, Any], jobs: Sequence[Job]) -> None:
         outcomes = {job.id: self.outcome(job) for job in jobs}
         finished = [job for job in jobs if outcomes[job.id].state == "done" and job.arm]
 

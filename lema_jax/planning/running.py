@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lema_jax import disk, records
+from lema_jax import disk, lock, records
 from lema_jax.errors import UserError
 from lema_jax.evidence import curves
 from lema_jax.interrupts import Interrupted
 from lema_jax.planning import forecast
 from lema_jax.planning.jobs import Board, Job, Outcome
 from lema_jax.records import Attempt, Prediction
+from lema_jax.teacher import endpoint
+from lema_jax.teacher.chat import Reply
 
 Run = Mapping[str, Callable[[Any], Any]]  # a job's kind -> its stage's function
 Cores = frozenset[int]
@@ -43,6 +45,7 @@ def one(board: Board, job: Job, run: Run) -> None:
 
     Raises:
       Interrupted: a signal came, and the job's work is saved.
+      Busy: another process runs it, whose outcome is the job's.
     """
     began = time.monotonic()
     log = board.path(job, "log")
@@ -56,13 +59,14 @@ def one(board: Board, job: Job, run: Run) -> None:
             result = run[job.kind](job.config)
             measured = _measured(job, result, board.out / job.out)
             outcome = Outcome("done", round(time.monotonic() - began, 2), **measured)
-        except Interrupted:
+        except (Interrupted, lock.Busy):
             raise
         except Exception as error:
             traceback.print_exception(error)
             line = str(error) if isinstance(error, UserError) else disk.explain(error, job.out)
             line = line or f"{type(error).__name__}: {error}"
-            outcome = Outcome("failed", round(time.monotonic() - began, 2), error=line)
+            seconds = round(time.monotonic() - began, 2)
+            outcome = Outcome("failed", seconds, error=line, **_paid(board.out / job.out))
     board.settle(job, outcome)
 
 
@@ -76,10 +80,9 @@ def _measured(job: Job, result: Any, out: Path) -> dict[str, Any]:
             return {"tokens": round(sum(tokens)), "facts": {"step": result.step, "loss": result.loss}}
         case "correct" | "critique":
             facts = {"mistakes": result.mistakes, "kept": result.kept, "rejected": dict(result.rejected)}
-            kind = records.Critique if job.kind == "critique" else records.Correction
-            return _paid(out, kind) | {"facts": facts}
+            return _paid(out) | {"facts": facts}
         case "evolve":
-            return {"facts": {"made": result.made, "left_out": dict(result.left_out)}}
+            return _paid(out) | {"facts": {"made": result.made, "left_out": dict(result.left_out)}}
         case "sample":
             return {"tokens": _tokens(out, Attempt), "facts": {"verdicts": dict(result.verdicts)}}
         case "evaluate":
@@ -93,11 +96,12 @@ def _tokens(path: Path, kind: type[Attempt] | type[Prediction]) -> int:
     return sum(row.prompt_tokens + row.completion_tokens for row in records.read(path, kind))
 
 
-def _paid(out: Path, kind: type[records.Correction] | type[records.Critique]) -> dict[str, Any]:
-    """Tokens and dollars of a chat teacher; none of the reference teacher's."""
-    usages = [row.usage for row in records.read(out, kind)]
-    tokens = sum(usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0) for usage in usages)
-    return {"tokens": tokens, "usd": sum(usage.get("cost_usd", 0.0) for usage in usages)}
+def _paid(out: Path) -> dict[str, Any]:
+    """Tokens and dollars of a chat teacher's replies, of all starts; none of the reference teacher's."""
+    kept_in = endpoint.replies_of(out)
+    replies = list(records.read(kept_in, Reply)) if kept_in.exists() else []
+    tokens = sum(reply.prompt_tokens + reply.completion_tokens for reply in replies)
+    return {"tokens": tokens, "usd": sum(reply.cost_usd or 0.0 for reply in replies)}
 
 
 def _waits(board: Board, plan: Sequence[Job], job: Job) -> list[str]:

@@ -6,11 +6,12 @@ with a warning, at every start, and a changed byte may go undetected. So the SHA
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from lema_jax import lock
 from lema_jax.errors import UserError
 from lema_jax.storage import AnyFolder, RunFolder
 
@@ -42,7 +43,9 @@ def kept_in(out: AnyFolder) -> Iterator[None]:
 
 
 def _remove_damaged(folder: RunFolder) -> None:
-    if folder.path.exists():
+    if not folder.path.exists():
+        return
+    with _alone(folder):
         sums, found = _sums(folder), _found(folder)
         intact = {name: sum for name, sum in found.items() if sums.get(name) == sum}
         for name in found.keys() - intact.keys():
@@ -57,17 +60,25 @@ def seal(out: RunFolder) -> None:
     in_use = jax.config.values["jax_compilation_cache_dir"] == str(folder.path)
     if jax.process_index() or not in_use or not folder.path.exists():
         return
-    before = _sums(folder)
-    there = sorted(file.name for file in folder.path.glob(_ENTRIES))
-    if there != sorted(before):
-        new = [name for name in there if name not in before]
-        folder.write_json(_SUMS, before | _found(folder, new))
+    with _alone(folder):
+        before = _sums(folder)
+        if new := _found(folder, but=before):
+            folder.write_json(_SUMS, before | new)
 
 
-def _found(folder: RunFolder, names: list[str] | None = None) -> dict[str, str]:
-    """The SHA-256 of entries (of all by default), by name."""
-    names = sorted(file.name for file in folder.path.glob(_ENTRIES)) if names is None else names
-    return {name: hashlib.sha256((folder.path / name).read_bytes()).hexdigest() for name in names}
+def _alone(folder: RunFolder) -> contextlib.AbstractContextManager[None]:
+    """Within, no other process of this machine changes the cache: jobs of a study share one."""
+    return contextlib.nullcontext() if folder.is_remote else lock.waited_for(folder.path / ".lock")
+
+
+def _found(folder: RunFolder, but: Container[str] = ()) -> dict[str, str]:
+    """The SHA-256 of entries, by name."""
+    found = {}
+    for file in sorted(folder.path.glob(_ENTRIES)):
+        if file.name not in but:
+            with contextlib.suppress(FileNotFoundError):  # another job began, which removes what is not sealed
+                found[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
 
 
 def _sums(folder: RunFolder) -> dict[str, str]:

@@ -25,7 +25,7 @@ QUESTIONS, CLUSTER, ACCURACY, SEED_SD = (300, 1000), (1, 8), (0.3, 0.8), (0.0, 0
 HEADER = "seeds  questions  a cluster  accuracy  seed sd   difference    false   an arm   recipes, one seed"
 
 
-bootstrap = functools.cache(stats.paired_bootstrap)  # counts recur, and it is seeded
+score = functools.cache(stats.paired_score)  # counts recur
 mcnemar, wilson = functools.cache(stats.mcnemar), functools.cache(stats.wilson)
 
 
@@ -33,7 +33,7 @@ def compared(study: Study) -> tuple[stats.Interval, float]:
     """Interval and p of the difference, by the rule of `compare.compare`."""
     if len(study.baseline) == 1 and study.clusters is None:
         paired = stats.pair(study.baseline[0], study.other[0])
-        return bootstrap(paired), mcnemar(paired)
+        return score(paired), mcnemar(paired)
     estimate = crossed.difference(study.baseline, study.other, study.clusters)
     return estimate.interval(), estimate.p
 

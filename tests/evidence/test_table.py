@@ -33,7 +33,7 @@ def test_sentence_of_noise_names_what_could_have_been_seen():
     noise = comparison("rw" * 50 + "rrrwww", "wr" * 50 + "rrrrww")
     said = table.sentence(noise)
     assert "Not significant" in said
-    assert f"{100 * noise.detectable:.1f} points or more" in said
+    assert f"{100 * noise.detectable():.1f} points or more" in said
 
 
 def test_sentence_where_nothing_or_too_little_differs():
