@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lema_jax import disk, lock, records
+from lema_jax import disk, interrupts, lock, records
 from lema_jax.errors import UserError
 from lema_jax.evidence import curves
 from lema_jax.interrupts import Interrupted
@@ -148,41 +148,49 @@ def _tell(board: Board, plan: Sequence[Job], job: Job) -> None:
 def in_processes(board: Board, plan: Sequence[Job], count: int) -> Iterator[Job]:
     """Runs what is missing in at most `count` processes at a time, each job in one of its own; yields each that ended.
 
-    Jobs that run at a time have each its share of this machine's cores. The processes end with this one.
+    Jobs that run at a time have each its share of this machine's cores. The processes end with this one, which waits
+    for them to save their work where a signal ends it.
     """
     done = {job.id for job in plan if board.is_done(job)}
     waiting = [job for job in plan if job.id not in done]
     running: dict[str, tuple[Job, subprocess.Popen, Cores]] = {}
     cores = _cores()
     free = shares(cores, count)
-    try:
-        while waiting or running:
-            ready = [job for job in waiting if done.issuperset(job.needs)]
-            alone = len(ready) == 1 and not running
-            for job in ready[: len(free)]:
-                waiting.remove(job)
-                share = free.pop(0)
-                print(f"{_place(plan, job)} … (what it prints is in {board.path(job, 'log')})", flush=True)
-                running[job.id] = job, _started(board, job, cores if alone else share), share
-            if not running:
-                break  # the others need jobs that failed
-            for job, process, share in list(running.values()):
-                if process.poll() is not None:
-                    del running[job.id]
-                    free.append(share)
-                    if board.outcome(job).state == "missing":
-                        line = f"its process ended with code {process.returncode}; see {board.path(job, 'log')}"
-                        board.settle(job, Outcome("failed", error=line))
-                    if board.is_done(job):
-                        done.add(job.id)
-                    _tell(board, plan, job)
-                    yield job
-            time.sleep(_LOOK_S)
-    finally:
+    turn = threading.Lock()
+
+    def stop() -> None:
+        turn.acquire()  # for good: a signal's thread calls this, and nothing is to be started or recorded after
         for _, process, _ in running.values():
             process.terminate()
         for _, process, _ in running.values():
             process.wait()
+
+    with interrupts.cleaning(stop):
+        while waiting or running:
+            ended = []
+            with turn:
+                ready = [job for job in waiting if done.issuperset(job.needs)]
+                alone = len(ready) == 1 and not running
+                for job in ready[: len(free)]:
+                    waiting.remove(job)
+                    share = free.pop(0)
+                    print(f"{_place(plan, job)} … (what it prints is in {board.path(job, 'log')})", flush=True)
+                    running[job.id] = job, _started(board, job, cores if alone else share), share
+                if not running:
+                    break  # the others need jobs that failed
+                for job, process, share in list(running.values()):
+                    if process.poll() is not None:
+                        del running[job.id]
+                        free.append(share)
+                        ended.append(job)
+                        if board.outcome(job).state == "missing":
+                            line = f"its process ended with code {process.returncode}; see {board.path(job, 'log')}"
+                            board.settle(job, Outcome("failed", error=line))
+                        if board.is_done(job):
+                            done.add(job.id)
+                        _tell(board, plan, job)
+            yield from ended
+            time.sleep(_LOOK_S)
     for job in waiting:
         print(f"{_place(plan, job)} not run: it needs {', '.join(_waits(board, plan, job))}", flush=True)
 
