@@ -31,6 +31,7 @@ _PAID_TRIES = 3  # of those that may be billed without an answer, such as time-o
 _UNREACHED = 3  # tries to connect before the first answer
 _LONGEST_WAIT = 60.0  # seconds between tries, unless the endpoint asks for more
 _FRUITLESS = 8  # requests in a row without an answer: then the endpoint is at fault, not a request
+_FILTERED = 32  # likewise, where answers came before: questions on one subject may be filtered in a row
 
 
 class _Retry(Exception):
@@ -101,7 +102,7 @@ class Asking:
         self._in_flight: set[asyncio.Task[None]] = set()  # those that wait for the endpoint or for the disk
         self._room, self._landed = asyncio.Event(), asyncio.Event()
         self._fruitless = 0
-        self._doubtful: list[tuple[Request, Failure]] = []  # rejected; the request or the set-up is at fault
+        self._doubtful: list[tuple[Request, Failure]] = []  # rejected since the last answer
 
     async def run(self, concurrency: int) -> Outcome:
         """Asks until all is answered or something ends it (see `Outcome.stopped`).
@@ -118,7 +119,8 @@ class Asking:
                 if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
                     raise error
             self._refuse_all_rejected()
-            await self._settle_doubts()
+            if not self._outcome.stopped:
+                await self._settle_doubts()
         return self._outcome
 
     def _stop(self, why: str) -> None:
@@ -160,7 +162,6 @@ class Asking:
                 return
             try:
                 await self._try(request, worst, expected, limit_s)
-                self._fruitless = 0
                 return
             except _Retry as failure:
                 reason, wait, late = str(failure), failure.after, failure.late
@@ -257,7 +258,7 @@ class Asking:
         if isinstance(judged, Answer):
             reply = chat.reply(request.id, judged, worst, self._budget.price)
             await self._keep(request, reply)
-            self._known.answered = True
+            self._known.answered, self._fruitless = True, 0
             await self._settle_doubts()
             if judged.model and judged.model != request.body["model"]:
                 self._progress.say_once(
@@ -266,11 +267,13 @@ class Asking:
             self._progress.new += 1
             self._progress.tokens += sum(reply.tokens)
             return sum(reply.tokens)
-        if judged.kind is Kind.PERMANENT and self._known.answered:
+        by_words = judged.status != 200 and judged.finish == "content_filter"  # which may be about the account
+        if judged.kind is Kind.PERMANENT and self._known.answered and not by_words:
             await self._keep(request, chat.unanswered(request.id, judged, self._budget.price))
         elif judged.kind in (Kind.PERMANENT, Kind.REJECTED, Kind.PARAMETER):
             self._doubtful.append((request, judged))
-            if len(self._doubtful) >= _FRUITLESS:
+            filtered = self._known.answered and all(failure.kind is Kind.PERMANENT for _, failure in self._doubtful)
+            if len(self._doubtful) >= (_FILTERED if filtered else _FRUITLESS):
                 raise self._wire.refusal(judged, f"{len(self._doubtful)} requests in a row")
         elif judged.kind in (Kind.TRANSIENT, Kind.OVERLOADED) or (judged.kind is Kind.NO_API and self._known.answered):
             raise _Retry(
@@ -307,7 +310,7 @@ class Asking:
             return True
         return False
 
-    # --- rejected before any answer: the request may be at fault, or the set-up --------------------------------------
+    # --- rejected: the request may be at fault, or the set-up, or the account ----------------------------------------
 
     async def _while_doubtful(self) -> None:
         """While the set-up may be at fault for a rejection, waits for the requests in flight.

@@ -229,7 +229,8 @@ def judge(status: int, error: Any, after: float | None = None) -> Failure:
     as_ = lambda kind, **more: dataclasses.replace(failure, kind=kind, **more)
     if wording.is_quota(status, said, after) or wording.is_account(status, said):
         return as_(Kind.SETUP)
-    if finish := wording.own_failure(status, said):
+    passing = after is not None or wording.is_passing(said)
+    if finish := wording.own_failure(status, said, passing):
         return as_(Kind.PERMANENT, finish=finish)
     if (after or 0) > LONGEST_WAIT:
         return as_(Kind.SETUP, said=f"{failure.said} (it asks to wait {after:,.0f} s)")
@@ -237,9 +238,9 @@ def judge(status: int, error: Any, after: float | None = None) -> Failure:
         return as_(Kind.TRANSIENT)
     if status in (429, 503, 529):
         return as_(Kind.OVERLOADED)
-    if status in (401, 403, 404, 405, 501):
+    if status in (401, 404, 405, 501) or (status == 403 and not passing):
         return as_(Kind.SETUP)
-    if status in (408, 409, 425) or status >= 500 or status < 300:
+    if passing or status in (408, 409, 425) or status >= 500 or status < 300:
         return as_(Kind.TRANSIENT, billed=status in _GAVE_UP_WAITING or status < 300)
     if parameters := wording.parameters_not_taken(said):
         return as_(Kind.PARAMETER, parameters=parameters)

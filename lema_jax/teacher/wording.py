@@ -21,14 +21,16 @@ _QUOTA_WORDS = re.compile(
 )
 _ACCOUNT = re.compile(
     r"invalid api[ _]key|api[ _]key (?:is )?(?:not valid|invalid)|api_key_invalid|authentication|unauthori[sz]ed"
-    r"|(?:account|organi[sz]ation) (?:is not active|has been|is deactivated)|billing_not_active",
+    r"|(?:account|organi[sz]ation) (?:is not active|has been)|billing_not_active"
+    r"|(?:account|organi[sz]ation) (?:(?:is|was) (?:\w+ )?)?(?:deactivated|flagged|suspended)",
     re.IGNORECASE,
 )
 _TOO_LONG = re.compile(
     r"context[ _-]?(?:length|window|size|limit)|exceed_context|max_(?:model_len|seq_len|total_tokens|input_length)"
     r"|max(?:imum)? (?:model|sequence|input|prompt) (?:length|tokens)|string_above_max_length|range of input length"
     r"|(?:prompt|input|messages?)\b.{0,40}?(?:too (?:long|large)|longer than)|input token count"
-    r"|inputs[`'\"]? tokens \+|must have less than \d+ tokens|reduce (?:the|your) (?:length|prompt|input|size)"
+    r"|inputs[`'\"]? tokens \+|must have less than \d+ tokens"
+    r"|reduce (?:the|your) (?:length|prompt|input|size)\b(?! rate)"
     r"|tokens?\b.{0,30}exceeds? (?:the )?(?:\w+ )?(?:max|limit|model)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -37,6 +39,11 @@ _FILTERED = re.compile(
     r"content[_ -]?(?:filter|policy|management|moderation)|contentfilter|contentpolicy|responsible ?ai"
     r"|content exists risk|data_?inspection|inappropriate content|\bmoderation|\bflagged|prohibited_content|usage polic"
     r"|sensitive (?:content|information|words?)|safety (?:system|filters?|polic|reasons?|settings)|敏感|违规",
+    re.IGNORECASE,
+)
+_PASSING = re.compile(  # but not "modify your prompt and retry", as Azure's filter has it
+    r"temporar|unavailable|overloaded|\btime[d -]*outs?\b|please (?:retry|try again)(?! with)"
+    r"|(?:retry|again) (?:later|shortly|soon)",
     re.IGNORECASE,
 )
 _STARTING = re.compile(r"\b(?:load(?:ing|ed)|starting|warming)\b|not (?:yet )?ready|initiali[sz]ing", re.IGNORECASE)
@@ -56,8 +63,9 @@ _HINT = re.compile(
 _STATUS_BY_WORD = {  # of an error inside a 200 whose code is a word
     "rate_limit": 429, "rate limit": 429, "too many requests": 429, "overloaded": 529, "unavailable": 503,
     "authentication": 401, "api_key": 401, "unauthorized": 401, "permission": 403, "not_found": 404,
-    "invalid_request": 400, "bad request": 400,
+    "invalid_request": 400, "bad request": 400, "content_filter": 400, "content_policy": 400, "data_inspection": 400,
 }  # fmt: skip
+_REFUSED = (400, 403, 413, 422)  # statuses of a request that is at fault; llama.cpp's is 500 for one that is too long
 _ECHOED = frozenset({"input", "body", "prompt", "messages", "url", "request_id", "documentation_url", "headers"})
 _MOST = 4000  # characters of an error that are read
 
@@ -142,15 +150,24 @@ def is_account(status: int, said: str) -> bool:
     return status < 500 and bool(_ACCOUNT.search(said))
 
 
-def own_failure(status: int, said: str) -> str:
-    """Why this very request will never be answered, "too_long" or "content_filter"; "" for any other error."""
-    if status in (401, 404, 405):
-        return ""
-    if status == 413 or _LARGER_THAN_ITS_LIMIT.search(said):
+def is_passing(said: str) -> bool:
+    """Whether an error says that it will pass."""
+    return bool(_PASSING.search(said))
+
+
+def own_failure(status: int, said: str, passing: bool) -> str:
+    """Why this very request will never be answered, "too_long" or "content_filter"; "" for any other error.
+
+    Args:
+      passing: whether the error names a wait or says that it will pass; more than all tokens of a minute never does.
+    """
+    if status in (*_REFUSED, 429) and _LARGER_THAN_ITS_LIMIT.search(said):
         return "too_long"
-    if status == 429:
+    if passing or status not in (*_REFUSED, 500):
         return ""
-    return "too_long" if _TOO_LONG.search(said) else "content_filter" if _FILTERED.search(said) else ""
+    if status == 413 or _TOO_LONG.search(said):
+        return "too_long"
+    return "content_filter" if status != 500 and _FILTERED.search(said) else ""  # a 500: the filter itself failed
 
 
 def is_starting(said: str) -> bool:

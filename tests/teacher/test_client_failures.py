@@ -1,13 +1,14 @@
 """What each failure of an endpoint means to the client: for one question, for the run, for the user."""
 
 import collections
+import contextlib
 import time
 
 import pytest
 
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
-from lema_jax.teacher import losses
+from lema_jax.teacher import client, losses
 from lema_jax.teacher.chat import Reply
 from lema_jax.teacher.endpoint import Endpoint
 from tests.teacher.asking import KEY, PRICED, ask, echo, kept, once, questions
@@ -85,6 +86,33 @@ def test_many_long_questions_in_a_row_are_their_own_failures(tmp_path):
     with Server(asks({f"q{n}": SIZE for n in range(1, 21)})) as server:
         assert ask(server, tmp_path, questions(22), concurrency=1).answered == 22
         assert len(server.asked) == 22
+
+
+@pytest.mark.parametrize(
+    ("act", "asked"),
+    [
+        (error("Moderation service is temporarily unavailable. Please retry.", 503, retry_after="0"), 16),
+        (error("Failed to call moderation endpoint: timeout", 500), 16),
+        (error("Your account was flagged for unusual activity and is suspended", 403), 1),
+        (error("Your input was flagged", 403), 32),  # an account that is cut off may be told no more
+    ],
+)
+def test_what_befalls_all_questions_is_no_failure_of_theirs(tmp_path, monkeypatch, act, asked):
+    monkeypatch.setattr(client, "_TRIES", 2)
+    good = {f"q{n}": echo({"messages": [{"content": f"q{n}"}]}, 1) for n in range(10)}
+    with Server(lambda body, times: good.get(body["messages"][0]["content"]) or act) as server:
+        for answered in (10, 0):
+            server.asked.clear()
+            with contextlib.suppress(UserError):
+                assert ask(server, tmp_path, questions(100), concurrency=1).stopped
+            assert len(server.asked) == answered + asked
+            assert len(kept(tmp_path)) == 10
+
+
+def test_filtered_questions_in_a_row_are_their_own_failures(tmp_path):
+    with Server(asks({f"q{n}": RISK for n in range(1, 31)})) as server:
+        assert ask(server, tmp_path, questions(32), concurrency=1).answered == 32
+        assert len(server.asked) == 32
 
 
 TAKES = {"max_completion_tokens", "model", "messages"}

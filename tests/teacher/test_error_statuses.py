@@ -111,6 +111,29 @@ def test_what_is_filtered_is_the_requests_own_failure(error, status):
     assert (failure.kind, failure.finish) == (Kind.PERMANENT, "content_filter")
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (503, "Moderation service is temporarily unavailable. Please retry.", Kind.OVERLOADED),
+        (400, "Moderation service is temporarily unavailable. Please retry.", Kind.TRANSIENT),
+        (403, "The content filter timed out. Please try again.", Kind.TRANSIENT),
+        (500, "Failed to call moderation endpoint: timeout", Kind.TRANSIENT),
+        (500, "content_filter: internal error", Kind.TRANSIENT),
+        (503, "The model is overloaded. Please reduce your prompt rate", Kind.OVERLOADED),
+        (400, "Please reduce your prompt rate", Kind.REJECTED),
+        (503, "The number of queued tokens exceeds the limit; retry in 3s", Kind.OVERLOADED),
+        (500, "The number of queued tokens exceeds the limit; retry in 3s", Kind.TRANSIENT),
+        (403, "Your account was flagged for unusual activity and is suspended", Kind.SETUP),
+        (400, "Organization suspended by our content moderation", Kind.SETUP),
+        (400, "Triggered our content management policy. Please modify your prompt and retry.", Kind.PERMANENT),
+    ],
+)
+def test_what_passes_or_is_about_the_account_is_no_failure_of_the_request(status, said, kind):
+    assert read({"error": {"message": said}}, status).kind is kind
+    if kind is Kind.PERMANENT:
+        assert read({"error": {"message": said}}, status, retry_after="5").kind is Kind.TRANSIENT
+
+
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_set_up_is_never_the_requests_own_failure(status):
     for error in (*FILTERED, *({"message": said} for said in TOO_LONG)):

@@ -292,7 +292,7 @@ def test_any_bytes_are_an_answer_or_a_named_failure(body, status):
 @given(st.text(max_size=300))
 def test_any_words_are_read(said):
     assert wording.hinted_wait(said) is None or wording.hinted_wait(said) >= 0
-    wording.own_failure(400, said)
+    wording.own_failure(400, said, wording.is_passing(said))
     wording.parameters_not_taken(said)
     assert wording.is_quota(402, said, None)
 
