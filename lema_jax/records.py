@@ -173,13 +173,25 @@ def read(path: str | Path, row: type[R], *, growing: bool = False) -> Iterator[R
 
 
 def write(path: str | Path, rows: Iterable[Row]) -> int:
-    """Writes a file atomically; returns the number of rows."""
+    """Writes a file atomically; returns the number of rows.
+
+    Raises:
+      UserError: a row is longer than a line may be.
+    """
     path = storage.on_disk(path)
     count = 0
     with storage.replacing(path) as file:
         for count, row in enumerate(rows, start=1):  # noqa: B007 (the result is the count)
-            file.write(row.model_dump_json().encode() + b"\n")
+            file.write(_line(row, path))
     return count
+
+
+def _line(row: Row, path: Path) -> bytes:
+    """The line of a row, which `read` takes back."""
+    line = row.model_dump_json().encode() + b"\n"
+    if len(line) > storage.LONGEST_LINE:
+        raise UserError(f"{path}: row {row.id} has {len(line):,} bytes; a line has {storage.LONGEST_LINE:,} at most")
+    return line
 
 
 class Appender(Generic[R]):
@@ -197,7 +209,7 @@ class Appender(Generic[R]):
         self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "ab+")  # noqa: SIM115 (open as long as the object)
+            self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (open as long as the object)
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}; choose another place") from None
         self._end = contextlib.ExitStack()
@@ -212,16 +224,28 @@ class Appender(Generic[R]):
             raise
 
     def append(self, *rows: R) -> None:
-        """Writes rows with new ids to the disk, with one fsync per call."""
+        """Writes rows with new ids to the disk, with one fsync per call.
+
+        Raises:
+          UserError: a row is longer than a line may be.
+          OSError: the disk is full, say; names the file, which has none of the rows.
+        """
         lines: dict[str, bytes] = {}
         for row in rows:
             if row.id in self.rows or row.id in lines:
                 raise ValueError(f"row {row.id} is in {self.path} already")
-            lines[row.id] = row.model_dump_json().encode() + b"\n"
+            lines[row.id] = _line(row, self.path)
         end = self._file.seek(0, os.SEEK_END)
-        self._file.write(b"".join(lines.values()))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        rest = memoryview(b"".join(lines.values()))
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)  # no part of a row stays
+            error.filename = str(self.path)
+            raise
         for id, line in lines.items():
             self._rows.starts[id] = end
             end += len(line)

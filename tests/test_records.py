@@ -1,5 +1,6 @@
 """Rows and the file that holds them: appended rows survive kill -9; malformed ones are named by file and line."""
 
+import os
 import random
 import signal
 import subprocess
@@ -135,14 +136,40 @@ def test_a_row_is_appended_once(file: Path) -> None:
 
 def test_a_row_counts_only_when_it_is_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
+    before = file.read_bytes()
     with Appender(file, Example) as appender:
         with monkeypatch.context() as patch:
             patch.setattr("os.fsync", full)
-            with pytest.raises(OSError, match="no space"):
+            with pytest.raises(OSError, match="no space") as raised:
                 appender.append(example(4))
+        assert raised.value.filename == str(file)
         assert "e4" not in appender.rows
+        assert file.read_bytes() == before
+        appender.append(example(5))
+    assert [row.id for row in records.read(file, Example)] == ["e1", "e2", "e3", "e5"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_closing_a_file_whose_disk_is_full_raises_nothing_more(file: Path) -> None:
+    appender = Appender(file, Example)
+    with open("/dev/full", "ab") as full:
+        os.dup2(full.fileno(), appender._file.fileno())
+    with pytest.raises(OSError, match="No space left") as raised, appender:
+        appender.append(example(4))
+    assert raised.value.filename == str(file)
+
+
+def test_a_row_that_no_reader_takes_is_not_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "LONGEST_LINE", 1000)
+    room = 1000 - len(example(4, "").model_dump_json()) - 1
+    with Appender(file, Example) as appender:
+        for write in (appender.append, lambda row: records.write(file, [row])):
+            with pytest.raises(UserError, match=rf"{file}: row e4 has 1,001 bytes; a line has 1,000 at most"):
+                write(example(4, "x" * (room + 1)))
+        appender.append(example(4, "x" * room))
+    assert [row.id for row in records.read(file, Example)] == ["e1", "e2", "e3", "e4"]
 
 
 def test_a_second_writer_is_refused_while_the_first_writes(file: Path) -> None:

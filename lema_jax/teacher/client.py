@@ -111,13 +111,14 @@ class Asking:
 
         Raises:
           UserError: what no other try can mend; answers that were in flight are kept before it is raised.
+          OSError: the disk is full, say; answers that came then are lost.
         """
         self._workers = [asyncio.create_task(self._work()) for _ in range(concurrency)]
         with on_interrupt(lambda: self._stop("interrupted")), self._progress:
             ended = await asyncio.gather(*self._workers, return_exceptions=True)
-            for error in ended:
-                if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
-                    raise error
+            errors = [one for one in ended if isinstance(one, BaseException)]
+            if errors := [error for error in errors if not isinstance(error, asyncio.CancelledError)]:
+                raise min(errors, key=lambda error: isinstance(error, UserError))  # an answer may be lost by the others
             self._refuse_all_rejected()
             if not self._outcome.stopped:
                 await self._settle_doubts()

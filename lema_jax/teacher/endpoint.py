@@ -85,6 +85,7 @@ class Endpoint:
 
         Raises:
           UserError: no key, a limit in USD without a price, or an answer of the endpoint that only the user can mend.
+          OSError: the disk is full, say; names the file. What was in flight stays booked.
         """
         total, model, missing = 0, "", []
         for request in requests():

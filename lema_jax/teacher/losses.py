@@ -46,7 +46,10 @@ class Losses:
 
     @contextlib.contextmanager
     def in_flight(self, tokens: Tokens) -> Iterator[None]:
-        """Books the tokens while the block runs: they stay booked unless it ends by itself or by a `UserError`."""
+        """Books the tokens while the block runs: they stay booked unless it ends by itself or by a `UserError`.
+
+        After an error of the disk they do: what came then is lost.
+        """
         if not sum(tokens):
             yield
             return
@@ -62,11 +65,7 @@ class Losses:
     def _note(self, id: str, tokens: Tokens, reason: str = "", bound: bool = True) -> None:
         usd = self._price and self._price.of(tokens)
         used = {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion, "cost_usd": usd}
-        row = Loss(id=id, **used, bound=bound, reason=reason)
-        try:
-            self._file.append(row)
-        except OSError as error:
-            raise UserError(f"cannot write {self._file.path}: {error.strerror}; make room and run it again") from None
+        self._file.append(Loss(id=id, **used, bound=bound, reason=reason))
 
     def release(self) -> int:
         """Releases what is booked so far, since the bill shows that it cost nothing; returns the tokens."""

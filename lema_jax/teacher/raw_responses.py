@@ -8,7 +8,6 @@ import asyncio
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from lema_jax.errors import UserError
 from lema_jax.records import Appender, Row
 
 R = TypeVar("R", bound=Row)
@@ -20,28 +19,39 @@ class RawResponse(Row):
     body: str  # the key is left out; bytes that are no UTF-8 are U+FFFD
 
 
+class _Group(Generic[R]):
+    """Rows that are written together, or not at all."""
+
+    def __init__(self) -> None:
+        self.rows: list[R] = []
+        self.error: Exception | None = None
+
+
 class GroupCommit(Generic[R]):
     """Appends rows of many asyncio tasks: one write and one fsync serve all tasks that wait."""
 
     def __init__(self, file: Appender[R]) -> None:
         self.file = file
         self._disk = asyncio.Lock()
-        self._unsaved: list[R] = []
+        self._next = _Group[R]()
 
     async def append(self, row: R) -> None:
         """Appends a row; returns when it is on the disk.
 
         Raises:
-          UserError: the disk is full or does not allow it.
+          OSError: it is not, nor is any row that was to be written with it; names the file.
         """
-        self._unsaved.append(row)
+        group = self._next
+        group.rows.append(row)
         async with self._disk:
-            rows, self._unsaved = self._unsaved, []
-            if rows:
+            if group is self._next:  # the first of the group writes it
+                self._next = _Group[R]()
                 try:
-                    await asyncio.to_thread(self.file.append, *rows)
-                except OSError as error:
-                    raise UserError(f"cannot write {self.file.path}: {error.strerror}") from None
+                    await asyncio.to_thread(self.file.append, *group.rows)
+                except Exception as error:
+                    group.error = error
+        if group.error:
+            raise group.error
 
 
 def next_id(file: Appender[RawResponse], request: str) -> str:

@@ -1,5 +1,6 @@
 """The client against a server that misbehaves: every answer kept, nothing asked twice, clear ends."""
 
+import asyncio
 import collections
 import json
 import os
@@ -9,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lema_jax import disk, records
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
-from lema_jax.teacher import chat, client, response
+from lema_jax.teacher import chat, client, losses, raw_responses, response
 from lema_jax.teacher.chat import Reply
 from lema_jax.teacher.endpoint import Endpoint
+from lema_jax.teacher.raw_responses import RawResponse
 from tests.teacher.asking import KEY, PRICED, ask, echo, kept, once, questions
 from tests.teacher.wire_server import Act, Server, completion, error, raw
 
@@ -315,10 +318,52 @@ def test_what_no_request_may_hold(setting):
         chat.request("q", **{"model": "m", "max_tokens": 5} | setting)
 
 
-def test_a_full_disk_is_a_clear_error(tmp_path):
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full")
     with Server(echo) as server, Appender(tmp_path / "replies.jsonl", Reply) as replies:
         replies._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
-        with pytest.raises(UserError, match=r"cannot write .*replies\.jsonl: No space left"):
+        with pytest.raises(OSError, match="No space left") as raised:
             Endpoint(base_url=server.url).ask(lambda: iter(questions(3)), replies, lambda *said: True)
+        assert str(disk.explain(raised.value, None)).startswith(f"{tmp_path}/replies.jsonl: No space left")
+
+
+@pytest.mark.parametrize("full", ["replies.raw.jsonl", "replies.jsonl"])
+def test_what_a_full_disk_did_not_take_is_booked_and_no_success(tmp_path, monkeypatch, full):
+    append, right = Appender.append, []
+
+    def until_full(self, *rows):
+        if self.path.name == full and len(self.rows) + len(rows) > 3:
+            raise OSError(28, "No space left on device", full)
+        append(self, *rows)
+
+    slow = lambda body, times: Act(completion("4"), delay=0.05)
+    with Server(slow) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(Appender, "append", until_full)
+            with pytest.raises(OSError, match=full):
+                ask(server, tmp_path, questions(8), lambda request, reply: right.append(request.id) or True, **PRICED)
+        assert len(server.asked) == 8
+        assert sorted(right) == sorted(kept(tmp_path))
+        assert sum(loss.bound for loss in losses.read(tmp_path / "replies.jsonl")) == 1  # all that was in flight
+        assert ask(server, tmp_path, questions(8), **PRICED).answered == 8
+        assert len(server.asked) == (8 if full == "replies.jsonl" else 16 - len(right))
+        assert sum(loss.bound for loss in losses.read(tmp_path / "replies.jsonl")) == 1
+
+
+def test_rows_that_are_written_together_fail_together(tmp_path, monkeypatch):
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    async def append(rows):
+        group = raw_responses.GroupCommit(file)
+        return await asyncio.gather(*map(group.append, rows), return_exceptions=True)
+
+    rows = [RawResponse(id=str(number), body="x") for number in range(8)]
+    with Appender(tmp_path / "raw.jsonl", RawResponse) as file:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", full)
+            failed = asyncio.run(append(rows))
+        assert [getattr(error, "filename", "saved") for error in failed] == [str(file.path)] * 8
+        assert asyncio.run(append(rows)) == [None] * 8
+    assert len(list(records.read(tmp_path / "raw.jsonl", RawResponse))) == 8

@@ -36,9 +36,11 @@ def test_what_was_in_flight_counts_unless_the_run_ended_by_itself(tmp_path):
             raise UserError("the endpoint refuses, after the rest has landed")
         with pytest.raises(KeyboardInterrupt), noted.in_flight(Tokens(6, 6)):
             raise KeyboardInterrupt
+        with pytest.raises(OSError, match="full"), noted.in_flight(Tokens(5, 5)):
+            raise OSError("the disk is full")
         with noted.in_flight(Tokens(0, 0)):
             pass
-    assert [tokens for tokens, _ in counted(replies)] == [Tokens(1, 1), Tokens(6, 6)]
+    assert [tokens for tokens, _ in counted(replies)] == [Tokens(1, 1), Tokens(6, 6), Tokens(5, 5)]
 
 
 def test_bookings_are_released_and_what_was_paid_is_not(tmp_path):
