@@ -35,11 +35,15 @@ MOST_REQUESTS = 50_000  # in an input file, as the endpoint's documentation has 
 MOST_BYTES = 200_000_000
 _ENDED = ("completed", "failed", "expired", "cancelled")
 _KEY = "input_sha256"  # under which a batch's metadata names its input
-_SUBMITTED, _TAKEN_IN = "submitted/", "taken_in/"
+_UPLOADING, _ABSENT, _SUBMITTED, _TAKEN_IN = "uploading/", "absent/", "submitted/", "taken_in/"
 
 
 class Note(Row):
-    """A step that was done; `id` names it: `uploading/<sha256>`, `submitted/<batch>`, `taken_in/<batch>`."""
+    """A step that was done; `id` names it: `uploading/<n>`, `submitted/<batch>`, `taken_in/<batch>`.
+
+    `uploading` comes before a batch is submitted, `submitted` after it; `absent/<n>` follows where the endpoint has no
+    such batch.
+    """
 
     input: str = ""  # sha256 of the input file
     base_url: str = ""  # where it was submitted
@@ -47,11 +51,23 @@ class Note(Row):
 
 
 def pending(replies: Path) -> list[str]:
-    """The batches of earlier runs whose answers are not taken in yet."""
+    """The batches of earlier runs whose answers are not taken in yet; `input <sha256>` where its id is not known."""
     path = _beside(replies)
-    ids = [note.id for note in records.read(path, Note, growing=True)] if path.exists() else []
+    notes = list(records.read(path, Note, growing=True)) if path.exists() else []
+    ids = dict.fromkeys(note.id for note in notes)
     submitted = (id.removeprefix(_SUBMITTED) for id in ids if id.startswith(_SUBMITTED))
-    return [batch for batch in submitted if _TAKEN_IN + batch not in ids]
+    return [batch for batch in submitted if _TAKEN_IN + batch not in ids] + [f"input {sha}" for sha in _unknown(notes)]
+
+
+def _unknown(notes: Iterable[Note]) -> dict[str, Note]:
+    """The inputs, by sha256, of which it is not known whether the endpoint has a batch of them."""
+    unknown: dict[str, Note] = {}
+    for note in notes:
+        if note.id.startswith(_UPLOADING):
+            unknown[note.input] = note
+        else:
+            unknown.pop(note.input, None)
+    return unknown
 
 
 def _beside(replies: Path) -> Path:
@@ -88,6 +104,7 @@ class Batches:
             Appender(_beside(self._replies.path), Note) as self._notes,
             on_interrupt(self._interrupted.set),
         ):
+            await self._find_unnoted()
             await self._take_in()  # what an earlier run submitted
             while not stopped and not self._interrupted.is_set() and self._missing():
                 stopped = await self._submit(requests())
@@ -156,14 +173,14 @@ class Batches:
         return request, json.dumps(line).encode() + b"\n"
 
     async def _submit_part(self, path: Path, digest: str, worst: Tokens) -> None:
-        begun = Note(id=f"uploading/{digest}", input=digest)
-        batch_id = await self._unnoted_batch(digest) if begun.id in self._notes.rows else ""
-        if begun.id not in self._notes.rows:
-            self._notes.append(begun)
-        if not batch_id:
-            with self._clear_errors(), open(path, "rb") as file:
-                uploaded = await self._client.files.create(file=file, purpose="batch")
-                file_id = _named(uploaded, "id")
+        import openai
+
+        about = {"input": digest, "base_url": self._wire.url, "worst": worst}
+        with self._clear_errors(), open(path, "rb") as file:
+            uploaded = await self._client.files.create(file=file, purpose="batch")
+            file_id = _named(uploaded, "id")
+            self._notes.append(Note(id=f"{_UPLOADING}{len(self._notes.rows)}", **about))
+            try:
                 # No retries: a batch whose response is lost exists, and the next run finds it by its metadata.
                 batch = await self._client.with_options(max_retries=0).batches.create(
                     input_file_id=file_id,
@@ -171,17 +188,43 @@ class Batches:
                     completion_window="24h",
                     metadata={_KEY: digest},
                 )
-                batch_id = _named(batch, "id")
-        self._notes.append(Note(id=_SUBMITTED + batch_id, input=digest, base_url=self._wire.url, worst=worst))
+            except openai.APIStatusError as error:
+                if error.status_code < 500:  # refused
+                    self._note_absent(digest)
+                raise
+            batch_id = _named(batch, "id")
+        self._notes.append(Note(id=_SUBMITTED + batch_id, **about))
 
-    async def _unnoted_batch(self, digest: str) -> str:
-        """A batch of this input whose run was killed before it could note it; "" where there is none."""
+    def _note_absent(self, digest: str) -> None:
+        self._notes.append(Note(id=f"{_ABSENT}{len(self._notes.rows)}", input=digest))
+
+    async def _find_unnoted(self) -> None:
+        """Notes the batches that an earlier run submitted, whose ids it did not get: whatever is asked now."""
+        unknown = _unknown(self._notes.rows.values())
+        for digest, note in unknown.items():
+            self._require_here(note, f"a batch of input {digest}")
+        if not unknown:
+            return
+        seen: set[str] = set()
         with self._clear_errors():
-            page = await self._client.batches.list(limit=100)
-            for batch in getattr(page, "data", None) or []:
-                if (batch.metadata or {}).get(_KEY) == digest and _SUBMITTED + batch.id not in self._notes.rows:
-                    return _named(batch, "id")
-        return ""
+            async for batch in self._client.batches.list(limit=100):
+                if batch.id in seen:  # an endpoint that has no pages
+                    break
+                seen.add(batch.id)
+                digest = (batch.metadata or {}).get(_KEY, "")
+                if digest in unknown and _SUBMITTED + batch.id not in self._notes.rows:
+                    submitted = {"id": _SUBMITTED + _named(batch, "id"), "base_url": self._wire.url}
+                    self._notes.append(unknown.pop(digest).model_copy(update=submitted))
+                if not unknown:
+                    return
+        for digest in unknown:
+            self._note_absent(digest)
+
+    def _require_here(self, note: Note, what: str) -> None:
+        if note.base_url not in ("", self._wire.url):
+            raise UserError(
+                f"{what} was submitted to {note.base_url}; give that --base_url, or take it out of {self._notes.path}"
+            )
 
     # --- taking in ----------------------------------------------------------------------------------------------------
 
@@ -236,11 +279,7 @@ class Batches:
         Raises:
           _Gone: the endpoint does not know it any more.
         """
-        if (there := self._notes.rows[_SUBMITTED + batch_id].base_url) not in ("", self._wire.url):
-            notes = self._notes.path
-            raise UserError(
-                f"batch {batch_id} was submitted to {there}; give that --base_url, or take it out of {notes}"
-            )
+        self._require_here(self._notes.rows[_SUBMITTED + batch_id], f"batch {batch_id}")
         printed = ""
         while not self._interrupted.is_set():
             with self._clear_errors(gone=f"the endpoint has no such batch any more ({self._wire.url} answers 404)"):

@@ -98,7 +98,7 @@ class Endpoint:
             return Outcome(total, total, sum(right(request, replies.rows[request.id]) for request in requests()))
         if not self.batch and (open_ := batch.pending(replies.path)):
             raise UserError(
-                f"{len(open_)} batches of an earlier run ({', '.join(open_[:3])}) are paid for and not taken in yet;"
+                f"{len(open_)} batches of an earlier run ({', '.join(open_[:3])}) may be paid for and are not taken in;"
                 f" give --batch, or remove {replies.path.with_suffix('.batches.jsonl')} to ask again"
             )
         price, wire = self._budget(model).price, self.connect()  # errors of the user come before any file is made

@@ -227,20 +227,72 @@ def test_an_id_of_a_file_is_no_path(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
-def test_a_batch_whose_answer_is_lost_is_not_submitted_again(tmp_path):
-    with Server(echo) as server:
-        handle, lost = server.handle, iter([True])
+def lose_the_answer_to_submission(server: Server, number: int) -> None:
+    """The connection breaks where the endpoint answers that it has the batch, the `number`-th from 1."""
+    handle = server.handle
 
-        def behave(method, path, *rest):
-            act = handle(method, path, *rest)
-            return raw(b"") if (method, path) == ("POST", "/v1/batches") and next(lost, False) else act
+    def behave(method, path, *rest):
+        act = handle(method, path, *rest)
+        lost = (method, path) == ("POST", "/v1/batches") and len(server.batches) == number
+        return raw(b"") if lost else act
 
-        server.handle = behave
+    server.handle = behave
+
+
+@pytest.mark.parametrize(
+    ("lost", "then", "later"),
+    [(1, 3, 0), (2, 6, 0), (1, 7, 0), (2, 7, 0), (1, 2, 0), (2, 6, 250)],
+    ids=["one", "the second part", "more is asked", "more and the second part", "less is asked", "many newer ones"],
+)
+def test_a_batch_whose_answer_is_lost_is_not_submitted_again(tmp_path, monkeypatch, lost, then, later):
+    """Whatever is asked then, and whatever else was submitted in between."""
+    monkeypatch.setattr(batch, "MOST_REQUESTS", 3)
+    broken = lambda body, times: body["messages"][0]["content"] == "q0" and times == 1
+    with Server(lambda body, times: error("broken", 500) if broken(body, times) else echo(body, times)) as server:
+        lose_the_answer_to_submission(server, lost)
         with pytest.raises(UserError, match="The same command goes on from here"):
+            ask(server, tmp_path, questions(3 * lost))
+        alone = Endpoint(base_url=server.url)
+        with Appender(tmp_path / "replies.jsonl", Reply) as replies, pytest.raises(UserError, match=r"input .*--batch"):
+            alone.ask(lambda: iter(questions(9)), replies, lambda *said: True)
+        others = {f"other_{n}": {"id": f"other_{n}", "metadata": {"who": "else"}} for n in range(later)}
+        server.batches |= others
+        assert ask(server, tmp_path, questions(then)).answered == then
+        assert sorted(server.asked) == sorted(["q0", *(f"q{n}" for n in range(max(then, 3 * lost)))])  # q0 failed once
+        assert batch.pending(tmp_path / "replies.jsonl") == []
+
+
+def test_a_batch_whose_answer_is_lost_and_that_is_gone_is_booked(tmp_path):
+    with Server(echo) as server:
+        lose_the_answer_to_submission(server, 1)
+        with pytest.raises(UserError):
+            ask(server, tmp_path, questions(3), **PRICED)
+        server.gone = {"batch_0"}
+        assert ask(server, tmp_path, questions(4), **PRICED).answered == 4
+        assert booked(tmp_path) == 3 * ONE
+
+
+def test_a_batch_that_was_refused_is_not_looked_for(tmp_path):
+    with Server(echo) as server:
+        submit = server._submit
+        server._submit = lambda wanted: error("no such endpoint", 404)
+        with pytest.raises(UserError, match="leave --batch out"):
             ask(server, tmp_path, questions(3))
-        assert len(server.batches) == 1
+        assert batch.pending(tmp_path / "replies.jsonl") == []
+        server._submit, server._page = submit, None  # which would fail
         assert ask(server, tmp_path, questions(3)).answered == 3
-        assert len(server.batches) == 1
+
+
+def test_a_list_without_pages_ends(tmp_path, monkeypatch):
+    with Server(echo) as server:
+        lose_the_answer_to_submission(server, 1)
+        with pytest.raises(UserError):
+            ask(server, tmp_path, questions(3))
+        lost = server.batches.pop("batch_0")
+        server.batches["another"] = lost | {"id": "another", "metadata": None}
+        page = server._page
+        monkeypatch.setattr(server, "_page", lambda query: page({}) | {"has_more": True})
+        assert ask(server, tmp_path, questions(3)).answered == 3
 
 
 def test_what_a_batch_was_asked_is_not_asked_again_without_one(tmp_path, monkeypatch):

@@ -11,9 +11,9 @@ import asyncio
 import collections
 import dataclasses
 import json
-import re
 import sys
 import threading
+import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +113,7 @@ class Server:
     # --- what the paths do --------------------------------------------------------------------------------------------
 
     def handle(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Act:
+        path, _, query = path.partition("?")
         if self.key and headers.get("authorization") != f"Bearer {self.key}":
             given = headers.get("authorization", "").removeprefix("Bearer ")
             return error(f"Incorrect API key provided: {given}.", 401, "invalid_api_key")
@@ -130,7 +131,7 @@ class Server:
         if path.startswith("/v1/batches/"):
             return Act(self._look(path.split("/")[3]))
         if path.startswith("/v1/batches"):
-            return Act({"object": "list", "data": list(self.batches.values()), "has_more": False})
+            return Act(self._page(dict(urllib.parse.parse_qsl(query))))
         return error(f"no such path: {path}", 404)
 
     def _complete(self, body: dict[str, Any]) -> Act:
@@ -157,6 +158,13 @@ class Server:
             "error_file_id": None, "request_counts": {"total": 0, "completed": 0, "failed": 0},
         }  # fmt: skip
         return Act(self.batches[id])
+
+    def _page(self, query: dict[str, str]) -> dict[str, Any]:
+        """Some of the batches, the newest first."""
+        ids = list(self.batches)[::-1]
+        start = ids.index(query["after"]) + 1 if "after" in query else 0
+        end = start + int(query.get("limit", 20))
+        return {"object": "list", "data": [self.batches[id] for id in ids[start:end]], "has_more": end < len(ids)}
 
     def _look(self, id: str) -> dict[str, Any]:
         """A batch ends between the first look at it and the second."""
@@ -220,7 +228,7 @@ class _Connection(asyncio.Protocol):
             body = rest[:length]
         self.received = rest[length:]
         method, path, _ = first.split(" ")
-        act = self.server.handle(method, re.sub(r"\?.*", "", path), headers, body)
+        act = self.server.handle(method, path, headers, body)
         asked = self.server.asked[-1] if path.endswith("/chat/completions") and self.server.asked else ""
         self.server.in_flight += 1
         self.server.most_in_flight = max(self.server.most_in_flight, self.server.in_flight)
