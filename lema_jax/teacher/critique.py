@@ -51,26 +51,42 @@ def row(
 def read(text: str) -> tuple[str, bool | None]:
     """The reasons in a reply and its judgement; None for one that says neither or both.
 
-    The judgement is the last line that begins with `Conclusion:`; what follows it is no part of the reasons.
+    The judgement is the last line that begins with `Conclusion:`; what follows it is no part of the reasons. "The right
+    answer is 12" judges nothing where the line says "wrong" too.
     """
     text = _FENCE.sub("", structured.as_text(text)).strip()
     found = list(_CONCLUSION.finditer(text))
     body = text[: found[-1].start()] if found else text
-    reasons = _CUE.sub("", body.strip(), count=1).strip().strip("{}").strip()
-    said = found[-1]["said"] if found else ""
-    words = {word.lower() for word in _JUDGEMENT.findall(_NEGATED.sub(" wrong ", said))}
-    judged = {word in _RIGHT for word in words}
-    return reasons, judged.pop() if len(judged) == 1 else None
+    body = body.strip()
+    reasons = body[cue.end() :] if (cue := _CUE.match(body)) else body
+    said = _NEGATED.sub(" wrong ", found[-1]["said"]) if found else ""
+    judged = _judged(said)
+    if len(judged) == 2:
+        judged = _judged(_RIGHT_ANSWER.sub(" ", said))
+    return reasons.strip().strip("{}").strip(), judged.pop() if len(judged) == 1 else None
+
+
+def _judged(said: str) -> set[bool]:
+    return {word.lower() in _RIGHT for word in _JUDGEMENT.findall(said)}
 
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
-_CUE = re.compile(r"[*_#> \t]*critique\b[*_ \t]*:[*_]*\s*", re.IGNORECASE)
+_CUE = re.compile(  # a label, or a sentence that only announces the critique
+    r"[*_#>\s]*+(?:(?:sure|certainly|of course|ok|okay)\b[,.! ]*+)?"
+    r"(?:critique[*_ \t]*+(?::|(?=\n))|(?:here is|here['’]s|below is|this is|let me|i will|i['’]ll)\b"
+    r"[^\n:.]{0,80}?\bcritique\b[^\n:.]{0,80}+[:.])[*_]*\s*",
+    re.IGNORECASE,
+)
 _CONCLUSION = re.compile(
     r"^[*_#>\- \t]*(?:final\s+)?(?:conclusion|judge?ment|verdict)[*_ \t]*:(?P<said>[^\n]*(?:\n(?!\s*\n)[^\n]*)?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _RIGHT = {"right", "correct"}
 _NEGATED = re.compile(r"\b(?:not|n['’]t|isn['’]t|neither)\s+(?:\w+\s+){0,2}?(?:right|correct)\b", re.IGNORECASE)
+_RIGHT_ANSWER = re.compile(
+    r"\b(?:right|correct)\s+(?:final\s+)?(?:answer|value|result|total|sum|number|amount|choice|option|one)\b",
+    re.IGNORECASE,
+)
 _JUDGEMENT = re.compile(r"\b(?:right|correct|wrong|incorrect)\b", re.IGNORECASE)
 
 

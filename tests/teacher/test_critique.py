@@ -48,12 +48,44 @@ def test_any_reply_is_a_row(text: str) -> None:
         ("Verdict: INCORRECT", False),
         ("Conclusion: right or wrong?", None),
         ("Conclusion: it depends", None),
+        ("Conclusion: wrong. The right answer is 12.", False),
+        ("Conclusion: incorrect, since the correct value is 12.", False),
+        ("Conclusion: It reaches the right answer.", True),
+        ("Conclusion: It is not the right answer.", False),
+        ("Conclusion: Step 1 is right. The solution is wrong.", None),
         ("The solution is right.", None),
         ("", None),
     ],
 )
 def test_how_models_conclude(end: str, right: bool | None) -> None:
     assert critique.read(f"Step 1 is right.\n{end}")[1] is right
+
+
+@pytest.mark.parametrize(
+    "cue",
+    [
+        "",
+        "Critique: ",
+        "**Critique:**\n",
+        "## Critique\n\n",
+        "Here is my critique:\n\n",
+        "Here's a critique of the solution: ",
+        "**Here is the critique:**\n",
+        "Sure! Here is a step-by-step critique of the student's solution:\n\n",
+        "Let me write a step-by-step critique.\n\n",
+        "Let me write a step-by-step critique of this solution:\n",
+    ],
+)
+@pytest.mark.parametrize(
+    "reasons",
+    [
+        "Step 1 is wrong: 3 * 4 = 12.",
+        "**Step 1** is wrong.\n\nMy critique: 3 * 4 = 12.",
+        "This step, as a critique would say, is wrong: it is 12.",
+    ],
+)
+def test_what_announces_a_critique_is_no_part_of_it_and_nothing_else_goes(cue: str, reasons: str) -> None:
+    assert critique.read(f"{cue}{reasons}\n\nConclusion: wrong.") == (reasons, False)
 
 
 def test_what_disagrees_with_the_verdict_is_rejected() -> None:

@@ -13,7 +13,7 @@ from lema_jax import tasks
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks.claims import claims, numbers
 from lema_jax.tasks.steps import split_steps
-from lema_jax.teacher import keep, reference
+from lema_jax.teacher import critique, evolution, keep, reference
 from lema_jax.teacher.parse import parse
 
 GOLDS = {"arithmetic": "5", "asdiv": "5", "csqa": "bank", "gsm8k": "5", "math": "\\frac{1}{2}", "svamp": "5"}
@@ -54,6 +54,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "parse": lambda text: (parse(text), parse(text, asks_step=False)),
     "keep": as_solution,
     "reference": lambda text: reference.reply(attempt(text)),
+    "critique": lambda text: critique.row("c", attempt(text), "t", f"{text}\nConclusion: wrong."),
+    "evolution": evolution.read_question,
 }
 REPEATED = {
     "vulgar fractions": "½",
@@ -72,6 +74,8 @@ REPEATED = {
     "backslashes": "\\",
     "braces": "{}",
     "emphasis": "**a**",
+    "asterisks": "*",
+    "announcements": "Here is a critique of the new question",
     "fences": "```\n",
     "line breaks": "\n",
     "spaces": " ",
