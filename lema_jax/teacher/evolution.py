@@ -27,23 +27,35 @@ def draw_seeds(problems: Sequence[Problem], count: int, seed: int) -> list[Probl
 def read_question(reply: str) -> str:
     """The new question in a reply, on one line; empty when there is none.
 
-    Headings are left out, and a solution that the teacher gave away.
+    Headings are left out, and so are a solution or an answer that the teacher gave away, and a second question.
     """
     text = _FENCE.sub("", reply)
     if solution := _SOLUTION.search(text):
         text = text[: solution.start()]
     if heading := _HEADING.search(text):
         text = text[heading.end() :]
+    if second := _HEADING.search(text):
+        text = text[: second.start()]
+    if (asked := _ASKS.search(text)) and (given := _GIVEN_AWAY.search(text, asked.end())):
+        text = text[: given.start()]
     text = " ".join(text.split()).strip('*_"“” ')
     return text if _ASKS.search(text) else ""
 
 
 _FENCE = re.compile(r"^[ \t]*```.*$", re.MULTILINE)
 _HEADING = re.compile(
-    r"^[*_#> \t]*+(?:here is (?:a|the) )?(?:new |evolved )?(?:question|problem)[^:\n]{0,40}:[*_ \t]*+",
+    r"^[*_#> \t]*+(?:(?:sure|certainly|of course|ok|okay)\b[,.! ]*+)?"
+    r"(?:here(?: is|['’]s)\b[^:\n]{0,60}?\b|(?:new |evolved |rewritten |revised |modified )?)(?:question|problem)"
+    r"[^:\n]{0,40}:[*_ \t]*+",
     re.IGNORECASE | re.MULTILINE,
 )
-_SOLUTION = re.compile(r"^[*_#> \t]*+(?:solution|answer|explanation)\b[*_ \t]*+:", re.IGNORECASE | re.MULTILINE)
+_SOLUTION = re.compile(
+    r"^[*_#> \t]*+(?:(?:solution|answer|explanation)\b[*_ \t]*+:|step 1\b[*_ \t]*+[:.])", re.IGNORECASE | re.MULTILINE
+)
+_GIVEN_AWAY = re.compile(
+    r"(?:^|(?<=[.?!])\s++)[*_#> \t]*+(?:(?:so|thus|therefore|hence),? )?the (?:\w+ )?answer is\b",
+    re.IGNORECASE | re.MULTILINE,
+)
 _ASKS = re.compile(
     r"\?|\b(?:find|compute|determine|evaluate|calculate|express|solve|simplify|what|how)\b", re.IGNORECASE
 )

@@ -37,14 +37,34 @@ def test_seeds_come_from_the_list_alone_as_often_as_it_has_them():
         f"**New Question:** {QUESTION}",
         f"### New problem:\n{QUESTION}",
         f"Here is a new problem that practises the same idea:\n\n{QUESTION}",
+        f"Here is an evolved question:\n{QUESTION}",
+        f"Here's a new question: {QUESTION}",
+        f"Sure! Here is a new question:\n\n{QUESTION}",
+        f"**Here is the rewritten problem:**\n{QUESTION}",
         f"```\n{QUESTION}\n```",
         f'"{QUESTION}"',
         f"{QUESTION}\n\nSolution: 3 + 4 = 7.",
         f"{QUESTION}\n**Answer:** 7",
+        f"New Question: {QUESTION}\n\nThe answer is 7.",
+        f"{QUESTION} Therefore, the final answer is 7. Shall I make another?",
+        f"{QUESTION}\n\nStep 1: What are 3 + 4? 7.",
+        f"New Question: {QUESTION}\n\nNew Question: Ann has 2 pens. How many has she?",
     ],
 )
 def test_the_question_in_a_reply(reply):
     assert evolution.read_question(reply) == QUESTION
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "The answer is m/n in lowest terms. Find m + n.",
+        "If the answer is 5, what is x?",
+        "Here is the ratio of pens to a problem sheet, 3 to 4. How many pens are there?",
+    ],
+)
+def test_a_question_about_an_answer_is_whole(question):
+    assert evolution.read_question(question) == question
 
 
 @pytest.mark.parametrize("reply", ["", "I'm sorry, I can't do that.", "New Question:", "Solution: 7. Why?"])
