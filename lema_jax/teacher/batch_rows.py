@@ -11,7 +11,7 @@ from lema_jax.teacher.budget import Tokens
 from lema_jax.teacher.chat import Reply
 from lema_jax.teacher.client import Books, Known
 from lema_jax.teacher.response import Answer, Failure, Kind
-from lema_jax.teacher.wire import Wire
+from lema_jax.teacher.wire import LARGEST, Wire
 
 _ROWS_A_WRITE = 500
 
@@ -63,6 +63,8 @@ class Rows:
         if not line.strip():
             return None
         try:
+            if len(line) > LARGEST:
+                raise ValueError(f"too long: {len(line):,} bytes")
             row = response.decode(line)
         except ValueError as error:
             row, flaw = None, str(error)

@@ -11,6 +11,7 @@ import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.teacher import response
 from lema_jax.teacher.response import Failure, Kind
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # imported where it is used: a run without an endpoint starts
 
 _OPENAI = "https://api.openai.com/v1"
 _LONGEST_CONNECT = 10.0  # seconds until an address that does not answer at all is given up
-_LARGEST = 64 * 2**20  # bytes of an answer; a million tokens with all they may be said with are less
+LARGEST = storage.LONGEST_LINE // 6 - 2**10  # bytes of an answer, which its row holds: JSON may take 6 for one
 _SHORT_KEY = 8  # characters; a shorter key may be part of any word
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 # The HTTP library's errors before anything was sent. By name: which library it is changes with the client's version.
@@ -219,7 +220,7 @@ class _TooLarge(Exception):
 
 
 def _bounded(base: type) -> type:
-    """A class of HTTP clients that reads no answer into memory that is larger than `_LARGEST`, when unpacked.
+    """A class of HTTP clients that reads no answer into memory that is larger than `LARGEST`, when unpacked.
 
     Made of the base where that is known: importing it would import the HTTP library in every command.
     """
@@ -234,8 +235,8 @@ def _bounded(base: type) -> type:
             try:
                 async for part in came.aiter_bytes():
                     body += part
-                    if len(body) > _LARGEST:
-                        why = _TooLarge(f"an answer of more than {_LARGEST / 2**20:,.0f} MiB")
+                    if len(body) > LARGEST:
+                        why = _TooLarge(f"an answer of more than {LARGEST / 2**20:.3g} MiB")
                         raise openai.APIConnectionError(request=request) from why
             finally:
                 await came.aclose()

@@ -8,7 +8,7 @@ import pytest
 
 from lema_jax.errors import UserError
 from lema_jax.records import Appender
-from lema_jax.teacher import batch, losses
+from lema_jax.teacher import batch, losses, wire
 from lema_jax.teacher.chat import Outcome, Reply
 from lema_jax.teacher.endpoint import Endpoint
 from tests.teacher.batching import ONE, PRICED, Killed, ask, booked, echo, kept, killed, questions
@@ -32,6 +32,7 @@ def test_lines_end_at_a_line_feed_alone(tmp_path):
         lambda line: b"[" * 100_000 + b"\n",
         lambda line: b"\xff\xfe\n",
         lambda line: b"4\n",
+        lambda line: line.replace(b"re q0", b"x" * wire.LARGEST),
     ],
 )
 def test_a_line_that_cannot_be_read_counts_as_spent_once_and_its_bytes_are_kept(tmp_path, damage):

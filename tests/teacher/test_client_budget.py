@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lema_jax.errors import UserError
-from lema_jax.teacher import losses
+from lema_jax.teacher import losses, wire
 from lema_jax.teacher.chat import Reply
 from lema_jax.teacher.endpoint import Endpoint
 from tests.teacher.asking import PRICED, ask, at_worst, echo, kept, once, questions
@@ -92,6 +92,16 @@ def test_only_what_may_be_billed_is_counted_and_what_was_reported_is_paid(tmp_pa
     assert sum(sum(loss.tokens) for loss in noted) == (worst if billed is None else billed)
     assert all(loss.bound is (billed is None) for loss in noted)
     assert all(loss.reason for loss in noted)
+
+
+def test_an_answer_that_is_too_large_is_a_failed_try_that_is_booked(tmp_path, monkeypatch):
+    monkeypatch.setattr(wire, "LARGEST", 1000)
+    with Server(lambda body, times: Act(completion("x" * 1000))) as server:
+        outcome = ask(server, tmp_path, questions(1), **PRICED)
+        assert (outcome.answered, len(server.asked)) == (0, 3)
+        assert "an answer of more than" in next(iter(outcome.failures))
+    assert [loss.bound for loss in losses.read(tmp_path / "replies.jsonl")] == [True] * 3
+    assert kept(tmp_path) == {}
 
 
 def test_the_costs_of_an_answer_without_a_count_are_a_bound(tmp_path, capfd):

@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire_server import Act, Server, completion, raw
 
+from lema_jax import records
 from lema_jax.errors import UserError
+from lema_jax.records import Appender
 from lema_jax.teacher import chat, wire
 from lema_jax.teacher.endpoint import Endpoint
+from lema_jax.teacher.raw_responses import RawResponse
 from lema_jax.teacher.wire import Broken, Came, Dialect, Wire
 
 
@@ -281,7 +284,7 @@ CHUNK = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     ids=["long", "endless", "endless error"],
 )
 def test_an_answer_without_end_is_a_failure_with_a_name(monkeypatch, head, body):
-    monkeypatch.setattr(wire, "_LARGEST", 2**20)
+    monkeypatch.setattr(wire, "LARGEST", 2**20)
     with Endless(head, body) as server:
         error = breaks(server.url, limit_s=30.0)
     assert (error.sent, error.late) == (True, False)
@@ -290,12 +293,20 @@ def test_an_answer_without_end_is_a_failure_with_a_name(monkeypatch, head, body)
 
 
 def test_a_small_body_that_unpacks_without_end_is_one_too(monkeypatch):
-    monkeypatch.setattr(wire, "_LARGEST", 2**20)
+    monkeypatch.setattr(wire, "LARGEST", 2**20)
     packed = {"content-encoding": "gzip"}
     with Server(lambda body, times: Act(gzip.compress(b" " * 2**24), headers=packed)) as server:
         assert str(breaks(server.url)) == "an answer of more than 1 MiB"
     with Server(lambda body, times: Act(gzip.compress(b" " * 2**19), headers=packed)) as server:
         assert post(server.url).body == b" " * 2**19
+
+
+@pytest.mark.parametrize("byte", [b"\0", b"\xff", b'"', b"a"])
+def test_any_answer_that_is_not_too_large_fits_into_a_row(tmp_path, byte):
+    body = (byte * wire.LARGEST).decode(errors="replace")
+    with Appender(tmp_path / "raw.jsonl", RawResponse) as raw_responses:
+        raw_responses.append(RawResponse(id="0123456789abcdef/1", body=body))
+    assert sum(len(row.body) for row in records.read(tmp_path / "raw.jsonl", RawResponse)) == len(body)
 
 
 def test_the_limit_holds_for_the_whole_answer():
