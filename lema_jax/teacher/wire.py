@@ -41,23 +41,24 @@ def address(base_url: str | None) -> str:
     given = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL", _OPENAI)
     url = given.strip().rstrip("/")
     example = "such as http://127.0.0.1:8000/v1"
+    if "@" in url:  # wherever: a password may hold any character
+        raise UserError(f"{name} holds an @, as a user or a password does; leave it out: a key is OPENAI_API_KEY")
+    shown = re.sub(r"[?#].*", "?…", given, flags=re.DOTALL)  # a query may hold a key
     try:
         parts = urllib.parse.urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise UserError(f"{name}={given}: {error}; give a URL {example}") from None
-    if parts.username is not None or parts.password is not None:
-        raise UserError(f"{name} holds a user or a password; leave it out, and give a key as OPENAI_API_KEY")
+        raise UserError(f"{name}={shown}: {error}; give a URL {example}") from None
     if parts.scheme.lower() not in ("http", "https"):
-        raise UserError(f"{name}={given}: no http:// or https:// at its start; give a URL {example}")
+        raise UserError(f"{name}={shown}: no http:// or https:// at its start; give a URL {example}")
     if not host or not re.fullmatch(r"[\w.:%-]+", host) or not url.isprintable() or " " in url:
-        raise UserError(f"{name}={given}: no host can be read in it; give a URL {example}")
+        raise UserError(f"{name}={shown}: no host can be read in it; give a URL {example}")
     if parts.query or parts.fragment:
         raise UserError(
             f"{name} ends in ?… or #…; leave that out: give the URL that /chat/completions follows, {example}"
         )
     if parts.path.endswith("/completions"):
-        raise UserError(f"{name}={given}: leave /chat/completions off; it is added to the URL")
+        raise UserError(f"{name}={shown}: leave /chat/completions off; it is added to the URL")
     return url
 
 

@@ -91,12 +91,20 @@ def test_any_text_is_an_address_or_a_clear_error(text):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://user:sk-secret-1@host/v1", "http://sk-secret-1@host/v1", "http://h/v1?k=sk-secret-1"]
-)
+    "url",
+    [
+        "http://user:sk-secret-1@host/v1", "http://sk-secret-1@host/v1", "http://h/v1?k=sk-secret-1",
+        "http://me:pa#sk-secret-1@host/v1", "http://me:pa/sk-secret-1@host/v1", "http://me:sk-secret-1/pa@host/v1",
+        "http://me/sk-secret-1@host/v1", "me:sk-secret-1@host", "http://me:p@sk-secret-1?@host/v1", "//a:sk-secret-1@h",
+        "host/v1?k=sk-secret-1", "http://host:port?k=sk-secret-1", "http://?k=sk-secret-1", "host/v1#sk-secret-1",
+        "http://a b?k=\nsk-secret-1", "http://host/chat/completions#sk-secret-1",
+    ],
+)  # fmt: skip
 def test_an_address_with_a_secret_is_refused_without_showing_it(url):
     with pytest.raises(UserError, match="--base_url") as raised:
         wire.address(url)
-    assert "sk-secret-1" not in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert "pa" not in str(raised.value).replace("password", "")
 
 
 # --- the key ----------------------------------------------------------------------------------------------------------
