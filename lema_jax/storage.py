@@ -75,11 +75,8 @@ def _fetched(folder: str) -> Path:
     return copy
 
 
-_READ = (".json", ".jinja", ".model", ".safetensors", ".bin")  # what is read of a model folder
-
-
 def require_own_files(folder: str | Path) -> None:
-    """Refuses links out of a model folder: their targets could be anything, and would be copied along.
+    """Refuses links to files out of a model folder: they could be anything, and would be read or copied along.
 
     A link may lead to another file of the folder, or, in Hugging Face's cache, from `snapshots/…` to `blobs`. The
     folder itself may be reached by links.
@@ -92,7 +89,7 @@ def require_own_files(folder: str | Path) -> None:
     home = Path(folder).resolve()
     allowed = [home, *([home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [])]
     for file in sorted(home.iterdir()):
-        if file.is_symlink() and file.suffix in _READ:
+        if file.is_symlink() and not file.is_dir():
             target = file.resolve()
             if not any(target.is_relative_to(place) for place in allowed):
                 raise UserError(

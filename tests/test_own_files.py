@@ -26,7 +26,10 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja", "config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    ["tokenizer_config.json", "chat_template.jinja", "config.json", "model.safetensors", "merges.txt", "anything"],
+)
 @pytest.mark.parametrize("relative", [True, False])
 def test_a_link_out_of_a_folder_is_refused_by_name(tmp_path, folder, secret, name, relative):
     (folder / name).unlink(missing_ok=True)
@@ -69,6 +72,12 @@ def test_huggingfaces_cache_is_followed_and_no_further(tmp_path, folder, secret)
 def test_links_within_the_folder_are_followed(folder):
     (folder / "tokenizer.json").rename(folder / "words.json")
     (folder / "tokenizer.json").symlink_to("words.json")
+    tokenizer.load(folder)
+
+
+def test_a_folder_that_is_not_read_may_be_a_link(tmp_path, folder):
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "original").symlink_to(tmp_path / "elsewhere")
     tokenizer.load(folder)
 
 
