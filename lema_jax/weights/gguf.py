@@ -113,10 +113,13 @@ class Gguf:
         return f"{layer}{known[match[2]]}.{match[3]}"
 
     def get(self, key: str, absent: Any = None) -> Any:
-        """A metadata value, or `absent`; if that is None, a missing key is a UserError."""
+        """A metadata value, or `absent`; if that is None, a missing key is a UserError; so is no UTF-8."""
         field = self._reader.get_field(key)
         if field is not None:
-            return field.contents()
+            try:
+                return field.contents()
+            except UnicodeDecodeError:
+                raise UserError(f"{self.where}: {key} holds text that is not UTF-8") from None
         if absent is None:
             raise UserError(f"{self.where}: its metadata lacks {key}")
         return absent

@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -28,6 +28,8 @@ _SPLITS = {
     "qwen2": (_QWEN2_SPLIT,),
 }
 _UNSET = object()
+_KEY = "tokenizer.ggml."  # begins the keys of the metadata
+V = TypeVar("V")
 _IGNORE_MERGES = ("llama-bpe", "llama-v3", "llama3")  # a piece that is a token is not merged from its bytes
 
 
@@ -57,33 +59,34 @@ def from_gguf(file: Gguf) -> PreTrainedTokenizerFast:
     """The tokenizer in a GGUF's metadata, with its chat template.
 
     Raises:
-      UserError: an unknown tokenizer model or pre-tokenizer: guessing one would change token ids.
+      UserError: an unknown tokenizer model or pre-tokenizer: guessing one would change token ids. Or a value that is of
+        another type or length, or that names no token.
     """
-    tokens = file.get("tokenizer.ggml.tokens")
-    kinds = file.get("tokenizer.ggml.token_type", [Kind.NORMAL] * len(tokens))
-    model = file.get("tokenizer.ggml.model")
+    tokens = _list(file, "tokens", str)
+    kinds = _list(file, "token_type", int, len(tokens), [Kind.NORMAL] * len(tokens))
+    model = file.get(_KEY + "model")
     if model == "gpt2":
-        pre = file.get("tokenizer.ggml.pre")
-        merges = [_pair(merge) for merge in file.get("tokenizer.ggml.merges")]
-        tokenizer = byte_level(tokens, merges, pre, file.where)
+        merges = [_pair(merge) for merge in _list(file, "merges", str)]
+        tokenizer = byte_level(tokens, merges, _value(file, _KEY + "pre", str), file.where)
     elif model == "llama":
-        prefix = file.get("tokenizer.ggml.add_space_prefix", True)
-        tokenizer = sentencepiece(tokens, file.get("tokenizer.ggml.scores"), kinds, prefix)
+        prefix = _value(file, _KEY + "add_space_prefix", bool, True)
+        tokenizer = sentencepiece(tokens, _list(file, "scores", float, len(tokens)), kinds, prefix)
     else:
-        raise UserError(f"{file.where}: tokenizer.ggml.model={model!r} is not supported ('gpt2' and 'llama' are)")
+        raise UserError(f"{file.where}: tokenizer.ggml.model={model!r:.80} is not supported ('gpt2' and 'llama' are)")
     special = Special(
-        bos=_id(file, "bos"),
-        eos=_id(file, "eos"),
-        unk=_id(file, "unknown"),
-        pad=_id(file, "padding"),
-        add_bos=file.get("tokenizer.ggml.add_bos_token", _adds_bos(file)),
+        bos=_id(file, "bos", tokens),
+        eos=_id(file, "eos", tokens),
+        unk=_id(file, "unknown", tokens),
+        pad=_id(file, "padding", tokens),
+        add_bos=_value(file, _KEY + "add_bos_token", bool, _adds_bos(file)),
     )
-    return finish(tokenizer, tokens, kinds, special, file.get("tokenizer.chat_template", ""))
+    return finish(tokenizer, tokens, kinds, special, _value(file, "tokenizer.chat_template", str, ""))
 
 
 def eos_ids(file: Gguf) -> tuple[int, ...]:
     """Tokens that end an answer: end of text, of turn and of message, as far as the metadata has them."""
-    ids = (_id(file, role) for role in ("eos", "eot", "eom"))
+    tokens = _list(file, "tokens", str)
+    ids = (_id(file, role, tokens) for role in ("eos", "eot", "eom"))
     return tuple(id for id in ids if id is not None)
 
 
@@ -104,19 +107,41 @@ def _pair(merge: str) -> tuple[str, str]:
     return left, right
 
 
-def _id(file: Gguf, role: str) -> int | None:
-    found = file.get(f"tokenizer.ggml.{role}_token_id", -1)
+def _id(file: Gguf, role: str, tokens: list[str]) -> int | None:
+    key = f"{_KEY}{role}_token_id"
+    if (found := _value(file, key, int, -1)) >= len(tokens):
+        raise UserError(f"{file.where}: {key}={found} is beyond its {len(tokens):,} tokens")
     return None if found < 0 else found
 
 
+def _value(file: Gguf, key: str, of: type[V], absent: V | None = None) -> V:
+    found = file.get(key, absent)
+    if type(found) is not of:
+        raise UserError(f"{file.where}: {key}={found!r:.80} is no {of.__name__}")
+    return found
+
+
+def _list(file: Gguf, name: str, of: type[V], length: int | None = None, absent: list[V] | None = None) -> list[V]:
+    found = file.get(_KEY + name, absent)
+    if not isinstance(found, list) or not all(isinstance(one, of) for one in found):
+        raise UserError(f"{file.where}: {_KEY}{name} is no list of {of.__name__}")
+    if length is not None and len(found) != length:
+        raise UserError(f"{file.where}: {_KEY}{name} has {len(found):,} values, for {length:,} tokens")
+    return found
+
+
 def byte_level(tokens: list[str], merges: list[tuple[str, str]], pre: str, where: str) -> Tokenizer:
-    """Byte-level BPE with one of llama.cpp's pre-tokenizers; `where` is for the error message."""
+    """Byte-level BPE with one of llama.cpp's pre-tokenizers; `where` is for error messages."""
     if pre not in _SPLITS:
         raise UserError(
             f"{where}: tokenizer.ggml.pre={pre!r} is not known ({', '.join(_SPLITS)} are); convert from the Hugging "
             "Face folder instead, which has the tokenizer"
         )
     vocabulary = {token: id for id, token in enumerate(tokens)}
+    for number, (left, right) in enumerate(merges):
+        if not {left, right, left + right} <= vocabulary.keys():
+            pair = f"{left} {right}"
+            raise UserError(f"{where}: {_KEY}merges[{number}]={pair!r:.80} does not make a token of {_KEY}tokens")
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre in _IGNORE_MERGES))
     splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in _SPLITS[pre]]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

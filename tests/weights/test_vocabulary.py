@@ -192,6 +192,45 @@ def test_an_unknown_tokenizer_is_refused(tmp_path):
         vocabulary.from_gguf(byte_level_gguf(tmp_path / "n.gguf", "smollm", **{"tokenizer.ggml.model": "bert"}))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((f"{role}_token_id", id) for role in ("bos", "eos", "unknown", "padding") for id in (300, "1", True, [1])),
+        ("eot_token_id", 300),
+        ("tokens", [1, 2]),
+        ("tokens", "text"),
+        ("token_type", [1] * 299),
+        ("token_type", ["1"] * 300),
+        ("merges", ["1 2", "1 zz"]),
+        ("merges", ["zz 1"]),
+        ("merges", ["2 1"]),
+        ("merges", ["12"]),
+        ("merges", [1]),
+        ("pre", [1]),
+        ("model", [1]),
+        ("add_bos_token", "yes"),
+        ("scores", [0.0] * 299),
+        ("scores", [0] * 300),
+        ("add_space_prefix", 1),
+    ],
+)
+def test_a_value_that_is_none_of_the_vocabulary_is_one_line_that_names_its_key(tmp_path, key, value):
+    sentencepiece = {"model": "llama", "scores": [0.0] * 300} if key in ("scores", "add_space_prefix") else {}
+    more = {f"tokenizer.ggml.{name}": given for name, given in (sentencepiece | {key: value}).items()}
+    file = byte_level_gguf(tmp_path / "m.gguf", "smollm", **more)
+    with pytest.raises(UserError, match=rf"m\.gguf: tokenizer\.ggml\.{key}") as raised:
+        vocabulary.eos_ids(file), vocabulary.from_gguf(file)
+    assert "\n" not in str(raised.value)
+
+
+def test_text_in_a_gguf_that_is_no_text_names_its_key(tmp_path):
+    path = tmp_path / "m.gguf"
+    byte_level_gguf(path, "smollm")
+    path.write_bytes(path.read_bytes().replace(b"<bos>", b"<b\xffs>"))
+    with pytest.raises(UserError, match=r"tokenizer\.ggml\.tokens holds text that is not UTF-8"):
+        vocabulary.from_gguf(Gguf(path))
+
+
 def test_tokens_that_end_a_text_a_turn_or_a_message_end_an_answer(tmp_path):
     plain = byte_level_gguf(tmp_path / "a.gguf", "llama-bpe")
     end = plain.get("tokenizer.ggml.eos_token_id")
