@@ -41,10 +41,10 @@ def held(out: str | Path, command: str) -> Iterator[None]:
         print(f"{out} has no lock: make sure that no other command writes there", file=sys.stderr)
         yield
         return
-    where = Path(os.path.realpath(out))
-    if where.exists() and not (where.is_file() or where.is_dir()):  # a device or a pipe
+    if Path(out).exists() and not (Path(out).is_file() or Path(out).is_dir()):  # a device, or a pipe, which has no path
         yield
         return
+    where = Path(os.path.realpath(out))
     missing = [folder for folder in where.parents if not folder.exists()]
     where.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lema_jax import build_data, disk, flagged, lock, train
+from lema_jax import build_data, disk, flagged, lock, storage, train
 from lema_jax.errors import UserError
 from lema_jax.parallel.watchdog import Watchdog
 from tests import commands
@@ -88,6 +88,17 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
     (tmp_path / "link").symlink_to("real")
     with lock.held(tmp_path / "link", "this"), pytest.raises(UserError), lock.held(tmp_path / "real", "that"):
         pass
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="needs /dev/fd")
+def test_a_pipe_is_written_and_needs_no_lock():
+    read, write = os.pipe()
+    with open(read) as reader:
+        out = f"/dev/fd/{write}"  # as /dev/stdout leads to one
+        with lock.held(out, "this"), lock.held(out, "that"):
+            storage.write(out, "the page")
+        os.close(write)
+        assert reader.read() == "the page"
 
 
 @pytest.mark.slow
