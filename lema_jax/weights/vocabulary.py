@@ -63,7 +63,7 @@ def from_gguf(file: Gguf) -> PreTrainedTokenizerFast:
         another type or length, or that names no token.
     """
     tokens = _list(file, "tokens", str)
-    kinds = _list(file, "token_type", int, len(tokens), [Kind.NORMAL] * len(tokens))
+    kinds = _list(file, "token_type", int, len(tokens), [int(Kind.NORMAL)] * len(tokens))
     model = file.get(_KEY + "model")
     if model == "gpt2":
         merges = [_pair(merge) for merge in _list(file, "merges", str)]
