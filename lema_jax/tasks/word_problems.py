@@ -39,8 +39,12 @@ def same(answer: str, gold: str) -> bool:
 
 
 def same_rounded(answer: str, gold: str) -> bool:
-    """Whether both are the same number; to the gold's decimals if it has any, where most such golds are rounded."""
-    decimals = len(gold.partition(".")[2])
+    """Whether both are the same number; to the gold's decimals, at least two, if it has any.
+
+    Most such golds are exact, those of one decimal too: $1.25 is not 1.2. Of ASDiv's 61, 8 are rounded, 6 of them means
+    to one decimal, which an answer must round likewise, as for the authors' grader. GSM-Plus rounds to two.
+    """
+    decimals = max(2, len(gold.partition(".")[2])) * ("." in gold)
     value, wanted = answers.number(answer), answers.number(gold)
     if value is None or wanted is None or not decimals:
         return answers.same_number(answer, gold)

@@ -1,10 +1,12 @@
 """SVAMP and ASDiv: the publishers' files, and equality of rounded golds."""
 
+from fractions import Fraction
+
 import pytest
 
 from lema_jax.errors import UserError
 from lema_jax.records import Verdict
-from lema_jax.tasks import asdiv, get, grade, svamp
+from lema_jax.tasks import asdiv, get, grade, gsm_plus, svamp
 from lema_jax.tasks.word_problems import join
 
 
@@ -50,11 +52,22 @@ def test_a_broken_asdiv_file_is_named_with_the_place(data_dir, tmp_path):
             asdiv.load("test", tmp_path)
 
 
-def test_asdiv_compares_to_as_many_decimals_as_its_gold_has():
-    assert asdiv.same("4/3", "1.33")
-    assert asdiv.same("1.333", "1.33")
-    assert not asdiv.same("1.34", "1.33")
-    assert not asdiv.same("5.4", "5")
+@pytest.mark.parametrize("task", [asdiv, gsm_plus])
+def test_decimals_are_compared_to_as_many_as_the_gold_has_and_at_least_two(task):
+    for answer, gold in [("4/3", "1.33"), ("1.333", "1.33"), ("3.3333", "3.333"), ("$1.20", "1.2"), ("5.0", "5")]:
+        assert task.same(answer, gold)
+    for answer, gold in [("1.34", "1.33"), ("3.33", "3.333"), ("$1.25", "1.2"), ("$1.15", "1.2"), ("5.4", "5")]:
+        assert not task.same(answer, gold)
+
+
+def test_no_decimal_gold_of_asdiv_is_met_by_an_amount_that_the_authors_call_wrong(data_dir):
+    golds = [problem for problem in asdiv.load("test", data_dir) if "." in problem.gold]
+    assert len(golds) == 61
+    for problem in golds:
+        for cents in (-5, -4, -1, 1, 4, 5):
+            text = f"The answer is ${float(Fraction(problem.gold) + Fraction(cents, 100)):.2f}."
+            assert not asdiv.official_grader(text, problem)
+            assert grade(problem, text, truncated=False)[1] is Verdict.WRONG, (text, problem.gold)
 
 
 def test_a_story_without_a_full_stop_gets_one():
