@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from lema_jax.tasks import cues, expressions, number_words, presentation, thinking, units, words
+from lema_jax.tasks import cues, expressions, number_words, presentation, units, words
 
 _LONGEST = 400  # characters that a number and the words around it may have
 _MOST_DIGITS = 300
@@ -21,8 +21,7 @@ def final_number(text: str) -> str | None:
     The last statement that mentions a number counts (`cues.statements`); one of several numbers (`5 or 6`) states no
     answer. Without any cue the answer is a last line that is a number and nothing else.
     """
-    said = thinking.spoken(text).text
-    for statement in cues.statements(said):
+    for statement in cues.statements(text):
         if statement.remark:
             continue
         if len({canonical(content) for content in statement.boxes}) == 1:
@@ -31,12 +30,14 @@ def final_number(text: str) -> str | None:
         if _DIGIT.search(plain) or number_words.value(_sentence(plain)) is not None:
             found = _read_plain(plain)
             return found and found.text
-    last = _arithmetic_text(presentation.document(said[-_LONGEST:]).rstrip().rpartition("\n")[2])
+    text = cues.of_this_question(text)[-_LONGEST:]
+    last = _arithmetic_text(presentation.document(text).rstrip().rpartition("\n")[2])
     return canonical(last) if len(last) < _LONGEST and _BARE.fullmatch(last) else None
 
 
 def last_number(text: str) -> str | None:
     """The only number in the last sentence of a text, in canonical form; None if it has none or several."""
+    text = cues.of_this_question(text)
     *before, sentence = re.split(r"(?<=[.!?])\s+|\n", presentation.document(text[-_LONGEST:]).rstrip())
     if not before and len(text) > _LONGEST:  # the sentence may begin earlier
         return None
@@ -201,9 +202,7 @@ _SCALED = re.compile(
 )
 _SCALES = number_words.NAMED | {
     "k": 10**3,
-    "m": 10**6,
-    "mil": 10**6,
-    "mn": 10**6,
+    **dict.fromkeys(("m", "mil", "mn"), 10**6),
     "b": 10**9,
     "bn": 10**9,
     "tn": 10**12,

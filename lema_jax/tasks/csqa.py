@@ -38,7 +38,7 @@ def load(split: str, data_dir: Path | None = None) -> list[Problem]:
 def prompt(problem: Problem) -> str:
     """The paper's zero-shot prompt for commonsense, byte for byte (the authors' released test files)."""
     return (
-        "Please answer the following commonsense question. Please first explain each candidate answer, then select"
+        f"{cues.COMMONSENSE}. Please first explain each candidate answer, then select"
         " only one answer that is most relevant to the question and provide reasons.\n"
         f"Question: {problem.question}\nCandidate Answers: {', '.join(problem.choices)}.\n"
         "Answer: Let's think step by step.\n"

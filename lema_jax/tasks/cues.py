@@ -4,6 +4,7 @@ Cues exist in the languages that models answer in. A remark about an answer (`th
 5`, `the answer is not 5`) states none. Linear in the length of the text.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -25,13 +26,12 @@ class Statement(NamedTuple):
 def statements(text: str) -> Iterator[Statement]:
     """All statements of an answer in a reasoning path, the last one first, normalised by `presentation.document`.
 
-    Ignores everything from the start of another question: a paragraph with `Q:`, `Question:`, `User:` or `###
-    Instruction:`, or a user's turn in a chat template.
+    Ignores everything from the start of another question (`of_this_question`).
     """
-    text = thinking.spoken(text).text
-    asks = "user" in text or _ASKS.search(text)
-    if asks and (next_question := _NEXT_QUESTION.search(text)):
-        text = text[: next_question.start()]
+    return _statements(of_this_question(text))
+
+
+def _statements(text: str) -> Iterator[Statement]:
     text = presentation.document(text)
     groups = _sentences_of_boxes(text)
     within = [range(box.start, box.end) for group in groups for box in group]
@@ -47,6 +47,51 @@ def last_boxes(text: str) -> list[str]:
     r"""The contents of the last box of a text and of the other boxes in its sentence, verbatim."""
     groups = _sentences_of_boxes(text)
     return [box.content for box in groups[-1]] if groups else []
+
+
+# --- the next question ------------------------------------------------------------------------------------------------
+
+# The first words of the prompts that this project asks by, which a model that goes on after its answer writes again.
+MATHEMATICS = "Please solve the following math problem"
+COMMONSENSE = "Please answer the following commonsense question"
+INSTRUCTION = "Below is an instruction that describes a task"
+
+_ASKER = "Question|Problem|User|Human"
+# Matches from the start of white space, possessively: linear even for a text of line breaks alone.
+_NEXT_QUESTION = re.compile(
+    rf"(?<!\s)(?=[^\S\n]*+\n[^\S\n]*+\n)\s*+(?:Q|{_ASKER}|#+\s*+Instruction)\s*+:"
+    r"|(?<=\S)\s*+(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)\s*+user"
+    rf"|(?<=\S)\s*+(?:{MATHEMATICS}|{COMMONSENSE}|{INSTRUCTION})"
+)
+_QUESTION_LINE = re.compile(
+    rf"(?:^|(?<=\|>))[ \t*#_]*+(?:{_ASKER}|Instruction)[ \t]*+(?P<number>\d{{1,4}})?+[ \t*_]*+(?::|$)"
+    r"|<\|end_?of_?text\|>|</s>|<eos>",
+    re.MULTILINE,
+)
+_ASKS = re.compile(rf"Q\s*+:|{_ASKER}|Instruction|user|of_?text|</s>|<eos>|{MATHEMATICS}|{COMMONSENSE}|{INSTRUCTION}")
+
+
+def of_this_question(text: str) -> str:
+    """A reasoning path without its thinking, up to where the model goes on with another question.
+
+    Another question starts with a paragraph `Q:`, `Question:`, `User:` or `### Instruction:`, a user's turn in a chat
+    template, or the first words of this project's prompts; behind a statement of an answer also with a line `Question:`
+    in any dress, or at the end of a document (`<|endoftext|>`). Questions that a path numbers from before its first
+    statement (`Question 1:`) are its own parts.
+    """
+    text = thinking.spoken(text).text
+    if not _ASKS.search(text):
+        return text
+    if next_question := _NEXT_QUESTION.search(text):
+        text = text[: next_question.start()]
+    start, stated, numbers = 0, False, False
+    for line in itertools.islice(_QUESTION_LINE.finditer(text), _MOST_CUES):
+        before = _statements(text[start : line.start()])
+        stated = stated or any(one.text.strip() and not one.remark for one in before)
+        if stated and not (numbers and line["number"]):
+            return text[: line.start()]
+        start, numbers = line.end(), numbers or bool(line["number"])
+    return text
 
 
 # --- boxes ------------------------------------------------------------------------------------------------------------
@@ -110,15 +155,6 @@ def _argument(text: str, start: int) -> tuple[str, int]:
 
 # --- cues -------------------------------------------------------------------------------------------------------------
 
-_ASKS = re.compile(
-    r"\n[^\S\n]*+(?:Q|Question|Problem|User|Human|#+\s*+Instruction)\s*+:"
-)  # a fast superset of _NEXT_QUESTION
-# Matches from the start of white space, possessively: linear even for a text of line breaks alone.
-_NEXT_QUESTION = re.compile(
-    r"(?<!\s)(?=[^\S\n]*+\n[^\S\n]*+\n)\s*+(?:Q|Question|Problem|User|Human|#+\s*+Instruction)\s*+:"
-    r"|(?<=\S)\s*+(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)\s*+user"
-)
-
 
 class _Cue(NamedTuple):
     """A kind of cue."""
@@ -136,7 +172,8 @@ _VERB = (
 )
 _SAID = re.compile(
     rf"^[\w\ ]{{0,30}}\b{_NOUN}[^\S\n]*(?:$|[-—>]+(?=\s)|(?<=final\ answer)\s+(?=[-$(\\]*\d))"
-    rf"|(?<![</])\b{_NOUN}\b(?P<between>[^.:;\n=?!$\\\]]{{0,80}}?)(?:(?P<verb>{_VERB})\s*:?|[:=]|\\to\b)",
+    rf"|(?<![</])\b{_NOUN}\b(?P<between>[^.:;\n=?!$\\\]]{{0,80}}?)"
+    rf"(?:(?<!(?:answer|option|choice)\ that\ )(?P<verb>{_VERB})\s*:?|[:=]|\\to\b)",
     re.VERBOSE | re.MULTILINE | re.IGNORECASE,
 )
 _SAID_IN_BOX = re.compile(
@@ -151,7 +188,8 @@ _WITHIN = re.compile(
 _NEGATED = re.compile(r"\b(?:not|cannot|never|neither|but|because|since|while|by)\b|n't\b", re.IGNORECASE)
 _NOT_BUT = re.compile(r"\s*not\b[^.\n]{1,60}?\b(?:but|it is|it's|rather)\s", re.IGNORECASE)
 _REMARK = re.compile(
-    r"""[^.!?\n]{0,60}\?(?:\s|$)|\s*(?:(?:also|indeed|therefore|thus|now|already|still|both|quite|very)\s+)*
+    r"""[^.!?\n]{0,60}\?(?:\s|$)|\s*let(?:'s|\ us)\b[^\d.\n]*(?:[.\n]|$)
+    |\s*(?:(?:also|indeed|therefore|thus|now|already|still|both|quite|very)\s+)*
     (?:not|never|neither|(?:in)?(?:correct|valid|consistent|accurate)|right|wrong|reasonable|clear|obvious|plausible|verified|confirmed
       |close|accept(?:able|ed)|expected|obtained|found|calculated|determined|derived|supposed|unique|expressed|needed
       |the\ same|based|as\ expected|rounded\ (?:(?:off|up|down)\ )?to\ (?:the|\w+\ (?:decimal|significant)))\b""",

@@ -17,7 +17,7 @@ from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, cues, equality, number_words, presentation, sources, symbolic, thinking
+from lema_jax.tasks import answers, cues, equality, number_words, presentation, sources, symbolic
 from lema_jax.tasks import official_grader as authors
 from lema_jax.tasks.word_problems import prompt
 
@@ -146,7 +146,7 @@ _SENTENCE = re.compile(r"(?<![\\{a-zA-Z])[a-zA-Z]{3,}\b[^{]")
 
 def _alone(text: str) -> str | None:
     """The text itself if it is one formula or number without words around it."""
-    text = presentation.document(thinking.spoken(text).text).strip()
+    text = presentation.document(cues.of_this_question(text)).strip()
     return text.rstrip(".") if _LONE.fullmatch(text) and not _SENTENCE.search(text) else None
 
 

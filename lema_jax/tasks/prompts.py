@@ -9,6 +9,7 @@ from pathlib import Path
 from lema_jax import storage, tasks
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
+from lema_jax.tasks import cues
 
 STYLES = ("paper", "plain", "tagged", "wizardmath", "few_shot", "chat")
 TRAINED = ("paper", "tagged")  # what a model may be trained in; `paper` asks each model as it was trained
@@ -74,7 +75,7 @@ def wizardmath(problem: Problem) -> str:
     if problem.choices:
         raise UserError(f"--prompt_style=wizardmath is for mathematics; question {problem.id} has choices")
     return (
-        "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+        f"{cues.INSTRUCTION}. Write a response that appropriately completes the request.\n\n"
         f"### Instruction:\n{problem.question}\n\n### Response: Let's think step by step.\n"
     )
 

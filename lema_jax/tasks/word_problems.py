@@ -3,7 +3,7 @@
 import re
 
 from lema_jax.records import Problem
-from lema_jax.tasks import answers
+from lema_jax.tasks import answers, cues
 from lema_jax.tasks import official_grader as authors
 
 _MARK = re.compile(r"<<[^<>]*>>")
@@ -11,9 +11,7 @@ _MARK = re.compile(r"<<[^<>]*>>")
 
 def prompt(problem: Problem) -> str:
     """The paper's zero-shot prompt for mathematics, byte for byte (the authors' released test files)."""
-    return (
-        f"Please solve the following math problem.\nQuestion: {problem.question}\nAnswer: Let's think step by step.\n"
-    )
+    return f"{cues.MATHEMATICS}.\nQuestion: {problem.question}\nAnswer: Let's think step by step.\n"
 
 
 def completion(problem: Problem) -> str:

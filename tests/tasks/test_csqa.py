@@ -64,6 +64,13 @@ def test_a_choice_is_read_and_several_are_none(said, choice):
     assert csqa.extract(f"Explanations. The answer is {said}", PROBLEM) == choice
 
 
+def test_a_relative_clause_about_an_answer_states_none():
+    asked = "Please just select only one answer that is most relevant to the question.\n"
+    assert csqa.extract(f"The answer is bank.\n\n{asked}", PROBLEM) == "bank"
+    assert csqa.extract("The answer that is most relevant to the question is mall.", PROBLEM) == "mall"
+    assert csqa.extract("The answer, that is what fits best, is mall.", PROBLEM) == "mall"
+
+
 def test_an_answer_without_a_cue_is_unparsed():
     assert grade(PROBLEM, "A bank has a revolving door.", truncated=False) == (None, Verdict.UNPARSED)
     assert grade(PROBLEM, "", truncated=False) == (None, Verdict.UNPARSED)

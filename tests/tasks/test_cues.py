@@ -1,5 +1,6 @@
 """Where a text states its answer: whichever cue, dress and prose, the number that a person would read is read."""
 
+import itertools
 import time
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lema_jax.records import Problem, Verdict
-from lema_jax.tasks import answers, cues, grade, presentation
+from lema_jax.tasks import answers, cues, grade, gsm8k, math, presentation
 
 CUES = [
     "The answer is {}",
@@ -134,6 +135,65 @@ def test_which_statement_counts(text, answer):
     assert answers.final_number(text) == answer
 
 
+@pytest.mark.parametrize(
+    "another",
+    [
+        "\nQuestion: Tom has 3.",
+        "\nQuestion 2: Tom has 3.",
+        "\n\nProblem 12:\nTom has 3.",
+        "\n**Question:** Tom has 3.",
+        "\n\n### Question: Tom has 3.",
+        "\n## Problem\nTom has 3.",
+        "\n### Instruction:\nTom has 3.\n\n### Response:",
+        "\nHuman: Tom has 3.\nAssistant:",
+        "<|endoftext|>Question: Tom has 3.",
+        "<|im_end|>Human: Tom has 3.",
+        "</s>Tom has 3.",
+        "<|end_of_text|>\nHuman: Tom has 3.",
+    ],
+)
+def test_what_follows_another_question_behind_an_answer_is_not_read(another):
+    for stated in ("The answer is 8.", "\\boxed{8}", "#### 8", "**Answer:** 8 apples"):
+        for then in ("The answer is 4.", "#### 4", "\\boxed{4}", "4"):
+            assert answers.final_number(f"5 + 3 = 8.\n{stated}{another}\n{then}") == "8"
+    assert answers.final_number(f"5 + 3 = 8.{another}\nThe answer is 4.") in ("4", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Question: Tom has 3.\nAnswer: Let's think step by step.\nProblem: how many?\nThe answer is 4.",
+        "Let me say it again.\nQuestion: Tom has 3.\nThe answer is 4.",
+        "Question 1: How many at first?\nAnswer: 3\nQuestion 2: How many now?\nAnswer: 4",
+        "The answer is 3. The problem: one is lost. So the answer is 4.",
+        "</s>The answer is 4.",
+    ],
+)
+def test_a_question_of_the_path_itself_ends_nothing(text):
+    assert answers.final_number(text) == "4"
+
+
+def test_a_bare_number_behind_another_question_is_no_answer():
+    text = "She has 8 apples.\n\nQuestion: Tom has 3.\n4"
+    assert answers.final_number(text) is None
+    assert answers.last_number(text) == "8"
+    assert (
+        math.extract(
+            "$8$\n\nQuestion: Tom has 3.\n$4$", Problem(id="p", task="math", split="test", question="q", gold="8")
+        )
+        == "$8$"
+    )
+
+
+@pytest.mark.slow
+def test_gold_rationales_are_right_before_the_next_question(data_dir):
+    problems = gsm8k.load("test", data_dir)
+    for problem, other in itertools.pairwise(problems):
+        said = gsm8k.completion(problem)
+        goes_on = f"{said}\n\n{gsm8k.prompt(other)}{gsm8k.completion(other)}"
+        assert grade(problem, goes_on, truncated=False)[1] is Verdict.RIGHT
+
+
 def test_boxes_of_one_sentence_are_one_statement():
     assert cues.last_boxes("so $\\boxed{3}$ and $\\boxed{5}$.") == ["3", "5"]
     assert cues.last_boxes("$x=\\boxed{3}$ or, with $y < 0$, $x = \\boxed{5}$") == ["3", "5"]
@@ -169,6 +229,16 @@ REPEATED += ["A:", "0.", "- ", "\\\\", "\\ ", "&;", "~~", "##", "-1", "a.", "答
 
 
 REPEATED += [
+    "\nQuestion:",
+    "\n\nQuestion:",
+    "\nQuestion 1:\nA: 5",
+    "</s>",
+    "<|endoftext|>",
+    "Please solve the following math ",
+    "A: a 1. 1+1=1 ",
+    "Answer:\n1. a\n2. b",
+    "Answer: a 1.\n" + "+1=1" * 480,
+    " (1) + ",
     "\\[\\",
     "<<",
     "\\boxed{",

@@ -52,13 +52,23 @@ def test_worked_examples_of_ones_own(tmp_path):
         ask(ASKED, "paper", file)
 
 
+@pytest.mark.parametrize("between", ["\n\n", "\n", " ", "<|endoftext|>"])
+@pytest.mark.parametrize("style", ["paper", "plain", "tagged", "wizardmath", "few_shot", "chat"])
 @pytest.mark.parametrize(
-    "goes_on",
-    ["Question: And then?\nAnswer: Let's think step by step.", "### Instruction:\nAnd then?\n\n### Response:"],
+    ("problem", "other"), [(ASKED, "7"), (ASKED.model_copy(update={"task": "math"}), "7"), (CHOICE, "mall")]
 )
-def test_an_answer_that_goes_on_with_another_question_is_read_before_it(goes_on):
-    text = f"2 + 3 = 5.\nThe answer is 5.\n\n{goes_on}\nThe answer is 7."
-    assert gsm8k.extract(text, ASKED) == "5"
+def test_an_answer_that_goes_on_with_the_prompt_of_any_style_is_read_before_it(problem, other, style, between):
+    asked = ask(ASKED if style == "wizardmath" else problem, style, render=str)  # which has no prompt for choices
+    goes_on = f"{between}{asked}So it is.\nThe answer is {other}."
+    task = tasks.get(problem.task)
+    assert task.extract(f"It is so.\nThe answer is {problem.gold}.{goes_on}", problem) == problem.gold
+    assert task.extract(f"It is so.{goes_on}", problem) is None  # another question's answer is none to this one
+
+
+@pytest.mark.parametrize("problem", [ASKED, CHOICE])
+def test_an_answer_that_begins_with_its_prompt_is_read_behind_it(problem):
+    text = f"{ask(problem, 'paper')}So it is.\nThe answer is {problem.gold}."
+    assert tasks.get(problem.task).extract(text, problem) == problem.gold
 
 
 def test_wizardmath_is_stopped_by_nothing_as_the_authors_did():
