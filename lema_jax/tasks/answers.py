@@ -175,7 +175,12 @@ def _sentence(plain: str) -> str:
 
 
 _DIGIT = re.compile(r"\d")
-_END = re.compile(r"[.!?](?=\s|$)|;(?=\s+\D|$)|(?<=\S)\s(?:\(|(?:because|since|as)\b)", re.IGNORECASE)
+# A bracket ends the sentence, unless it is part of a sum: `48 (April) + 24 (May) = 72`, `12 * (3 + 4) = 84`.
+_END = re.compile(
+    r"[.!?](?=\s|$)|;(?=\s+\D|$)|(?<=\S)\s(?:because|since|as)\b"
+    r"|(?<=[^\s*/+=])\s\((?![^()]*\)\s*(?:[*/+=]|-[^.;=]*=))",
+    re.IGNORECASE,
+)
 _TWO_EQUATIONS = re.compile(r"=.*(?:\b(?:and|or)\b|[,;]\s)")
 
 
@@ -359,7 +364,7 @@ def _quantity(match: re.Match[str]) -> Fraction | None:
 
 def _arithmetic(plain: str) -> Fraction | None:
     """The value of the sum that `plain` begins with; `5-6` is a range, `5 - 6` a sum."""
-    sum_ = re.match(r"[-+]?[\d.,\s()+*/^-]*[\d)]", plain)
+    sum_ = re.match(r"[-+]?[\d.,\s()+*/^-]*[\d)]", re.sub(r"\([^()\d]*\)", "", plain))
     if sum_ is None or not re.search(r"[+*/^]|\s-\s", sum_.group()):
         return None
     return expressions.exact(re.sub(r"(?<=\d),(?=\d{3})", "", sum_.group()).replace("^", "**"))

@@ -231,7 +231,7 @@ def _said_before(cue: re.Match[str], before: str, after: str) -> str:
     return said.group() if said else ""
 
 
-_SOLUTIONS = re.compile(r"\bthe solutions? (?:is|are)\b", re.IGNORECASE)
+_SOLUTIONS = re.compile(r"\bthe solutions? (?P<verb>is|are)\b", re.IGNORECASE)
 _MATTER = re.compile(r"\s*:?\s*(?:[-+$£€(\[\\\d]|[a-zA-Z]\s*=)")
 
 
@@ -305,7 +305,7 @@ def _foreign(names: dict[str, str], word: str) -> _Cue:
     """
     name, link = map(presentation.characters, ("|".join(names), "|".join(filter(None, names.values()))))
     start, end = (f"(?<!{word})", f"(?!{word})") if word else ("", "")
-    linked = rf"[^.!?\n:=\d]{{0,60}}?(?:[:=—]|{start}(?:{link}){end})+:?"
+    linked = rf"[^.!?\n:=\d]{{0,60}}?(?:[:=—]|{start}(?P<verb>{link}){end})+:?"
     pattern = rf"{start}(?:{name}){end}(?:{linked}|[^\S\n]*-?[^\S\n]*(?=[-+$(]*\d))"
     words = re.sub(r"\(.*?\)", "", name).split("|")
     return _Cue(words, re.compile(pattern, re.IGNORECASE), _said_abroad)
@@ -320,6 +320,35 @@ def _said_abroad(cue: re.Match[str], before: str, after: str) -> str:
 
 _OF_POINTS = re.compile("antwort|lösung|endergebnis|respuesta|soluci|resposta|risposta|antwoord|jawaban", re.IGNORECASE)
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d]|\.\d)")
+
+
+_LIST = re.compile(r"\s*\n[^\S\n]*1[.)][^\S\n]+\S(?=.*\n[^\S\n]*+2[.)]\s)", re.DOTALL)
+_SENTENCE = re.compile(r"\D*(?:[^.!?;\n]|[.!?;](?!\s|$)|(?<=\d)!)*")  # the first that has a number
+_REASON = re.compile(r"\s(?:\(|(?:because|since)\b)")
+_IN_WORDS = re.compile(r"\W*[^\W\d]{2,}\s")
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+_SUM = re.compile(r"(?:[-+*/x]|\\(?:times|cdot|div)\b)[^\w\n]{0,5}\d[^=\n]{0,60}=[^\w\n]{0,5}(\d[\d,.]*)")
+
+
+def _leads_on(after: str) -> bool:
+    """Whether what stands behind a cue without a verb (`Answer:`) is no answer but the way to one.
+
+    It is a list of steps; or its first sentence is no lone quantity, and the sums behind end in another number.
+    """
+    if _LIST.match(after):
+        return True
+    sentence = _SENTENCE.match(after)
+    assert sentence is not None
+    said, behind = _REASON.split(sentence.group(), maxsplit=1)[0], after[sentence.end() :]
+    sums = _SUM.findall(behind)
+    if not sums or not (_IN_WORDS.match(said) or _SUM.search(said)):
+        return False
+    ends = f"{sums[-1]} {_NUMBER.findall(behind)[-1]}"
+    return _values(said.rpartition("=")[2]).isdisjoint(_values(ends))
+
+
+def _values(text: str) -> set[float]:
+    return {float(number.replace(",", "")) for number in _NUMBER.findall(text)}
 
 
 _CUES = (
@@ -344,7 +373,8 @@ def _cued(text: str) -> Iterator[tuple[int, Statement]]:
     for cue, words in zip(_CUES, words_of):
         for found in _last(cue.pattern, text) if any(map(lower.__contains__, words)) else ():
             before = text[max(0, found.start() - 100) : found.start()]
-            if stated := cue.read(found, before, text[found.end() : found.end() + _LONGEST_STATED]):
+            stated = cue.read(found, before, text[found.end() : found.end() + _LONGEST_STATED])
+            if stated and (found.groupdict().get("verb") or not _leads_on(stated)):
                 yield found.start() - cue.weak * len(text), Statement(stated, remark=bool(_REMARK.match(stated)))
 
 

@@ -185,13 +185,52 @@ def test_a_bare_number_behind_another_question_is_no_answer():
     )
 
 
+SOLD = "Natalia sold 48/2 = 24 clips in May.{}Natalia sold 48+24 = 72 clips in all."
+
+
+@pytest.mark.parametrize(
+    "heading", ["Answer: {}", "**Answer:**\n{}", "## Answer\n{}", "A: {}", "答案：{}", "<answer>{}</answer>"]
+)
+@pytest.mark.parametrize("way", [SOLD.format(" "), SOLD.format("\n"), f"Let's think step by step.\n{SOLD.format(' ')}"])
+def test_a_heading_over_the_way_to_an_answer_states_none(heading, way):
+    assert answers.final_number(heading.format(way)) is None
+    assert answers.final_number(f"{heading.format(way)}\nThe answer is 72.") == "72"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("To find the answer:\n1. Halve 48.\n2. Add 48 and 24.", None),
+        ("To find the answer:\n1. 48/2 = 24 clips\n2. 48+24 = 72 clips", None),
+        ("Answer: 72", "72"),
+        ("Answer: 72 clips. Explanation: 48/2 = 24, and 72 - 24 = 48.", "72"),
+        ("Answer: 72 (48 + 24 = 72).\nCheck: 72 - 24 = 48.", "72"),
+        ("Answer: She sold 72 clips.\n\nExplanation:\n48/2 = 24\n48 + 24 = 72", "72"),
+        ("Answer: She sold 72 clips.", "72"),
+        ("Answer: 48 + 24 = 72 clips.", "72"),
+        ("Answer: She sold 72 clips because 48 + 24 = 72, and 24 * 2 = 48.", "72"),
+        ("The answer is 72 clips. 72/2 = 36 were red.", "72"),
+    ],
+)
+def test_a_heading_over_an_answer_states_it(text, answer):
+    assert answers.final_number(text) == answer
+
+
+def test_a_factorial_ends_no_sentence():
+    problem = Problem(id="p", task="math", split="test", question="q", gold="144")
+    assert math.same(math.extract("Answer: There are $4! \\times 3! = 144$ ways.", problem) or "", "144")
+
+
 @pytest.mark.slow
-def test_gold_rationales_are_right_before_the_next_question(data_dir):
+def test_gold_rationales_are_right_before_the_next_question_and_seldom_read_under_a_heading(data_dir):
     problems = gsm8k.load("test", data_dir)
+    wrong = 0
     for problem, other in itertools.pairwise(problems):
         said = gsm8k.completion(problem)
         goes_on = f"{said}\n\n{gsm8k.prompt(other)}{gsm8k.completion(other)}"
         assert grade(problem, goes_on, truncated=False)[1] is Verdict.RIGHT
+        wrong += grade(problem, f"Answer: {said.rpartition(chr(10))[0]}", truncated=False)[1] is Verdict.WRONG
+    assert wrong <= 40
 
 
 def test_boxes_of_one_sentence_are_one_statement():
