@@ -172,6 +172,14 @@ def bars(counts: Mapping[str, int], label: str) -> Markup:
         return _svg(figure, label)
 
 
+def alone(plot: Markup) -> str:
+    """A plot as a file of its own, in the page's light colours on white."""
+    svg = str(plot).replace("<svg", '<svg style="background: #fff"', 1)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(f"var({variable})", colour)
+    return svg
+
+
 def _colour(number: int) -> str:
     """The colour of this number; those above the last begin again at 1, since 0 is the baseline's alone."""
     return _SERIES[number if number < SERIES else 1 + (number - 1) % (SERIES - 1)]

@@ -1,10 +1,11 @@
 """The answers of a study in one small file, and what they say: without texts, so that anyone can check the tables.
 
     python -m tests.benchmarks.raw_answers --study=runs/study --out=answers.jsonl.xz
-    python -m tests.benchmarks.raw_answers --read=answers.jsonl.xz
+    python -m tests.benchmarks.raw_answers --read=answers.jsonl.xz [--plot=differences.svg]
 
 The file has a line for each test (ids of its questions, and what names their clusters) and one for each arm and seed
-(its answers and verdicts, in the order of the ids). --read compares the arms as `report --study` does.
+(its answers and verdicts, in the order of the ids). --read compares the arms as `report --study` does, and --plot draws
+their differences to the baseline.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lema_jax.evidence import compare, manifest, runs, stats, table
+from lema_jax.evidence import charts, compare, manifest, runs, stats, table
 from lema_jax.evidence.clusters import MADE_FROM
 from lema_jax.records import Prediction, Problem, Verdict
 
@@ -99,14 +100,30 @@ def table_of(path: Path) -> list[tuple[str, ...]]:
     return [(*row, *measured(one), table.p_value(next(adjusted)) if one else "") for *row, one in rows]
 
 
+def plot(path: Path) -> str:
+    """Each arm's difference to the baseline on each test with its interval, as an SVG."""
+    rows, colours = [], {}
+    for test, baseline, found in read(path):
+        arms = {arm.name: arm for arm in compare.arms(found)}
+        for number, (name, arm) in enumerate(arms.items()):
+            if name != baseline:
+                one, label = compare.compare(arms[baseline], arm), f"{name}, {test.rpartition('/')[2]}"
+                rows.append((label, one.difference, one.interval))
+                colours[label] = number
+    return charts.alone(charts.intervals(rows, "points more than the baseline", colours, zero=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--study", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--read", type=Path)
+    parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     if given.read:
         print("\n".join(" | ".join(row) for row in table_of(given.read)))
+        if given.plot:
+            given.plot.write_text(plot(given.read))
     elif given.study and given.out:
         print(f"{pack(given.study, given.out):,} answers, {given.out.stat().st_size:,} bytes")
     else:

@@ -22,3 +22,7 @@ def test_the_small_file_gives_the_report_s_numbers(tmp_path):
                 assert compared == measured
                 assert adjusted == table.p_value(made.adjusted[test, name])
     assert not found
+    drawn = raw_answers.plot(tmp_path / "answers.xz")
+    assert drawn.startswith("<svg")
+    assert "var(" not in drawn
+    assert all(f">{name}</text>" in drawn for name in ("lema, test", "student, test", "lema, test+chat"))
