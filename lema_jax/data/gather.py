@@ -15,6 +15,7 @@ from lema_jax.data.curate import Candidate, Pool
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Correction, Critique, Example, Problem, Verdict
 from lema_jax.tasks import last_number
+from lema_jax.tasks.jsonl import JsonlTask
 from lema_jax.tasks.thinking import spoken
 
 R = TypeVar("R", Attempt, Correction, Critique)
@@ -197,26 +198,31 @@ def solution_pairs(task_name: str, attempts: Iterable[Path], *, read_last_number
 def held_out(task_name: str, data_dir: Path | None, *, required: bool) -> tuple[dict[str, list[Problem]], list[str]]:
     """The problems of every split but `train` of every task, and the names (`task/split`) of unavailable ones.
 
+    Of a user's own file these are the rows that name such a split: one without may be trained on.
+
     What a task warns of, such as questions without an answer, concerns who is tested by them: it is not printed here.
 
     Args:
-      required: whether the task's own splits must be available, unless it is a user's file.
+      required: whether the task's own splits must be available.
 
     Raises:
-      UserError: a required split is unavailable.
+      UserError: a required split is unavailable, or a user's own file cannot be read.
     """
     sets: dict[str, list[Problem]] = {}
     missing = []
     with _without_warnings():
         for name in dict.fromkeys((task_name, *tasks.NAMES)):
             task = tasks.get(name)
+            if isinstance(task, JsonlTask):
+                sets |= {f"{name}/{split}": problems for split, problems in task.held_out().items()}
+                continue
             for split in task.SPLITS:
                 if split == "train":
                     continue
                 try:
                     sets[f"{name}/{split}"] = task.load(split, data_dir)
                 except UserError as error:
-                    if required and name == task_name and name in tasks.NAMES:
+                    if required and name == task_name:
                         raise UserError(f"overlap with {name}/{split} cannot be checked: {error}") from None
                     missing.append(f"{name}/{split}")
     return sets, missing

@@ -10,7 +10,7 @@ import pytest
 
 from lema_jax import records, tasks
 from lema_jax.data import build as room
-from lema_jax.data import card, dataset, examples, gather, tokenizer
+from lema_jax.data import card, dataset, examples, tokenizer
 from lema_jax.data.build import build
 from lema_jax.data.encode import Limits
 from lema_jax.errors import UserError
@@ -274,18 +274,6 @@ def test_loss_is_on_completions(tmp_path: Path, corrections: Path) -> None:
     )
     assert made.counts["loss_tokens"] == expected
     assert int(np.sum([record["weights"].sum() for record in dataset.Records(tmp_path / "out")])) == expected
-
-
-def test_a_users_own_file_needs_no_held_out_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(split: str, data_dir: Path | None = None) -> list[Problem]:
-        if split == "test":
-            raise UserError("no such split")
-        return TEST
-
-    monkeypatch.setattr(tasks, "NAMES", ())  # a task named `jsonl:PATH` is in no list
-    monkeypatch.setattr(tasks.get("gsm8k"), "SPLITS", ("train", "dev", "test"))
-    monkeypatch.setattr(tasks.get("gsm8k"), "load", load)
-    assert gather.held_out("gsm8k", None, required=True) == ({"gsm8k/dev": TEST}, ["gsm8k/test"])
 
 
 def test_questions_with_choices_have_corrections_but_no_step_to_leave_out(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lema_jax import records
+from lema_jax import records, tasks
 from lema_jax.data import arms, examples, exports, gather
 from lema_jax.errors import UserError
 from lema_jax.teacher import prompting
@@ -135,3 +135,18 @@ def test_a_thought_reaches_no_example_prompt_or_export(form: str, thought: str, 
         assert "qqq" not in json.dumps(list(form_of_rows(made)))
     for wrong in (missed, chosen.attempt):
         assert "qqq" not in prompting.messages(prompting.load(wrong.problem), wrong)
+
+
+def test_of_a_users_own_file_only_rows_that_name_a_split_are_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "NAMES", ())
+    own = [{"question": f"{number} + 1?", "gold": number + 1} for number in range(3)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    name = f"jsonl:{tmp_path / 'own.jsonl'}"
+    assert gather.held_out(name, None, required=True) == ({}, [])
+    with open(tmp_path / "own.jsonl", "a") as file:
+        file.write(json.dumps({"question": "9 + 9?", "gold": 18, "split": "valid"}) + "\n")
+    sets, missing = gather.held_out(name, None, required=True)
+    assert {split: [row.question for row in found] for split, found in sets.items()} == {f"{name}/valid": ["9 + 9?"]}
+    assert missing == []

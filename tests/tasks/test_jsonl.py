@@ -41,6 +41,7 @@ def test_rows_are_graded_by_what_their_gold_is(tmp_path):
     [
         ({"question": "q"}, r"mine\.jsonl:2: no gold; found question"),
         ({"question": "q", "gold": " "}, r":2: gold: is empty"),
+        ({"question": "q", "gold": "a", "split": 5}, r":2: split: 5 is no text; name the split"),
         ({"question": "q", "gold": "a", "answer": 5}, r":2: unknown key 'answer'; a row has choices, gold"),
         ({"question": "q", "gold": "a", "choices": ["b"]}, r":2: gold: 'a' is none of the choices"),
         ({"question": 5, "gold": "a"}, r":2: question: Input should be a valid string"),
@@ -90,3 +91,9 @@ def test_the_number_of_a_list_that_is_cut_off_is_no_answer(tmp_path):
     problem = tasks.get(write(tmp_path / "mine.jsonl", ROWS)).load("test")[0]
     for end in ("", ".", ". ", ". The"):
         assert tasks.grade(problem, f"4. And so on.\n5{end}", truncated=True) == (None, Verdict.TRUNCATED)
+
+
+def test_rows_that_name_a_split_are_held_out(tmp_path):
+    task = tasks.get(write(tmp_path / "mine.jsonl", [*ROWS, {"question": "4 + 4?", "gold": "8", "split": "late"}]))
+    held_out = {split: [problem.question for problem in found] for split, found in task.held_out().items()}
+    assert held_out == {"test": ["A half?"], "late": ["4 + 4?"]}

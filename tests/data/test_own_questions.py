@@ -1,0 +1,43 @@
+"""Data from a file of one's own, as the README shows it: questions and golds, the rest from the student's attempts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lema_jax import records, tasks
+from lema_jax.data.build import build
+from lema_jax.data.card import Card
+from lema_jax.data.recipe import Recipe
+from lema_jax.errors import UserError
+from tests.data import rows
+
+
+def made_of(tmp_path: Path, *more: dict[str, object], **fields: object) -> Card:
+    """The card of the data set `tmp_path/out`, built of right attempts at 30 questions in a file that has `more`."""
+    own = [{"question": f"Ann has {n} boxes of {n + 2} pens. How many?", "gold": n * (n + 2)} for n in range(2, 32)]
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*own, *more]))
+    task = f"jsonl:{file}"
+    problems = tasks.get(task).load("train")
+    attempts = [rows.attempt(problem, f"The answer is {problem.gold}.", "right") for problem in problems]
+    records.write(tmp_path / "attempts.jsonl", attempts)
+    given = {"train_tokenizer": 704, "gold_rationales": False, "attempts": (tmp_path / "attempts.jsonl",)}
+    return build(Recipe(task=task, **{**given, **fields}), tmp_path / "out")[0]
+
+
+@pytest.fixture(autouse=True)
+def no_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "NAMES", ())
+
+
+def test_rows_without_a_split_are_trained_on(tmp_path: Path) -> None:
+    made = made_of(tmp_path, dev_questions=5)
+    assert made.questions == 25
+    assert made.overlap["found"] == 0
+
+
+def test_rows_that_name_a_split_are_kept_out_of_training(tmp_path: Path) -> None:
+    given_away = {"question": "Ann has 7 boxes of 9 pens. How many?", "gold": 63, "split": "valid"}
+    with pytest.raises(UserError, match=r"1 training questions overlap .*own/train/5 with own/valid/30\)"):
+        made_of(tmp_path, given_away)
