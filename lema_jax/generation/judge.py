@@ -9,7 +9,10 @@ from jax.sharding import Mesh
 from lema_jax import tasks
 from lema_jax.checkpoint import Metadata
 from lema_jax.data import tokenizer
+from lema_jax.errors import UserError
 from lema_jax.generation import student
+from lema_jax.generation.engine import Completion
+from lema_jax.generation.memory import CacheTooLarge
 from lema_jax.generation.student import Student
 from lema_jax.model.config import Compute
 from lema_jax.model.decode import Sampling
@@ -29,6 +32,9 @@ def judge(
       problems: asked as the model is trained to be (`Metadata.prompt_style`).
       tokenizer_folder: folder with the tokenizer.
       compute: layout and dtypes of the variables.
+
+    Raises:
+      UserError: (the last of these functions) a cache that does not fit the devices' memory, in however small a batch.
     """
 
     def make(metadata: Metadata, mesh: Mesh) -> Callable[[dict[str, Any]], float]:
@@ -38,14 +44,23 @@ def judge(
         asked = [prompt(problem) for problem in problems]
 
         def accuracy(variables: dict[str, Any]) -> float:
-            one = Student(model, variables, loaded, mesh, metadata.eos_ids)
-            rows = min(ROWS, len(problems))
-            engine = student.engine(one, rows=rows, sampling=Sampling(), max_new_tokens=max_new_tokens)
-            right = 0
-            for done in engine.complete(asked):
+            one, right = Student(model, variables, loaded, mesh, metadata.eos_ids), 0
+            for done in completions(one, min(ROWS, len(problems))):
                 _, verdict = tasks.grade(problems[done.index], done.text, truncated=done.truncated)
                 right += verdict is Verdict.RIGHT
             return right / len(problems)
+
+        def completions(one: Student, rows: int) -> list[Completion]:
+            engine = student.engine(one, rows=rows, sampling=Sampling(), max_new_tokens=max_new_tokens)
+            try:
+                return list(engine.complete(asked))
+            except CacheTooLarge as error:
+                if error.fits:
+                    return completions(one, error.fits)
+                raise UserError(
+                    f"dev: {error.found}, where not even the smallest batch fits; lower dev.max_new_tokens, or set "
+                    "dev.questions=0"
+                ) from None
 
         return accuracy
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lema_jax.errors import UserError
@@ -35,6 +37,16 @@ def free_bytes(device: jax.Device) -> int | None:
     return None
 
 
+class CacheTooLarge(UserError):
+    """A cache does not fit; `fits` is the largest batch that does, 0 for none, and `found` says what was found."""
+
+    def __init__(self, found: str, fits: int, kind: str) -> None:
+        self.found, self.fits = found, fits
+        remedy = f"--batch_size={fits} fits" if fits else "not even the smallest batch fits"
+        shorter = "" if kind == "int8" else ", or take --cache=int8"
+        super().__init__(f"{found}; {remedy}, or lower --max_new_tokens{shorter}")
+
+
 def require(model: Llama, mesh: Mesh, rows: int, slots: int, kind: str, *, of_batch: int) -> None:
     """Checks that a cache fits each device.
 
@@ -42,20 +54,27 @@ def require(model: Llama, mesh: Mesh, rows: int, slots: int, kind: str, *, of_ba
       of_batch: devices that rows are sharded over; it divides `rows` and the batch that an error proposes.
 
     Raises:
-      UserError: it does not fit; the message has the largest batch that does.
+      CacheTooLarge: it does not fit; the message has the largest batch that does.
     """
-    free = free_bytes(mesh.local_devices[0])
+    free = _least_free(mesh)
     # A cache grows by a copy, beside which the former one, of at most three quarters of the size, exists until then.
     need = lambda rows: math.ceil(1.75 * cache_bytes(model, rows, slots, kind) / (of_batch * mesh.shape["tensor"]))
     if free is None or need(rows) <= free:
         return
     fits = free // need(of_batch) * of_batch
-    remedy = f"--batch_size={fits} fits" if fits else "not even the smallest batch fits"
-    shorter = "" if kind == "int8" else ", or take --cache=int8"
-    raise UserError(
+    found = (
         f"{rows} answers in flight of up to {slots:,} tokens each, prompt included, take {size(need(rows))} of cache "
-        f"on a device, which has {size(free)} left; {remedy}, or lower --max_new_tokens{shorter}"
+        f"on a device, which has {size(free)} left"
     )
+    raise CacheTooLarge(found, fits, kind)
+
+
+def _least_free(mesh: Mesh) -> int | None:
+    """Free bytes of a device of the process that has the least, so that all processes find the same to fit."""
+    free = free_bytes(mesh.local_devices[0])
+    if free is None or jax.process_count() == 1:
+        return free
+    return int(multihost_utils.process_allgather(np.uint32(free >> 20)).min()) << 20
 
 
 def size(count: int) -> str:
