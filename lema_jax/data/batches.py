@@ -80,7 +80,7 @@ def batches(cfg: DataConfig, rows: slice = slice(None)) -> grain.IterDataset:
 
 def once(cfg: DataConfig, rows: slice = slice(None)) -> Iterator[dict[str, np.ndarray]]:
     """As `batches`, but each example once, as many to a batch as fit; empty rows complete the last one."""
-    lengths = _lengths(cfg)
+    lengths = checked_lengths(cfg)
     records = dataset.Records(cfg.path)
     for plan in _pack(cfg, lengths, range(len(lengths))).batch(cfg.batch_size):
         missing = cfg.batch_size - len(plan["record"])
@@ -97,11 +97,11 @@ def steps_for(cfg: DataConfig, *, epochs: float = math.inf, tokens: float = math
     Raises:
       UserError: more than `MOST_STEPS`; see `batches`.
     """
-    lengths = _lengths(cfg)
+    lengths = checked_lengths(cfg)
     if _per_step(cfg):
         steps = math.ceil(_wanted(cfg, lengths, epochs, tokens) / _per_step(cfg))
     else:
-        steps = _counted(cfg, epochs * len(lengths), tokens)
+        steps = _counted(cfg, _exact(epochs) * len(lengths), _exact(tokens))
     if steps > MOST_STEPS:
         raise UserError(f"{epochs:g} epochs or {tokens:g} tokens are {steps:,} steps, above {MOST_STEPS:,}; take fewer")
     return steps
@@ -117,7 +117,7 @@ class Fit:
 
 def fit(cfg: DataConfig, steps: int) -> Fit:
     """Packs the steps of a run with `examples_per_step`, up to `_FITTED` examples; see `batches` for errors."""
-    lengths = _lengths(cfg)
+    lengths = checked_lengths(cfg)
     steps = min(steps, max(1, _FITTED // cfg.examples_per_step))
     numbers = _numbers(cfg, lengths)
     rows = 0
@@ -135,12 +135,15 @@ def _per_step(cfg: DataConfig) -> int:
     return cfg.examples_per_step or (cfg.batch_size if cfg.order == "stored" else 0)
 
 
-def _wanted(cfg: DataConfig, lengths: np.ndarray, epochs: float, tokens: float) -> fractions.Fraction:
+def _exact(length: float) -> fractions.Fraction | float:
+    """1.1 as it was written, not as binary rounds it."""
+    return fractions.Fraction(str(length)) if math.isfinite(length) else length
+
+
+def _wanted(cfg: DataConfig, lengths: np.ndarray, epochs: float, tokens: float) -> fractions.Fraction | float:
     """The examples that hold `epochs` or `tokens`, whichever come first."""
     count = len(lengths)
-    found = []
-    if math.isfinite(epochs):
-        found.append(fractions.Fraction(str(epochs)) * count)  # 1.1 as it was written, not as binary rounds it
+    found = [_exact(epochs) * count]
     if math.isfinite(tokens):
         epoch, rest = divmod(int(tokens) - 1, int(lengths.sum(dtype=np.int64)))
         numbers = _numbers(cfg, lengths)
@@ -149,7 +152,7 @@ def _wanted(cfg: DataConfig, lengths: np.ndarray, epochs: float, tokens: float) 
     return min(found)
 
 
-def _counted(cfg: DataConfig, wanted: float, tokens: float) -> int:
+def _counted(cfg: DataConfig, wanted: fractions.Fraction | float, tokens: fractions.Fraction | float) -> int:
     """The batches that hold `wanted` examples or `tokens`, whichever come first."""
     plans, steps, examples, packed = iter(_endless(cfg)), 0, 0, 0
     while examples < min(wanted, _COUNTED) and packed < tokens:
@@ -164,7 +167,7 @@ def _counted(cfg: DataConfig, wanted: float, tokens: float) -> int:
 
 def _endless(cfg: DataConfig) -> grain.IterDataset:
     """Plans of batches: [B, T] record numbers, segments and positions."""
-    lengths = _lengths(cfg)
+    lengths = checked_lengths(cfg)
     numbers = _numbers(cfg, lengths)
     if not _per_step(cfg):
         return _pack(cfg, lengths, numbers).batch(cfg.batch_size)
@@ -187,7 +190,12 @@ def _numbers(cfg: DataConfig, lengths: np.ndarray) -> "_Epochs":
     return _Epochs(len(lengths), cfg.seed if cfg.order == "shuffled" else None)
 
 
-def _lengths(cfg: DataConfig) -> np.ndarray:
+def checked_lengths(cfg: DataConfig) -> np.ndarray:
+    """[N] int32: the tokens of each example of the data set.
+
+    Raises:
+      UserError: a configuration that contradicts itself, no data set, or an example that is longer than a row.
+    """
     if found := cfg.problems():
         raise UserError("; ".join(f"data.{problem}" for problem in found))
     lengths = dataset.lengths(cfg.path)[:, 0]

@@ -68,6 +68,7 @@ class _Chosen:
     encoded: dict[str, Encoded]  # by example id
     tokenizer: PreTrainedTokenizerFast
     dev: list[Problem]
+    dev_loss: Pool  # the gold rationales of `dev`, on which a run measures its loss
     overlap: dict[str, Any]
 
 
@@ -79,7 +80,10 @@ def _choose(recipe: Recipe, training: Sequence[Problem]) -> _Chosen:
     overlap = _leave_out_overlap(recipe, pools)
     curate.leave_out_repeated(pools)
     chosen = _tokenizer(recipe, pools)
-    encoded = _encode([row.example for pool in pools for row in pool.candidates], chosen, recipe.limits)
+    dev_loss = _dev_loss(dev)
+    rows = [row.example for pool in (*pools, dev_loss) for row in pool.candidates]
+    encoded = _encode(rows, chosen, recipe.limits)
+    dev_loss.filter(lambda row: row.example.id in encoded, "over-long")
     shortened = bool(recipe.learnt) and any(part.row.example is not examples.correction for part in recipe.parts)
     for pool in pools:
         pool.filter(lambda row: row.example.id in encoded, "over-long")
@@ -87,14 +91,14 @@ def _choose(recipe: Recipe, training: Sequence[Problem]) -> _Chosen:
             _leave_out_long_corrections(pool, chosen, recipe.limits)
         curate.require_some(pool)
     mixed = _mix(recipe, pools, encoded)
-    return _Chosen(pools, mixed, encoded, chosen, dev, overlap)
+    return _Chosen(pools, mixed, encoded, chosen, dev, dev_loss, overlap)
 
 
 def _write(recipe: Recipe, identity: dict[str, Any], chosen: _Chosen, folder: Path) -> Card:
     tokenizer.save(chosen.tokenizer, folder / "tokenizer")
     counts = _write_set(folder, [row.example for row in chosen.mixed], chosen.encoded)
     if chosen.dev:
-        _write_dev(folder / "dev", chosen.dev, chosen.tokenizer, recipe.limits)
+        _write_dev(folder / "dev", chosen)
     if recipe.export:
         exports.write(recipe.export, chosen.mixed, folder / "exports")
     files = {str(file.relative_to(folder)): _sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
@@ -111,9 +115,10 @@ def _card(
     files: Mapping[str, str] = MappingProxyType({}),
 ) -> Card:
     learnt = [row.attempt for row in chosen.mixed if row.attempt is not None]
+    counted = [*chosen.pools, chosen.dev_loss] if chosen.dev else chosen.pools
     return Card(
         recipe=identity,
-        left_out={pool.name: [[why, count] for why, count in pool.left_out] for pool in chosen.pools},
+        left_out={pool.name: [[why, count] for why, count in pool.left_out] for pool in counted},
         kinds=dict(Counter(row.example.kind for row in chosen.mixed)),
         sources=dict(Counter(row.example.source for row in chosen.mixed).most_common()),
         students=dict(Counter(attempt.student for attempt in learnt).most_common()),
@@ -223,6 +228,13 @@ def _require_both(pool: Pool) -> None:
             )
 
 
+def _dev_loss(dev: Sequence[Problem]) -> Pool:
+    """The gold rationales of dev questions."""
+    gold = [row for row in dev if row.rationale]
+    rows = [Candidate(row, examples.cot(row, tasks.get(row.task).completion(row), "gold")) for row in gold]
+    return Pool("dev loss", rows, [("without a rationale", len(dev) - len(gold))])
+
+
 def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
     """Applies the overlap policy; returns the sets checked and the number of questions found."""
     required = recipe.overlap != "keep"  # with keep, the test sets need not be available
@@ -305,13 +317,11 @@ def _write_set(folder: Path, rows: Sequence[Example], encoded: dict[str, Encoded
     return dataset.write_records([encoded[row.id] for row in rows], folder)
 
 
-def _write_dev(folder: Path, dev: Sequence[Problem], tokenizer: PreTrainedTokenizerFast, limits: Limits) -> None:
+def _write_dev(folder: Path, chosen: _Chosen) -> None:
     """Writes the held-out questions, and their gold rationales as a data set, equal for all arms."""
-    records.write(folder / "problems.jsonl", dev)
-    rows = [examples.cot(row, tasks.get(row.task).completion(row), "gold") for row in dev if row.rationale]
-    encoded = _encode(rows, tokenizer, limits)
-    if encoded:
-        _write_set(folder, [row for row in rows if row.id in encoded], encoded)
+    records.write(folder / "problems.jsonl", chosen.dev)
+    if rows := [row.example for row in chosen.dev_loss.candidates]:
+        _write_set(folder, rows, chosen.encoded)
 
 
 _LATER = ("own_attempts", "critiques", "paths_a_question", "wrong_step_weight", "right_share", "skip_cot")

@@ -164,6 +164,19 @@ def lengths(folder: str | Path) -> np.ndarray:
     return found
 
 
+def has_examples(folder: str | Path) -> bool:
+    """Whether a dev set has examples to measure a loss on; False where it has questions alone, without rationales.
+
+    Raises:
+      UserError: its examples are missing.
+    """
+    home = storage.here(folder)
+    if (home / _LENGTHS).is_file() or not (home / "problems.jsonl").is_file():
+        return True  # or it is no dev set, which `lengths` says
+    check(folder, only=_LENGTHS)
+    return False
+
+
 def has_pairs(folder: str | Path) -> bool:
     """Whether the data set is of preference pairs; see `lengths` for errors."""
     return lengths(folder).shape[1] > 2

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,12 @@ def test_a_length_in_epochs_is_the_steps_that_hold_them(folder: Path, epochs: fl
     assert steps_for(padded, epochs=epochs) == -(-epochs * len(SIZES) // 4)
 
 
+def test_a_length_in_epochs_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert 1.1 * 50 > 55  # in binary
+    cfg = DataConfig(str(made(tmp_path, [5] * 50)), batch_size=11, seq_len=32, packing=False)
+    assert steps_for(cfg, epochs=1.1) == 5
+
+
 LENGTHS = st.one_of(
     st.builds(lambda epochs: {"epochs": epochs}, st.sampled_from([0.1, 0.5, 1, 1.7, 3, 10])),
     st.builds(lambda tokens: {"tokens": tokens}, st.integers(1, 3000)),
@@ -181,7 +188,7 @@ LENGTHS = st.one_of(
 
 def counted(cfg: DataConfig, length: dict[str, float]) -> int:
     """The batches until they hold a length, one after the other."""
-    goal = length["tokens"] if "tokens" in length else length["epochs"] * len(dataset.lengths(cfg.path))
+    goal = length["tokens"] if "tokens" in length else Fraction(str(length["epochs"])) * len(dataset.lengths(cfg.path))
     held = 0
     for steps, batch in enumerate(batches(cfg), start=1):
         ids = batch["segment_ids"]

@@ -127,6 +127,22 @@ def test_dev_questions_are_nowhere_in_training(tmp_path: Path, corrections: Path
     assert held_out[0] == held_out[1]
 
 
+def test_a_dev_set_that_lost_its_examples_is_damaged(tmp_path: Path) -> None:
+    build(recipe(dev_questions=4), tmp_path / "out")
+    assert dataset.has_examples(tmp_path / "out" / "dev")
+    (tmp_path / "out" / "dev" / "lengths.npy").unlink()
+    with pytest.raises(UserError, match=r"lengths\.npy"):
+        dataset.has_examples(tmp_path / "out" / "dev")
+
+
+def test_what_the_dev_loss_leaves_out_is_counted(tmp_path: Path, task: dict[str, list[Problem]]) -> None:
+    task["train"][:] = [*TRAIN[:20], *(row.model_copy(update={"rationale": ""}) for row in TRAIN[20:])]
+    made, _ = build(recipe(dev_questions=30), tmp_path / "out")
+    counts = dict(map(tuple, made.left_out["dev loss"]))
+    assert counts.keys() == {"without a rationale", "over-long"}
+    assert dataset.counts(tmp_path / "out" / "dev").examples == 30 - sum(counts.values()) < 30
+
+
 def test_every_row_is_accounted_for(tmp_path: Path, corrections: Path) -> None:
     attempts = tmp_path / "attempts.jsonl"
     right = [rows.attempt(problem, f"{k}\nThe answer is 7.", "right") for problem in TRAIN[:9] for k in range(2)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lema_jax import records, tasks
+from lema_jax.data import card, dataset
 from lema_jax.data.build import build
 from lema_jax.data.card import Card
 from lema_jax.data.recipe import Recipe
@@ -35,6 +36,15 @@ def test_rows_without_a_split_are_trained_on(tmp_path: Path) -> None:
     made = made_of(tmp_path, dev_questions=5)
     assert made.questions == 25
     assert made.overlap["found"] == 0
+
+
+def test_dev_questions_without_a_rationale_are_counted_and_have_no_examples(tmp_path: Path) -> None:
+    made = made_of(tmp_path, dev_questions=5)
+    assert made.left_out["dev loss"] == [["without a rationale", 5], ["over-long", 0]]
+    assert "dev loss: left out 5 without a rationale" in card.summary(made)
+    dev = tmp_path / "out" / "dev"
+    assert [file.name for file in dev.iterdir()] == ["problems.jsonl"]
+    assert not dataset.has_examples(dev)
 
 
 def test_rows_that_name_a_split_are_kept_out_of_training(tmp_path: Path) -> None:
