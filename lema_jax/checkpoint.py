@@ -41,7 +41,7 @@ def merit(tried: Mapping[str, Any]) -> float:
 
 
 def trials(folder: AnyFolder) -> dict[int, dict[str, Any]]:
-    """The dev results of each committed step, {loss, accuracy?, on}, from the step's record.
+    """The dev results of each committed step, {loss?, accuracy?, on}, from the step's record.
 
     Records of earlier versions have none: theirs come from `dev.jsonl`.
     """

@@ -103,13 +103,23 @@ class Saver:
     def __exit__(self, *exc: Any) -> None:
         self._checkpointer.__exit__(*exc)
 
-    def save(self, step: int, state: State, frozen: Any, position: Any) -> None:
-        """Evaluates the step on dev, and starts writing its checkpoint.
+    def save(self, step: int, state: State, frozen: Any, position: Any, *, evaluate: bool) -> None:
+        """Evaluates the step on dev, and starts writing its checkpoint; a failed evaluation is raised after that.
 
         Args:
           position: the state of the data iterator.
+          evaluate: False for a step that an undisturbed run does not save, so that both have the same trials.
         """
-        tried = self._dev.try_on(step, state, frozen) if self._dev else None
+        tried = None
+        try:
+            if self._dev and evaluate:
+                tried = self._dev.try_on(step, state, frozen)
+        except Exception:
+            self._write(step, state, position, None)
+            raise
+        self._write(step, state, position, tried)
+
+    def _write(self, step: int, state: State, position: Any, tried: dict[str, Any] | None) -> None:
         stored = items(self._setup, self._setup.to_disk(state))
         record = checkpoint.seal(self._metadata, step, stored, data=position, tried=tried)
         self._checkpointer.save_checkpointables_async(step, stored, force=True, custom_metadata=record)

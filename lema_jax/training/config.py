@@ -138,9 +138,9 @@ class TrainConfig:
 
 def too_long(seq_len: int, model: LlamaConfig) -> list[str]:
     """A problem where rows are longer than the model's context."""
-    if seq_len <= model.max_positions:
+    if seq_len <= model.context:
         return []
-    return [f"data.seq_len={seq_len} must be at most the model's max_positions={model.max_positions}"]
+    return [f"data.seq_len={seq_len} must be at most the model's context of {model.context} tokens"]
 
 
 def validate(config: TrainConfig, devices: int) -> None:

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from lema_jax import checkpoint
 from lema_jax.data import batches, tokenizer
 from lema_jax.model.nf4 import Nf4
 from lema_jax.parallel import sharding
@@ -27,12 +26,11 @@ def show(config: TrainConfig) -> None:
       UserError: as the run itself would.
     """
     validate(config, jax.device_count())
-    start.require_kind(config)
+    start.require_data(config)
     config = start.resolved(config)
     start.require_fit(config)
     mesh = make_mesh(config.mesh)
-    llama = checkpoint.read_metadata(config.init).config if config.init else config.model
-    assert llama is not None  # validate requires one of the two
+    llama = start.architecture(config)
     with sharding.use(mesh):
         setup = Setup(config, llama, mesh)
         compiled = setup.compiled_step

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from lema_jax.checkpoint import Metadata
 from lema_jax.data import batches
-from lema_jax.errors import UserError
 from lema_jax.interrupts import Interrupted
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import make_mesh
@@ -25,7 +24,7 @@ from lema_jax.storage import RunFolder
 from lema_jax.training import checkpoints, compiled, start
 from lema_jax.training import setup as setups
 from lema_jax.training.checkpoints import Saver
-from lema_jax.training.config import TrainConfig, as_dict, too_long, validate
+from lema_jax.training.config import TrainConfig, as_dict, validate
 from lema_jax.training.dev import Dev, Judge
 from lema_jax.training.guard import Guard
 from lema_jax.training.metrics import Metrics, ideal_seconds, sinks
@@ -61,15 +60,13 @@ def run(
     given = as_dict(config)
     if jax.process_index() == 0:
         print(json.dumps(given, indent=2), flush=True)
-    start.require_kind(config)
+    start.require_data(config)
     config = start.resolved(config)
     start.require_fit(config)
     folder, mesh = RunFolder(config.out), make_mesh(config.mesh)
     with sharding.use(mesh):
         # 2. Find the weights to begin with, and the position in the data. Nothing is written.
         origin = start.find(config, given, folder, mesh, allow_config_change)
-        if found := too_long(config.data.seq_len, origin.metadata.config):
-            raise UserError("; ".join(found))
         setup = setups.of(config, origin.metadata.config, mesh)
         iterator = iter(batches.batches(config.data, setup.rows))
         if origin.own:
@@ -159,9 +156,10 @@ class _Trainer:
                 self._in_flight = step, metrics, rows["records"][rows["segment_ids"] > 0]
                 # 3. Save; a step is checked first, so that no non-finite one is saved.
                 stopping = preemption.stops_at(step) and step < last
-                if step % save_every == 0 or step == last or stopping:
+                due = step % save_every == 0 or step == last
+                if due or stopping:
                     self._settle(watchdog)
-                    self.saver.save(step, state, self.frozen, self.iterator.get_state())
+                    self.saver.save(step, state, self.frozen, self.iterator.get_state(), evaluate=due)
                     self.log.keep()
                 # 4. Stop where a preemption signal came.
                 if stopping:

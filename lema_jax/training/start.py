@@ -22,7 +22,7 @@ from lema_jax.data import batches, dataset, tokenizer
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.storage import RunFolder
-from lema_jax.training.config import TrainConfig, as_dict, described, shaping
+from lema_jax.training.config import TrainConfig, as_dict, described, shaping, too_long
 from lema_jax.training.objectives import OBJECTIVES
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -62,11 +62,12 @@ def resolved(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def require_kind(config: TrainConfig) -> None:
-    """Checks that the data set is of what the objective learns from.
+def require_data(config: TrainConfig) -> None:
+    """Checks that the data set is of what the objective learns from, and that the run can be tried on its dev set.
 
     Raises:
-      UserError: it is of pairs and should be of examples, or the other way round; or dev data is of pairs.
+      UserError: it is of pairs and should be of examples, or the other way round; the dev set is of pairs, has an
+        example that is longer than a row, or has questions without rationales, none of which is answered.
     """
     path, pairs = config.data.path, OBJECTIVES[config.objective].pairs
     there = dataset.has_pairs(path)
@@ -78,8 +79,44 @@ def require_kind(config: TrainConfig) -> None:
             f"objective={config.objective} learns from preference pairs, but {path} holds {count:,} examples and 0 "
             "pairs; make some with lema_jax.build_data --arm=preference"
         )
-    if config.dev.path and dataset.has_pairs(config.dev.path):
-        raise UserError(f"dev.path={config.dev.path} holds preference pairs; name the folder dev of a data set")
+    dev = config.dev.path
+    if dev and dataset.has_examples(dev):
+        if dataset.has_pairs(dev):
+            raise UserError(f"dev.path={dev} holds preference pairs; name the folder dev of a data set")
+        batches.checked_lengths(dataclasses.replace(config.data, path=dev))
+    elif dev and not config.dev.questions:
+        raise UserError(
+            f"dev.path={dev} holds questions without rationales, on which no loss can be measured; set dev.questions, "
+            "how many of them to answer, or leave dev.path out"
+        )
+
+
+def architecture(config: TrainConfig) -> LlamaConfig:
+    """What a run begins with: the architecture of `init`, or `model`.
+
+    Raises:
+      UserError: no such model; one of another tokenizer than the data's, of fewer tokens, of a shorter context than the
+        rows, or with adapters that the run does not train.
+    """
+    if config.model is not None:
+        found = config.model
+        if found.vocab_size < (size := len(tokenizer.load(config.data.path))):
+            raise UserError(f"model.vocab_size={found.vocab_size} is below the tokenizer's {size} tokens")
+    else:
+        source = Model.open(config.init)
+        _require_same_tokenizer(source.folder, config.data.path)
+        found, lora = source.metadata.config, source.metadata.lora
+        if lora is not None and config.lora is None:
+            raise UserError(f"init={config.init} holds adapters; merge them with convert, or set lora to train on")
+        if lora not in (None, config.lora):
+            raise UserError(f"init={config.init} holds adapters of shape {lora}, but lora={config.lora}")
+    _require_context(config, found)
+    return found
+
+
+def _require_context(config: TrainConfig, llama: LlamaConfig) -> None:
+    if found := too_long(config.data.seq_len, llama):
+        raise UserError("; ".join(found))
 
 
 def rounded(rows: int, divisor: int) -> int:
@@ -147,12 +184,11 @@ def find(
     shaped = shaping(as_dict(config))
     if checkpoint.steps(folder):
         return _continued(config, shaped, given, Model.open(folder), mesh, allow_config_change)
-    data = dataset.fingerprint(config.data.path)
+    llama, data = architecture(config), dataset.fingerprint(config.data.path)
     if config.init:
         origin = _from_model(config, Model.open(config.init), folder, mesh)
     else:
-        assert config.model is not None  # validate requires one of the two
-        origin = _random(config.model, config.data.path)
+        origin = Origin(Metadata(llama, lineage=""), frozen={})
     metadata = dataclasses.replace(
         origin.metadata,
         lineage=_lineage(shaped, data, origin.metadata.init),
@@ -181,24 +217,12 @@ def beginning(config: TrainConfig, folder: RunFolder, mesh: Mesh, init: str) -> 
     return _from_model(config, source, folder, mesh)
 
 
-def _random(llama: LlamaConfig, data: str) -> Origin:
-    size = len(tokenizer.load(data))
-    if llama.vocab_size < size:
-        raise UserError(f"model.vocab_size={llama.vocab_size} is below the tokenizer's {size} tokens")
-    return Origin(Metadata(llama, lineage=""), frozen={})
-
-
 def _from_model(config: TrainConfig, source: Model, folder: RunFolder, mesh: Mesh) -> Origin:
-    _require_same_tokenizer(source.folder, config.data.path)
     variables = source.load_variables(mesh, config.compute, lora=config.lora)
     there, base = source.metadata, source.base
     metadata = Metadata(there.config, lineage="", eos_ids=there.eos_ids, init=source.identity())
     if config.lora is None:
-        if there.lora is not None:
-            raise UserError(f"init={config.init} holds adapters; merge them with convert, or set lora to train on")
         return Origin(metadata, frozen={}, trained=variables["params"])
-    if there.lora not in (None, config.lora):
-        raise UserError(f"init={config.init} holds adapters of shape {there.lora}, but lora={config.lora}")
     metadata = dataclasses.replace(
         metadata, lora=config.lora, base=base.folder.relative_to(folder), base_lineage=base.identity()
     )
@@ -232,6 +256,7 @@ def _continued(
             f"{folder} holds {metadata.lora or 'full weights'} of {metadata.config}: lora's and model's shape stay as "
             "they were; choose another out"
         )
+    _require_context(config, metadata.config)
     # 2. So is `init`, where it is still there: what counts is which weights it has, not where it is. A run with full
     #    weights no longer needs it, and a model that was trained on since has the same lineages.
     source = Model.open(config.init) if config.init and Model.is_at(config.init) else None

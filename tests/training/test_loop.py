@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 from lema_jax import checkpoint
+from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
-from lema_jax.model.config import Compute, LoraConfig
+from lema_jax.model.config import Compute, LlamaConfig, LoraConfig, RopeScaling
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
-from lema_jax.training import loop
-from lema_jax.training.config import DataConfig, OptimizerConfig, TrainConfig, as_dict, validate
+from lema_jax.training import dry_run, loop
+from lema_jax.training.config import DataConfig, OptimizerConfig, TrainConfig, as_dict, too_long, validate
 from tests import tiny
 
 LORA = LoraConfig(4, 8.0, 0.1)
+BEGINNINGS = pytest.mark.parametrize("begin", [loop.run, dry_run.show])  # a dry run refuses what the run does
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +103,9 @@ def test_adapters_train_on_from_adapters(tmp_path, data, base):
     loop.run(config(tmp_path / "second", data, init=str(tmp_path / "first"), lora=LORA, steps=2))
     metadata = checkpoint.read_metadata(tmp_path / "second")
     assert (tmp_path / "second" / metadata.base).resolve() == base.resolve()
-    with pytest.raises(UserError, match="merge them with convert"):
-        loop.run(config(tmp_path / "third", data, init=str(tmp_path / "first")))
+    for begin in (loop.run, dry_run.show):
+        with pytest.raises(UserError, match="merge them with convert"):
+            begin(config(tmp_path / "third", data, init=str(tmp_path / "first")))
 
 
 @pytest.mark.slow
@@ -141,17 +144,33 @@ def test_a_base_that_changed_is_refused(tmp_path, data, base):
         weights(tmp_path / "run")
 
 
-def test_a_foreign_tokenizer_is_refused(tmp_path, data, base):
-    from lema_jax.data import tokenizer
-
+@BEGINNINGS
+def test_a_foreign_tokenizer_is_refused(tmp_path, data, base, begin):
     other = tmp_path / "base"
     shutil.copytree(base, other)
     shutil.rmtree(other / "tokenizer")
     with pytest.raises(UserError, match="no tokenizer"):
-        loop.run(config(tmp_path / "run", data, init=str(other)))
+        begin(config(tmp_path / "run", data, init=str(other)))
     tokenizer.save(tokenizer.train_bpe(["five six seven eight nine ten"], 704), other / "tokenizer")
     with pytest.raises(UserError, match="made with another tokenizer"):
-        loop.run(config(tmp_path / "run", data, init=str(other)))
+        begin(config(tmp_path / "run", data, init=str(other)))
+
+
+@BEGINNINGS
+def test_rows_longer_than_the_context_are_refused(tmp_path, data, base, begin):
+    run = config(tmp_path / "run", data, init=str(base))
+    run.data.seq_len = 320
+    with pytest.raises(UserError, match=r"data\.seq_len=320 must be at most the model's context of 256 tokens"):
+        begin(run)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn"])
+def test_a_context_is_that_after_rope_scaling(kind):
+    scaled = LlamaConfig(max_positions=4096, rope_scaling=RopeScaling(kind, 4.0, original_positions=4096))
+    assert too_long(4 * 4096, scaled) == []
+    assert too_long(4 * 4096 + 1, scaled)
+    assert too_long(4097, LlamaConfig(max_positions=4096))
 
 
 def test_every_broken_rule_is_told_at_once(tmp_path, data):
@@ -171,10 +190,11 @@ def test_every_broken_rule_is_told_at_once(tmp_path, data):
         assert line in str(error.value)
 
 
-def test_a_vocabulary_that_is_too_small_is_named(tmp_path, data):
+@BEGINNINGS
+def test_a_vocabulary_that_is_too_small_is_named(tmp_path, data, begin):
     small = tiny.CONFIG.__class__(**{**tiny.CONFIG.__dict__, "vocab_size": 100})
     with pytest.raises(UserError, match=r"model\.vocab_size=100 is below the tokenizer's"):
-        loop.run(config(tmp_path / "run", data, model=small))
+        begin(config(tmp_path / "run", data, model=small))
 
 
 def test_a_checkpoint_of_another_shape_lists_what_differs(tmp_path, data, base):
