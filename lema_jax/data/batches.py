@@ -88,6 +88,11 @@ def once(cfg: DataConfig, rows: slice = slice(None)) -> Iterator[dict[str, np.nd
         yield _fill({name: array[rows] for name, array in padded.items()}, records)
 
 
+def packer(cfg: DataConfig) -> dict[str, Any]:
+    """What the place of a row within a pack depends on; empty where steps have a number of examples."""
+    return {} if _per_step(cfg) else {"seq_len": cfg.seq_len, "packing": cfg.packing, "bins": _bins(cfg)}
+
+
 def steps_for(cfg: DataConfig, *, epochs: float = math.inf, tokens: float = math.inf) -> int:
     """The number of batches for `epochs` passes over the data set, or for `tokens` tokens (padding excluded).
 
@@ -212,10 +217,15 @@ def _pack(cfg: DataConfig, lengths: np.ndarray, order: Sequence[int]) -> grain.I
     return grain.experimental.FirstFitPackIterDataset(
         _stream(spans),
         length_struct={"record": cfg.seq_len},
-        num_packing_bins=max(_BINS, cfg.batch_size),
+        num_packing_bins=_bins(cfg),
         max_sequences_per_bin=None if cfg.packing else 1,
         seed=cfg.seed,
     )
+
+
+def _bins(cfg: DataConfig) -> int:
+    """Rows packed at a time."""
+    return max(_BINS, cfg.batch_size)
 
 
 def _stream(elements: grain.MapDataset) -> grain.IterDataset:

@@ -11,6 +11,8 @@ import orbax.checkpoint.experimental.v1 as ocp
 
 from lema_jax import checkpoint
 from lema_jax.checkpoint import DamagedCheckpoint, Metadata, Model
+from lema_jax.data import batches
+from lema_jax.data.batches import DataConfig
 from lema_jax.errors import UserError
 from lema_jax.storage import RunFolder
 from lema_jax.training import compiled
@@ -31,8 +33,8 @@ def items(setup: Setup, stored: State) -> dict[str, Any]:
     }
 
 
-def resume(own: Model, setup: Setup, iterator: grain.DatasetIterator) -> State:
-    """The state of the newest readable checkpoint of `own`; sets the iterator to its position.
+def resume(own: Model, setup: Setup, iterator: grain.DatasetIterator, data: DataConfig) -> State:
+    """The state of the newest readable checkpoint of `own`; sets the iterator, of `data`, to its position.
 
     Renames damaged checkpoints, with a warning: nothing is deleted.
 
@@ -53,20 +55,33 @@ def resume(own: Model, setup: Setup, iterator: grain.DatasetIterator) -> State:
             damaged[step] = error
             continue
         _put_aside(folder, damaged)
-        try:
-            iterator.set_state(opened.record["data"])
-        except KeyError:  # the state of free packing differs from that of steps with a number of examples
-            raise UserError(
-                f"checkpoint {step} of {folder} was made with another packing, in which its place in the data has no "
-                "meaning here; set data.examples_per_step, data.packing and data.order as they were, or choose another "
-                "out"
-            ) from None
+        _set_position(iterator, opened.record, data, f"checkpoint {step} of {folder}")
         print(f"going on from step {step} of {folder}", flush=True)
         trained, optimizer = found["weights"][setup.collection], found["optimizer"]
         return setup.from_disk(State(optimizer["step"], trained, optimizer["state"]))
     raise UserError(
         f"none of the checkpoints {there} of {folder} can be read ({damaged[there[-1]]}); begin again in another out"
     )
+
+
+def _set_position(iterator: grain.DatasetIterator, record: dict[str, Any], data: DataConfig, where: str) -> None:
+    """Sets the iterator to a checkpoint's position: the number of an example, or a row of the pack that starts there.
+
+    Raises:
+      UserError: the data is packed otherwise here, so that the row holds other examples. Checkpoints of earlier
+        versions do not say how theirs was.
+    """
+    position, packer = record["data"], record.get("packer")
+    try:
+        if position.get("next_row") and packer not in (None, batches.packer(data)):
+            raise KeyError("next_row")
+        iterator.set_state(position)
+    except KeyError:  # the state of free packing differs from that of steps with a number of examples
+        raise UserError(
+            f"{where} was made with another packing, in which its place in the data has no meaning here; set "
+            "data.seq_len, data.batch_size, data.examples_per_step, data.packing and data.order as they were, or "
+            "choose another out"
+        ) from None
 
 
 def _put_aside(folder: RunFolder, damaged: dict[int, DamagedCheckpoint]) -> None:
@@ -86,8 +101,11 @@ class Saver:
       keep: how many of the newest stay; 0 for all. The best on dev stays too.
     """
 
-    def __init__(self, folder: RunFolder, keep: int, setup: Setup, metadata: Metadata, dev: Dev | None) -> None:
+    def __init__(
+        self, folder: RunFolder, keep: int, setup: Setup, metadata: Metadata, data: DataConfig, dev: Dev | None
+    ) -> None:
         self._folder, self._setup, self._metadata, self._dev = folder, setup, metadata, dev
+        self._packer = batches.packer(data)
         policies = ocp.training.preservation_policies
         preserved: Any = policies.LatestN(keep) if keep else policies.PreserveAll()
         if dev is not None:
@@ -121,7 +139,7 @@ class Saver:
 
     def _write(self, step: int, state: State, position: Any, tried: dict[str, Any] | None) -> None:
         stored = items(self._setup, self._setup.to_disk(state))
-        record = checkpoint.seal(self._metadata, step, stored, data=position, tried=tried)
+        record = checkpoint.seal(self._metadata, step, stored, data=position, packer=self._packer, tried=tried)
         self._checkpointer.save_checkpointables_async(step, stored, force=True, custom_metadata=record)
         compiled.seal(self._folder)
 

@@ -70,7 +70,7 @@ def run(
         setup = setups.of(config, origin.metadata.config, mesh)
         iterator = iter(batches.batches(config.data, setup.rows))
         if origin.own:
-            state = checkpoints.resume(origin.own, setup, iterator)
+            state = checkpoints.resume(origin.own, setup, iterator, config.data)
         else:
             state = setup.begin(setup.random(config.seed) if origin.trained is None else origin.trained)
         # 3. Compile before the first batch: a batch of another shape is then an error, and nothing is recompiled.
@@ -98,7 +98,8 @@ def run(
             sinks=sinks(folder, config.tensorboard, config.wandb),
         )
         guard = Guard(config.guard, config.data.path)
-        with Saver(folder, config.keep, setup, metadata, dev) as saver, log, Profile(profile, first) as profiler:
+        saving = Saver(folder, config.keep, setup, metadata, config.data, dev)
+        with saving as saver, log, Profile(profile, first) as profiler:
             seed = setup.put_seed(config.seed)
             trainer = _Trainer(setup, train_step, origin.frozen, seed, iterator, saver, log, guard, profiler, reference)
             loss = trainer.train(state, first, config.steps, config.checkpoint_every)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from lema_jax import checkpoint
-from lema_jax.data import tokenizer
+from lema_jax.data import batches, tokenizer
 from lema_jax.errors import UserError
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig, RopeScaling
 from lema_jax.parallel.mesh import MeshConfig, make_mesh
-from lema_jax.training import dry_run, loop
+from lema_jax.training import checkpoints, dry_run, loop
 from lema_jax.training.config import DataConfig, OptimizerConfig, TrainConfig, as_dict, too_long, validate
 from tests import tiny
 
@@ -118,6 +118,32 @@ def test_a_changed_configuration_is_refused_unless_insisted_on(tmp_path, data, b
     run.steps = 3
     loop.run(run, allow_config_change=True)
     assert checkpoint.latest_step(tmp_path / "run") == 3
+
+
+@pytest.mark.slow
+def test_within_a_pack_no_other_packing_goes_on(tmp_path, data, base):
+    run = config(tmp_path / "run", data, init=str(base), lora=LORA, steps=1)
+    loop.run(run)
+    record = checkpoint.read_record(tmp_path / "run", 1, checkpoint.read_metadata(tmp_path / "run"))
+
+    def goes_on(**changed):
+        settings = dataclasses.replace(run.data, **changed)
+        checkpoints._set_position(iter(batches.batches(settings)), record, settings, "checkpoint 1 of run")
+
+    goes_on(batch_size=16)  # as many rows are packed at a time
+    for changed in ({"seq_len": 64}, {"packing": False}, {"batch_size": 136}):
+        with pytest.raises(UserError, match=r"checkpoint 1 of run was made with another packing.* choose another out"):
+            goes_on(**changed)
+
+
+@pytest.mark.parametrize("packer", [{}, {"packer": {"seq_len": 64, "packing": True, "bins": 128}}])
+def test_a_place_between_packs_or_of_an_earlier_version_is_one_in_any_packing(data, packer):
+    settings = DataConfig(str(data), batch_size=8, seq_len=32)
+    iterator, expected = (iter(batches.batches(settings)) for _ in range(2))
+    for _ in range(16 if packer else 1):
+        next(expected)
+    checkpoints._set_position(iterator, {"data": expected.get_state(), **packer}, settings, "checkpoint 1")
+    np.testing.assert_array_equal(next(iterator)["tokens"], next(expected)["tokens"])
 
 
 @pytest.mark.slow
