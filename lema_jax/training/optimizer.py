@@ -16,7 +16,7 @@ class OptimizerConfig:
     """Defaults are the paper's QLoRA runs below 34B parameters (the released script; 1e-4 from 34B on)."""
 
     learning_rate: float = ranges.within(2e-4, 0, 10)
-    schedule: str = "constant"  # or "cosine": to zero at the last step
+    schedule: str = "constant"  # or "cosine": to zero at the last step, whichever updates were skipped
     warmup_steps: int = ranges.within(0, 0, 10**9)  # linear, from zero
     beta1: float = ranges.within(0.9, 0, 1, below=True)
     beta2: float = ranges.within(0.999, 0, 1, below=True)
@@ -57,6 +57,11 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
         mask=decayed,
     )
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm else adamw
+
+
+def at_step(state: optax.OptState, step: jax.Array) -> optax.OptState:
+    """The optimizer's state with the learning rate of `step`: optax's own count lacks the updates that were skipped."""
+    return optax.tree.set(state, ScaleByScheduleState=optax.ScaleByScheduleState(step))
 
 
 def _is_vector(path: str) -> bool:

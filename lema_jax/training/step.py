@@ -12,6 +12,7 @@ import optax
 
 from lema_jax.model.llama import Llama, at_use
 from lema_jax.training.objectives import OBJECTIVES, Objective
+from lema_jax.training.optimizer import at_step
 
 
 @jax.tree_util.register_dataclass
@@ -49,9 +50,9 @@ def train_step(
       seed: of dropout; uint32 [].
       accumulation: A; gradients of A micro-batches of B / A rows are summed, so the result does not depend on A. A
         batch without any loss has loss 0 and a zero gradient.
-      max_grad_norm: the update is skipped, and only `step` advances, where the gradient norm exceeds this or the loss
-        or gradient is not finite.
-      ragged: rows at the end may be empty; micro-batches of empty rows alone are not computed.
+      max_grad_norm: the update is skipped, and only `step` advances, and with it the learning rate, where the gradient
+        norm exceeds this or the loss or gradient is not finite.
+      ragged: rows may be empty; the last micro-batches are not computed where all of their rows are.
 
     Returns:
       The next state, and scalars: loss, grad_norm (before clipping), skipped (the update), learning_rate, tokens
@@ -93,7 +94,7 @@ def train_step(
 
     # 4. Update, unless loss or gradient is not finite or too large: the comparison is false for NaN.
     accepted = jnp.isfinite(loss) & (grad_norm <= max_grad_norm)
-    updates, optimizer_state = optimizer.update(grads, state.optimizer, state.trained)
+    updates, optimizer_state = optimizer.update(grads, at_step(state.optimizer, state.step), state.trained)
     updated = (optax.apply_updates(state.trained, updates), optimizer_state)
     updated = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), updated, (state.trained, state.optimizer))
 
