@@ -63,8 +63,8 @@ class DataConfig:
         return found + ranges.problems(self)
 
 
-def batches(cfg: DataConfig, rows: slice = slice(None)) -> grain.IterDataset:
-    """An infinite stream of the rows `rows` of each global batch; its iterators save and restore their state.
+def batches(cfg: DataConfig, rows: slice | np.ndarray = slice(None)) -> grain.IterDataset:
+    """An infinite stream of the rows `rows` (a slice, or numbers) of each global batch; its iterators save their state.
 
     Each element is a dict of [B, T] arrays: `tokens` int32, `weights` float32 (1 where there is loss), `segment_ids`
     int32 (1, 2, … for the examples of a row, 0 on padding), `positions` int32 (from 0 in each segment), and `records`

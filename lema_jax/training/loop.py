@@ -68,7 +68,7 @@ def run(
         # 2. Find the weights to begin with, and the position in the data. Nothing is written.
         origin = start.find(config, given, folder, mesh, allow_config_change)
         setup = setups.of(config, origin.metadata.config, mesh)
-        iterator = iter(batches.batches(config.data, setup.rows))
+        iterator = iter(batches.batches(config.data, setup.order[setup.rows]))
         if origin.own:
             state = checkpoints.resume(origin.own, setup, iterator, config.data)
         else:

@@ -78,6 +78,7 @@ class Setup:
       seed: the abstract seed of dropout, an argument so that all seeds run the same program.
       needs_reference: its `reference` comes from `training.reference`.
       rows: the slice of the batch that this process reads.
+      order: [B], the row of the plan at each place of the batch, see `_order`.
       work: the shapes of a step, from which `flops` counts its operations.
       step: the jitted `train_step(state, frozen, batch, seed)`; the state is donated.
       objective: what the run minimises.
@@ -110,6 +111,7 @@ class Setup:
         everywhere = NamedSharding(mesh, PartitionSpec())
         self.seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=everywhere)
         self.rows = processes.rows(by_rows, shape)
+        self.order = _order(config, self.accumulation, mesh.shape["data"] * mesh.shape["fsdp"])
         self.work = flops.Step(
             llama,
             config.compute,
@@ -202,6 +204,18 @@ class Setup:
 
     def _abstract(self, make: Callable[[Llama], Any], model: Llama) -> Any:
         return sharding.abstract(jax.eval_shape(functools.partial(make, model)), self.mesh)
+
+
+def _order(config: TrainConfig, accumulation: int, devices: int) -> np.ndarray:
+    """[B]: the row of the plan at each place of a batch, whose places are cut into one run for each device.
+
+    Where a micro-batch is a place of every device, it gets consecutive rows: those that `examples_per_step` leaves
+    empty, the last ones, are then whole micro-batches, which are not computed. Otherwise the order is the plan's.
+    """
+    order = np.arange(config.data.batch_size)
+    if config.data.examples_per_step and len(order) == accumulation * devices:
+        return order.reshape(accumulation, devices).T.ravel()
+    return order
 
 
 def _variables(model: Llama, key: jax.Array | None = None) -> Any:

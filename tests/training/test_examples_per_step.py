@@ -1,6 +1,7 @@
 """Runs whose steps have a number of examples: the loss of one example a row, refused before they claim, resumable."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_packed_steps_are_those_of_one_example_a_row(tmp_path, data, base, strai
         np.testing.assert_allclose([one["loss"], one["grad_norm"]], [other["loss"], other["grad_norm"]], rtol=1e-4)
     close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4)
     jax.tree.map(close, weights(straight), weights(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_on_several_devices_micro_batches_of_empty_rows_are_skipped(tmp_path, data, base, straight):
+    run = run_of(tmp_path / "run", data, base, batch_size=32)
+    run.accumulation, devices = 0, jax.device_count()
+    loop.run(run)
+    plans = itertools.islice(batches.batches(run.data), run.steps)
+    rows = [int((plan["segment_ids"] > 0).any(axis=1).sum()) for plan in plans]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["computed"] for line in lines] == [-(-count // devices) * devices * 64 for count in rows]
+    assert all(line["computed"] < 32 * 64 for line in lines)
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(straight), rtol=1e-4)
 
 
 @pytest.mark.slow

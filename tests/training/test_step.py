@@ -33,11 +33,14 @@ def settings(**fields) -> TrainConfig:
     return TrainConfig("-", DataConfig("-", ROWS, LENGTH), steps=1, init="-", **fields)
 
 
-def train(steps: int, rows=batch, examples_per_step: int = 0, counts=None, **fields) -> tuple[list[float], dict]:
-    """Losses and final trained weights (stacked) of a few steps on the same random start."""
+def train(
+    steps: int, rows=batch, examples_per_step: int = 0, counts=None, rates=None, schedule_of: int = 0, **fields
+) -> tuple[list[float], dict]:
+    """Losses and final trained weights (stacked) of a few steps on the same random start; see `TrainConfig.steps` for
+    `schedule_of`."""
     data = DataConfig("-", ROWS, LENGTH, examples_per_step=examples_per_step)
     settings = {"mesh": MeshConfig(1, 1, 1), "optimizer": OptimizerConfig(learning_rate=1e-2)} | fields
-    config = TrainConfig(out="-", init="-", steps=steps, data=data, **settings)
+    config = TrainConfig(out="-", init="-", steps=schedule_of or steps, data=data, **settings)
     devices = jax.devices()[: np.prod([config.mesh.data, config.mesh.fsdp, config.mesh.tensor, config.mesh.sequence])]
     mesh = make_mesh(config.mesh, devices)
     with sharding.use(mesh):
@@ -48,11 +51,14 @@ def train(steps: int, rows=batch, examples_per_step: int = 0, counts=None, **fie
         frozen = {name: jax.device_put(laid_out[name], sharding.of(tree)) for name, tree in setup.frozen.items()}
         losses = []
         for number in range(steps):
-            placed = jax.device_put(rows(number), sharding.of(setup.batch))
+            ordered = {name: array[setup.order] for name, array in rows(number).items()}
+            placed = jax.device_put(ordered, sharding.of(setup.batch))
             state, metrics = setup.step(state, frozen, placed, setup.put_seed(config.seed))
             losses.append(float(metrics["loss"]))
             if counts is not None:
                 counts.append((int(metrics["tokens"]), int(metrics["computed"])))
+            if rates is not None:
+                rates.append(float(metrics["learning_rate"]))
         return losses, jax.device_get(setup.to_disk(state).trained)
 
 
@@ -106,20 +112,26 @@ def test_the_split_of_the_work_changes_nothing(fields, lora):
 
 
 @pytest.mark.parametrize(
-    ("period", "fields"),
+    ("fields", "computed"),
     [
-        (4, {"accumulation": 4}),
-        (ROWS, {"accumulation": 0, "lora": tiny.LORA}),
-        pytest.param(4, {"accumulation": 0, "mesh": MeshConfig(1, 2, 1)}, marks=pytest.mark.slow),
+        ({"accumulation": 4}, lambda full: np.arange(ROWS) % 4 < full),  # row r is in micro-batch r mod 4
+        ({"accumulation": 0, "lora": tiny.LORA}, lambda full: np.arange(ROWS) < full),
+        pytest.param(
+            {"accumulation": 0, "mesh": MeshConfig(1, 2, 1)},
+            lambda full: np.arange(ROWS) < -(-full // 2) * 2,  # a micro-batch is a row of each device
+            marks=pytest.mark.slow,
+        ),
     ],
 )
-def test_micro_batches_of_empty_rows_are_not_computed(period, fields):
-    """Were they, the weights there would spoil the sum. Row r is in micro-batch r mod `period`."""
+def test_micro_batches_of_empty_rows_are_not_computed(fields, computed):
+    """Were they, the weights there would spoil the sum. The packer fills the first rows."""
+    full = lambda number: 2 + number
 
     def filled(there: float, number: int) -> dict[str, np.ndarray]:
-        found, empty = batch(number), np.arange(ROWS) % period >= period // 2 + number
-        found["segment_ids"][empty] = 0
-        found["weights"][empty] = there
+        found = batch(number)
+        for name in ("segment_ids", "weights"):
+            found[name][full(number) :] = 0
+        found["weights"][~computed(full(number))] = there
         return found
 
     expected_losses, expected = train(2, functools.partial(filled, 0.0), **fields | {"accumulation": 1})
@@ -127,8 +139,7 @@ def test_micro_batches_of_empty_rows_are_not_computed(period, fields):
     losses, trained = train(2, functools.partial(filled, np.nan), examples_per_step=3, counts=counts, **fields)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), trained, expected)
-    rows = [ROWS * (period // 2 + number) // period for number in (0, 1)]
-    assert counts == [(10 * computed, LENGTH * computed) for computed in rows]
+    assert counts == [(10 * full(number), LENGTH * computed(full(number)).sum()) for number in (0, 1)]
 
 
 def plain_loss(variables, model, rows):
@@ -222,6 +233,16 @@ def test_an_ill_step_changes_nothing_but_the_count(bound):
     assert state.step == 1
     after = jax.device_get(state)
     jax.tree.map(np.testing.assert_array_equal, (after.trained, after.optimizer), (before.trained, before.optimizer))
+
+
+@pytest.mark.slow
+def test_the_learning_rate_is_that_of_the_step_whatever_was_skipped():
+    """Of one step, cosine ends at zero: the update after a skipped one moves nothing."""
+    rates, rows = [], [batch() | {"weights": np.full((ROWS, LENGTH), np.inf, np.float32)}, batch()]
+    optimizer = OptimizerConfig(learning_rate=0.5, schedule="cosine")
+    _, trained = train(2, rows.__getitem__, optimizer=optimizer, schedule_of=1, rates=rates)
+    assert rates == [0.5, 0.0]
+    jax.tree.map(np.testing.assert_array_equal, trained, tiny.variables()["params"])
 
 
 @pytest.mark.slow
