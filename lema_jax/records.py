@@ -178,8 +178,7 @@ def write(path: str | Path, rows: Iterable[Row]) -> int:
     Raises:
       UserError: a row is longer than a line may be.
     """
-    path = storage.on_disk(path)
-    count = 0
+    path, count = storage.on_disk(path), 0
     with storage.replacing(path) as file:
         for count, row in enumerate(rows, start=1):  # noqa: B007 (the result is the count)
             file.write(_line(row, path))
@@ -230,7 +229,7 @@ class Appender(Generic[R]):
           UserError: a row is longer than a line may be.
           OSError: the disk is full, say; names the file, which has none of the rows.
         """
-        lines: dict[str, bytes] = {}
+        lines = {}
         for row in rows:
             if row.id in self.rows or row.id in lines:
                 raise ValueError(f"row {row.id} is in {self.path} already")
@@ -251,9 +250,9 @@ class Appender(Generic[R]):
             end += len(line)
 
     def extend(self, rows: Iterable[R]) -> None:
-        """Appends rows in groups as they are produced: they need not fit into memory."""
+        """Appends rows in groups of 64 as they are produced: they need not fit into memory."""
         rows = iter(rows)
-        while some := list(itertools.islice(rows, _ROWS_A_WRITE)):
+        while some := list(itertools.islice(rows, 64)):
             self.append(*some)
 
     def arrange(self, ids: Iterable[str]) -> list[str]:
@@ -281,9 +280,6 @@ class Appender(Generic[R]):
                 self.path.unlink()
                 for folder in self._made[1:]:
                     folder.rmdir()
-
-
-_ROWS_A_WRITE = 64
 
 
 class _Rows(Mapping[str, R]):

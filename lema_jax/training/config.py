@@ -140,7 +140,8 @@ def too_long(seq_len: int, model: LlamaConfig) -> list[str]:
     """A problem where rows are longer than the model's context."""
     if seq_len <= model.context:
         return []
-    return [f"data.seq_len={seq_len} must be at most the model's context of {model.context} tokens"]
+    why = f"max_positions={model.max_positions}" + (", by rope scaling" if model.context > model.max_positions else "")
+    return [f"data.seq_len={seq_len} must be at most the model's context of {model.context} tokens ({why})"]
 
 
 def validate(config: TrainConfig, devices: int) -> None:
