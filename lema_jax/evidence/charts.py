@@ -174,7 +174,8 @@ def bars(counts: Mapping[str, int], label: str) -> Markup:
 
 def alone(plot: Markup) -> str:
     """A plot as a file of its own, in the page's light colours on white."""
-    svg = str(plot).replace("<svg", '<svg style="background: #fff"', 1)
+    svg = re.sub(r'viewBox="0 0 (\S+) (\S+)"', r'width="\1pt" height="\2pt" \g<0>', str(plot), count=1)
+    svg = svg.replace("<svg", '<svg style="background: #fff"', 1)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(f"var({variable})", colour)
     return svg
