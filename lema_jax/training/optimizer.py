@@ -61,7 +61,9 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
 
 def at_step(state: optax.OptState, step: jax.Array) -> optax.OptState:
     """The optimizer's state with the learning rate of `step`: optax's own count lacks the updates that were skipped."""
-    return optax.tree.set(state, ScaleByScheduleState=optax.ScaleByScheduleState(step))
+    counts = lambda node: isinstance(node, optax.ScaleByScheduleState)  # none where the rate is a number
+    now = optax.ScaleByScheduleState(step)
+    return jax.tree.map(lambda node: now if counts(node) else node, state, is_leaf=counts)
 
 
 def _is_vector(path: str) -> bool:

@@ -163,9 +163,9 @@ def losses() -> None:
                 adapters, lora, *_ = peft.load_adapter(WORK / "adapter", model.config)
                 model, trained = model.clone(lora=lora), jax.tree.map(jnp.array, adapters)
                 frozen, collection = variables, "lora"
-            optimizer = make_optimizer(OPTIMIZER, STEPS)
-            how = {"model": model, "collection": collection, "optimizer": optimizer, "accumulation": 1}
             schedule = learning_rate(OPTIMIZER, STEPS)
+            optimizer = make_optimizer(OPTIMIZER, schedule)
+            how = {"model": model, "collection": collection, "optimizer": optimizer, "accumulation": 1}
             step = jax.jit(functools.partial(train_step, **how, schedule=schedule, max_grad_norm=1e9))
             state, ours = State(jnp.int32(0), trained, optimizer.init(trained)), []
             for batch in followed():

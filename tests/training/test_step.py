@@ -3,6 +3,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lema_jax.model import layout
@@ -13,6 +14,7 @@ from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training.config import DataConfig, GuardConfig, OptimizerConfig, TrainConfig
 from lema_jax.training.nll import completion_nll
 from lema_jax.training.objectives import sft
+from lema_jax.training.optimizer import at_step
 from lema_jax.training.setup import Setup
 from tests import tiny
 
@@ -263,3 +265,8 @@ def test_optimizer_state_is_cut_like_its_parameter():
     specs = lambda tree: [leaf.sharding.spec for leaf in jax.tree.leaves(tree) if leaf.ndim]
     weights = specs(setup.state.trained)
     assert specs(setup.state.optimizer) == weights * 2
+
+
+def test_an_optimizer_whose_rate_is_a_number_counts_no_steps():
+    state = optax.adamw(1e-3).init({"w": jnp.zeros(2)})
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), at_step(state, jnp.int32(7)), state))
