@@ -132,16 +132,11 @@ class Saver:
         try:
             if self._dev and evaluate:
                 tried = self._dev.try_on(step, state, frozen)
-        except Exception:
-            self._write(step, state, position, None)
-            raise
-        self._write(step, state, position, tried)
-
-    def _write(self, step: int, state: State, position: Any, tried: dict[str, Any] | None) -> None:
-        stored = items(self._setup, self._setup.to_disk(state))
-        record = checkpoint.seal(self._metadata, step, stored, data=position, packer=self._packer, tried=tried)
-        self._checkpointer.save_checkpointables_async(step, stored, force=True, custom_metadata=record)
-        compiled.seal(self._folder)
+        finally:
+            stored = items(self._setup, self._setup.to_disk(state))
+            record = checkpoint.seal(self._metadata, step, stored, data=position, packer=self._packer, tried=tried)
+            self._checkpointer.save_checkpointables_async(step, stored, force=True, custom_metadata=record)
+            compiled.seal(self._folder)
 
     def wait(self) -> None:
         """Returns when all checkpoints are committed; nothing can be saved afterwards."""

@@ -72,7 +72,7 @@ def _alone(folder: RunFolder) -> contextlib.AbstractContextManager[None]:
 
 
 def _found(folder: RunFolder, but: Container[str] = ()) -> dict[str, str]:
-    """The SHA-256 of entries, by name."""
+    """The SHA-256 of the entries whose names are not among `but`, by name."""
     found = {}
     for file in sorted(folder.path.glob(_ENTRIES)):
         if file.name not in but:

@@ -1,8 +1,6 @@
 """Trials on dev: what cannot be tried is refused at the start, no trial costs a step, and preemption adds none."""
 
 import json
-import os
-import signal
 
 import pytest
 
@@ -11,9 +9,9 @@ from lema_jax.errors import UserError
 from lema_jax.interrupts import Interrupted
 from lema_jax.training import loop
 from lema_jax.training.config import DevConfig
-from lema_jax.training.metrics import Metrics
 from tests import tiny
 from tests.data import rows
+from tests.training import preempting
 from tests.training.test_loop import BEGINNINGS, LORA, base, config, data
 
 __all__ = ["base", "data"]  # fixtures
@@ -82,14 +80,7 @@ def test_a_trial_that_fails_costs_no_step(tmp_path, data, base):
 def test_preemption_adds_no_trial(tmp_path, data, base, monkeypatch):
     run = adapters(tmp_path / "run", data, base, path=str(data))
     run.steps, run.checkpoint_every = 4, 4
-    written = Metrics.write
-
-    def write(self, step, metrics):
-        written(self, step, metrics)
-        if step == 1:  # while step 2 is under way
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Metrics, "write", write)
+    preempting.after(monkeypatch, 1)
     with pytest.raises(Interrupted, match="saved at step 2 of 4"):
         loop.run(run)
     assert checkpoint.trials(tmp_path / "run") == {}

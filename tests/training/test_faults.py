@@ -20,6 +20,7 @@ from lema_jax.training.config import GuardConfig
 from lema_jax.training.metrics import Metrics
 from lema_jax.training.setup import Setup
 from tests import tiny
+from tests.training import preempting
 from tests.training.test_loop import LORA, assert_equal, base, config, data, losses, weights
 
 __all__ = ["base", "data"]  # fixtures
@@ -58,14 +59,7 @@ def test_ill_steps_may_be_passed_over(tmp_path, data, base, capsys):
 
 @pytest.mark.slow
 def test_a_notice_to_stop_saves_and_the_run_goes_on_bit_equal(tmp_path, data, base, straight, monkeypatch):
-    written = Metrics.write
-
-    def write(self, step, metrics):
-        written(self, step, metrics)
-        if step == 2:  # while step 3 is under way
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Metrics, "write", write)
+    preempting.after(monkeypatch, 2)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="saved at step 3 of 6"):
         loop.run(adapters(tmp_path / "run", data, base))
