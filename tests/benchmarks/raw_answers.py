@@ -83,16 +83,21 @@ def _run(line: dict[str, Any], test: dict[str, Any]) -> runs.Run:
     return runs.Run(line["arm"], Path(f"seed {line['seed']}"), tuple(rows))
 
 
-def table_of(path: Path) -> list[tuple[str, ...]]:
-    """Test, arm, accuracy, that of each seed, difference to the baseline, its interval, p, and Holm's p of all."""
-    rows, p_values = [], []
+def compared(path: Path) -> Iterator[tuple[str, compare.Arm, compare.Comparison | None]]:
+    """Of each test in the file: its name, each arm, and the arm's comparison with the baseline, which has none."""
     for test, baseline, found in read(path):
         arms = {arm.name: arm for arm in compare.arms(found)}
         for name, arm in arms.items():
-            seeds = " ".join(table.percent(float(one)) for one in arm.right.mean(axis=1))
-            one = None if name == baseline else compare.compare(arms[baseline], arm)
-            rows.append((test, name, table.percent(arm.accuracy), seeds, one))
-            p_values += [] if one is None else [one.p]
+            yield test, arm, None if name == baseline else compare.compare(arms[baseline], arm)
+
+
+def table_of(path: Path) -> list[tuple[str, ...]]:
+    """Test, arm, accuracy, that of each seed, difference to the baseline, its interval, p, and Holm's p of all."""
+    rows, p_values = [], []
+    for test, arm, one in compared(path):
+        seeds = " ".join(table.percent(float(share)) for share in arm.right.mean(axis=1))
+        rows.append((test, arm.name, table.percent(arm.accuracy), seeds, one))
+        p_values += [] if one is None else [one.p]
     adjusted = iter(stats.holm(p_values))
     measured = lambda one: (
         (table.points(one.difference), table.points_span(one.interval), table.p_value(one.p)) if one else ("", "", "")
@@ -102,14 +107,12 @@ def table_of(path: Path) -> list[tuple[str, ...]]:
 
 def plot(path: Path) -> str:
     """Each arm's difference to the baseline on each test with its interval, as an SVG."""
-    rows, colours = [], {}
-    for test, baseline, found in read(path):
-        arms = {arm.name: arm for arm in compare.arms(found)}
-        for number, (name, arm) in enumerate(arms.items()):
-            if name != baseline:
-                one, label = compare.compare(arms[baseline], arm), f"{name}, {test.rpartition('/')[2]}"
-                rows.append((label, one.difference, one.interval))
-                colours[label] = number
+    rows = [
+        (f"{arm.name}, {test.rpartition('/')[2]}", one.difference, one.interval)
+        for test, arm, one in compared(path)
+        if one is not None
+    ]
+    colours = {label: number for number, (label, *_) in enumerate(rows, start=1)}
     return charts.alone(charts.intervals(rows, "points more than the baseline", colours, zero=True))
 
 
