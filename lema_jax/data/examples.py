@@ -11,8 +11,8 @@ import re
 from lema_jax import tasks
 from lema_jax.records import Attempt, Correction, Critique, Example, Problem, row_id
 from lema_jax.tasks import prompts
+from lema_jax.tasks.cues import of_this_question
 from lema_jax.tasks.steps import number_steps, original_answer, original_solution, proposed, split_steps
-from lema_jax.tasks.thinking import spoken
 
 
 class Part(enum.StrEnum):
@@ -72,8 +72,8 @@ def tagged(example: Example, problem: Problem) -> Example:
 
 
 def solution(attempt: Attempt) -> str:
-    """What an attempt says without its thinking, ending in the final sentence."""
-    return closed(attempt.problem, spoken(attempt.text).text, attempt.answer or "")
+    """What an attempt says without its thinking, up to the next question, ending in the final sentence."""
+    return closed(attempt.problem, of_this_question(attempt.text), attempt.answer or "")
 
 
 def critique(row: Critique) -> Example:

@@ -15,8 +15,8 @@ from lema_jax.data.curate import Candidate, Pool
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Correction, Critique, Example, Problem, Verdict
 from lema_jax.tasks import last_number
+from lema_jax.tasks.cues import of_this_question
 from lema_jax.tasks.jsonl import JsonlTask
-from lema_jax.tasks.thinking import spoken
 
 R = TypeVar("R", Attempt, Correction, Critique)
 
@@ -121,7 +121,7 @@ def _counted(counts: Counter[str]) -> list[tuple[str, int]]:
 
 def _is_closed(attempt: Attempt) -> bool:
     """Whether the final sentence is added to it."""
-    return examples.solution(attempt) != spoken(attempt.text).text.strip()
+    return examples.solution(attempt) != of_this_question(attempt.text).strip()
 
 
 def _is_truncated(attempt: Attempt) -> bool:

@@ -4,8 +4,8 @@ what is wrong, and mends it (LEMMA, arXiv 2503.17439; retry data, arXiv 2408.162
 
 from lema_jax.data import examples
 from lema_jax.records import Correction, Example, row_id
+from lema_jax.tasks.cues import of_this_question
 from lema_jax.tasks.steps import split_steps
-from lema_jax.tasks.thinking import spoken
 
 _LINK = {
     False: "Wait, I made a mistake in this last step.",
@@ -43,7 +43,7 @@ def weighted(example: Example, row: Correction, weight: int) -> Example:
 def _before(row: Correction) -> list[str]:
     """The attempt up to and with its first wrong step; all of it, as one, where the question has choices."""
     if row.step is None:
-        return [spoken(row.attempt.text).text.strip()]
+        return [of_this_question(row.attempt.text).strip()]
     return split_steps(row.attempt.text)[: row.step]
 
 

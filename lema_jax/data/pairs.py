@@ -15,8 +15,8 @@ from lema_jax.data.encode import Encoded, Limits, prefix_ids
 from lema_jax.data.encode import encode as examples_alone
 from lema_jax.errors import UserError
 from lema_jax.records import Correction, Example, Pair, Problem, row_id
+from lema_jax.tasks.cues import of_this_question
 from lema_jax.tasks.steps import split_steps
-from lema_jax.tasks.thinking import spoken
 
 _AT_A_TIME = 1_000  # pairs, see `encode`
 
@@ -32,7 +32,7 @@ def at_wrong_step(row: Correction) -> Pair:
     """
     corrected, problem = examples.corrected_steps(row), row.attempt.problem
     if row.step is None:
-        return of_solutions(problem, "\n".join(corrected), spoken(row.attempt.text).text.strip(), row.teacher)
+        return of_solutions(problem, "\n".join(corrected), of_this_question(row.attempt.text).strip(), row.teacher)
     tried = split_steps(row.attempt.text)
     prefix = "".join(f"{step}\n" for step in tried[: row.step - 1])
     chosen = prefix + corrected[0] + ("\n" if len(corrected) > 1 else "")

@@ -9,7 +9,7 @@ import enum
 import re
 from collections.abc import Iterator, Sequence
 
-from lema_jax.tasks.thinking import spoken
+from lema_jax.tasks.cues import of_this_question
 
 _TEN = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WORDS = {word: i for i, word in enumerate(_TEN, start=1)}
@@ -46,14 +46,14 @@ _SENTENCE = re.compile(
 
 
 def split_steps(text: str) -> list[str]:
-    """The steps of a reasoning path without its thinking, one line each, without labels such as `Step 2:`.
+    """The steps of a reasoning path up to the next question, one line each, without labels such as `Step 2:`.
 
     A step is a line if the text has several, otherwise a sentence. Idempotent: steps joined by line breaks split into
     the same steps.
     """
-    steps = _split(spoken(text).text)
+    steps = _split(of_this_question(text))
     for _ in range(_PASSES):  # text without its label may begin with another one
-        again = _split("\n".join(steps))
+        again = _split(of_this_question("\n".join(steps)))
         if again == steps:
             break
         steps = again
@@ -248,7 +248,7 @@ def original_solution(question: str, steps: Sequence[str]) -> str:
 def proposed(question: str, choices: Sequence[str], text: str) -> str:
     """The block shared by teacher prompts and examples of critiques: a question and an attempt at it."""
     offered = f"\nCandidate Answers: {', '.join(choices)}." if choices else ""
-    attempt = spoken(text).text.strip() if choices else number_steps(split_steps(text))
+    attempt = of_this_question(text).strip() if choices else number_steps(split_steps(text))
     return f"Question: {question}{offered}\nSolution:\n{{\n{attempt}\n}}\nCritique:"
 
 
@@ -256,5 +256,5 @@ def original_answer(question: str, choices: Sequence[str], text: str) -> str:
     """As `original_solution`, for a question with choices, whose correction names no step."""
     return (
         f"Question: {question}\nCandidate Answers: {', '.join(choices)}.\n"
-        f"Original Answer:\n{{\n{spoken(text).text.strip()}\n}}\nMistakes:"
+        f"Original Answer:\n{{\n{of_this_question(text).strip()}\n}}\nMistakes:"
     )

@@ -192,3 +192,13 @@ def test_a_step_of_several_lines_stays_one() -> None:
     shown = "Now\n\\[ 12 - 5 = 7 \\]"
     assert examples.corrected_steps(rows.correction(steps=(shown,))) == [shown, rows.CORRECTED[1]]
     assert examples.corrected_steps(rows.correction(steps=(f"{shown}\n#### 7",))) == [shown, rows.CORRECTED[1]]
+
+
+def test_an_attempt_that_goes_on_with_another_question_is_learnt_without_it() -> None:
+    runs_on = rows.attempt(text=f"{rows.RIGHT}\n\nQuestion: Bo has 2 pears.\nAnswer: 2", verdict="right", answer="7")
+    alone = rows.attempt(text=rows.RIGHT, verdict="right", answer="7")
+    assert examples.solution(runs_on) == examples.solution(alone)
+    rejected = rows.correction(rows.commonsense().attempt, step=None)
+    text = f"{rejected.attempt.text}\n\nQuestion: Where is sand?\nAnswer: At the sea."
+    longer = rejected.model_copy(update={"attempt": rejected.attempt.model_copy(update={"text": text})})
+    assert examples.correction(longer).prompt == examples.correction(rejected).prompt

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lema_jax.tasks.cues import MATHEMATICS
 from lema_jax.tasks.steps import label, number_steps, original_solution, split_steps, unlabelled
 
 
@@ -165,3 +166,9 @@ def test_no_word_of_a_chat_answer_is_lost(lines):
 )
 def test_hostile_texts_take_linear_time(unit):
     split_steps(unit * 20_000 + "x")
+
+
+@pytest.mark.parametrize("next_question", ["\n\nQuestion: Tim has 3 hens.", f"\n{MATHEMATICS}.\nQuestion: Tim has 3."])
+def test_what_a_path_says_of_the_next_question_is_no_step(next_question):
+    path = "Ann has 3 + 4 = 7 hens.\nThe answer is 7."
+    assert split_steps(path + next_question + "\nAnswer: He has 3.") == path.split("\n")
