@@ -32,7 +32,6 @@ _FREE_IN_TRAINING = (
     *("scan_layers", "remat", "attention", "loss_chunk"),
 )
 
-
 _IN_A_PATH = str.maketrans(" /:,", "---+")  # a list of paths is separated by commas
 
 
