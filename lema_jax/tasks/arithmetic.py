@@ -31,7 +31,7 @@ HELD_OUT = stories.templates("held_out.txt")
 
 
 def load(split: str, data_dir: Path | None = None) -> list[Problem]:
-    """The problems of a split, the same in every version; `data_dir` is ignored.
+    """The problems of a split, the same on every machine; `data_dir` is ignored.
 
     Raises:
       UserError: no such split.

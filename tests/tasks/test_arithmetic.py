@@ -35,7 +35,7 @@ def test_no_question_occurs_twice_and_ood_has_templates_of_its_own(splits):
     templates = {split: {problem.meta["template"] for problem in problems} for split, problems in splits.items()}
     assert templates["train"] == templates["dev"] == templates["test"]
     assert len(templates["train"]) == len(arithmetic.TEMPLATES) >= 25
-    assert len(templates["ood"]) == len(arithmetic.HELD_OUT)
+    assert len(templates["ood"]) == len(arithmetic.HELD_OUT) >= 20
     assert not templates["train"] & templates["ood"]
 
 
@@ -50,7 +50,7 @@ def test_the_problems_are_the_same_for_all_time(splits):
         "train": "4667927d7394a676",
         "dev": "e84081a3710b1a43",
         "test": "1ce6568909600cee",
-        "ood": "efbc9b76f17d61c6",
+        "ood": "7f79db9b92946cd3",
     }
 
 
