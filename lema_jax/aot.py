@@ -9,8 +9,9 @@ each program; exit code 2 when one does not fit. Needs the extra `[tpu]` (libtpu
 """
 
 import dataclasses
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lema_jax import checkpoint, cli, flagged, stage, storage
 from lema_jax.ahead import compiler, estimate, programs, report, search
@@ -51,6 +52,20 @@ class Config(stage.Config):
     json: str = option("", "File for the report as JSON.")
     answering: Answering = group(Answering)
 
+    def problems(self) -> list[str]:
+        found = []
+        given = sorted({"rows", "prompt", "slots"}.intersection(stage.changed(self)))
+        if given and not self.answering.decode:
+            found.append(f"--{given[0]} is of --decode; give both, or none")
+        if self.search and self.answering.decode:
+            found.append("--search compiles training steps alone; leave --decode out")
+        if self.price_per_chip_hour and not self.config.steps:
+            found.append(
+                f"--price_per_chip_hour={self.price_per_chip_hour:g} is for a run of known length, but this one has "
+                "epochs or tokens of data that is not here; set --config.steps, and those to 0"
+            )
+        return found
+
     def writes(self) -> str | None:
         return self.json or None
 
@@ -76,20 +91,35 @@ def run(config: Config) -> Result:
     llama = architecture(config.config, config.preset)
     ratio = estimate.calibration(config.calibrate, where) if config.calibrate else None
     target = programs.Target(where, compiler.devices(where), llama, config.price_per_chip_hour, ratio)
+    reports: list[Report] = []
+    for one in _compiled(config, target):
+        reports.append(one)
+        if config.json:  # at once: each takes minutes
+            found = [one.as_json() for one in reports]
+            storage.write(config.json, json.dumps(found if len(found) > 1 else found[0], indent=2) + "\n")
     if config.search:
-        reports = search.run(target, config.config, lambda line: print(line, flush=True))
         print("\n" + "\n".join(search.summary(reports)))
-    else:
-        how = config.answering
-        reports = [programs.train_step(target, config.config)]
-        if how.decode:
-            reports.append(programs.prefill(target, config.config, rows=how.rows, prompt=how.prompt))
-            reports.append(programs.decode_step(target, config.config, rows=how.rows, cache_length=how.slots))
-        print("\n\n".join(map(report.table, reports)))
-    if config.json:
-        found = [one.as_json() for one in reports]
-        storage.write(config.json, json.dumps(found if len(found) > 1 else found[0], indent=2) + "\n")
     return Result(reports, (any if config.search else all)(one.fits for one in reports))
+
+
+def _compiled(config: Config, target: programs.Target) -> Iterator[Report]:
+    """The report of each program when it is compiled, which it prints."""
+    if config.search:
+        yield from search.run(target, config.config, lambda line: print(line, flush=True))
+        return
+    how = config.answering
+    if how.decode:
+        programs.require_rows(target, config.config, how.rows)
+    made = [functools.partial(programs.train_step, target, config.config)]
+    if how.decode:
+        made.append(functools.partial(programs.prefill, target, config.config, rows=how.rows, prompt=how.prompt))
+        made.append(
+            functools.partial(programs.decode_step, target, config.config, rows=how.rows, cache_length=how.slots)
+        )
+    for number, make in enumerate(made):
+        one = make()
+        print("\n" * (number > 0) + report.table(one), flush=True)
+        yield one
 
 
 def architecture(config: TrainConfig, preset: str) -> LlamaConfig:

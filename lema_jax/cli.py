@@ -124,11 +124,17 @@ def _report(error: Exception, written: str | Path | None) -> int:
         return _NOBODY_READS  # `| head`, say
     if (line := disk.explain(error, written)) is not None:
         return _fail(line)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _of_a_full_device(error):
         return _fail(f"not enough memory (in {_operation(error)}); take smaller batches, or a machine with more")
     if isinstance(error, OSError):
         return _fail(f"{error} (in {_operation(error)}; LEMA_TRACEBACK=1 shows more)")
     raise error
+
+
+def _of_a_full_device(error: Exception) -> bool:
+    """Whether it is XLA's, of a device that does not hold a program or an array."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _fail(line: str) -> int:

@@ -51,6 +51,7 @@ _DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype(np.float16),
 }
+_OF_A_FORM = {"shard_gib": "hf", "peft_base": "peft"}  # options that shape one form of output alone
 _VOCAB_MULTIPLE = 128  # rows are padded to it, so that a mesh can cut any vocabulary
 
 
@@ -86,10 +87,16 @@ class Config(stage.Config):
             found.append("name one thing to convert: --gguf=FILE, --hf_dir=FOLDER or --checkpoint=FOLDER")
         if self.to == "adapter" and (self.checkpoint is None or self.peft_dir is None):
             found.append("--to=adapter puts --peft_dir upon a model folder; name both --checkpoint and --peft_dir")
+        changed = stage.changed(self)
+        if "step" in changed and self.checkpoint is None:
+            found.append("--step is of a --checkpoint; leave it out")
+        for name, form in _OF_A_FORM.items():
+            if name in changed and self.to != form:
+                found.append(f"--{name} is for --to={form}, not for --to={self.to}; leave it out")
         return found
 
     def join(self) -> bool:
-        return self.job.processes is None or job.join(self.job, preemptible=False)
+        return self.job == Job() or job.join(self.job, preemptible=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +151,7 @@ def _checked_lineage(config: Config, opened: Opened) -> str:
     if "merge_into" in changed and (opened.adapters is None or to not in ("model", "hf")):
         raise UserError(f"--merge_into={config.merge_into} has nothing to merge; it is for adapters, --to=model or hf")
     shaping: dict[str, Any] = {"dtype": config.dtype, "to": to, "merge_into": config.merge_into}
-    for name, form in (("shard_gib", "hf"), ("peft_base", "peft")):  # which shape these folders alone
-        if name in changed and to == form:
-            shaping[name] = getattr(config, name)
+    shaping |= {name: getattr(config, name) for name in _OF_A_FORM if name in changed}
     return checkpoint.lineage(source=opened.fingerprint, **shaping)
 
 

@@ -33,8 +33,10 @@ Every row is on the disk before it counts; the same command run again answers on
 (a TPU pod; see `parallel.job`) share the weights and the rows in flight, and the first one writes.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -63,6 +65,12 @@ from lema_jax.teacher.chat import Request
 from lema_jax.teacher.endpoint import Endpoint
 
 _STREAMED = 4  # tokens between two prints of --prompt
+_QUESTIONS = {"split", "data_dir", "errata", "harness"}
+_OF_TASKS = {  # options that have no meaning with --score or --prompt
+    "score": _QUESTIONS
+    | {"prompt_style", "examples", "max_new_tokens", "cache", "fixed_shapes", *stage.names(Samples)},
+    "prompt": _QUESTIONS | {"limit", "out"},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,16 +136,13 @@ class Config(stage.Config):
             yield "--checkpoint names no model folder; give one that convert or train made, or a served --model"
         if self.prompt is None and self.out is None:
             yield "--out is missing: the folder to write to; give one"
-        if self.score:
-            for name in sorted({"prompt_style", "examples"}.intersection(stage.changed(self))):
-                yield f"--{name} is for --task; the attempts of --score have their prompts"
+        for given, names in _OF_TASKS.items():
+            if getattr(self, given) is not None:
+                for name in sorted(names.intersection(stage.changed(self))):
+                    yield f"--{name} is for --task, not for --{given}; leave it out"
         if self.prompt is not None and (self.prompt_style not in ("paper", "chat") or self.examples is not None):
             yield "--prompt is asked as it stands, or with --prompt_style=chat; the other styles are for --task"
-        if not self.task and self.errata:
-            yield "--errata is of the questions of --task"
         how = self.samples
-        if self.score and (given := sorted(set(stage.names(Samples)).intersection(stage.changed(self)))):
-            yield f"--{given[0]} is of answers; the attempts of --score are there already"
         yield from how.problems()
         if how.samples > 1 and (self.harness or self.prompt is not None):
             yield f"--samples={how.samples} is of --task, without --harness; its files have one answer a question"
@@ -201,16 +206,20 @@ def run(config: Config) -> Result:
             return Result(scored=tuple(_score(config, one, attempts, folders[one.name]) for one in checkpoints))
         tests = _tests(config)
         several = len(checkpoints) * len(tests) > 1
+        place = lambda one, test: out / one.name / test.name if several else out
+        for one, test in itertools.product(checkpoints, tests):
+            if config.dry_run:
+                print(_estimate(config, one, test, place(one, test)))
+            else:  # what is refused is refused before the first answer
+                with _predictions(_wanted(config, one, test), place(one, test)):
+                    pass
+        if config.dry_run:
+            return Result()
         answered = []
         for one in checkpoints:
             # The tests of a checkpoint share its weights, which are freed before the next one's are read.
             read = functools.cache(functools.partial(config.decoding.read, one.folder, one.step))
-            for test in tests:
-                place = out / one.name / test.name if several else out
-                if config.dry_run:
-                    print(_estimate(config, one, test, place))
-                else:
-                    answered.append(_answer(config, one, test, place, read))
+            answered += [_answer(config, one, test, place(one, test), read) for test in tests]
         return Result(answered=tuple(answered))
 
 
@@ -280,6 +289,19 @@ def _wanted(config: Config, one: Model, test: _Test) -> list[_Wanted]:
     return wanted
 
 
+@contextlib.contextmanager
+def _predictions(wanted: Sequence[_Wanted], out: Path) -> Iterator[Appender[Prediction]]:
+    """The file of a test's answers; one that holds others is refused."""
+    with job.written_by_the_first(out / "predictions.jsonl") as path, Appender(path, Prediction) as file:
+        if strangers := file.rows.keys() - {asked.id for asked in wanted}:
+            other = file.rows[min(strangers)]
+            raise UserError(
+                f"{file.path} holds answers to something else (model {other.checkpoint}, question {other.problem.id}): "
+                "another model, step, task, gold, limit, prompt or setting; choose another --out, or remove the file"
+            )
+        yield file
+
+
 def _answer(config: Config, one: Model, test: _Test, out: Path, read: Callable[[], Student]) -> Answered:
     """Answers what is missing, then writes predictions in the questions' order, and their summary."""
     style, wanted = one.style, _wanted(config, one, test)
@@ -292,28 +314,22 @@ def _answer(config: Config, one: Model, test: _Test, out: Path, read: Callable[[
         made = {"checkpoint": one.identity, "prompt_style": style, "paper": test.task.official_grader(text, problem)}
         return Prediction(id=id, problem=problem, sample=numbers[id], text=text, **made, **fields)
 
-    predictions = job.written_by_the_first(out / "predictions.jsonl")
-    with predictions as path, Appender(path, Prediction) as file:
-        if strangers := file.rows.keys() - numbers.keys():
-            other = file.rows[min(strangers)]
-            raise UserError(
-                f"{file.path} holds answers to something else (model {other.checkpoint}, question {other.problem.id}): "
-                "another model, step, task, gold, limit, prompt or setting; choose another --out, or remove the file"
-            )
+    with _predictions(wanted, out) as file:
         if config.model:
             requests = [_request(config, one) for one in wanted]
             rows = answering.answers(config.endpoint, requests, file, row, style=style)
         else:
-            rows = student.answer(wanted, file, engine, row)
-        records.write(path, rows)
+            student.answer(wanted, file, engine, row)
+            rows = [file.rows[one.id] for one in wanted]
+        records.write(file.path, rows)
         summary = summarize(rows)
         of = {"checkpoint": one.identity, "task": rows[0].problem.task, "split": rows[0].problem.split}
         of |= {"prompt_style": style, **({} if config.model else config.decoding.precision())}
         of |= config.samples.shaping(seeded=not config.model)
         written = json.dumps(of | dataclasses.asdict(summary), indent=2) + "\n"
-        storage.write(path.with_name("summary.json"), written)
+        storage.write(file.path.with_name("summary.json"), written)
         if config.harness:
-            harness.write(path.parent, rows)
+            harness.write(file.path.parent, rows)
     print(f"{one.name} on {test.name}: {table.result(summary)}")
     return Answered(one.name, test.name, out, summary)
 
@@ -347,11 +363,11 @@ def _score(config: Config, one: Model, attempts: Sequence[Attempt], out: Path) -
             attempts, file, read, model=one.identity, precision=how.precision(), rows=how.batch_size
         )
         records.write(path, scores)
-    if unread := len(attempts) - len(scores):
+    if unread := sum(score.nll is None for score in scores):
         print(f"{one.name}: {unread} attempts are empty or longer than the model's context; left out")
     delta_ppl = perplexity.delta_ppl(scores)
     print(perplexity.sentence(delta_ppl, one.name))
-    return Scored(one.name, out, len(scores), unread, delta_ppl)
+    return Scored(one.name, out, len(scores) - unread, unread, delta_ppl)
 
 
 def _stream(config: Config, one: Model, prompt: str) -> str:

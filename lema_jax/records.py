@@ -147,7 +147,7 @@ class PathScore(Row):
     problem_id: str
     checkpoint: str
     right: bool
-    nll: float  # nats, summed over the path's tokens
+    nll: float | None  # nats, summed over the path's tokens; None where the model cannot read it
     tokens: int
 
 

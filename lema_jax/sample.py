@@ -39,6 +39,7 @@ from lema_jax.teacher.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from lema_jax.generation.engine import Engine
+    from lema_jax.generation.student import Student
 
 _SELECTED = {"cot_augment": Verdict.RIGHT, "mistakes": Verdict.WRONG}
 
@@ -123,6 +124,8 @@ class Config(stage.Config):
             yield f"--max_samples={how.max_samples} must be above --samples={how.samples}"
         if how.temperature == 0 and (how.max_samples or how.samples) > 1:
             yield "several attempts at --temperature=0 would all be the same; raise it, or take one sample"
+        if how.temperature == 0 and (how.top_p < 1 or how.seed is not None):
+            yield "--temperature=0 is greedy, and has no --top_p or --seed; raise it, or leave these out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,23 +300,23 @@ def _sample_checkpoint(config: Config, asked: Sequence[tuple[Problem, str]]) -> 
     if config.prompt_style == "chat":
         settings["rendered"] = True  # prompts are a template's, which writes all special tokens: see encode.prompt_ids
     wanted = functools.partial(_wanted, checkpoint.identity(folder, step), settings, config.prompt_style)
+    read = functools.cache(functools.partial(config.decoding.read, folder, step))  # both rounds answer by it
     with job.printed_once(), job.written_by_the_first(config.out) as path, Appender(path, Attempt) as file:
 
         def answer(these: Sequence[_Wanted]) -> None:
             by_id = {one.id: one for one in these}
             asking = [student.Asked(one.id, one.problem, one.prompt) for one in these]
             row = lambda *, id, problem, prompt, **fields: by_id[id].row(**fields)
-            student.answer(asking, file, functools.partial(_engine, config, step), row)
+            student.answer(asking, file, functools.partial(_engine, config, read), row)
 
         return _finish(config, file, _rounds(how, asked, wanted, file, answer))
 
 
-def _engine(config: Config, step: int, answers: int) -> "Engine":
+def _engine(config: Config, read: Callable[[], "Student"], answers: int) -> "Engine":
     from lema_jax.model import decode
 
     drawn = decode.Sampling(config.sampling.temperature, config.sampling.top_p)
-    loaded = config.decoding.read(str(config.checkpoint), step)
-    return config.decoding.engine(loaded, drawn, answers, style=config.prompt_style)
+    return config.decoding.engine(read(), drawn, answers, style=config.prompt_style)
 
 
 # --- a chat endpoint --------------------------------------------------------------------------------------------------

@@ -182,11 +182,12 @@ class _Composer:
         source: dict[str, Any] = {"task": config.task, "limit": how.questions or None, "data_dir": self._data_dir}
         if evolved is not None:
             source = {"problems": self._root / evolved.out}
+        seed = how.seed if how.temperature else None  # greedy attempts draw nothing
         make = lambda out: sample.Config(
             checkpoint=model,
             prompt_style=how.prompt_style,
             questions=Questions(**source),
-            sampling=sample.Sampling(samples=how.samples, temperature=how.temperature, top_p=how.top_p, seed=how.seed),
+            sampling=sample.Sampling(samples=how.samples, temperature=how.temperature, top_p=how.top_p, seed=seed),
             decoding=self._decoding(how.max_new_tokens),
             out=out,
         )
@@ -389,8 +390,7 @@ class _Composer:
         shaping = self._shaping(make(""), needs, **more)
         named = f"{arm} seed {seed} {test.name}"
         about = self._answers(self._count(test.task, test.split, test.questions), config.max_new_tokens)
-        of: dict[str, Any] = {"arm": arm, "seed": seed, "test": test.name}
-        return self._add("evaluate", named, make, needs, shaping=shaping, **of, **about)
+        return self._add("evaluate", named, make, needs, shaping=shaping, arm=arm, seed=seed, test=test.name, **about)
 
     def _decoding(self, max_new_tokens: int) -> Decoding:
         return Decoding(max_new_tokens=max_new_tokens, batch_size=self._config.batch_size, dtype=self._config.dtype)

@@ -340,6 +340,14 @@ def test_too_little_memory_is_one_line():
     assert "error: not enough memory (in lema_jax/" in said
 
 
+def test_a_device_that_does_not_hold_an_array_is_one_line():
+    found, _, said = ended(
+        start("import jax\ndef run(config):\n    jax.numpy.zeros(1 << 50).block_until_ready()\ncommand(run)")
+    )
+    assert (found, len(said.splitlines())) == (1, 1), said
+    assert "error: not enough memory (in lema_jax/" in said
+
+
 COMMANDS = {
     "train": "--config={config} --config.out={out}",
     "build_data": "--task=arithmetic --train_tokenizer=800 --out={out}",

@@ -310,6 +310,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(hf_dir, peft_dir, tmp_path):
     mistakes = {
         "name one thing to convert": ["--to=hf"],
         "one thing to convert": [f"--hf_dir={hf_dir}", "--gguf=x"],
+        "--step is of a --checkpoint": [f"--hf_dir={hf_dir}", "--step=7"],
+        "--shard_gib is for --to=hf": [f"--hf_dir={hf_dir}", "--shard_gib=1"],
+        "--peft_base is for --to=peft": [f"--hf_dir={hf_dir}", "--to=hf", "--peft_base=x"],
+        "give all of --coordinator": [f"--hf_dir={hf_dir}", "--process=1"],
         "cannot be read as GGUF": [f"--gguf={tmp_path / 'text.gguf'}"],
         "of another shape: model.layers.0.mlp.down_proj.weight": [f"--hf_dir={narrow}"],
         "is no model folder": [f"--checkpoint={tmp_path / 'absent'}"],

@@ -20,7 +20,7 @@ from lema_jax.records import Attempt, PathScore, Prediction, Verdict
 from lema_jax.tasks import arithmetic, prompts
 from lema_jax.weights import names
 from lema_jax.weights.merge import Merged
-from tests import commands, tiny
+from tests import commands, made_runs, tiny
 
 SHORT = ("--max_new_tokens=8", "--batch_size=8")
 
@@ -233,6 +233,52 @@ def test_scores_of_right_and_wrong_paths_resume(models, attempts, tmp_path):
     assert "scores of something else" in fails(f"--checkpoint={models[1]}", f"--score={attempts}", f"--out={out}")
 
 
+@pytest.mark.slow
+def test_an_attempt_that_cannot_be_read_is_asked_of_the_model_once(models, attempts, tmp_path, monkeypatch):
+    rows = list(records.read(attempts, Attempt))
+    longer = rows[1].model_copy(update={"id": "long", "text": "1 and " * 400})
+    records.write(attempts, [*rows, longer])
+    given = (f"--checkpoint={models[0]}", f"--score={attempts}", "--batch_size=8", f"--out={tmp_path / 'out'}")
+    printed = succeeds(*given)
+    assert "1 attempts are empty or longer than the model's context" in printed
+    monkeypatch.setattr(student, "read", lambda *_: pytest.fail("weights are read though nothing is missing"))
+    assert succeeds(*given).splitlines()[-1] == printed.splitlines()[-1]  # ΔPPL
+
+
+NO_WEIGHTS = lambda *_, **__: pytest.fail("weights are read before all is checked")
+
+
+def test_attempts_between_which_nothing_can_be_compared_are_refused_before_weights_are_read(
+    models, attempts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(student, "read", NO_WEIGHTS)
+    records.write(attempts, [row for row in records.read(attempts, Attempt) if row.verdict is Verdict.WRONG])
+    complained = fails(f"--checkpoint={models[0]}", f"--score={attempts}", f"--out={tmp_path / 'out'}")
+    assert "none of its questions has both a right and a wrong attempt" in complained
+
+
+@pytest.mark.parametrize(
+    ("second", "complaint"),
+    [
+        ({"question": "1 + 1?", "gold": "2"}, "holds answers to something else"),
+        ({"question": "Which?", "gold": "a", "choices": ["a", "b"]}, "--prompt_style=wizardmath is for mathematics"),
+    ],
+    ids=["a file of other answers", "a style that cannot ask"],
+)
+def test_what_is_wrong_with_the_second_test_is_said_before_the_first_is_answered(
+    models, tmp_path, monkeypatch, second, complaint
+):
+    monkeypatch.setattr(student, "read", NO_WEIGHTS)
+    own, out = tmp_path / "own.jsonl", tmp_path / "out"
+    own.write_text(json.dumps(second) + "\n")
+    records.write(
+        out / "a" / "own_test" / "predictions.jsonl", [made_runs.prediction(made_runs.problem(1), Verdict.RIGHT)]
+    )
+    given = (f"--checkpoint={models[0]}", f"--task=arithmetic,jsonl:{own}", "--limit=2", f"--out={out}")
+    assert complaint in fails(*given, "--prompt_style=wizardmath")
+    assert [path.name for path in (out / "a").iterdir()] == ["own_test"]
+
+
 def broken(models, tmp_path, what):
     """The folder of the first model, without one of its parts."""
     shutil.copytree(models[0], tmp_path / "broken")
@@ -268,6 +314,9 @@ def broken(models, tmp_path, what):
         ({"out": "{tmp}/own.jsonl"}, "cannot write"),
         ({"task": "", "score": "{tmp}/none.jsonl"}, "cannot read"),
         ({"task": "", "score": "{tmp}/none.jsonl", "prompt_style": "chat"}, "--prompt_style is for --task"),
+        ({"task": "", "score": "{tmp}/none.jsonl", "cache": "int8"}, "--cache is for --task, not for --score"),
+        ({"task": "", "score": "{tmp}/none.jsonl", "split": "dev"}, "--split is for --task, not for --score"),
+        ({"task": "", "prompt": "1 + 1?", "limit": "1"}, "--limit is for --task, not for --prompt"),
         ({"task": "", "prompt": "1 + 1?", "prompt_style": "few_shot"}, "--prompt is asked as it stands"),
         ({"prompt_style": "chat"}, "has no chat template"),
         ({"prompt_style": "few_shot", "examples": "{tmp}/none.txt"}, "--examples: cannot read"),

@@ -13,6 +13,7 @@ import pytest
 
 from lema_jax import records, sample, tasks
 from lema_jax.data import encode, tokenizer
+from lema_jax.generation import student
 from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks import prompts
 from tests import commands, tiny
@@ -100,6 +101,15 @@ def test_more_samples_leave_the_first_as_they_are(folder, out):
     rows = attempts(out)
     assert len(rows) == 4
     assert rows[0] == first
+
+
+def test_both_rounds_of_a_checkpoint_answer_by_one_reading_of_it(folder, out, monkeypatch):
+    reads = []
+    monkeypatch.setattr(
+        student, "read", lambda *given, read=student.read, **how: reads.append(1) or read(*given, **how)
+    )
+    succeeds(*checkpoint_flags(folder, out, "--difficulty_weighted", "--max_samples=2", "--limit=1"))
+    assert (len(attempts(out)), reads) == (2, [1])
 
 
 # --- a chat endpoint --------------------------------------------------------------------------------------------------
@@ -352,6 +362,8 @@ def test_an_endpoint_needs_no_jax(tmp_path):
         (("--task=chess",), "no task 'chess'; choose one of "),
         (("--task=arithmetic", "--split=moon"), "no split 'moon'"),
         (("--task=arithmetic", "--samples=2", "--temperature=0"), "would all be the same"),
+        (("--task=arithmetic", "--temperature=0", "--seed=1"), "is greedy, and has no --top_p or --seed"),
+        (("--task=arithmetic", "--temperature=0", "--top_p=0.9"), "is greedy, and has no --top_p or --seed"),
         (("--task=arithmetic", "--problems=p.jsonl"), "either --task or --problems"),
         ((), "either --task or --problems"),
         (("--problems=/none.jsonl",), "cannot read /none.jsonl"),

@@ -199,7 +199,7 @@ def test_a_plan_says_what_the_correction_leaves_and_never_more_questions_than_th
     printed = " ".join(capsys.readouterr().out.split())
     assert "after the correction for 4 comparisons, if two arms" in printed  # lema and the student, on two tests
     assert "with the one seed of each arm as it is" in printed
-    assert "points (1,000 questions, in 5 clusters of questions of one template: it may be larger)" in printed
+    assert "points (1,000 questions, in 20 clusters of questions of one template: it may be larger)" in printed
     assert "arithmetic/test: none (1 questions)" in printed
 
 

@@ -14,6 +14,7 @@ from lema_jax.ahead.cost import count
 from lema_jax.ahead.estimate import bracket
 from lema_jax.ahead.memory import OutOfMemory, largest
 from lema_jax.ahead.report import Report
+from lema_jax.errors import UserError
 from lema_jax.model import decode, flops
 from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.model.decode import Rows, Sampling
@@ -21,7 +22,7 @@ from lema_jax.model.llama import Llama
 from lema_jax.parallel import chips, sharding
 from lema_jax.parallel.chips import Slice
 from lema_jax.parallel.mesh import make_mesh
-from lema_jax.training.config import TrainConfig, validate
+from lema_jax.training.config import TrainConfig, require_shape, validate
 from lema_jax.training.setup import Setup
 
 LISTED = 8  # largest buffers of a report
@@ -45,6 +46,7 @@ def train_step(target: Target, config: TrainConfig) -> Report:
       UserError: the configuration is not valid on this slice.
     """
     validate(config, len(target.devices))
+    require_shape(config, target.llama, len(target.devices))
     mesh = make_mesh(config.mesh, target.devices)
     rows = f"{config.data.batch_size}×{config.data.seq_len}"
     with sharding.use(mesh):
@@ -64,6 +66,18 @@ def train_step(target: Target, config: TrainConfig) -> Report:
         price_per_chip_hour=target.price_per_chip_hour,
     )
     return _compiled(target, report, lowered, advice=_advice(target, config, mesh))
+
+
+def require_rows(target: Target, config: TrainConfig, rows: int) -> None:
+    """Refuses rows in flight that the mesh does not divide.
+
+    Raises:
+      UserError: that; or the mesh is no layout of the slice.
+    """
+    data, fsdp, *_ = config.mesh.resolve(len(target.devices))
+    if rows % (ways := data * fsdp):
+        near = -(-rows // ways) * ways
+        raise UserError(f"--rows={rows} must divide by mesh data × fsdp = {data} × {fsdp} = {ways}; try {near}")
 
 
 def prefill(target: Target, config: TrainConfig, *, rows: int, prompt: int) -> Report:
@@ -180,8 +194,9 @@ def _advice(target: Target, config: TrainConfig, mesh: Mesh) -> tuple[str, ...]:
         found.append("--config.compute.param_dtype=bfloat16: half the bytes of frozen weights")
     if config.lora is None:
         found.append("a configuration with lora: only adapters have gradients and optimizer state")
-    if mesh.shape["data"] > 1:
-        found.append("--config.mesh.data=1: weights sharded over all chips, not replicated")
+    if mesh.shape["data"] > (slices := target.slice.count):
+        over = "all chips" if slices == 1 else "all chips of a slice"
+        found.append(f"--config.mesh.data={slices} --config.mesh.fsdp=-1: weights sharded over {over}, not replicated")
     larger = [
         shape
         for shape in chips.slices(target.slice.chip)

@@ -51,10 +51,10 @@ class Report:
         assert self.estimate is not None
         return self.memory, self.cost, self.estimate
 
-    def hours(self) -> tuple[float, float]:
-        """Hours of all runs: lower and upper end."""
+    def hours(self) -> tuple[float, float] | None:
+        """Hours of all runs, lower and upper end; None where their number is unknown."""
         _, _, estimate = self.figures()
-        return estimate.low_s * self.runs / 3600, estimate.high_s * self.runs / 3600
+        return (estimate.low_s * self.runs / 3600, estimate.high_s * self.runs / 3600) if self.runs else None
 
     def as_json(self) -> dict[str, Any]:
         """The report in JSON's types."""
@@ -66,7 +66,7 @@ class Report:
             values["largest_buffers"] = [dataclasses.asdict(buffer) for buffer in self.shortage.buffers]
             return values | {"advice": list(self.advice)}
         memory, cost, estimate = self.figures()
-        low, high = self.hours()
+        hours = self.hours()
         return values | {
             "memory_bytes": dataclasses.asdict(memory),
             "flops_per_chip": cost.flops,
@@ -79,8 +79,8 @@ class Report:
             "loops_of_unknown_length": list(cost.open_loops),
             "estimate": dataclasses.asdict(estimate),
             "tokens_per_second": [self.tokens / estimate.high_s, self.tokens / estimate.low_s],
-            "hours": [low, high],
-            "money": [hours * self.slice.chips * self.price_per_chip_hour for hours in (low, high)],
+            "hours": hours,
+            "money": hours and [each * self.slice.chips * self.price_per_chip_hour for each in hours],
         }
 
 
@@ -136,14 +136,13 @@ def table(report: Report) -> str:
         mfu = [report.model_flops / (seconds * peak) for seconds in (estimate.high_s, estimate.low_s)]
         speed += f", MFU {mfu[0]:.0%} to {mfu[1]:.0%}"
     lines.append(speed)
-    if report.runs:
-        lines.append(f"  run            {_run(report)}")
+    if hours := report.hours():
+        lines.append(f"  run            {_run(report, hours)}")
     return "\n".join(lines)
 
 
-def _run(report: Report) -> str:
+def _run(report: Report, hours: tuple[float, float]) -> str:
     """Steps, hours and price of the training run."""
-    hours = report.hours()
     values = f"{report.runs:,} steps: {hours[0]:.2f} to {hours[1]:.2f} hours"
     if report.price_per_chip_hour:
         low, high = (each * report.slice.chips * report.price_per_chip_hour for each in hours)
@@ -191,7 +190,7 @@ def choice(report: Report) -> str:
     """A training step that fits, with the flags for `train`."""
     mesh = [f"--config.mesh.{axis}={report.layout.get(axis, 1)}" for axis in AXES]
     rest = f"--config.accumulation={report.layout['accumulation']} --config.compute.remat={report.layout['remat']}"
-    run = f"; {_run(report)}" if report.runs else ""
+    run = f"; {_run(report, hours)}" if (hours := report.hours()) else ""
     return f"{_figures(report)}{run}\n  {' '.join(mesh)} {rest}"
 
 

@@ -30,8 +30,8 @@ def candidates(config: TrainConfig, kv_heads: int, chips: int, slices: int = 1) 
                 yield dataclasses.replace(config, mesh=mesh, accumulation=accumulation, compute=compute)
 
 
-def run(target: Target, config: TrainConfig, log: Callable[[str], None]) -> list[Report]:
-    """The report of every candidate, each logged in one line when it is compiled.
+def run(target: Target, config: TrainConfig, log: Callable[[str], None]) -> Iterator[Report]:
+    """Yields the report of every candidate when it is compiled, and logs it in one line.
 
     A candidate that does not fit is not tried with more rows or less remat; a mesh that does not divide the model is
     logged.
@@ -39,7 +39,6 @@ def run(target: Target, config: TrainConfig, log: Callable[[str], None]) -> list
     Raises:
       UserError: no mesh of the slice divides the batch.
     """
-    reports: list[Report] = []
     hopeless: set[tuple[int, str]] = set()
     found = list(candidates(config, target.llama.num_kv_heads, len(target.devices), target.slice.count))
     if not found:
@@ -54,15 +53,15 @@ def run(target: Target, config: TrainConfig, log: Callable[[str], None]) -> list
             continue
         at = f"{number:>3}  "
         try:
-            reports.append(programs.train_step(target, candidate))
+            report = programs.train_step(target, candidate)
         except UserError as error:
             hopeless.add((tensor, REMAT[0]))
             log(f"{at}fsdp {candidate.mesh.fsdp}, tensor {tensor}: {error}")
             continue
-        if not reports[-1].fits:
+        if not report.fits:
             hopeless.add((tensor, remat))
-        log(at + line(reports[-1]))
-    return reports
+        log(at + line(report))
+        yield report
 
 
 def frontier(reports: list[Report]) -> list[Report]:

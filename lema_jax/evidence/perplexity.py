@@ -35,6 +35,8 @@ def delta_ppl(scores: Iterable[PathScore], *, seed: int = 0) -> DeltaPpl:
     """
     paths: dict[str, dict[bool, list[float]]] = defaultdict(lambda: {True: [], False: []})
     for score in scores:
+        if score.nll is None:
+            continue
         if score.tokens < 1:
             raise UserError(f"a path to question {score.problem_id} has no tokens; remove it")
         paths[score.problem_id][score.right].append(math.exp(score.nll / score.tokens))

@@ -9,6 +9,7 @@ Over a mesh of several processes each runs an engine on the same prompts in step
 """
 
 import dataclasses
+import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from lema_jax.model import decode
 from lema_jax.model.decode import Prefill, Rows, Sampling
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
+from lema_jax.parallel.mesh import undivided_heads
 
 GROUP = 4  # prompts prefilled together, at most, as soon as so many rows are free
 BLOCK = 32  # tokens decoded between two transfers to the host
@@ -141,10 +143,8 @@ class Engine:
                 "the tokenizer has no end-of-sequence token, so no answer would end; name it in tokenizer_config.json "
                 '("eos_token": "</s>", say)'
             )
-        if model.config.num_heads % mesh.shape["tensor"]:
-            raise UserError(
-                f"tensor={mesh.shape['tensor']} must divide num_heads={model.config.num_heads} of the model"
-            )
+        if found := undivided_heads(mesh.shape["tensor"], model.config.num_heads):
+            raise UserError(found[0])
         self.tally = Tally()
         self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
         self._max_new_tokens, self._stop, self._block = max_new_tokens, tuple(stop), block
@@ -173,8 +173,9 @@ class Engine:
           UserError: an empty prompt, or a cache that does not fit the devices' memory.
         """
         readable, requests = [], []
+        ids_of = functools.cache(self._ids)  # the samples of a question share a prompt
         for index, prompt in enumerate(prompts):
-            ids, asked = self._ids(prompt), wanted is None or index in wanted
+            ids, asked = ids_of(prompt), wanted is None or index in wanted
             if not ids:
                 raise UserError(f"prompt {index} is empty, and the tokenizer adds no token to it; give it text")
             if len(ids) < self._model.config.context:

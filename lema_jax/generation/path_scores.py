@@ -1,5 +1,6 @@
 """Scores of reasoning paths in a file: how likely a checkpoint finds the right and the wrong attempts of `sample`."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,12 +15,17 @@ def read_attempts(path: str | Path, limit: int | None) -> list[Attempt]:
     """The first `limit` attempts of a file that are right or wrong: an attempt without an answer is neither.
 
     Raises:
-      UserError: a file that cannot be read, or that has none.
+      UserError: a file that cannot be read, or that has no question with both, between which ΔPPL is.
     """
-    found = [one for one in records.read(path, Attempt) if one.verdict in (Verdict.RIGHT, Verdict.WRONG)]
-    if not found:
-        raise UserError(f"{path} has no right or wrong attempts to score")
-    return found[:limit]
+    graded = (one for one in records.read(path, Attempt) if one.verdict in (Verdict.RIGHT, Verdict.WRONG))
+    found = list(itertools.islice(graded, limit))
+    kinds = {(one.problem.id, one.verdict) for one in found}
+    if len(kinds) == len({id for id, _ in kinds}):
+        raise UserError(
+            f"{path}: none of its questions has both a right and a wrong attempt ({len(found):,} attempts are either); "
+            "take a file with both kinds, or sample more of each"
+        )
+    return found
 
 
 def complete(
@@ -31,8 +37,8 @@ def complete(
     precision: Mapping[str, str],
     rows: int,
 ) -> list[PathScore]:
-    """Scores what `file` lacks, and returns the scores in the attempts' order; an attempt that the model cannot read
-    (empty, or longer than its context) has none.
+    """Scores what `file` lacks, and returns the scores in the attempts' order. An attempt that the model cannot read
+    (empty, or longer than its context) is scored None.
 
     Args:
       attempts: right and wrong ones.
@@ -58,11 +64,10 @@ def complete(
     if missing:
         pairs = [score.Pair(one.prompt, one.text, bool(one.sampling.get("rendered"))) for _, one in missing]
         for done in score.score(read(), pairs, rows=rows):
-            if done.nll is not None:
-                file.append(_row(*missing[done.index], model, done.nll, done.tokens))
-    return [file.rows[id] for id in ids if id in file.rows]
+            file.append(_row(*missing[done.index], model, done.nll, done.tokens))
+    return [file.rows[id] for id in ids]
 
 
-def _row(id: str, attempt: Attempt, model: str, nll: float, tokens: int) -> PathScore:
+def _row(id: str, attempt: Attempt, model: str, nll: float | None, tokens: int) -> PathScore:
     right = attempt.verdict is Verdict.RIGHT
     return PathScore(id=id, problem_id=attempt.problem.id, checkpoint=model, right=right, nll=nll, tokens=tokens)

@@ -43,7 +43,8 @@ class Scored:
 
 
 def score(student: Student, pairs: Sequence[Pair], *, rows: int) -> Iterator[Scored]:
-    """Yields the score of every (prompt, completion), shortest first, `rows` at a time.
+    """Yields the score of every (prompt, completion), `rows` at a time, longest first: what the memory does not hold
+    fails at once.
 
     Prompt and completion are tokenised separately, as in training. No end-of-sequence token is added to the completion,
     since a truncated text has none.
@@ -59,11 +60,11 @@ def score(student: Student, pairs: Sequence[Pair], *, rows: int) -> Iterator[Sco
             readable.append(index)
         else:
             yield Scored(index, None, len(completion))
-    readable.sort(key=sizes.__getitem__)
+    readable.sort(key=sizes.__getitem__, reverse=True)
     with sharding.use(student.mesh):
         for start in range(0, len(readable), rows):
             batch = readable[start : start + rows]
-            tokens_BT = np.zeros((rows, bucket(sizes[batch[-1]])), np.int32)
+            tokens_BT = np.zeros((rows, bucket(sizes[batch[0]])), np.int32)
             segments_BT, weights_BT = np.zeros_like(tokens_BT), np.zeros(tokens_BT.shape, np.float32)
             for row, index in enumerate(batch):
                 tokens_BT[row, : sizes[index]] = prompts[index] + completions[index]

@@ -14,10 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from lema_jax import checkpoint, tasks
 from lema_jax.data import tokenizer
+from lema_jax.errors import UserError
 from lema_jax.generation.engine import Engine
 from lema_jax.model.config import Compute
 from lema_jax.model.llama import Llama
-from lema_jax.parallel.mesh import MeshConfig, make_mesh
+from lema_jax.parallel.mesh import MeshConfig, make_mesh, undivided_heads
 from lema_jax.parallel.watchdog import Watchdog
 from lema_jax.records import Appender, Attempt, Prediction, Problem, Verdict
 
@@ -56,11 +57,14 @@ def read(
         were trained upon.
 
     Raises:
-      UserError: a mesh that the devices do not form, and what `checkpoint.load_weights` and `tokenizer.load` raise.
+      UserError: a mesh that the devices do not form or that does not divide the heads, and what
+        `checkpoint.load_weights` and `tokenizer.load` raise.
     """
     on_cpu = jax.default_backend() == "cpu"
     compute = Compute(dtype=dtype, param_dtype=dtype, scan_layers=not on_cpu)
     mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp, tensor=tensor))
+    if found := undivided_heads(tensor, checkpoint.read_metadata(folder).config.num_heads):
+        raise UserError(found[0])  # before minutes of reading
     loaded = tokenizer.load(folder)
     metadata, variables = checkpoint.load_weights(folder, mesh, compute, step, kernels=weights, transposed=on_cpu)
     return Student(Llama(metadata.config, compute, metadata.lora), variables, loaded, mesh, metadata.eos_ids)
@@ -73,8 +77,8 @@ def engine(student: Student, **how: Any) -> Engine:
 
 def answer(
     asked: Sequence[Asked], file: Appender[Answer], engine: Callable[[int], Engine], row: Callable[..., Answer]
-) -> list[Answer]:
-    """Answers what `file` lacks, and returns all rows in the order asked.
+) -> None:
+    """Answers what `file` lacks.
 
     A resumed run prefills each prompt as the first run would. In decoding, the cache length, and so the rounding of
     sums over it, depends on the other answers in flight (in float32 SmolLM2's last layer differs by up to 2e-4): where
@@ -105,7 +109,6 @@ def answer(
                 progress.add(verdict, done.completion_tokens)
                 watchdog.alive(f"question {one.problem.id}")
         print(f"decoding: {made.tally}")
-    return [file.rows[one.id] for one in asked]
 
 
 class _Progress:

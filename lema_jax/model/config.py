@@ -127,6 +127,8 @@ class LlamaConfig:
     def context(self) -> int:
         """The longest context in tokens, after rope scaling (as vLLM derives it)."""
         scaling = self.rope_scaling
+        if self.family == "gemma3_text":  # its published `max_position_embeddings` counts positions after scaling
+            return self.max_positions
         if scaling.kind in ("linear", "dynamic"):
             return max(self.max_positions, int(self.max_positions * scaling.factor))
         if scaling.kind == "yarn":

@@ -121,7 +121,9 @@ def _broadcast(content: bytes) -> bytes:
     import numpy as np
     from jax.experimental import multihost_utils
 
-    size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(content))))
+    halves = np.array(divmod(len(content), 1 << 32), np.uint32)  # JAX has no integers of 64 bits by default
+    high, low = map(int, multihost_utils.broadcast_one_to_all(halves))
+    size = (high << 32) + low
     if not size:
         return b""
     sent = np.zeros(size, np.uint8)

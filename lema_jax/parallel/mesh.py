@@ -53,6 +53,11 @@ class MeshConfig:
         return tuple(sizes)
 
 
+def undivided_heads(tensor: int, heads: int) -> list[str]:
+    """A problem where the `tensor` axis does not divide a model's attention heads; key/value heads may be repeated."""
+    return [f"tensor={tensor} must divide num_heads={heads} of the model"] if heads % tensor else []
+
+
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of all devices (of all processes), with the tensor axis minor: it has the most traffic.
 

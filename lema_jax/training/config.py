@@ -14,7 +14,7 @@ from lema_jax.data.batches import MOST_STEPS, DataConfig
 from lema_jax.errors import UserError
 from lema_jax.model.attention import LANES
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
-from lema_jax.parallel.mesh import MeshConfig
+from lema_jax.parallel.mesh import MeshConfig, undivided_heads
 from lema_jax.training.objectives import OBJECTIVES, PreferenceConfig
 from lema_jax.training.optimizer import OptimizerConfig
 
@@ -144,6 +144,18 @@ def too_long(seq_len: int, model: LlamaConfig) -> list[str]:
     return [f"data.seq_len={seq_len} must be at most the model's context of {model.context} tokens ({why})"]
 
 
+def require_shape(config: TrainConfig, llama: LlamaConfig, devices: int) -> None:
+    """Refuses a mesh that does not divide an architecture's heads, or rows longer than its context.
+
+    Raises:
+      UserError: either.
+    """
+    *_, tensor = config.mesh.resolve(devices)
+    found = [f"mesh.{problem}" for problem in undivided_heads(tensor, llama.num_heads)]
+    if found := found + too_long(config.data.seq_len, llama):
+        raise UserError("; ".join(found))
+
+
 def validate(config: TrainConfig, devices: int) -> None:
     """Checks a resolved configuration for that many devices.
 
@@ -191,8 +203,8 @@ def _relations(config: TrainConfig, devices: int) -> list[str]:
             )
         if config.data.seq_len % sequence:
             found.append(f"data.seq_len={config.data.seq_len} must divide by mesh.sequence={sequence}")
-        if config.model is not None and config.model.num_kv_heads % tensor:
-            found.append(f"mesh.tensor={tensor} must divide model.num_kv_heads={config.model.num_kv_heads}")
+        if config.model is not None:
+            found += [f"mesh.{problem}" for problem in undivided_heads(tensor, config.model.num_heads)]
     return found
 
 

@@ -22,7 +22,7 @@ from lema_jax.data import batches, dataset, tokenizer
 from lema_jax.errors import UserError
 from lema_jax.model.config import LlamaConfig, LoraConfig
 from lema_jax.storage import RunFolder
-from lema_jax.training.config import TrainConfig, as_dict, described, shaping, too_long
+from lema_jax.training.config import TrainConfig, as_dict, described, require_shape, shaping
 from lema_jax.training.objectives import OBJECTIVES
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -110,13 +110,8 @@ def architecture(config: TrainConfig) -> LlamaConfig:
             raise UserError(f"init={config.init} holds adapters; merge them with convert, or set lora to train on")
         if lora not in (None, config.lora):
             raise UserError(f"init={config.init} holds adapters of shape {lora}, but lora={config.lora}")
-    _require_context(config, found)
+    require_shape(config, found, jax.device_count())
     return found
-
-
-def _require_context(config: TrainConfig, llama: LlamaConfig) -> None:
-    if found := too_long(config.data.seq_len, llama):
-        raise UserError("; ".join(found))
 
 
 def rounded(rows: int, divisor: int) -> int:
@@ -256,7 +251,7 @@ def _continued(
             f"{folder} holds {metadata.lora or 'full weights'} of {metadata.config}: lora's and model's shape stay as "
             "they were; choose another out"
         )
-    _require_context(config, metadata.config)
+    require_shape(config, metadata.config, jax.device_count())
     # 2. So is `init`, where it is still there: what counts is which weights it has, not where it is. A run with full
     #    weights no longer needs it, and a model that was trained on since has the same lineages.
     source = Model.open(config.init) if config.init and Model.is_at(config.init) else None

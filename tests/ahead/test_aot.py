@@ -14,10 +14,13 @@ import pytest
 
 from lema_jax import aot as stage
 from lema_jax.ahead import programs
-from lema_jax.ahead.compiler import devices
+from lema_jax.ahead.compiler import Memory, devices
+from lema_jax.ahead.cost import Cost
+from lema_jax.ahead.estimate import Bracket
+from lema_jax.ahead.report import Report
 from lema_jax.model import presets
 from lema_jax.parallel import chips
-from lema_jax.parallel.mesh import MeshConfig
+from lema_jax.parallel.mesh import MeshConfig, make_mesh
 from lema_jax.training import paper
 from tests import commands
 
@@ -102,6 +105,51 @@ def test_mistakes_are_one_message(flags, message, monkeypatch):
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("error: ")
     assert message in ended.stderr
+
+
+@compiler
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--decode", "--rows=6"], "--rows=6 must divide by mesh data × fsdp = 1 × 4 = 4; try 8"),
+        (["--rows=8"], "--rows is of --decode"),
+        (["--search", "--decode"], "--search compiles training steps alone"),
+        (["--price_per_chip_hour=1.2", "--config.steps=0", "--config.epochs=3"], "is for a run of known length"),
+        (["--config.mesh.fsdp=1", "--config.mesh.tensor=4"], "mesh.tensor=4 must divide num_heads=15 of the model"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_compiled(flags, message, monkeypatch):
+    monkeypatch.chdir(HERE)
+    monkeypatch.setattr(programs.compiler, "compile", lambda _: pytest.fail("something is compiled"))
+    assert message in commands.fails(stage.command, *SMALL, "--preset=smollm2-360m", *flags)
+
+
+@compiler
+def test_what_is_compiled_is_kept_whatever_comes_after(tmp_path, monkeypatch, capsys):
+    """Each program takes minutes."""
+    monkeypatch.chdir(HERE)
+    seconds = Bracket(1.0, 2.0, 1.0, 1.0, 0.0)
+    figures = {"memory": Memory(0, 0, 0, 0, 0, 1), "cost": Cost(collectives=()), "estimate": seconds}
+    made = lambda job, *_, **__: Report("train_step", job.slice, {}, [], 1, **figures)
+    monkeypatch.setattr(programs, "train_step", made)
+    monkeypatch.setattr(programs, "prefill", lambda *_, **__: pytest.fail("killed"))
+    found = tmp_path / "report.json"
+    with pytest.raises(pytest.fail.Exception, match="killed"):
+        stage.command(*SMALL, "--preset=smollm2-360m", "--decode", f"--json={found}")
+    told = json.loads(found.read_text())
+    assert told["program"] == "train_step"
+    assert told["hours"] is told["money"] is None  # of a step alone, without the number of steps
+    assert "train_step on v5e-4" in capsys.readouterr().out
+
+
+@compiler
+def test_weights_are_not_advised_to_be_sharded_between_slices():
+    where = chips.named("v5e-4", 2)
+    config = paper.qlora("llama2-7b", "gsm8k")
+    job = programs.Target(where, devices(where), presets.get("smollm2-360m"))
+    advised = lambda data: programs._advice(job, config, make_mesh(MeshConfig(data=data, fsdp=-1), job.devices))
+    assert not any("mesh" in line for line in advised(2))
+    assert any(line.startswith("--config.mesh.data=2 --config.mesh.fsdp=-1:") for line in advised(4))
 
 
 @pytest.mark.slow

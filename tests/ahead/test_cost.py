@@ -3,7 +3,9 @@
 
 import pytest
 
-from lema_jax.ahead import cost, hlo
+from lema_jax.ahead import cost, hlo, kernels
+from lema_jax.ahead.hlo import Array, Computation, Instruction
+from lema_jax.model.flops import SPLASH_MATMULS, splash_matmul
 from lema_jax.parallel.chips import CHIPS
 
 CHIP = CHIPS["v5e"]
@@ -120,6 +122,20 @@ ENTRY %main (a: f32[8,16]) -> f32[8,16] {{
         ("all-gather", 4, 32 * 16 * 4 * 3 / 4),
         ("reduce-scatter", 4, 32 * 16 * 4 * 3 / 4),
     ]
+
+
+@pytest.mark.parametrize("width", [48, 64, 128])
+def test_queries_and_keys_of_a_kernel_call_are_its_first_floats(width):
+    """Operands as the compiler prints them: tables and segments are integers, as wide as a head may be."""
+    tables, segments = [("s8", (1, 1, 1))] * 2, [("s32", (4, 128, 128)), ("s32", (4, 8, 128)), ("s32", (128, 128))]
+    operands = [*tables, *[("bf16", (4, 6, 128, width))] * 3, *segments]
+    inside = Computation("inside")
+    for number, (dtype, dims) in enumerate(operands):
+        array = Array(dtype, dims, 0)
+        inside.instructions[f"p{number}"] = Instruction(f"p{number}", "parameter", (array,), (), "", "", False)
+    names = tuple(inside.instructions)
+    call = Instruction("splash_mha_fwd_residuals.1", "custom-call", (), names, "", "", False)
+    assert kernels.flops(call, inside) == SPLASH_MATMULS["fwd"] * splash_matmul(24, 128, 128, width)
 
 
 MEGASCALE = """

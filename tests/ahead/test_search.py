@@ -60,7 +60,7 @@ def walked(monkeypatch, outcome, model="llama-2-70b") -> tuple[list, list[str], 
     monkeypatch.setattr(programs, "train_step", compiled)
     where = chips.named("v5e-8")
     job = SimpleNamespace(slice=where, devices=[None] * where.chips, llama=presets.get(model))
-    return tried, told, search.run(job, CONFIG, told.append)
+    return tried, told, list(search.run(job, CONFIG, told.append))
 
 
 def test_what_cannot_fit_is_not_compiled(monkeypatch):

@@ -68,6 +68,13 @@ def greedy_by_hand(words, prompt: str, new: int) -> list[int]:
     return made
 
 
+def test_samples_of_a_question_are_tokenised_once(words, monkeypatch):
+    asked = []
+    monkeypatch.setattr(engine_module, "prompt_ids", lambda prompt, *_, **__: asked.append(prompt) or [9] * 999)
+    assert all(done.too_long for done in engine(words).complete([*PROMPTS, *PROMPTS]))
+    assert asked == list(dict.fromkeys(PROMPTS))
+
+
 @pytest.fixture(scope="module")
 def alone(words):
     return run(words, rows=1)

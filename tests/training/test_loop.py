@@ -191,6 +191,20 @@ def test_rows_longer_than_the_context_are_refused(tmp_path, data, base, begin):
     assert not (tmp_path / "run").exists()
 
 
+@BEGINNINGS
+def test_heads_that_the_mesh_does_not_divide_are_refused(tmp_path, data, base, begin):
+    """4 heads; its 2 key/value heads may be repeated."""
+    run = config(tmp_path / "run", data, init=str(base), mesh=MeshConfig(data=1, fsdp=1, tensor=8))
+    with pytest.raises(UserError, match=r"mesh\.tensor=8 must divide num_heads=4 of the model"):
+        begin(run)
+    assert not (tmp_path / "run").exists()
+    run = config(tmp_path, data, model=tiny.CONFIG, mesh=MeshConfig(data=1, fsdp=1, tensor=4))
+    validate(run, devices=4)
+    run.mesh.tensor = 8
+    with pytest.raises(UserError, match=r"mesh\.tensor=8 must divide num_heads=4"):
+        validate(run, devices=8)
+
+
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn"])
 def test_a_context_is_that_after_rope_scaling(kind):
     scaled = LlamaConfig(max_positions=4096, rope_scaling=RopeScaling(kind, 4.0, original_positions=4096))

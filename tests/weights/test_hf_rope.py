@@ -3,6 +3,7 @@
 import pytest
 
 from lema_jax.errors import UserError
+from lema_jax.model import presets
 from lema_jax.model.config import RopeScaling
 from lema_jax.weights import hf_config
 from tests.weights.test_hf_config import LLAMA2, LLAMA31_ROPE, WRONG
@@ -61,6 +62,11 @@ def test_a_yarn_without_a_factor_has_the_ratio_of_the_lengths():
 )
 def test_a_model_is_used_to_its_stretched_length(rope, context):
     assert hf_config.parse(LLAMA2 | {"rope_scaling": rope}, "x").context == context
+
+
+def test_the_published_context_of_gemma_3_is_stretched_already():
+    """128k, of which the paper says that it was reached by scaling."""
+    assert [presets.get(f"gemma-3-{size}").context for size in ("1b", "4b", "27b")] == [32768, 131072, 131072]
 
 
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn", "llama3", "longrope", "su", "mrope", 3, "", None])
