@@ -1,4 +1,4 @@
-"""A 1.7 M-parameter LLaMA from random weights on the arithmetic task: half of its answers are right.
+"""A 1.7 M-parameter LLaMA from random weights on the arithmetic task, of which it learns to answer a third to a half.
 
 python -m lema_jax.train --config=configs/arithmetic_student.py --config.data.path=… --config.out=…
 """

@@ -1,6 +1,7 @@
 """The flags of a stage's config: defined, parsed and explained from its options (`stage.option`)."""
 
 import dataclasses
+import difflib
 import math
 import os
 import re
@@ -40,7 +41,7 @@ def parse(name: str, kind: type[C], argv: Sequence[str]) -> C:
         lines = (_config_line(raised, argv, given_by_file) for raised in _causes(error))
         raise UserError(next(filter(None, lines), f"{_short(str(error))}; see --help")) from None
     except KeyError as error:
-        line = f"--config: {error.args[0]}; the fields are those of {_file(given_by_file)}"
+        line = _unknown_field(argv, given_by_file) or f"--config: {error.args[0]}"
         raise UserError(_config_line(error, argv, given_by_file) or line) from error
     except UserError:
         raise
@@ -139,6 +140,19 @@ def _require_kind(config: Any, kind: type, required: bool) -> None:
         raise UserError("--config is missing; name a file of configs/, such as --config=configs/arithmetic_student.py")
     if not isinstance(config, kind):
         raise UserError(f"--config: get_config() must return a {kind.__name__}, but returned a {type(config).__name__}")
+
+
+def _unknown_field(argv: Sequence[str], kind: type | None) -> str | None:
+    """A field that --config.FIELD=VALUE names and that there is not, and the nearest one."""
+    known = [] if kind is None else [field.partition("=")[0] for field in _fields(kind)]
+    parts = {field.rpartition(".")[0] for field in known}
+    for argument in argv:
+        name = argument.lstrip("-").partition("=")[0].removeprefix("config.")
+        if argument.lstrip("-").startswith("config.") and name not in known and name not in parts:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            hint = f"did you mean {near[0]}? " if near else ""
+            return f"--config.{name}: there is no such field; {hint}the fields are those of {_file(kind)}"
+    return None
 
 
 def _causes(error: BaseException) -> Iterator[Exception]:

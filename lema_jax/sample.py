@@ -253,6 +253,8 @@ def _finish(config: Config, file: Appender[Attempt], wanted: Iterable[str]) -> R
     questions = len({file.rows[id].problem.id for id in made})
     shown = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common())
     print(f"{file.path}: {len(made):,} attempts at {questions:,} questions: {shown}")
+    if others := len(file.rows) - len(made):
+        print(f"it also has {others:,} attempts of other students, settings or questions")
     selection = None
     if config.mode != "all":
         selection = file.path.with_suffix(f".{config.mode}.jsonl")

@@ -105,6 +105,7 @@ def run(config: Config) -> Result:
     board = Board(studied.out)
     checks.require_same(studied, board)
     plan = study_jobs.compose(studied)
+    checks.require_enough(studied, board, plan)
     if config.waves:
         missing = [job for job in plan if not board.is_done(job)]
         print("\n".join(" ".join(job.id for job in wave) for wave in jobs.waves(missing)))
@@ -113,7 +114,6 @@ def run(config: Config) -> Result:
         print(forecast.plan(studied, board, plan))
         _print_dollars(studied, board, plan)
         return _result(board, plan)
-    checks.require_enough(studied, board, plan)
     board.write(configs.as_dict(studied), plan)
     with compiled.kept_in(board.out):  # arms and seeds share their programs
         if config.job is not None:

@@ -22,16 +22,6 @@ from lema_jax.tasks.questions import Questions
 from lema_jax.teacher import evolution
 from lema_jax.training.config import TrainConfig
 
-# Settings of stages that shape no result: where it is written, from where it is read, how fast it is made.
-_FREE = (
-    *("out", "attempts", "corrections", "critiques", "problems", "checkpoint", "tokenizer", "data_dir"),
-    *("job", "batch_size", "fsdp", "tensor"),
-)
-_FREE_IN_TRAINING = (
-    *("out", "init", "path", "log_every", "keep", "tensorboard", "wandb", "mesh"),
-    *("scan_layers", "remat", "attention", "loss_chunk"),
-)
-
 _IN_A_PATH = str.maketrans(" /:,", "---+")  # a list of paths is separated by commas
 
 
@@ -106,7 +96,7 @@ class _Composer:
 
     def _shaping(self, config: stage.Config, needs: Sequence[Job], **more: Any) -> dict[str, Any]:
         """What shapes a stage's result, beside the jobs that it needs."""
-        return jobs.given(config, _FREE) | self._given_student(needs) | more
+        return jobs.given(config, jobs.FREE) | self._given_student(needs) | more
 
     def _given_student(self, needs: Sequence[Job]) -> dict[str, str]:
         """What names the student, where no job of the study makes it."""
@@ -116,6 +106,11 @@ class _Composer:
     def _read(self, task: str, split: str) -> str:
         """What names a task's questions; the generated ones change only with the package."""
         return "" if task == "arithmetic" else self._questions(task, split).digest
+
+    def _tested(self) -> dict[str, list[str]]:
+        """What names the questions of users' own tests, with which overlap is looked for."""
+        own = [test for test in self._config.tests if test.task in self._config.own_tests]
+        return {"tests": [self._read(test.task, test.split) for test in own]} if own else {}
 
     def _count(self, task: str, split: str, limit: int) -> int:
         """The questions of a split, at most `limit`; 0 for all."""
@@ -139,10 +134,11 @@ class _Composer:
             tokenizer=how.train.init or None,
             train_tokenizer=None if how.train.init else how.tokenizer_ids,
             overlap=config.mix.overlap,
+            tests=config.own_tests,
             data_dir=self._data_dir,
             out=out,
         )
-        shaping = self._shaping(make(""), [], questions=self._read(config.task, "train"))
+        shaping = self._shaping(make(""), [], questions=self._read(config.task, "train"), **self._tested())
         count = self._count(config.task, "train", how.questions)
         data = self._add("data", STUDENT, make, [], shaping=shaping, work=count)
         return [data, self._train(STUDENT, how.train, [data], {"path": str(self._root / data.out)}, count)]
@@ -305,13 +301,14 @@ class _Composer:
             limits=Limits(None, None, mix.max_tokens or None),
             dev_questions=mix.dev_questions,
             overlap=mix.overlap,
+            tests=config.own_tests,
             data_dir=self._data_dir,
             seed=run.seed,
             out=out,
             **more,
         )
         needs = [*student, *attempts, *corrections, *critiques]
-        shaping = self._shaping(make(""), student, questions=self._read(config.task, "train"))
+        shaping = self._shaping(make(""), student, questions=self._read(config.task, "train"), **self._tested())
         work = float(self._examples(run, number))
         return self._add("data", run.called(number), make, needs, shaping=shaping, work=work, **run.of(number))
 
@@ -371,7 +368,7 @@ class _Composer:
         count = forecast.steps(made, examples)
         about["work"] = float(count * forecast.rows(made.data) * made.data.seq_len)
         about["flops"] = count * forecast.step_flops(self._model, made)
-        shaping = jobs.given(made, _FREE_IN_TRAINING) | self._given_student(needs)
+        shaping = jobs.given(made, jobs.FREE_IN_TRAINING) | self._given_student(needs)
         return self._add("train", name, make, needs, shaping=shaping, **about)
 
     def _evaluation(self, arm: str, seed: int, checkpoint: str, needs: Sequence[Job], test: Test) -> Job:

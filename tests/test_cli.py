@@ -334,6 +334,18 @@ def test_what_hinders_and_what_is_damage(error, hinders):
     assert disk.hinders(ExceptionGroup("several", [KeyError("x"), outer])) is hinders
 
 
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--config.steeps=3", "--config.steeps: there is no such field; did you mean steps? the fields are those of"),
+        ("--config.optimizer.rate=3", "--config.optimizer.rate: there is no such field; did you mean optimizer."),
+        ("--config.zzz=3", "--config.zzz: there is no such field; the fields are those of lema_jax/training/config.py"),
+    ],
+)
+def test_a_misspelt_field_is_told_the_nearest(flag, said):
+    assert said in commands.fails(train.command, "--config=configs/arithmetic_student.py", flag)
+
+
 def test_too_little_memory_is_one_line():
     found, _, said = ended(start("def run(config):\n    bytearray(1 << 60)\ncommand(run)"))
     assert (found, len(said.splitlines())) == (1, 1), said

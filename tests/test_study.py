@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import hashlib
+import itertools
 import json
 import random
 import signal
@@ -173,6 +174,44 @@ def test_a_plan_runs_nothing_and_writes_nothing(tmp_path: Path, stages: Stages) 
     assert not stages.ran
     begin(tmp_path / "a")
     assert "measured" in commands.succeeds(study.command, f"--config={file}", "--plan")
+
+
+def own_file(path: Path, count: int, **fields: str) -> str:
+    lines = (
+        f"{name} has {n} pens and buys {n + 2} more. How many?" for n in range(1, 10) for name in ("Ann", "Bo", "Cy")
+    )
+    row = lambda question: {"question": question, "gold": "7", "rationale": "3 + 4 = 7", **fields}
+    path.write_text("".join(json.dumps(row(line)) + "\n" for line in itertools.islice(lines, count)))
+    return f"jsonl:{path}"
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["two files", "one file without splits"])
+def test_what_is_tested_on_is_not_trained_on(tmp_path: Path, stages: Stages, apart: bool) -> None:
+    trained = own_file(tmp_path / "train.jsonl", 27)
+    tested = own_file(tmp_path / "test.jsonl", 27) if apart else trained
+    config = small(tmp_path / "a", task=trained, tests=(Test(tested),), mix=Mix(amount=20))
+    for plan in (True, False):  # a plan refuses what the run does
+        with pytest.raises(
+            UserError, match=r"27 of the 27 training questions of jsonl:.* are questions of config\.tests"
+        ):
+            study.run(study.Config(config=config, plan=plan))
+    config.mix.overlap = "keep"
+    study.run(study.Config(config=config, plan=True))
+
+
+def test_a_part_of_the_questions_that_is_tested_on_is_left_out(tmp_path: Path, stages: Stages) -> None:
+    trained, tested = own_file(tmp_path / "train.jsonl", 27), own_file(tmp_path / "test.jsonl", 9)
+    config = small(tmp_path / "a", task=trained, tests=(Test(tested),), mix=Mix(amount=18))
+    plan = study_jobs.compose(config)
+    assert all(job.config.tests == (tested,) for job in plan if job.kind == "data")
+    study.run(study.Config(config=config, plan=True))
+    config.mix.amount = 19
+    with pytest.raises(UserError, match="there are 18 gold rationales"):
+        study.run(study.Config(config=config, plan=True))
+    before = {job.name: job.id for job in plan}
+    own_file(tmp_path / "test.jsonl", 8)
+    after = {job.name: job.id for job in study_jobs.compose(config)}
+    assert all(before[name] != after[name] for name in before if name.startswith("data"))
 
 
 def test_a_plan_says_once_what_a_chat_teacher_costs(

@@ -238,7 +238,7 @@ def _dev_loss(dev: Sequence[Problem]) -> Pool:
 def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
     """Applies the overlap policy; returns the sets checked and the number of questions found."""
     required = recipe.overlap != "keep"  # with keep, the test sets need not be available
-    tests, unchecked = gather.held_out(recipe.task, recipe.data_folder, required=required)
+    tests, unchecked = gather.held_out(recipe.task, recipe.data_folder, required=required, tests=recipe.tests)
     overlap = curate.Overlap(itertools.chain.from_iterable(tests.values()))
     questions = {row.problem.question: row.problem.id for pool in pools for row in pool.candidates}
     found = {question: test for question in questions if (test := overlap.find(question)) is not None}
@@ -324,7 +324,7 @@ def _write_dev(folder: Path, chosen: _Chosen) -> None:
         _write_set(folder, rows, chosen.encoded)
 
 
-_LATER = ("own_attempts", "critiques", "paths_a_question", "wrong_step_weight", "right_share", "skip_cot")
+_LATER = ("own_attempts", "critiques", "paths_a_question", "wrong_step_weight", "right_share", "skip_cot", "tests")
 
 
 def _identity(recipe: Recipe, training: Sequence[Problem]) -> dict[str, Any]:
@@ -337,6 +337,9 @@ def _identity(recipe: Recipe, training: Sequence[Problem]) -> dict[str, Any]:
     limits = {"prompt": recipe.limits.max_prompt, "completion": recipe.limits.max_completion}
     if recipe.critiques:
         settings["critiques"] = [[Path(path).name, _sha256(Path(path))] for path in recipe.critiques]
+    if recipe.tests:
+        files = [Path(name.removeprefix(tasks.OWN)) for name in recipe.tests]
+        settings["tests"] = [[path.name, _sha256(path)] for path in files]
     return settings | {
         "arm": recipe.arm or "cot",
         "limits": limits | {"tokens": recipe.limits.max_tokens},

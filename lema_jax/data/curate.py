@@ -67,10 +67,19 @@ class Pool:
         return f"{self.name}: {read:,} rows{steps}; {len(self.candidates):,} left"
 
 
+_REMEDIES = {
+    "over-long": "raise --max_tokens, --max_prompt or --max_completion",
+    "repeated": "each is in another part of the mix already",
+    "of a test question": "train on other questions, or take --overlap=keep to train on these",
+    "of a dev question": "lower --dev_questions",
+}
+
+
 def require_some(pool: Pool) -> None:
-    """Raises a `UserError` with the counts of all filters if the pool is empty."""
+    """Raises a `UserError` with the counts of all filters, and the remedy for the greatest, if the pool is empty."""
     if not pool.candidates:
-        remedy = pool.remedy or "loosen what left them out, or give more"
+        most, count = max(pool.left_out, key=lambda one: one[1], default=("", 0))
+        remedy = (count and _REMEDIES.get(most)) or pool.remedy or "loosen what left them out, or give more"
         raise UserError(f"nothing is left to learn from ({pool.counts()}); {remedy}")
 
 

@@ -158,7 +158,8 @@ def lengths(folder: str | Path) -> np.ndarray:
     try:
         found = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"no data set at {folder} ({file}: {error}); make one with lema_jax.build_data") from None
+        why = f"there is no {_LENGTHS}" if isinstance(error, FileNotFoundError) else f"{file}: {error}"
+        raise UserError(f"no data set at {folder} ({why}); make one with lema_jax.build_data") from None
     if not len(found):
         raise UserError(f"the data set at {folder} has no examples; see the counts of its filters in its README.md")
     return found

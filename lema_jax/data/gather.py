@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -195,7 +195,9 @@ def solution_pairs(task_name: str, attempts: Iterable[Path], *, read_last_number
     return Pool("pairs of solutions", candidates, _counted(passed_over))
 
 
-def held_out(task_name: str, data_dir: Path | None, *, required: bool) -> tuple[dict[str, list[Problem]], list[str]]:
+def held_out(
+    task_name: str, data_dir: Path | None, *, required: bool, tests: Sequence[str] = ()
+) -> tuple[dict[str, list[Problem]], list[str]]:
     """The problems of every split but `train` of every task, and the names (`task/split`) of unavailable ones.
 
     Of a user's own file these are the rows that name such a split: one without may be trained on.
@@ -204,6 +206,7 @@ def held_out(task_name: str, data_dir: Path | None, *, required: bool) -> tuple[
 
     Args:
       required: whether the task's own splits must be available.
+      tests: users' own tasks that are tested on; of their files also the rows that name no split are held out.
 
     Raises:
       UserError: a required split is unavailable, or a user's own file cannot be read.
@@ -211,10 +214,11 @@ def held_out(task_name: str, data_dir: Path | None, *, required: bool) -> tuple[
     sets: dict[str, list[Problem]] = {}
     missing = []
     with _without_warnings():
-        for name in dict.fromkeys((task_name, *tasks.NAMES)):
+        for name in dict.fromkeys((task_name, *tests, *tasks.NAMES)):
             task = tasks.get(name)
             if isinstance(task, JsonlTask):
-                sets |= {f"{name}/{split}": problems for split, problems in task.held_out().items()}
+                found = task.held_out(unnamed=name in tests)
+                sets |= {f"{name}/{split}": problems for split, problems in found.items()}
                 continue
             for split in task.SPLITS:
                 if split == "train":

@@ -84,6 +84,12 @@ class Recipe(stage.Config):
     overlap: str = option(
         "refuse", "What to do about training questions that give a test one away.", choices=("refuse", "drop", "keep")
     )
+    tests: Sequence[str] = option(
+        (),
+        "Tasks of your own (jsonl:PATH) that a model of this data is tested on: overlap with their questions is looked"
+        " for too, also with those of rows that name no split. The other tasks' tests are looked at anyway.",
+        paths=True,
+    )
     export: Sequence[str] = option((), f"Also write other trainers' formats: {', '.join(exports.FORMS)}.")
     seed: int = option(0, "Seed of what is drawn: dev questions, the mix, its order.", low=0, high=2**63 - 1)
 
@@ -114,6 +120,8 @@ class Recipe(stage.Config):
             yield "give either --tokenizer (a folder that has one) or --train_tokenizer (the size of a new one)"
         if len(self.equalised) > 1:
             yield f"{' and '.join(f'--{name}' for name in self.equalised)} contradict each other; give one"
+        if published := [name for name in self.tests if not name.startswith(tasks.OWN)]:
+            yield f"--tests={','.join(published)}: name tasks of your own, {tasks.OWN}PATH; others are looked at anyway"
         yield from self._shares()
         yield from self._options()
         if unknown := [name for name in self.export if name not in exports.FORMS]:

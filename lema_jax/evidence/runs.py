@@ -53,6 +53,8 @@ def load(folder: Path, name: str) -> Run:
         question, in one run.
     """
     path = folder / "predictions.jsonl"
+    if folder.is_dir() and not path.exists():
+        raise UserError(f"{folder} has no {path.name}; name a folder that evaluate made")
     predictions = tuple(records.read(path, Prediction))
     if not predictions:
         raise UserError(f"{path} has no predictions; run evaluate again")

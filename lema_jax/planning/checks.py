@@ -1,10 +1,11 @@
 """What makes a study impossible, found before it runs a job."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from lema_jax import tasks
-from lema_jax.data import arms
+from lema_jax.data import arms, curate
 from lema_jax.errors import UserError
 from lema_jax.planning import config as configs
 from lema_jax.planning.config import StudyConfig
@@ -55,8 +56,9 @@ def require_enough(config: StudyConfig, board: Board, plan: Sequence[Job]) -> No
       UserError: names what is missing, and the arms that want it.
     """
     mix = config.mix
+    training = _trained_on(config)
     if not mix.own_attempts:
-        gold = sum(bool(one.rationale) for one in questions(config, config.task, "train")[: mix.questions or None])
+        gold = sum(bool(one.rationale) for one in training)
         if not gold:
             raise UserError(f"the task {config.task} has no gold rationales; set config.mix.own_attempts")
         if mix.equal == "examples" and gold < mix.amount:
@@ -73,6 +75,27 @@ def require_enough(config: StudyConfig, board: Board, plan: Sequence[Job]) -> No
     for job in plan:
         if board.is_done(job):
             _require_rows(config, board, job)
+
+
+def _trained_on(config: StudyConfig) -> list[Problem]:
+    """The training questions that overlap with no question of a user's own test, as `mix.overlap` says.
+
+    Raises:
+      UserError: there are some that do, and are to be refused; or no others.
+    """
+    training = questions(config, config.task, "train")[: config.mix.questions or None]
+    if config.mix.overlap == "keep" or not config.own_tests:
+        return training
+    tested = [questions(config, test.task, test.split) for test in config.tests if test.task in config.own_tests]
+    overlap = curate.Overlap(itertools.chain.from_iterable(tested))
+    apart = [one for one in training if overlap.find(one.question) is None]
+    if not apart or (config.mix.overlap == "refuse" and len(apart) < len(training)):
+        shared = f"{len(training) - len(apart):,} of the {len(training):,} training questions of {config.task}"
+        raise UserError(
+            f"{shared} are questions of config.tests too; name a `split` in its rows, test on another file, or set "
+            "config.mix.overlap"
+        )
+    return apart
 
 
 def _require_reference(config: StudyConfig) -> None:

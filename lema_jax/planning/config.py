@@ -214,6 +214,11 @@ class StudyConfig:
             found |= {f"{name}.{self.rounds}rounds": (name, self.rounds) for name in self.arms if arms.own(name)}
         return found
 
+    @property
+    def own_tests(self) -> tuple[str, ...]:
+        """The users' own tasks that are tested on."""
+        return tuple(dict.fromkeys(test.task for test in self.tests if test.task.startswith(tasks.OWN)))
+
     def problems(self) -> list[str]:
         """Every field of the wrong type or out of range, and every broken rule between fields."""
         parts: dict[str, Any] = {"": self, "attempts.": self.attempts, "teacher.": self.teacher, "mix.": self.mix}
@@ -259,6 +264,9 @@ class StudyConfig:
             yield f"baseline={self.baseline!r} is none of the arms: {', '.join(self.arms)}"
         if self.mix.equal != "steps" and not self.mix.amount:
             yield f"mix.amount=0 must say how many {self.mix.equal} each arm has; or set mix.equal='steps'"
+        if self.mix.max_tokens > self.training.data.seq_len:
+            length = f"training.data.seq_len={self.training.data.seq_len}"
+            yield f"mix.max_tokens={self.mix.max_tokens} must be at most {length}: longer examples fit in no row"
         if self.mix.equal == "steps":
             if not self.training.steps:
                 yield "mix.equal='steps' needs training.steps, which all arms take"

@@ -75,6 +75,17 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+# Settings of stages that shape no result: where it is written, from where it is read, how fast it is made.
+FREE = (
+    *("out", "attempts", "corrections", "critiques", "problems", "checkpoint", "tokenizer", "data_dir", "tests"),
+    *("job", "batch_size", "fsdp", "tensor"),
+)
+FREE_IN_TRAINING = (
+    *("out", "init", "path", "log_every", "keep", "tensorboard", "wandb", "mesh"),
+    *("scan_layers", "remat", "attention", "loss_chunk"),
+)
+
+
 def given(config: Any, free: Iterable[str] = ()) -> dict[str, Any]:
     """The fields of a dataclass, and of those in it, that differ from their defaults, by `a.b` names.
 

@@ -16,6 +16,7 @@ NAMES = (
     *("aime", "arithmetic", "asdiv", "csqa", "gsm1k", "gsm8k", "gsm8k_platinum", "gsm_plus", "gsm_symbolic", "math"),
     "svamp",
 )
+OWN = "jsonl:"  # begins the name of a user's own task
 LISTED = f"{', '.join(NAMES)}, or jsonl:PATH for a file of your own"
 
 
@@ -49,10 +50,10 @@ def get(name: str) -> Task:
     Raises:
       UserError: no such task; the message lists the tasks.
     """
-    if name.startswith("jsonl:"):
+    if name.startswith(OWN):
         from lema_jax.tasks.jsonl import JsonlTask  # imports tasks, which import this module
 
-        return JsonlTask(Path(name.removeprefix("jsonl:")))
+        return JsonlTask(Path(name.removeprefix(OWN)))
     if name not in NAMES:
         raise UserError(f"no task {name!r}; choose one of {LISTED}")
     return cast(Task, importlib.import_module(f"lema_jax.tasks.{name}"))

@@ -1,22 +1,31 @@
 """A user's own task, `jsonl:PATH`: a jsonl file with `question` and `gold` on each line.
 
 Optional keys: `choices` (gold is the text of one of them), `rationale` (one step a line), `id`, `split` (a row without
-one belongs to every split, and so to what is trained on). A row with choices is graded like CommonsenseQA, a numeric
-gold like GSM8K, any other like MATH.
+one belongs to every split, and so to what is trained on). A row with choices is asked and graded like CommonsenseQA, a
+numeric gold is graded like GSM8K, any other like MATH.
 """
 
+import decimal
+import json
+import math as numbers
 import re
 import types
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
 from lema_jax.tasks import csqa, math, sources, word_problems
 
-_NUMBER = re.compile(r"\s*-?\$?-?\d[\d,]*(\.\d+)?%?\s*")
+_NUMBER = re.compile(r"\s*-?\$?-?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?\s*")
+_LETTERS = re.compile(r"[\W_]+")  # what is none of them
 _KEYS = {"question", "gold", "choices", "rationale", "id", "split"}
+_NEEDED = ("question", "gold")
+_STATED = re.compile(r"\n?[ \t]*####[ \t]*([^\n]*?)\s*\Z")  # GSM8K's line of the answer
 
 
 class JsonlTask:
@@ -32,20 +41,34 @@ class JsonlTask:
 
         Raises:
           UserError: no such file; no row of the split; with file and line: no question or gold, an unknown key, a gold
-            that is not one of the choices, a duplicate id.
+            that is not one of the choices or that no answer could equal, a rationale that states another one, a
+            duplicate id.
         """
+        named: Counter[str | None] = Counter(row.get("split") for _, row in self._rows())
         if not (problems := self._of(split, (None, split))):
-            raise UserError(f"{self._path}: no problem of split {split!r}; rows without a `split` belong to every one")
+            there = ", ".join(f"{name} ({count:,})" for name, count in named.items())
+            raise UserError(f"{self._path}: no problem of split {split!r}; its rows name {there}")
+        if split != "train" and named[None]:
+            logging.warning(
+                "%s: %s of its questions name no `split`: whatever is trained on this file has learnt them too",
+                *(self._path, f"{named[None]:,}"),
+            )
         return problems
 
-    def held_out(self) -> dict[str, list[Problem]]:
-        """By split, the problems of rows that name one other than train. Those that name none are trained on too.
+    def held_out(self, *, unnamed: bool) -> dict[str, list[Problem]]:
+        """By split, the problems of rows that name one other than train.
+
+        Args:
+          unnamed: whether those that name none are held out too, as `test`.
 
         Raises:
           UserError: see `load`.
         """
-        named = dict.fromkeys(row.get("split") for _, row in self._rows())
-        return {split: self._of(split, (split,)) for split in named if split not in (None, "train")}
+        found = dict.fromkeys(row.get("split") for _, row in self._rows())
+        named: dict[str, tuple[str | None, ...]] = {split: (split,) for split in found if split not in (None, "train")}
+        if unnamed and None in found:
+            named["test"] = (None, "test")
+        return {split: self._of(split, of) for split, of in named.items()}
 
     def prompt(self, problem: Problem) -> str:
         return _family(problem).prompt(problem)
@@ -65,12 +88,12 @@ class JsonlTask:
         return _family(problem).official_grader(text, problem)
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """All rows, with their line numbers."""
+        """All rows, with their line numbers; a key whose value is null is as if it were not there."""
         if not self._path.is_file():
             raise UserError(f"--task=jsonl:{self._path}: there is no such file")
-        for number, row in sources.read_jsonl(self._path, ("question", "gold")):
+        for number, row in sources.read_jsonl(self._path, _NEEDED):
             _check(row, f"{self._path}:{number}")
-            yield number, row
+            yield number, {key: value for key, value in row.items() if value is not None}
 
     def _of(self, split: str, named: Collection[str | None]) -> list[Problem]:
         """The problems of `split`: of the rows whose own is among `named`."""
@@ -79,24 +102,46 @@ class JsonlTask:
         for number, row in self._rows():
             if row.get("split") not in named:
                 continue
-            where = f"{self._path}:{number}"
-            problem = self._problem(where, split, row, str(row["id"]) if "id" in row else str(number - 1))
-            if (first := lines.setdefault(problem.id, number)) != number:
-                raise UserError(f"{where}: id {row['id']!r} is on line {first} already; each row needs its own")
-            problems.append(problem)
+            where, name = f"{self._path}:{number}", str(row.get("id", number - 1))
+            if (first := lines.setdefault(name, number)) != number:
+                raise UserError(
+                    f"{where}: id {name!r} is that of line {first} already; each row needs its own (a row without one "
+                    "gets its line's number, counted from 0)"
+                )
+            problems.append(self._problem(where, split, row, name))
         return problems
 
     def _problem(self, where: str, split: str, row: dict[str, Any], name: str) -> Problem:
-        return sources.problem(
+        made = sources.problem(
             where,
             id=f"{self._path.stem}/{split}/{name}",
             task=f"jsonl:{self._path}",
             split=split,
             question=row["question"],
-            gold=str(row["gold"]),
+            gold=_text(row["gold"]),
             rationale=row.get("rationale", ""),
             choices=row.get("choices", ()),
         )
+        if stated := _STATED.search(made.rationale):
+            if not self.same(stated[1], made.gold):
+                raise UserError(f"{where}: rationale: ends in the answer {stated[1]!r}, but gold is {made.gold!r}")
+            made = made.model_copy(update={"rationale": made.rationale[: stated.start()]})
+        self._require_answerable(where, made)
+        return made
+
+    def _require_answerable(self, where: str, problem: Problem) -> None:
+        """Refuses a gold that an answer in the words of training would not equal, and one that another choice would."""
+        for other in problem.choices:
+            if other != problem.gold and _resembles(other, problem.gold) and self.same(other, problem.gold):
+                raise UserError(
+                    f"{where}: choices: {other!r} would count as the gold {problem.gold!r}; write them otherwise"
+                )
+        said = csqa.completion(problem.model_copy(update={"rationale": ""}))
+        if (read := self.extract(said, problem)) is None or not self.same(read, problem.gold):
+            raise UserError(
+                f"{where}: gold: {problem.gold!r} could not be answered: of {said!r} the grader reads {read!r}; write "
+                "the answer alone, in other words"
+            )
 
 
 def _family(problem: Problem) -> types.ModuleType:
@@ -105,13 +150,31 @@ def _family(problem: Problem) -> types.ModuleType:
     return word_problems if _NUMBER.fullmatch(problem.gold) else math
 
 
+def _resembles(one: str, other: str) -> bool:
+    """Whether two choices may be graded alike: only formulas and numbers are, beside texts of the same letters."""
+    return bool(re.search(r"[\d\\$^]", one + other)) or _LETTERS.sub("", one).lower() == _LETTERS.sub("", other).lower()
+
+
+def _text(gold: str | int | float) -> str:
+    """A number without an exponent."""
+    return format(decimal.Decimal(repr(gold)), "f") if isinstance(gold, float) else str(gold)
+
+
 def _check(row: dict[str, Any], where: str) -> None:
     if unknown := sorted(row.keys() - _KEYS):
         raise UserError(f"{where}: unknown key {unknown[0]!r}; a row has {', '.join(sorted(_KEYS))}")
-    for key in ("question", "gold"):
+    gold = row["gold"]
+    if (
+        isinstance(gold, bool)
+        or not isinstance(gold, str | int | float)
+        or gold in (numbers.inf, -numbers.inf)
+        or gold != gold
+    ):
+        raise UserError(f"{where}: gold: {json.dumps(gold)[:60]} is no answer; write it as text or as a number")
+    for key in _NEEDED:
         if not str(row[key]).strip():
             raise UserError(f"{where}: {key}: is empty; a task needs one for every question")
     if not isinstance(row.get("split"), str | None):
         raise UserError(f"{where}: split: {row['split']!r} is no text; name the split, or leave it out")
-    if "choices" in row and row["gold"] not in row["choices"]:
-        raise UserError(f"{where}: gold: {row['gold']!r} is none of the choices {row['choices']}")
+    if row.get("choices") is not None and gold not in row["choices"]:
+        raise UserError(f"{where}: gold: {gold!r} is none of the choices {row['choices']}")

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import urllib.error
 import urllib.request
 import zlib
@@ -17,6 +18,8 @@ import pydantic
 from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")  # JSON's pairs are read as one character
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,7 @@ def find(source: Source, data_dir: Path | None) -> Path:
 
 
 def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each line; `.gz` is decompressed.
+    """Line number and object of each line that is not blank; `.gz` is decompressed.
 
     Raises:
       UserError: `file:line` and the fault: not UTF-8, not a JSON object, a missing key.
@@ -70,6 +73,8 @@ def read_jsonl(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str,
     try:
         with opened(path, "rb") as file:
             for number, line in storage.lines(file, path):
+                if not line.strip():
+                    continue
                 yield number, _object(f"{path}:{number}", storage.decoded(line, path, number), keys)
     except (EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path}:{number + 1}: cannot be read ({error}); download it again") from None
@@ -180,4 +185,6 @@ def _object(where: str, line: str, keys: Sequence[str]) -> dict[str, Any]:
         row = json.loads(line)
     except ValueError as error:
         raise UserError(f"{where}: not JSON ({error}); is the file truncated?") from None
+    if "\\ud" in line.lower() and _SURROGATE.search(json.dumps(row, ensure_ascii=False)):
+        raise UserError(f"{where}: has half of a character (a lone surrogate, \\ud800 to \\udfff); write it whole")
     return require_keys(where, row, keys)

@@ -9,6 +9,7 @@ from lema_jax import records, tasks
 from lema_jax.data import card, dataset
 from lema_jax.data.build import build
 from lema_jax.data.card import Card
+from lema_jax.data.encode import Limits
 from lema_jax.data.recipe import Recipe
 from lema_jax.errors import UserError
 from tests.data import rows
@@ -51,3 +52,20 @@ def test_rows_that_name_a_split_are_kept_out_of_training(tmp_path: Path) -> None
     given_away = {"question": "Ann has 7 boxes of 9 pens. How many?", "gold": 63, "split": "valid"}
     with pytest.raises(UserError, match=r"1 training questions overlap .*own/train/5 with own/valid/30\)"):
         made_of(tmp_path, given_away)
+
+
+def test_a_test_in_another_file_is_kept_out_of_training(tmp_path: Path) -> None:
+    """Also where its rows name no split."""
+    (tmp_path / "test.jsonl").write_text('{"question": "Bo has 7 boxes of 9 pens. How many?", "gold": 63}\n')
+    tests = (f"jsonl:{tmp_path / 'test.jsonl'}",)
+    with pytest.raises(UserError, match=r"1 training questions overlap .*own/train/5 with test/test/0\)"):
+        made_of(tmp_path, tests=tests)
+    made = made_of(tmp_path, tests=tests, overlap="drop")
+    assert (made.questions, made.overlap["checked"]) == (29, {f"{tests[0]}/test": 1})
+    with pytest.raises(UserError, match="--tests=gsm8k: name tasks of your own"):
+        made_of(tmp_path, tests=("gsm8k",))
+
+
+def test_what_left_nothing_is_what_is_to_be_mended(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"30 over-long; 0 left\); raise --max_tokens"):
+        made_of(tmp_path, limits=Limits(None, None, 8))

@@ -67,6 +67,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "config.training.preference.reference='base' is the model under adapters; set lora",
     ),
     ({"checkpoint": "best"}, "set mix.dev_questions"),
+    ({"mix": Mix(amount=24, max_tokens=513)}, "mix.max_tokens=513 must be at most training.data.seq_len=512"),
     ({"batch_size": 0}, "config.batch_size=0 must be at least 1"),
 ]
 

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lema_jax import tasks
 from lema_jax.errors import UserError
@@ -45,8 +47,19 @@ def test_rows_are_graded_by_what_their_gold_is(tmp_path):
         ({"question": "q", "gold": "a", "answer": 5}, r":2: unknown key 'answer'; a row has choices, gold"),
         ({"question": "q", "gold": "a", "choices": ["b"]}, r":2: gold: 'a' is none of the choices"),
         ({"question": 5, "gold": "a"}, r":2: question: Input should be a valid string"),
-        ({"question": "q", "gold": "a", "id": "sum"}, r":2: id 'sum' is on line 1 already"),
+        ({"question": "q", "gold": "a", "id": "sum"}, r":2: id 'sum' is that of line 1 already"),
         ("{", r":2: not JSON"),
+        ({"question": "q", "gold": None}, r":2: gold: null is no answer; write it as text or as a number"),
+        ({"question": "q", "gold": True}, r":2: gold: true is no answer"),
+        ({"question": "q", "gold": ["3"]}, r":2: gold: \[\"3\"\] is no answer"),
+        ('{"question": "q", "gold": NaN}', r":2: gold: NaN is no answer"),
+        ({"question": "q", "gold": "#### 12"}, r":2: gold: '#### 12' could not be answered: .* reads '12'"),
+        ({"question": "q", "gold": "Dr. Smith"}, r":2: gold: 'Dr. Smith' could not be answered: .* reads 'Dr'"),
+        ({"question": "q", "gold": "C", "choices": ["B", "C", "A"]}, r":2: gold: 'C' could not be answered"),
+        ({"question": "q", "gold": "5 MW", "choices": ["5 MW", "5 mW"]}, r"'5 mW' would count as the gold '5 MW'"),
+        ({"question": "q", "gold": "yes", "choices": ["Yes", "yes"]}, r"'Yes' would count as the gold 'yes'"),
+        ({"question": "q", "gold": "3", "rationale": "1 + 2 = 4\n#### 4"}, r"ends in the answer '4', but gold is '3'"),
+        ('{"question": "a \\ud800 b", "gold": "3"}', r":2: has half of a character"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path, row, said):
@@ -54,10 +67,65 @@ def test_a_wrong_row_is_named(tmp_path, row, said):
         tasks.get(write(tmp_path / "mine.jsonl", [ROWS[0], row])).load("test")
 
 
+def test_null_is_as_if_the_key_were_not_there(tmp_path):
+    """As a table of questions of several kinds is written."""
+    row = {"question": "q", "gold": 3, "choices": None, "rationale": None, "id": None, "split": None}
+    (problem,) = tasks.get(write(tmp_path / "mine.jsonl", [row])).load("train")
+    assert (problem.id, problem.gold, problem.choices, problem.rationale) == ("mine/train/0", "3", (), "")
+
+
+def test_an_id_and_the_number_of_another_line_are_two(tmp_path):
+    rows = [{"question": "q", "gold": 3, "id": "1"}, {"question": "r", "gold": 4}]
+    with pytest.raises(UserError, match=r":2: id '1' is that of line 1 already; .* its line's number"):
+        tasks.get(write(tmp_path / "mine.jsonl", rows)).load("train")
+
+
+def test_blank_lines_are_no_rows(tmp_path):
+    assert len(tasks.get(write(tmp_path / "mine.jsonl", [ROWS[0], "", " ", ROWS[3], ""])).load("train")) == 2
+
+
+@pytest.mark.parametrize(("number", "gold"), [(0.00001, "0.00001"), (1e19, "1" + "0" * 19), (-2.50, "-2.5"), (7, "7")])
+def test_a_number_is_written_without_an_exponent(tmp_path, number, gold):
+    task = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "q", "gold": number}]))
+    (problem,) = task.load("test")
+    assert problem.gold == gold
+    assert tasks.grade(problem, f"The answer is {gold}.", truncated=False)[1] is Verdict.RIGHT
+
+
+def test_the_line_of_the_answer_is_no_step(tmp_path):
+    row = {"question": "q", "gold": 3, "rationale": "She has 1 + 2 = 3.\n#### 3"}
+    (problem,) = tasks.get(write(tmp_path / "mine.jsonl", [row])).load("train")
+    assert problem.rationale == "She has 1 + 2 = 3."
+
+
+def test_lists_of_numbers_are_no_number(tmp_path):
+    (problem,) = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "q", "gold": "1,2,10"}])).load("test")
+    assert tasks.grade(problem, "The answer is 1,2,10.", truncated=False)[1] is Verdict.RIGHT
+    assert tasks.grade(problem, "The answer is 1210.", truncated=False)[1] is Verdict.WRONG
+
+
+@given(
+    st.text(st.characters(codec="utf-8"), min_size=1),
+    st.one_of(st.text(max_size=20), st.floats(), st.integers(), st.none(), st.booleans()),
+    st.one_of(st.none(), st.lists(st.text(max_size=9), max_size=4)),
+)
+def test_whatever_a_row_says_its_gold_can_be_answered_or_the_row_is_refused(tmp_path_factory, question, gold, choices):
+    path = tmp_path_factory.mktemp("own") / "mine.jsonl"
+    task = tasks.get(write(path, [{"question": question, "gold": gold, "choices": choices}]))
+    try:
+        (problem,) = task.load("test")
+    except UserError as error:
+        problem, said = None, str(error)
+    if problem is None:
+        assert "mine.jsonl:1: " in said
+    else:
+        assert tasks.grade(problem, task.completion(problem), truncated=False)[1] is Verdict.RIGHT
+
+
 def test_a_file_that_is_missing_or_has_nothing_of_the_split(tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
         tasks.get("jsonl:nowhere.jsonl").load("test")
-    with pytest.raises(UserError, match="no problem of split 'dev'"):
+    with pytest.raises(UserError, match=r"no problem of split 'dev'; its rows name train \(1\)"):
         tasks.get(write(tmp_path / "mine.jsonl", ROWS[3:])).load("dev")
 
 
@@ -95,5 +163,7 @@ def test_the_number_of_a_list_that_is_cut_off_is_no_answer(tmp_path):
 
 def test_rows_that_name_a_split_are_held_out(tmp_path):
     task = tasks.get(write(tmp_path / "mine.jsonl", [*ROWS, {"question": "4 + 4?", "gold": "8", "split": "late"}]))
-    held_out = {split: [problem.question for problem in found] for split, found in task.held_out().items()}
+    held_out = {split: [problem.question for problem in found] for split, found in task.held_out(unnamed=False).items()}
     assert held_out == {"test": ["A half?"], "late": ["4 + 4?"]}
+    unnamed = task.held_out(unnamed=True)
+    assert [problem.question for problem in unnamed["test"]] == ["2 + 3?", "A half?", "Where?"]
