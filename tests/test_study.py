@@ -239,7 +239,7 @@ def test_a_plan_says_what_the_correction_leaves_and_never_more_questions_than_th
     assert "after the correction for 4 comparisons, if two arms" in printed  # lema and the student, on two tests
     assert "with the one seed of each arm as it is" in printed
     assert "points (1,000 questions, in 20 clusters of questions of one template: it may be larger)" in printed
-    assert "arithmetic/test: none (1 questions)" in printed
+    assert "arithmetic/test: too few to show any difference (1 questions)" in printed
 
 
 def test_what_a_chat_teacher_was_paid_counts_also_where_its_job_failed(tmp_path: Path, stages: Stages) -> None:

@@ -227,9 +227,12 @@ def before_a_run(problems: Sequence[Problem]) -> str:
     n, within = len(problems), clusters.find(problems)
     sizes = [(share, stats.detectable_paired(n, share)) for share in (0.1, 0.3)]
     differences = " and ".join(
-        f"{'none' if math.isinf(size) else f'{100 * size:.1f} points'} (if {percent(share)} of the answers differ)"
+        f"{f'{100 * size:.1f} points' if math.isfinite(size) else 'too large to exist'} (if {percent(share)} of the "
+        "answers differ)"
         for share, size in sizes
     )
+    if all(math.isinf(size) for _, size in sizes):
+        return f"{n:,} questions are too few to show any difference between two runs 4 times in 5; take more."
     return (
         f"The smallest difference between two runs that {n:,} questions show 4 times in 5 is {differences}; "
         f"{'' if within is None else f'they are in {within}, so it may be larger; '}"

@@ -153,7 +153,7 @@ def _detectable(config: StudyConfig, jobs: Sequence[Job]) -> list[str]:
         n, alpha, size = len(problems), stats.ALPHA / max(1, len(asked)), math.inf
         if n > 1:
             size = stats.detectable_study(n, len(config.seeds), DISCORDANCE, SEED_SD, alpha=alpha)
-        found = f"{100 * size:.1f} points" if math.isfinite(size) else "none"
+        found = f"{100 * size:.1f} points" if math.isfinite(size) else "too few to show any difference"
         within = clusters.find(problems)
         more = f", in {within}: it may be larger" if within else ""
         lines.append(f"  {test.name}: {found} ({n:,} questions{more})")
