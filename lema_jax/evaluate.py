@@ -139,7 +139,7 @@ class Config(stage.Config):
         for given, names in _OF_TASKS.items():
             if getattr(self, given) is not None:
                 for name in sorted(names.intersection(stage.changed(self))):
-                    yield f"--{name} is for --task, not for --{given}; leave it out"
+                    yield f"--{name} is not for --{given}; leave it out"
         if self.prompt is not None and (self.prompt_style not in ("paper", "chat") or self.examples is not None):
             yield "--prompt is asked as it stands, or with --prompt_style=chat; the other styles are for --task"
         how = self.samples

@@ -65,7 +65,7 @@ def grade(problem: Problem, text: str, *, truncated: bool) -> tuple[str | None, 
     A truncated text that states the right answer is RIGHT; any other is TRUNCATED, never WRONG: it is no mistake to
     learn from. A text that ends inside its thinking is truncated and states no answer.
     """
-    task = get(problem.task)
+    task = get("csqa" if problem.choices else problem.task)
     said = thinking.spoken(text)
     if not said.finished:
         return None, Verdict.TRUNCATED

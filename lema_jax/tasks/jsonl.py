@@ -22,10 +22,9 @@ from lema_jax.records import Problem
 from lema_jax.tasks import csqa, math, sources, word_problems
 
 _NUMBER = re.compile(r"\s*-?\$?-?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?\s*")
-_LETTERS = re.compile(r"[\W_]+")  # what is none of them
 _KEYS = {"question", "gold", "choices", "rationale", "id", "split"}
 _NEEDED = ("question", "gold")
-_STATED = re.compile(r"\n?[ \t]*####[ \t]*([^\n]*?)\s*\Z")  # GSM8K's line of the answer
+_STATED = re.compile(r"[ \t]*####(.+)")  # GSM8K's line of the answer
 
 
 class JsonlTask:
@@ -47,7 +46,9 @@ class JsonlTask:
         named: Counter[str | None] = Counter(row.get("split") for _, row in self._rows())
         if not (problems := self._of(split, (None, split))):
             there = ", ".join(f"{name} ({count:,})" for name, count in named.items())
-            raise UserError(f"{self._path}: no problem of split {split!r}; its rows name {there}")
+            raise UserError(
+                f"{self._path}: no problem of split {split!r}; its rows name {there or 'none: it is empty'}"
+            )
         if split != "train" and named[None]:
             logging.warning(
                 "%s: %s of its questions name no `split`: whatever is trained on this file has learnt them too",
@@ -122,25 +123,29 @@ class JsonlTask:
             rationale=row.get("rationale", ""),
             choices=row.get("choices", ()),
         )
-        if stated := _STATED.search(made.rationale):
-            if not self.same(stated[1], made.gold):
-                raise UserError(f"{where}: rationale: ends in the answer {stated[1]!r}, but gold is {made.gold!r}")
-            made = made.model_copy(update={"rationale": made.rationale[: stated.start()]})
+        before, _, last = made.rationale.rstrip().rpartition("\n")
+        if stated := _STATED.fullmatch(last):
+            if not self.same(stated[1].strip(), made.gold):
+                raise UserError(
+                    f"{where}: rationale: ends in the answer {stated[1].strip()[:60]!r}, but gold is {made.gold[:60]!r}"
+                )
+            made = made.model_copy(update={"rationale": before})
         self._require_answerable(where, made)
         return made
 
     def _require_answerable(self, where: str, problem: Problem) -> None:
         """Refuses a gold that an answer in the words of training would not equal, and one that another choice would."""
+        same = csqa.same if problem.choices else self.same
         for other in problem.choices:
-            if other != problem.gold and _resembles(other, problem.gold) and self.same(other, problem.gold):
+            if other != problem.gold and same(other, problem.gold):
                 raise UserError(
                     f"{where}: choices: {other!r} would count as the gold {problem.gold!r}; write them otherwise"
                 )
-        said = csqa.completion(problem.model_copy(update={"rationale": ""}))
-        if (read := self.extract(said, problem)) is None or not self.same(read, problem.gold):
+        said = csqa.completion(problem)
+        if (read := self.extract(said, problem)) is None or not same(read, problem.gold):
             raise UserError(
-                f"{where}: gold: {problem.gold!r} could not be answered: of {said!r} the grader reads {read!r}; write "
-                "the answer alone, in other words"
+                f"{where}: gold: {problem.gold[:60]!r} could not be answered: of {said[:80]!r} the grader reads "
+                f"{read and read[:60]!r}; write the answer alone, in other words"
             )
 
 
@@ -148,11 +153,6 @@ def _family(problem: Problem) -> types.ModuleType:
     if problem.choices:
         return csqa
     return word_problems if _NUMBER.fullmatch(problem.gold) else math
-
-
-def _resembles(one: str, other: str) -> bool:
-    """Whether two choices may be graded alike: only formulas and numbers are, beside texts of the same letters."""
-    return bool(re.search(r"[\d\\$^]", one + other)) or _LETTERS.sub("", one).lower() == _LETTERS.sub("", other).lower()
 
 
 def _text(gold: str | int | float) -> str:
@@ -172,9 +172,14 @@ def _check(row: dict[str, Any], where: str) -> None:
     ):
         raise UserError(f"{where}: gold: {json.dumps(gold)[:60]} is no answer; write it as text or as a number")
     for key in _NEEDED:
-        if not str(row[key]).strip():
+        if row[key] is None or not str(row[key]).strip():
             raise UserError(f"{where}: {key}: is empty; a task needs one for every question")
     if not isinstance(row.get("split"), str | None):
         raise UserError(f"{where}: split: {row['split']!r} is no text; name the split, or leave it out")
-    if row.get("choices") is not None and gold not in row["choices"]:
-        raise UserError(f"{where}: gold: {gold!r} is none of the choices {row['choices']}")
+    choices = row.get("choices")
+    if choices is None:
+        return
+    if not isinstance(choices, list) or not all(isinstance(one, str) for one in choices):
+        raise UserError(f"{where}: choices: {json.dumps(choices)[:60]} is no list of texts")
+    if gold not in choices:
+        raise UserError(f"{where}: gold: {gold!r} is none of the choices {choices}; write it as the text of one")

@@ -183,7 +183,7 @@ def download(source: Source, sha256: str, data_dir: Path) -> Path:
 def _object(where: str, line: str, keys: Sequence[str]) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); is the file truncated?") from None
     if "\\ud" in line.lower() and _SURROGATE.search(json.dumps(row, ensure_ascii=False)):
         raise UserError(f"{where}: has half of a character (a lone surrogate, \\ud800 to \\udfff); write it whole")

@@ -58,8 +58,6 @@ def run(
     # 1. Validate the configuration, and resolve its length, folder and mesh.
     validate(config, jax.device_count())
     given = as_dict(config)
-    if jax.process_index() == 0:
-        print(json.dumps(given, indent=2), flush=True)
     start.require_data(config)
     config = start.resolved(config)
     start.require_fit(config)
@@ -67,6 +65,8 @@ def run(
     with sharding.use(mesh):
         # 2. Find the weights to begin with, and the position in the data. Nothing is written.
         origin = start.find(config, given, folder, mesh, allow_config_change)
+        if jax.process_index() == 0:
+            print(json.dumps(given, indent=2), flush=True)  # after the refusals, which it would hide
         setup = setups.of(config, origin.metadata.config, mesh)
         iterator = iter(batches.batches(config.data, setup.order[setup.rows]))
         if origin.own:

@@ -56,6 +56,10 @@ def test_rows_are_graded_by_what_their_gold_is(tmp_path):
         ({"question": "q", "gold": "#### 12"}, r":2: gold: '#### 12' could not be answered: .* reads '12'"),
         ({"question": "q", "gold": "Dr. Smith"}, r":2: gold: 'Dr. Smith' could not be answered: .* reads 'Dr'"),
         ({"question": "q", "gold": "C", "choices": ["B", "C", "A"]}, r":2: gold: 'C' could not be answered"),
+        ({"question": None, "gold": "a"}, r":2: question: is empty"),
+        ({"question": "q", "gold": "a", "choices": False}, r":2: choices: false is no list of texts"),
+        ({"question": "q", "gold": "5", "choices": "5 6"}, r':2: choices: "5 6" is no list of texts'),
+        ({"question": "q", "gold": 5, "choices": ["5", "6"]}, r":2: gold: 5 is none of the choices .* the text of one"),
         ({"question": "q", "gold": "5 MW", "choices": ["5 MW", "5 mW"]}, r"'5 mW' would count as the gold '5 MW'"),
         ({"question": "q", "gold": "yes", "choices": ["Yes", "yes"]}, r"'Yes' would count as the gold 'yes'"),
         ({"question": "q", "gold": "3", "rationale": "1 + 2 = 4\n#### 4"}, r"ends in the answer '4', but gold is '3'"),
@@ -102,6 +106,23 @@ def test_lists_of_numbers_are_no_number(tmp_path):
     (problem,) = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "q", "gold": "1,2,10"}])).load("test")
     assert tasks.grade(problem, "The answer is 1,2,10.", truncated=False)[1] is Verdict.RIGHT
     assert tasks.grade(problem, "The answer is 1210.", truncated=False)[1] is Verdict.WRONG
+
+
+@pytest.mark.parametrize(
+    ("gold", "other"),
+    [("Paris, London", "London, Paris"), ("xy", "yx"), ("no solution", "none"), ("10 cm", "10 m"), ("5%", "5")],
+)
+def test_another_choice_is_wrong_however_alike_it_reads_as_a_formula(tmp_path, gold, other):
+    row = {"question": "q", "gold": gold, "choices": [other, gold, "4"]}
+    (problem,) = tasks.get(write(tmp_path / "mine.jsonl", [row])).load("test")
+    assert tasks.grade(problem, f"The answer is {gold}.", truncated=False)[1] is Verdict.RIGHT
+    assert tasks.grade(problem, "The answer is (A).", truncated=False)[1] is Verdict.WRONG
+    assert tasks.grade(problem, "The answer is (B).", truncated=False)[1] is Verdict.RIGHT
+
+
+def test_a_rationale_of_many_signs_takes_linear_time(tmp_path):
+    row = {"question": "q", "gold": "3", "rationale": "#### x" + " " * 100_000 + "y" + "#" * 100_000 + "\nIt is 3."}
+    assert len(tasks.get(write(tmp_path / "mine.jsonl", [row])).load("train")) == 1
 
 
 @given(
