@@ -343,6 +343,7 @@ def test_a_model_folder_that_lacks_a_part_is_named(models, tmp_path, what, compl
     assert str(folder) in complained
 
 
+@pytest.mark.slow
 def test_predictions_of_another_evaluation_are_left_alone(models, tmp_path):
     given = ("--task=arithmetic", "--limit=3", f"--out={tmp_path}", *SHORT)
     succeeds(f"--checkpoint={models[0]}", *given)
@@ -368,6 +369,7 @@ def test_a_question_with_another_gold_is_another_question(models, tmp_path):
     succeeds(*given)
 
 
+@pytest.mark.slow
 def test_another_way_to_ask_is_recorded_and_never_mixed_with_the_papers(models, tmp_path):
     """Chat: by the template in the model's folder, which came with its tokenizer."""
     shutil.copytree(models[0], tmp_path / "a")

@@ -103,6 +103,7 @@ def test_more_samples_leave_the_first_as_they_are(folder, out):
     assert rows[0] == first
 
 
+@pytest.mark.slow
 def test_both_rounds_of_a_checkpoint_answer_by_one_reading_of_it(folder, out, monkeypatch):
     reads = []
     monkeypatch.setattr(

@@ -246,6 +246,7 @@ def test_a_checkpoint_of_another_shape_lists_what_differs(tmp_path, data, base):
         weights(tmp_path / "base")
 
 
+@pytest.mark.slow
 def test_the_saved_configuration_is_the_resolved_one(tmp_path, data, base):
     run = config(tmp_path / "run", data, init=str(base), steps=1)
     loop.run(run)
