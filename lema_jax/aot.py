@@ -9,7 +9,6 @@ each program; exit code 2 when one does not fit. Needs the extra `[tpu]` (libtpu
 """
 
 import dataclasses
-import functools
 import json
 from collections.abc import Iterator, Sequence
 
@@ -93,6 +92,8 @@ def run(config: Config) -> Result:
     target = programs.Target(where, compiler.devices(where), llama, config.price_per_chip_hour, ratio)
     reports: list[Report] = []
     for one in _compiled(config, target):
+        if not config.search:  # which logs a line of each
+            print("\n" * bool(reports) + report.table(one), flush=True)
         reports.append(one)
         if config.json:  # at once: each takes minutes
             found = [one.as_json() for one in reports]
@@ -103,23 +104,17 @@ def run(config: Config) -> Result:
 
 
 def _compiled(config: Config, target: programs.Target) -> Iterator[Report]:
-    """The report of each program when it is compiled, which it prints."""
+    """The report of each program when it is compiled."""
     if config.search:
         yield from search.run(target, config.config, lambda line: print(line, flush=True))
         return
     how = config.answering
     if how.decode:
         programs.require_rows(target, config.config, how.rows)
-    made = [functools.partial(programs.train_step, target, config.config)]
+    yield programs.train_step(target, config.config)
     if how.decode:
-        made.append(functools.partial(programs.prefill, target, config.config, rows=how.rows, prompt=how.prompt))
-        made.append(
-            functools.partial(programs.decode_step, target, config.config, rows=how.rows, cache_length=how.slots)
-        )
-    for number, make in enumerate(made):
-        one = make()
-        print("\n" * (number > 0) + report.table(one), flush=True)
-        yield one
+        yield programs.prefill(target, config.config, rows=how.rows, prompt=how.prompt)
+        yield programs.decode_step(target, config.config, rows=how.rows, cache_length=how.slots)
 
 
 def architecture(config: TrainConfig, preset: str) -> LlamaConfig:

@@ -207,14 +207,14 @@ def run(config: Config) -> Result:
         tests = _tests(config)
         several = len(checkpoints) * len(tests) > 1
         place = lambda one, test: out / one.name / test.name if several else out
-        for one, test in itertools.product(checkpoints, tests):
-            if config.dry_run:
-                print(_estimate(config, one, test, place(one, test)))
-            else:  # what is refused is refused before the first answer
-                with _predictions(_wanted(config, one, test), place(one, test)):
-                    pass
+        pairs = list(itertools.product(checkpoints, tests))
         if config.dry_run:
+            for one, test in pairs:
+                print(_estimate(config, one, test, place(one, test)))
             return Result()
+        for one, test in pairs:  # what is refused is refused before the first answer
+            with _predictions(_wanted(config, one, test), place(one, test)):
+                pass
         answered = []
         for one in checkpoints:
             # The tests of a checkpoint share its weights, which are freed before the next one's are read.

@@ -7,7 +7,6 @@ numeric gold is graded like GSM8K, any other like MATH.
 
 import decimal
 import json
-import math as numbers
 import re
 import types
 from collections import Counter
@@ -25,6 +24,7 @@ _NUMBER = re.compile(r"\s*-?\$?-?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?\s*")
 _KEYS = {"question", "gold", "choices", "rationale", "id", "split"}
 _NEEDED = ("question", "gold")
 _STATED = re.compile(r"[ \t]*####(.+)")  # GSM8K's line of the answer
+_Row = tuple[int, dict[str, Any]]  # the number of its line, and its keys
 
 
 class JsonlTask:
@@ -43,8 +43,9 @@ class JsonlTask:
             that is not one of the choices or that no answer could equal, a rationale that states another one, a
             duplicate id.
         """
-        named: Counter[str | None] = Counter(row.get("split") for _, row in self._rows())
-        if not (problems := self._of(split, (None, split))):
+        rows = list(self._rows())
+        named: Counter[str | None] = Counter(row.get("split") for _, row in rows)
+        if not (problems := self._of(rows, split, (None, split))):
             there = ", ".join(f"{name} ({count:,})" for name, count in named.items())
             raise UserError(
                 f"{self._path}: no problem of split {split!r}; its rows name {there or 'none: it is empty'}"
@@ -65,11 +66,12 @@ class JsonlTask:
         Raises:
           UserError: see `load`.
         """
-        found = dict.fromkeys(row.get("split") for _, row in self._rows())
+        rows = list(self._rows())
+        found = dict.fromkeys(row.get("split") for _, row in rows)
         named: dict[str, tuple[str | None, ...]] = {split: (split,) for split in found if split not in (None, "train")}
         if unnamed and None in found:
             named["test"] = (None, "test")
-        return {split: self._of(split, of) for split, of in named.items()}
+        return {split: self._of(rows, split, of) for split, of in named.items()}
 
     def prompt(self, problem: Problem) -> str:
         return _family(problem).prompt(problem)
@@ -88,7 +90,7 @@ class JsonlTask:
     def official_grader(self, text: str, problem: Problem) -> bool:
         return _family(problem).official_grader(text, problem)
 
-    def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _rows(self) -> Iterator[_Row]:
         """All rows, with their line numbers; a key whose value is null is as if it were not there."""
         if not self._path.is_file():
             raise UserError(f"--task=jsonl:{self._path}: there is no such file")
@@ -96,11 +98,11 @@ class JsonlTask:
             _check(row, f"{self._path}:{number}")
             yield number, {key: value for key, value in row.items() if value is not None}
 
-    def _of(self, split: str, named: Collection[str | None]) -> list[Problem]:
+    def _of(self, rows: Sequence[_Row], split: str, named: Collection[str | None]) -> list[Problem]:
         """The problems of `split`: of the rows whose own is among `named`."""
         lines: dict[str, int] = {}
         problems = []
-        for number, row in self._rows():
+        for number, row in rows:
             if row.get("split") not in named:
                 continue
             where, name = f"{self._path}:{number}", str(row.get("id", number - 1))
@@ -164,12 +166,8 @@ def _check(row: dict[str, Any], where: str) -> None:
     if unknown := sorted(row.keys() - _KEYS):
         raise UserError(f"{where}: unknown key {unknown[0]!r}; a row has {', '.join(sorted(_KEYS))}")
     gold = row["gold"]
-    if (
-        isinstance(gold, bool)
-        or not isinstance(gold, str | int | float)
-        or gold in (numbers.inf, -numbers.inf)
-        or gold != gold
-    ):
+    is_number = isinstance(gold, int | float) and not isinstance(gold, bool) and decimal.Decimal(gold).is_finite()
+    if not is_number and not isinstance(gold, str):
         raise UserError(f"{where}: gold: {json.dumps(gold)[:60]} is no answer; write it as text or as a number")
     for key in _NEEDED:
         if row[key] is None or not str(row[key]).strip():
