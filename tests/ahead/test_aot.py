@@ -136,9 +136,9 @@ def test_what_is_compiled_is_kept_whatever_comes_after(tmp_path, monkeypatch, ca
     found = tmp_path / "report.json"
     with pytest.raises(pytest.fail.Exception, match="killed"):
         stage.command(*SMALL, "--preset=smollm2-360m", "--decode", f"--json={found}")
-    told = json.loads(found.read_text())
-    assert told["program"] == "train_step"
-    assert told["hours"] is told["money"] is None  # of a step alone, without the number of steps
+    written = json.loads(found.read_text())
+    assert written["program"] == "train_step"
+    assert written["hours"] is written["money"] is None  # the number of steps is unknown
     assert "train_step on v5e-4" in capsys.readouterr().out
 
 
