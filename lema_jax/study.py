@@ -41,9 +41,6 @@ _RUN: Mapping[str, Callable[[Any], Any]] = {
     "evaluate": evaluate.run,
 }
 
-# The kinds of jobs that a chat teacher answers.
-_PAID: Mapping[str, Callable[[Any], Any]] = {"correct": correct.run, "critique": correct.run, "evolve": evolve.run}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(stage.Config):
@@ -137,7 +134,7 @@ def _print_dollars(config: StudyConfig, board: Board, plan: Sequence[Job]) -> No
     if config.teacher.kind != "openai":
         print("US$ 0: no endpoint is asked")
         return
-    asked = [job for job in plan if job.kind in _PAID and not board.is_done(job)]
+    asked = [job for job in plan if job.asks_endpoint and not board.is_done(job)]
     if not asked:
         print("US$ 0: every request is answered")
     there = {job.id for job in plan if board.is_done(job)}
@@ -145,7 +142,7 @@ def _print_dollars(config: StudyConfig, board: Board, plan: Sequence[Job]) -> No
     for job in asked:
         if there.issuperset(job.needs):
             print(f"{job.name}:")
-            _PAID[job.kind](dataclasses.replace(job.config, dry_run=True))  # type: ignore[call-arg]  # prints its estimate
+            _RUN[job.kind](dataclasses.replace(job.config, dry_run=True))  # type: ignore[call-arg]  # prints its estimate
         else:
             unknown += round(job.work)
     if unknown:

@@ -17,7 +17,6 @@ from lema_jax.planning.config import StudyConfig, Test
 from lema_jax.planning.jobs import Job
 from lema_jax.planning.rounds import Rows, Run
 from lema_jax.storage import on_disk
-from lema_jax.tasks import sources
 from lema_jax.tasks.questions import Questions
 from lema_jax.teacher import evolution
 from lema_jax.training.config import TrainConfig
@@ -34,14 +33,6 @@ def compose(config: StudyConfig) -> list[Job]:
     return _Composer(config).jobs()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Questions:
-    """What names the questions of a split, and how many there are."""
-
-    digest: str
-    count: int
-
-
 class _Composer:
     """Makes a study's jobs, each after those that it needs."""
 
@@ -50,7 +41,7 @@ class _Composer:
         self._root = on_disk(config.out)
         self._data_dir = config.data_dir or None
         self._jobs: list[Job] = []
-        self._known: dict[tuple[str, str], _Questions] = {}
+        self._known: dict[tuple[str, str], forecast.Questions] = {}
         if config.pretraining and config.pretraining.train.model:
             self._model, self._student_is = config.pretraining.train.model, ""
         else:
@@ -117,10 +108,9 @@ class _Composer:
         count = self._questions(task, split).count
         return min(limit or count, count)
 
-    def _questions(self, task: str, split: str) -> _Questions:
+    def _questions(self, task: str, split: str) -> forecast.Questions:
         if (task, split) not in self._known:
-            found = checks.questions(self._config, task, split)
-            self._known[task, split] = _Questions(sources.digest(found), len(found))
+            self._known[task, split] = forecast.read(checks.questions(self._config, task, split))
         return self._known[task, split]
 
     def _student(self) -> list[Job]:
@@ -193,7 +183,7 @@ class _Composer:
         if not how.temperature:
             read["sampling.seed"] = how.seed  # as ids had it before greedy attempts were refused one
         shaping = self._shaping(make(""), needs, **read)
-        about = self._answers(questions * how.samples, how.max_new_tokens)
+        about = self._answers(config.task, "train", questions * how.samples, how.max_new_tokens)
         return self._add("sample", name, make, needed, shaping=shaping, ending=".jsonl", **about)
 
     def _teach(self, kind: str, name: str, attempts: Job) -> Job:
@@ -211,8 +201,9 @@ class _Composer:
             **of,
             **teacher.asked(),
         )
-        work = attempts.work * teacher.samples
-        return self._add(kind, name, make, [attempts], shaping=teacher.shaping(), ending=".jsonl", work=work)
+        work = min(attempts.work, teacher.limit or attempts.work) * teacher.samples
+        about = {"work": work, "asks_endpoint": teacher.kind == "openai"}
+        return self._add(kind, name, make, [attempts], shaping=teacher.shaping(), ending=".jsonl", **about)
 
     def _student_rows(self, student: Sequence[Job]) -> Rows:
         """The jobs that make rows of the student's attempts at the training questions, and at new ones."""
@@ -245,8 +236,8 @@ class _Composer:
         shaping = dataclasses.asdict(how) | {"model": chat.model, "max_tokens": chat.max_tokens}
         shaping |= {"base_url": config.teacher.base_url, "questions": self._read(config.task, "train")}
         needs = () if how.random_seeds else rows.correct
-        work = how.count * (1 + evolution.ANSWERS)
-        return self._add("evolve", "questions", make, needs, shaping=shaping, ending=".jsonl", work=work)
+        about = {"work": how.count * (1 + evolution.ANSWERS), "asks_endpoint": True}
+        return self._add("evolve", "questions", make, needs, shaping=shaping, ending=".jsonl", **about)
 
     def _rounds(self, run: Run, student: Sequence[Job], rows: Rows) -> Job:
         """The job that trains an arm; with rounds, the last of several, each after new attempts of the one before."""
@@ -388,11 +379,13 @@ class _Composer:
         more = {"questions": self._read(test.task, test.split), "checkpoint": config.checkpoint}
         shaping = self._shaping(make(""), needs, **more)
         named = f"{arm} seed {seed} {test.name}"
-        about = self._answers(self._count(test.task, test.split, test.questions), config.max_new_tokens)
+        count = self._count(test.task, test.split, test.questions)
+        about = self._answers(test.task, test.split, count, config.max_new_tokens)
         return self._add("evaluate", named, make, needs, shaping=shaping, arm=arm, seed=seed, test=test.name, **about)
 
     def _decoding(self, max_new_tokens: int) -> Decoding:
         return Decoding(max_new_tokens=max_new_tokens, batch_size=self._config.batch_size, dtype=self._config.dtype)
 
-    def _answers(self, count: int, max_new_tokens: int) -> dict[str, Any]:
-        return {"work": float(count), "flops": forecast.decoding_flops(self._model, count, max_new_tokens)}
+    def _answers(self, task: str, split: str, count: int, max_new_tokens: int) -> dict[str, Any]:
+        questions = self._questions(task, split)
+        return {"work": float(count), "flops": forecast.decoding_flops(self._model, count, questions, max_new_tokens)}

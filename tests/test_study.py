@@ -45,8 +45,10 @@ class Stages:
         self.fails: dict[str, Exception] = {}
         self.kept = 3
 
-    def stage(self, kind: str) -> Callable[[Any], Any]:
+    def stage(self, kind: str, real: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def run(config: Any) -> Any:
+            if getattr(config, "dry_run", False):
+                return real(config)
             out = Path(config.config.out if kind == "train" else config.out)
             name = out.name.rpartition("-")[0]
             self.ran.append(f"{kind} {name}")
@@ -88,7 +90,7 @@ class Stages:
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     acting = Stages()
-    monkeypatch.setattr(study, "_RUN", {kind: acting.stage(kind) for kind in study._RUN})
+    monkeypatch.setattr(study, "_RUN", {kind: acting.stage(kind, real) for kind, real in study._RUN.items()})
     return acting
 
 

@@ -18,11 +18,14 @@ from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.planning import checks
 from lema_jax.planning.config import StudyConfig
 from lema_jax.planning.jobs import Board, Job, Outcome
+from lema_jax.records import Problem
+from lema_jax.tasks import sources
 from lema_jax.training.config import TrainConfig
 
 DISCORDANCE = 0.2  # share of questions on which two arms disagree
 SEED_SD = 0.01  # of an arm's accuracy between seeds
-_PROMPT = 120  # tokens, where none were counted
+_CHARACTERS = 3.0  # of a question or a solution, to a token
+_INSTRUCTION = 30  # tokens of a prompt beside its question
 _EXAMPLE = 160  # tokens of an example, padding included
 _SHARE = 0.5  # of a core's matrix product that training reached on two cores; of an accelerator's peak somewhat less
 _START_S = 5.0  # tracing and compiling a program, where none was measured
@@ -49,10 +52,33 @@ def steps(train: TrainConfig, examples: int) -> int:
     return math.ceil(train.epochs * examples / (train.data.examples_per_step or rows(train.data)))
 
 
-def decoding_flops(model: LlamaConfig, answers: int, max_new_tokens: int) -> float:
-    """Model flops of that many answers of half the allowed length."""
-    length = _PROMPT + max_new_tokens // 2
-    return answers * flops.model_flops(flops.Step(model, Compute(), None, 1, length)) / 3  # forward only
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """The questions of a split: what names them, how many there are, and about how long they are.
+
+    Attributes:
+      prompt: tokens that a question is asked with.
+      rationale: tokens of a gold rationale; 0 where no question has one.
+    """
+
+    digest: str
+    count: int
+    prompt: float
+    rationale: float
+
+
+def read(problems: Sequence[Problem]) -> Questions:
+    """The questions of a split, their lengths by a rule for characters."""
+    asked = [len(problem.question) / _CHARACTERS for problem in problems] or [0.0]
+    told = [len(problem.rationale) / _CHARACTERS for problem in problems if problem.rationale] or [0.0]
+    prompt, rationale = _INSTRUCTION + statistics.mean(asked), statistics.mean(told)
+    return Questions(sources.digest(problems), len(problems), prompt, rationale)
+
+
+def decoding_flops(model: LlamaConfig, answers: int, questions: Questions, max_new_tokens: int) -> float:
+    """Model flops of that many answers: as long as a gold rationale; without one, of half the allowed length."""
+    length = questions.prompt + min(questions.rationale or max_new_tokens / 2, max_new_tokens)
+    return answers * flops.model_flops(flops.Step(model, Compute(), None, 1, round(length))) / 3  # forward only
 
 
 @functools.cache
@@ -78,7 +104,10 @@ def peak_flops() -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """The jobs of one kind. `each`: seconds of one; `left`: of those that are not done; `measured`: on this study."""
+    """The jobs of one kind. `each`: seconds of one; `left`: of those that are not done; `measured`: on this study.
+
+    Both are nan before a chat endpoint, whose pace nothing tells beforehand, has done a job.
+    """
 
     kind: str
     jobs: int
@@ -116,6 +145,8 @@ def by_kind(jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> list[Kind]:
 
 
 def _seconds(job: Job) -> float:
+    if job.asks_endpoint:
+        return math.nan
     if job.flops:
         return _START_S + job.flops / (_SHARE * peak_flops())
     return _START_S + job.work / _EXAMPLES_A_SECOND
@@ -171,16 +202,18 @@ def text(kinds: Sequence[Kind]) -> str:
             f"{kind.tokens:,}",
             clock(kind.each),
             clock(kind.left),
-            "measured" if kind.measured else "formula",
+            "measured" if kind.measured else "" if math.isnan(kind.each) else "formula",
         )
         for kind in kinds
     ]
-    left, jobs, done = (sum(values) for values in zip(*((kind.left, kind.jobs, kind.done) for kind in kinds)))
-    tokens = sum(kind.tokens for kind in kinds)
-    rows.append(("in all", f"{jobs:,}", f"{done:,}", f"{tokens:,}", "", clock(left), ""))
+    jobs, done, tokens = (sum(values) for values in zip(*((kind.jobs, kind.done, kind.tokens) for kind in kinds)))
+    left = [kind.left for kind in kinds]
+    known = clock(sum(one for one in left if not math.isnan(one)))
+    more = " and the endpoint's" if any(map(math.isnan, left)) else ""
+    rows.append(("in all", f"{jobs:,}", f"{done:,}", f"{tokens:,}", "", known + more, ""))
     return table.text_table(header, rows)
 
 
 def clock(seconds: float) -> str:
-    """A duration as h:mm:ss."""
-    return str(datetime.timedelta(seconds=round(seconds)))
+    """A duration as h:mm:ss; nan is not known."""
+    return "unknown" if math.isnan(seconds) else str(datetime.timedelta(seconds=round(seconds)))

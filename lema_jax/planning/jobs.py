@@ -45,6 +45,7 @@ class Job:
       arm, seed, test: what it is of, where it is of one.
       work: what its duration grows with: tokens that are computed, or examples that are made.
       flops: of it, where a model computes; 0 where none does.
+      asks_endpoint: a chat endpoint does it, for money.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Job:
     test: str = ""
     work: float = 1.0
     flops: float = 0.0
+    asks_endpoint: bool = False
 
 
 def identity(kind: str, shaping: Mapping[str, Any], needs: Iterable[Job]) -> str:
