@@ -22,8 +22,8 @@ CURVES = ("loss", "grad_norm", "learning_rate", "tokens_per_second")
 POINTS = 300  # of a curve; a long run is thinned
 
 _HEADER = (
-    *("arm", "reads", "accuracy", "95 % interval", "seeds", "official grader", "no answer"),
-    *("Δ points", "its 95 % interval", "p", "adjusted p", "test"),
+    *("arm", "reads", "accuracy", "95 % interval", "seeds", "Δ points", "its 95 % interval", "p", "adjusted p", "test"),
+    *("official grader", "no answer"),
 )
 NOTES = (
     "Δ is the difference to the baseline on the same questions. Adjusted p-values are Holm's, over the comparisons of "
@@ -119,13 +119,14 @@ def layout(study: Study, test: str) -> tuple[tuple[str, ...], list[tuple[str, ..
 def _row(arm: Arm, baseline: str, comparison: Comparison | None, adjusted: float | None) -> tuple[str, ...]:
     silent = (arm.unparsed + arm.truncated + arm.prompt_too_long) / arm.answers
     paper = "" if arm.paper is None else table.percent(arm.paper)
-    measured = (table.percent(arm.accuracy), table.span(arm.interval), f"{arm.seeds}", paper, table.percent(silent))
+    measured = (table.percent(arm.accuracy), table.span(arm.interval), f"{arm.seeds}")
+    beside = (paper, table.percent(silent))
     if comparison is None or adjusted is None:
-        return (arm.name, "baseline" if arm.name == baseline else "", *measured, "", "", "", "", "")
+        return (arm.name, "baseline" if arm.name == baseline else "", *measured, "", "", "", "", "", *beside)
     reads = table.reads(comparison, adjusted)
     difference = (table.points(comparison.difference), table.points_span(comparison.interval))
     p_values = (table.p_value(comparison.p), table.p_value(adjusted), table.tested(comparison))
-    return (arm.name, f"{reads.sign} {reads}", *measured, *difference, *p_values)
+    return (arm.name, f"{reads.sign} {reads}", *measured, *difference, *p_values, *beside)
 
 
 def caption(study: Study, test: str) -> str:
