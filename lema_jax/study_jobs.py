@@ -43,11 +43,11 @@ class _Composer:
         self._jobs: list[Job] = []
         self._known: dict[tuple[str, str], forecast.Questions] = {}
         if config.pretraining and config.pretraining.train.model:
-            self._model, self._student_is = config.pretraining.train.model, ""
+            self._model, self._given, self._student_is = config.pretraining.train.model, "", ""
         else:
-            folder = config.pretraining.train.init if config.pretraining else config.student
-            metadata = read_metadata(folder)
-            self._model, self._student_is = metadata.config, metadata.identity_at(steps.last_step(folder))
+            self._given = config.pretraining.train.init if config.pretraining else config.student
+            metadata = read_metadata(self._given)
+            self._model, self._student_is = metadata.config, metadata.identity_at(steps.last_step(self._given))
 
     def jobs(self) -> list[Job]:
         config = self._config
@@ -241,14 +241,15 @@ class _Composer:
 
     def _rounds(self, run: Run, student: Sequence[Job], rows: Rows) -> Job:
         """The job that trains an arm; with rounds, the last of several, each after new attempts of the one before."""
-        config, own, model = self._config, rows, list(student)
-        trained = None
+        config, own = self._config, rows
+        first = [] if config.arms_start == "base" else list(student)
+        model, trained = first, None
         for number in range(1, run.rounds + 1):
             if trained is not None:
                 label = f" {run.name} seed {run.seed} round {number}"
                 fresh = self._fresh(run, label, trained)
                 own = own + fresh if config.round_start == "student" else fresh
-                model = list(student) if config.round_start == "student" else [trained]
+                model = first if config.round_start == "student" else [trained]
             data = self._data(run, number, student, rows, own)
             trained = self._training(run, number, data, model)
         assert trained is not None
@@ -331,7 +332,7 @@ class _Composer:
 
     def _training(self, run: Run, number: int, data: Job, model: Sequence[Job]) -> Job:
         order = {"order": "stored"} if arms.row(run.arm).first else {}
-        init = str(self._root / model[-1].out) if model else self._config.student
+        init = str(self._root / model[-1].out) if model else self._given
         objective = "preference" if arms.row(run.arm).pairs else "sft"
         changes: dict[str, Any] = {"seed": run.seed, "init": init, "objective": objective}
         path, how = str(self._root / data.out), self._config.training

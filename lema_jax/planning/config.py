@@ -167,11 +167,13 @@ class StudyConfig:
       student: a model folder of `convert` or `train`; or give `pretraining`.
       pretraining: how the student is made instead.
       data_dir: folder with the publishers' files; by default the variable LEMA_DATA.
+      arms_start: what each arm trains: the student; or the base model, from which `pretraining` made the student, as in
+        the paper, whose models had not been fine-tuned before. The attempts are the student's.
       arms: rows of `lema_jax.data.arms`, such as lema, or lema@0.1 with a share of corrections of its own.
       rounds: above 1, each arm that learns from attempts has a second run, named `lema.3rounds`: as many times attempts
         are sampled from the last round's model, corrected, and trained on; the examples are as many in all.
-      round_start: what each round trains: the student, on the rows of all rounds so far, or the last round's model, on
-        the new ones.
+      round_start: what each round trains: "student", what arms start from, on the rows of all rounds so far; "last", the
+        last round's model, on the new ones.
       seeds: of the drawn data, its order, and training; one training run for each arm and seed.
       baseline: the arm that the others are compared with.
       training: of each arm; the study fills in `out`, `init`, `data.path` and the seeds.
@@ -190,6 +192,7 @@ class StudyConfig:
     arms: tuple[str, ...] = ("cot", "cot_part", "cot_plus_extracted", "lema")
     seeds: tuple[int, ...] = (0, 1, 2)
     baseline: str = "cot"
+    arms_start: str = "student"
     attempts: Attempts = dataclasses.field(default_factory=Attempts)
     teacher: Teacher = dataclasses.field(default_factory=Teacher)
     evolution: Evolution = dataclasses.field(default_factory=Evolution)
@@ -235,6 +238,8 @@ class StudyConfig:
             yield f"student={self.student!r}: give either student (a model folder) or pretraining, not both"
         if self.pretraining and bool(self.pretraining.train.init) == (self.pretraining.train.model is not None):
             yield "pretraining.train: give either model (random weights) or init (a model folder)"
+        if self.arms_start == "base" and not (self.pretraining and self.pretraining.train.init):
+            yield "arms_start='base' trains what the student was made of; name it in pretraining.train.init"
         unknown = list(self._unknown())
         yield from unknown
         if any(one.startswith("arms: ") for one in unknown):
@@ -303,6 +308,7 @@ class StudyConfig:
             "teacher.kind": (self.teacher.kind, ("reference", "openai")),
             "attempts.prompt_style": (self.attempts.prompt_style, prompts.STYLES),
             "checkpoint": (self.checkpoint, ("last", "best")),
+            "arms_start": (self.arms_start, ("student", "base")),
             "round_start": (self.round_start, ("student", "last")),
             "dtype": (self.dtype, ("float32", "bfloat16")),
         }

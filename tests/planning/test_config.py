@@ -52,6 +52,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rounds": 2, "arms": ("cot",)}, "config.rounds=2: no arm learns from attempts"),
     ({"rounds": 25}, "config.mix.amount=24 is below rounds=25"),
     ({"rounds": 2, "round_start": "base"}, "config.round_start='base' must be one of student, last"),
+    ({"arms_start": "last"}, "config.arms_start='last' must be one of student, base"),
+    (
+        {"arms_start": "base"},
+        "config.arms_start='base' trains what the student was made of; name it in pretraining.trai",
+    ),
     ({"rounds": 2, "round_start": "last", "mix": Mix(equal="loss_tokens", amount=9)}, "set mix.equal='examples'"),
     ({"evolution": Evolution(count=3)}, "set teacher.kind='openai' and teacher.model"),
     ({"evolution": Evolution(temperature=0.0)}, "config.evolution.temperature=0.0 must be above 0"),

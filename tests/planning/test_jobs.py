@@ -228,6 +228,28 @@ def test_rounds_sample_from_the_model_before_and_take_as_many_examples_in_all(st
     assert reported == [f"data {name}", f"train {name}", f"evaluate {name} arithmetic/test"]
 
 
+def test_arms_that_start_from_the_base_model_learn_from_the_students_attempts(tmp_path: Path) -> None:
+    base = str(tiny.model_folder(tmp_path / "base", tiny.data_set(tmp_path / "data")))
+    student = small().pretraining
+    assert student is not None
+    student = dataclasses.replace(student, train=dataclasses.replace(student.train, model=None, init=base))
+    usual, made = (
+        plan(small(pretraining=student, seeds=(0,), rounds=2, round_start="last", arms_start=start))
+        for start in ("student", "base")
+    )
+    same = {name for name in made if made[name].id == usual[name].id}
+    assert same == {
+        *("data student", "train student", "sample attempts", "correct corrections"),
+        *("evaluate student seed 0 arithmetic/test", "data cot seed 0", "data lema seed 0"),
+        "data lema.2rounds seed 0 round 1",
+    }
+    inits = {name: config.config.init for name, job in made.items() if job.kind == "train" for config in [job.config]}
+    last = inits.pop("train lema.2rounds seed 0")
+    assert last.endswith(made["train lema.2rounds seed 0 round 1"].out)
+    assert set(inits.values()) == {base}
+    assert {name for name in inits if made["train student"].id in made[name].needs} == set()
+
+
 def test_new_questions_are_sampled_and_corrected_and_reach_every_arm_that_learns_from_them() -> None:
     teacher = Teacher("openai", model="m", base_url="http://localhost:9/v1")
     made = plan(small(teacher=teacher, evolution=Evolution(count=7), seeds=(0,), rounds=2))
