@@ -172,8 +172,8 @@ class StudyConfig:
       arms: rows of `lema_jax.data.arms`, such as lema, or lema@0.1 with a share of corrections of its own.
       rounds: above 1, each arm that learns from attempts has a second run, named `lema.3rounds`: as many times attempts
         are sampled from the last round's model, corrected, and trained on; the examples are as many in all.
-      round_start: what each round trains: "student", what arms start from, on the rows of all rounds so far; "last", the
-        last round's model, on the new ones.
+      round_start: what each round trains: "student", what arms start from, on the rows of all rounds so far; or "last",
+        the last round's model, on the new ones.
       seeds: of the drawn data, its order, and training; one training run for each arm and seed.
       baseline: the arm that the others are compared with.
       training: of each arm; the study fills in `out`, `init`, `data.path` and the seeds.

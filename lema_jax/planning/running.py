@@ -44,7 +44,7 @@ def one(board: Board, job: Job, run: Run) -> None:
     """Runs a job and records its outcome. An error of any kind fails this job alone.
 
     Raises:
-      Interrupted: a signal came, and the job's work is saved.
+      Interrupted: a signal came; the job's work is saved, and it is done or goes on the next time.
       Busy: another process runs it, whose outcome is the job's.
     """
     began = time.monotonic()
@@ -62,12 +62,16 @@ def one(board: Board, job: Job, run: Run) -> None:
         except (Interrupted, lock.Busy):
             raise
         except Exception as error:
+            if (number := interrupts.noticed()) is not None:
+                raise Interrupted(f"{job.name}: {error}", number) from error
             traceback.print_exception(error)
             line = str(error) if isinstance(error, UserError) else disk.explain(error, job.out)
             line = line or f"{type(error).__name__}: {error}"
             seconds = round(time.monotonic() - began, 2)
             outcome = Outcome("failed", seconds, error=line, **_paid(board.out / job.out))
     board.settle(job, outcome)
+    if (number := interrupts.noticed()) is not None:
+        raise Interrupted(interrupts.line(number), number)
 
 
 def _measured(job: Job, result: Any, out: Path) -> dict[str, Any]:

@@ -6,12 +6,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lema_jax import interrupts
+from lema_jax.errors import UserError
 from lema_jax.planning import running
+from lema_jax.planning.jobs import Board, Job
+from lema_jax.stage import Config
 
 
 @given(st.frozensets(st.integers(0, 300)), st.integers(1, 40))
@@ -33,6 +38,30 @@ def test_a_process_is_started_on_its_cores_alone() -> None:
         seen = subprocess.check_output([sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], text=True)
     assert seen.strip() == str({min(before)})
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize("stage", ["stops", "ends"])
+def test_a_signal_that_a_stage_heeds_ends_the_study_and_is_no_failure(tmp_path: Path, stage: str) -> None:
+    ran = []
+
+    def teach(config: object) -> SimpleNamespace:
+        ran.append(config)
+        with interrupts.heeded(lambda number: None, "saving"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        if stage == "stops":
+            raise UserError("3 of 4 requests are answered and kept (interrupted)")
+        (tmp_path / "correct").mkdir()
+        (tmp_path / "correct" / "a.jsonl").touch()
+        return SimpleNamespace(mistakes=4, kept=2, rejected={})
+
+    board = Board(tmp_path)
+    plan = [Job(id, "correct", f"correct {id}", Config(), (), f"correct/{id}.jsonl") for id in ("a", "b")]
+    with interrupts.guarded(), pytest.raises(interrupts.Interrupted):
+        list(running.here(board, plan, {"correct": teach}))
+    assert len(ran) == 1
+    states = [board.outcome(job).state for job in plan]
+    assert states == ["missing" if stage == "stops" else "done", "missing"]
 
 
 STUDY = """
