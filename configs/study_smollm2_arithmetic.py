@@ -3,6 +3,7 @@
 python -m lema_jax.study --config=configs/study_smollm2_arithmetic.py                 # adapters
 python -m lema_jax.study --config=configs/study_smollm2_arithmetic.py:full            # all weights
 python -m lema_jax.study --config=configs/study_smollm2_arithmetic.py:doses           # shares of corrections
+python -m lema_jax.study --config=configs/study_smollm2_arithmetic.py:base            # arms start as the paper's
 
 The plan, fixed before any answer to a test question was seen:
 
@@ -31,7 +32,15 @@ come from a few dozen templates, which bound the interval more than their number
 
 Changed after the start: `ood` had five templates, five clusters with which hardly any difference can be shown, and the
 student was at its floor on them (3.4 %). It has twenty since, before an arm was asked any of its questions.
+
+Added after the answers of `cot`, `cot_plus_extracted` and `lema` with seeds 0 to 2 were seen, and so no test of H1: in
+`base` the arms start from the released model, all of whose weights they train at the student's rate, each on all of its
+data for 80 steps (`lema` sees each of its examples about once, `cot` 1.7 times). The paper's arms started so: none had
+seen the rationales before. An arm that goes on from the student has: its loss on them is 0.05 before the first step, so
+corrections are nearly all that `lema` has to learn, and what it learns may be paid for with what it knew.
 """
+
+import dataclasses
 
 from lema_jax.data.batches import DataConfig
 from lema_jax.model.config import Compute, LoraConfig
@@ -85,5 +94,13 @@ def doses() -> StudyConfig:
     return config
 
 
+def base() -> StudyConfig:
+    config = lora()
+    config.arms, config.seeds, config.arms_start = ("cot", "cot_plus_extracted", "lema"), (0, 1, 2), "base"
+    config.mix = Mix(equal="steps", max_tokens=384, questions=600)
+    config.training = dataclasses.replace(training(3e-4), epochs=0, steps=80)
+    return config
+
+
 def get_config(setting: str = "lora") -> StudyConfig:
-    return {"lora": lora, "full": full, "doses": doses}[setting]()
+    return {"lora": lora, "full": full, "doses": doses, "base": base}[setting]()
