@@ -6,23 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lema_jax.errors import UserError
-from lema_jax.evidence import compare, contrasts, curves, manifest, runs, stats
+from lema_jax.evidence import compare, contrasts, curves, manifest, runs, stats, sums
 from lema_jax.evidence.compare import Arm, Comparison
 from lema_jax.evidence.contrasts import Contrast
 from lema_jax.evidence.curves import Curve
-from lema_jax.evidence.manifest import STUDENT, Evaluation, Manifest
+from lema_jax.evidence.manifest import STUDENT, Manifest
+from lema_jax.evidence.sums import Sums
 
 
 @dataclass(frozen=True)
 class Tested:
     """One test: its arms by name, and their comparisons with the baseline; none while the baseline's is missing.
 
-    The arms have no runs: of a large study the answers do not fit into memory.
+    The arms have no runs: of a large study the answers do not fit into memory. `sums` is what the answers compute.
     """
 
     arms: dict[str, Arm]
     comparisons: dict[str, Comparison]
     contrasts: dict[Contrast, Comparison]
+    sums: dict[str, Sums]
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,10 @@ def load(folder: Path | str, funnel: Callable[[Path], dict[str, int]]) -> Study:
     made = manifest.read(folder)
     tests = {}
     for name in made.tests:
-        arms = dict(_arms(folder, [one for one in made.evaluations if one.test == name]))
-        if arms:
-            tests[name] = _tested({arm: arms[arm] for arm in (*made.arms, STUDENT) if arm in arms}, made.baseline)
+        read = {arm.name: (arm, counts) for arm, counts in _arms(folder, made, name)}
+        if read:
+            in_order = [read[arm] for arm in (*made.arms, STUDENT) if arm in read]
+            tests[name] = _tested([arm for arm, _ in in_order], [counts for _, counts in in_order], made.baseline)
     funnels, measured, unread = {}, {}, []
     for data in made.data:
         if data.arm not in funnels:
@@ -118,20 +121,21 @@ def answers(study: Study, arm: str, test: str) -> runs.Run:
     return runs.load(study.folder / first.folder, arm)
 
 
-def _arms(folder: Path, evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, Arm]]:
-    """The arms of one test by name, all on the questions of the first; one arm's answers in memory at a time."""
-    reference = None
+def _arms(folder: Path, made: Manifest, test: str) -> Iterator[tuple[Arm, Sums]]:
+    """The arms of one test, all on the questions of the first; one arm's answers in memory at a time."""
+    reference, evaluations = None, [one for one in made.evaluations if one.test == test]
     for name in dict.fromkeys(one.arm for one in evaluations):
         loaded = [runs.load(folder / one.folder, name) for one in evaluations if one.arm == name]
         reference = reference or loaded[0]
         (arm,) = compare.arms(runs.align([reference, *loaded])[1:])
-        yield name, dataclasses.replace(arm, runs=())
+        yield dataclasses.replace(arm, runs=()), sums.of([one for run in loaded for one in run.answers])
 
 
-def _tested(arms: dict[str, Arm], baseline: str) -> Tested:
-    others = [arm for name, arm in arms.items() if name != baseline] if baseline in arms else []
+def _tested(found: Sequence[Arm], counts: Sequence[Sums], baseline: str) -> Tested:
+    arms = {arm.name: arm for arm in found}
+    others = [arm for arm in found if arm.name != baseline] if baseline in arms else []
     compared = {arm.name: compare.compare(arms[baseline], arm) for arm in others}
-    return Tested(arms, compared, contrasts.found(arms))
+    return Tested(arms, compared, contrasts.found(arms), dict(zip(arms, counts)))
 
 
 def _holm(p_values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:

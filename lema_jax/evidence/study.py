@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from lema_jax.evidence import charts, contrasts, drawn, page, results, runs, table
+from lema_jax.evidence import charts, contrasts, drawn, page, results, runs, sums, table
 from lema_jax.evidence.compare import Arm, Change, Comparison, change
 from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.manifest import Job
@@ -160,6 +160,11 @@ def decomposition(study: Study) -> dict[str, list[Finding]]:
     }
 
 
+def wrong(study: Study) -> dict[str, list[tuple[str, ...]]]:
+    """By test, where its answers compute, the rows of `sums.layout`."""
+    return {test: sums.layout(of.sums) for test, of in study.tests.items() if sums.tells(of.sums.values())}
+
+
 SHARES_HEADER = (
     "share of corrections",
     "arm",
@@ -213,6 +218,8 @@ def text(study: Study) -> str:
         parts.append("\n".join(NOTES))
     for test, findings in decomposition(study).items():
         parts.append("\n".join([f"What the difference is made of, on {test}:", *(f"  {one.text}" for one in findings)]))
+    for test, rows in wrong(study).items():
+        parts.append(f"What goes wrong, on {test}:\n\n{table.text_table(sums.HEADER, rows)}\n\n{sums.NOTE}")
     for recipe, shares in study.shares.items():
         for test in study.tests:
             if rows := shares_layout(study, test, shares):
@@ -258,6 +265,9 @@ def html(study: Study, *, seed: int = 0) -> str:
         notes=NOTES,
         decomposition=decomposition(study),
         note_contrasts=NOTE_CONTRASTS,
+        wrong=wrong(study),
+        wrong_header=sums.HEADER,
+        note_wrong=sums.NOTE,
         shares=_shares(study),
         shares_header=SHARES_HEADER,
         note_shares=NOTE_SHARES,
