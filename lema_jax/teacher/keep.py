@@ -3,7 +3,8 @@
 A rule is a pure function of the attempt and of the reply's parts; it says whether the correction passes. RULES names
 each by the fault that it finds; `faults.FAULTS` says what every name means. The paper kept a correction when its final
 answer equals gold (section 2.1); the other rules catch what that one lets through: a reply that names no step of the
-attempt, rewrites a step that it claims to keep, points at a given answer, or leaves a label in a step.
+attempt, rewrites a step that it claims to keep, reaches gold by a false equation, points at a given answer, or leaves a
+label in a step.
 """
 
 import dataclasses
@@ -146,6 +147,14 @@ def leaks(problem: Problem, text: str) -> bool:
     return bool(_GIVEN.search(text) or gold)
 
 
+def equations_hold(attempt: Attempt, parts: Parts) -> bool:
+    """No equation of the corrected solution is false: gold may be reached by chance, as by two slips.
+
+    The explanation may quote the attempt's false one.
+    """
+    return all(claim.holds for step in parts.steps for claim in claims(step))
+
+
 def unlabelled(attempt: Attempt, parts: Parts) -> bool:
     """No label, heading, or half of one is left in a step or in the explanation."""
     return not any(_LEFT.search(step) or label(step) for step in parts.steps) and not _LEFT.search(parts.explanation)
@@ -159,6 +168,7 @@ RULES: dict[str, Callable[[Attempt, Parts], bool]] = {
     "same_step": changes_step,
     "no_explanation": explained,
     "tells_answer": no_leak,
+    "false_equation": equations_hold,
     "label_left": unlabelled,
 }
 

@@ -39,19 +39,28 @@ def test_a_good_correction_breaks_no_rule():
         ("wrong_answer", {"steps": (*GOOD.steps[:-1], "The answer is 8.")}),
         ("wrong_answer", {"steps": GOOD.steps[:-1]}),
         ("no_such_step", {"named": (2, 4)}),
-        ("rewrites_kept_steps", {"steps": ("So 3 * 4 = 13 and 13 - 6 = 7.", "The answer is 7.")}),
         ("same_step", {"steps": ("he gives 5 away: 12+5 = 17", "No: 12 - 5 = 7.", "The answer is 7.")}),
         ("no_explanation", {"explanation": ""}),
         ("no_explanation", {"explanation": "..."}),
         ("tells_answer", {"explanation": "The given answer is 7, so this is wrong."}),
         ("tells_answer", {"explanation": "It misses the gold."}),
         ("tells_answer", {"steps": ("By the ground truth he keeps 12 - 5 = 7.", "The answer is 7.")}),
+        ("false_equation", {"steps": ("He keeps 12 - 6 = 7 pens.", "The answer is 7.")}),
     ],
 )
 def test_each_fault_breaks_its_rule_alone(rule, change):
     parts = dataclasses.replace(GOOD, **change)
     assert broken(parts) == [rule]
     assert keep.first_broken(attempt(), parts) == rule
+
+
+def test_a_kept_sum_with_another_value():
+    parts = dataclasses.replace(GOOD, steps=("So 3 * 4 = 13 and 13 - 6 = 7.", "The answer is 7."))
+    assert broken(parts) == ["rewrites_kept_steps", "false_equation"]
+
+
+def test_the_explanation_may_quote_the_false_equation():
+    assert broken(dataclasses.replace(GOOD, explanation="It says 12 + 5 = 18, but pens are given away.")) == []
 
 
 def test_a_step_that_the_attempt_lacks():
