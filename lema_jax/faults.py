@@ -19,6 +19,7 @@ FAULTS = {
     "same_step": "The first corrected step says what the wrong one says.",
     "no_explanation": "The explanation has no words.",
     "tells_answer": "The reply points at an answer that the student cannot know.",
+    "other_reason": "The solution mends a false equation, and the explanation gives another reason.",
     "false_equation": "An equation in the corrected solution is false.",
     "no_judgement": "The critique does not conclude whether the solution is right or wrong.",
     "wrong_judgement": "The critique calls a right solution wrong, or a wrong one right.",

@@ -3,8 +3,8 @@
 A rule is a pure function of the attempt and of the reply's parts; it says whether the correction passes. RULES names
 each by the fault that it finds; `faults.FAULTS` says what every name means. The paper kept a correction when its final
 answer equals gold (section 2.1); the other rules catch what that one lets through: a reply that names no step of the
-attempt, rewrites a step that it claims to keep, reaches gold by a false equation, points at a given answer, or leaves a
-label in a step.
+attempt, rewrites a step that it claims to keep, gives another reason than what it mends, reaches gold by a false
+equation, points at a given answer, or leaves a label in a step.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Any
 
 from lema_jax import tasks
 from lema_jax.records import Attempt, Correction, Problem, Verdict
-from lema_jax.tasks.claims import claims
+from lema_jax.tasks.claims import claims, numbers
 from lema_jax.tasks.steps import label, split_steps
 from lema_jax.teacher.parse import Parts, parse
 from lema_jax.teacher.prompting import asks_step
@@ -147,6 +147,22 @@ def leaks(problem: Problem, text: str) -> bool:
     return bool(_GIVEN.search(text) or gold)
 
 
+def says_what_it_mends(attempt: Attempt, parts: Parts) -> bool:
+    """Where the solution gives a false equation of the wrong step its true value, the explanation says so.
+
+    It names the value, or that something is computed wrongly. A weak teacher mends the sum in passing and explains
+    something else, often in the words of a worked example.
+    """
+    if not parts.named:
+        return True
+    wrong = split_steps(attempt.text)[min(parts.named) - 1 : min(parts.named)]
+    mended = {claim.expression for step in parts.steps for claim in claims(step) if claim.holds}
+    values = [one.value for step in wrong for one in claims(step) if not one.holds and one.expression in mended]
+    said = numbers(parts.explanation)
+    told = any(math.isclose(value, number, rel_tol=0.01) for value in values for number in said)
+    return not values or told or bool(_COMPUTES.search(parts.explanation))
+
+
 def equations_hold(attempt: Attempt, parts: Parts) -> bool:
     """No equation of the corrected solution is false: gold may be reached by chance, as by two slips.
 
@@ -168,6 +184,7 @@ RULES: dict[str, Callable[[Attempt, Parts], bool]] = {
     "same_step": changes_step,
     "no_explanation": explained,
     "tells_answer": no_leak,
+    "other_reason": says_what_it_mends,
     "false_equation": equations_hold,
     "label_left": unlabelled,
 }
@@ -185,6 +202,12 @@ _LEFT = re.compile(
     r"|#{1,3}\s|#{5,6}\s|```|[—–:}\]|>/→⇒]|\*\*\s|\d+\.\d+\s*:)"
     r"|(?:[.!?:*}]|\*\*)\s+\**step\s*\d+(?:\.\d+)?\**\s*(?:[:|→⇒]|[-=]>)|```|</?think|\"\s*:\s*[\[{\"]"
     r"|(?<!\*)\*\*$(?<!\S\*\*)",
+    re.IGNORECASE,
+)
+_COMPUTES = re.compile(
+    r"\barithmetic|\bcalculation|\bcomputation|\bmis(?:calculat|comput|count|add|divi)|\bincorrectly\b|\bwrongly\b"
+    r"|\b(?:sum|product|difference|quotient|result|value|total|addition|subtraction|multiplication|division)\b[^.]{0,40}"
+    r"\b(?:incorrect|wrong|false|mistake|error)",
     re.IGNORECASE,
 )
 _GOLD = re.compile(r"\bgold", re.IGNORECASE)

@@ -54,6 +54,34 @@ def test_each_fault_breaks_its_rule_alone(rule, change):
     assert keep.first_broken(attempt(), parts) == rule
 
 
+SLIP = ("Tom has 3 * 4 = 12 pens.", "He keeps 12 - 5 = 8 pens.", "The answer is 8.")
+
+
+@pytest.mark.parametrize(
+    ("explanation", "kept"),
+    [
+        ("12 - 5 is 7, not 8.", True),
+        ("He should keep 7.0 pens.", True),
+        ("The subtraction is wrong.", True),
+        ("The pens are miscounted.", True),
+        ("There is a calculation error.", True),
+        ("The question asks for the pens that Tom keeps, but 8 is the number of all pens.", False),
+        ("The pens of both have to be added.", False),
+    ],
+)
+def test_what_mends_a_sum_says_so(explanation, kept):
+    parts = dataclasses.replace(GOOD, explanation=explanation)
+    assert broken(parts, attempt(SLIP)) == ([] if kept else ["other_reason"])
+
+
+def test_another_reason_is_none_where_more_than_the_sum_is_mended():
+    """A step may compute the wrong thing, and that wrongly."""
+    reason = dataclasses.replace(GOOD, explanation="Giving away takes pens from him.")
+    assert broken(reason, attempt((STEPS[0], "He gives 5 away: 12 + 5 = 18.", "The answer is 18."))) == []
+    said = dataclasses.replace(reason, steps=("He keeps 7 pens.", "The answer is 7."))
+    assert broken(said, attempt(SLIP)) == []
+
+
 def test_a_kept_sum_with_another_value():
     parts = dataclasses.replace(GOOD, steps=("So 3 * 4 = 13 and 13 - 6 = 7.", "The answer is 7."))
     assert broken(parts) == ["rewrites_kept_steps", "false_equation"]
