@@ -17,6 +17,7 @@ FAULTS = {
     "rewrites_kept_steps": "The steps before the wrong one are rewritten, or a sum of theirs gets another value.",
     "starts_elsewhere": "The corrected solution does not begin at the step that is called wrong.",
     "same_step": "The first corrected step says what the wrong one says.",
+    "later_step": "The solution repeats the equations of the step called wrong, and mends one of a later step.",
     "no_explanation": "The explanation has no words.",
     "tells_answer": "The reply points at an answer that the student cannot know.",
     "other_reason": "The solution mends a false equation, and the explanation gives another reason.",

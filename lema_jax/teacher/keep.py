@@ -131,6 +131,18 @@ def changes_step(attempt: Attempt, parts: Parts) -> bool:
     return not _same(parts.steps[:1], original[at : at + 1])
 
 
+def mends_the_step(attempt: Attempt, parts: Parts) -> bool:
+    """The solution does not state the true equations of the step called wrong again, and mend one of a later step."""
+    if not parts.named:
+        return True
+    at, original = min(parts.named), split_steps(attempt.text)
+    stated = {claim.expression for step in parts.steps for claim in claims(step) if claim.holds}
+    of_step = [claim for step in original[at - 1 : at] for claim in claims(step)]
+    later = [claim for step in original[at:] for claim in claims(step) if not claim.holds]
+    stands = bool(of_step) and all(claim.holds and claim.expression in stated for claim in of_step)
+    return not (stands and any(claim.expression in stated for claim in later))
+
+
 def explained(attempt: Attempt, parts: Parts) -> bool:
     """The explanation is not empty."""
     return bool(re.search(r"\w", parts.explanation))
@@ -182,6 +194,7 @@ RULES: dict[str, Callable[[Attempt, Parts], bool]] = {
     "rewrites_kept_steps": keeps_prefix,
     "starts_elsewhere": starts_at_step,
     "same_step": changes_step,
+    "later_step": mends_the_step,
     "no_explanation": explained,
     "tells_answer": no_leak,
     "other_reason": says_what_it_mends,

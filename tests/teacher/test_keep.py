@@ -74,6 +74,16 @@ def test_what_mends_a_sum_says_so(explanation, kept):
     assert broken(parts, attempt(SLIP)) == ([] if kept else ["other_reason"])
 
 
+def test_a_step_whose_equation_stands_is_not_the_wrong_one():
+    steps = ("In all Tom has 3 * 4 = 12 pens.", "He keeps 12 - 5 = 7 pens.", "The answer is 7.")
+    parts = Parts((1,), "The pens have to be counted.", 1, steps)
+    assert broken(parts, attempt(SLIP)) == ["later_step"]
+    mended = dataclasses.replace(parts, steps=("Tom has 4 * 3 = 12 pens.", *steps[1:]))
+    assert broken(mended, attempt(SLIP)) == []
+    planned = ("Tom has 3 * 4 = 12 pens, which is the answer.", "The answer is 12.")
+    assert broken(parts, attempt(planned)) == []
+
+
 def test_another_reason_is_none_where_more_than_the_sum_is_mended():
     """A step may compute the wrong thing, and that wrongly."""
     reason = dataclasses.replace(GOOD, explanation="Giving away takes pens from him.")
