@@ -5,9 +5,11 @@ import dataclasses
 import io
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from unittest import mock
 
-from lema_jax import cli
+from lema_jax import cli, records
+from lema_jax.records import Attempt
 
 KEY = "sk-secret-of-the-test"
 ENDPOINT = {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
@@ -41,3 +43,8 @@ def fails(command: cli.Command, *flags: object, env: Mapping[str, str] = ENDPOIN
     assert done.returncode == 1, done
     assert done.stderr.splitlines()[-1].startswith("error: ")
     return done.stderr
+
+
+def attempts(path: Path) -> list[Attempt]:
+    """What `sample` wrote."""
+    return list(records.read(path, Attempt))

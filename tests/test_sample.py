@@ -11,18 +11,14 @@ from pathlib import Path
 import pytest
 
 from lema_jax import records, sample, tasks
-from lema_jax.records import Attempt, Problem, Verdict
+from lema_jax.records import Problem, Verdict
 from lema_jax.tasks import prompts
 from tests import commands
-from tests.commands import KEY
+from tests.commands import KEY, attempts
 from tests.teacher.wire_server import Act, Server, completion, error
 
 succeeds = functools.partial(commands.succeeds, sample.command)
 fails = functools.partial(commands.fails, sample.command)
-
-
-def attempts(path: Path) -> list[Attempt]:
-    return list(records.read(path, Attempt))
 
 
 @pytest.fixture

@@ -9,14 +9,11 @@ import pytest
 from lema_jax import records, sample
 from lema_jax.data import encode, tokenizer
 from lema_jax.generation import student
-from lema_jax.records import Attempt, Problem
+from lema_jax.records import Problem
 from tests import commands, tiny
+from tests.commands import attempts
 
 succeeds = functools.partial(commands.succeeds, sample.command)
-
-
-def attempts(path: Path) -> list[Attempt]:
-    return list(records.read(path, Attempt))
 
 
 @pytest.fixture

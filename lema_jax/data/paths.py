@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from lema_jax.data import curate
-from lema_jax.tasks.claims import claims
+from lema_jax.tasks import claims
 from lema_jax.tasks.steps import split_steps
 
 T = TypeVar("T")
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 def holds(text: str) -> bool:
     """Whether each sum of a solution holds: a right answer may stand after wrong ones (RFT, arXiv 2308.01825)."""
-    return all(claim.holds for step in split_steps(text) for claim in claims(step))
+    return all(claim.holds for claim in claims.of_steps(split_steps(text)))
 
 
 def equations(text: str) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def equations(text: str) -> tuple[str, ...]:
     sign, and of one without formulas the text itself.
     """
     sums = tuple(
-        f"{claim.expression} = {claim.stated}".replace(" ", "") for step in split_steps(text) for claim in claims(step)
+        f"{claim.expression} = {claim.stated}".replace(" ", "") for claim in claims.of_steps(split_steps(text))
     )
     return sums or tuple(_formulas(text)) or (curate.normal(text),)
 

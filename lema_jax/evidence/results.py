@@ -1,30 +1,31 @@
 """The results of a study: every arm on every test, compared, with what it took; read from its folder."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lema_jax.errors import UserError
-from lema_jax.evidence import compare, contrasts, curves, manifest, runs, stats, sums
+from lema_jax.evidence import compare, contrasts, curves, equations, manifest, runs, stats
 from lema_jax.evidence.compare import Arm, Comparison
 from lema_jax.evidence.contrasts import Contrast
 from lema_jax.evidence.curves import Curve
+from lema_jax.evidence.equations import Counts
 from lema_jax.evidence.manifest import STUDENT, Manifest
-from lema_jax.evidence.sums import Sums
 
 
 @dataclass(frozen=True)
 class Tested:
     """One test: its arms by name, and their comparisons with the baseline; none while the baseline's is missing.
 
-    The arms have no runs: of a large study the answers do not fit into memory. `sums` is what the answers compute.
+    The arms have no runs: of a large study the answers do not fit into memory. `equations` are counts of what
+    the answers compute.
     """
 
     arms: dict[str, Arm]
     comparisons: dict[str, Comparison]
     contrasts: dict[Contrast, Comparison]
-    sums: dict[str, Sums]
+    equations: dict[str, Counts]
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ def load(folder: Path | str, funnel: Callable[[Path], dict[str, int]]) -> Study:
     for name in made.tests:
         read = {arm.name: (arm, counts) for arm, counts in _arms(folder, made, name)}
         if read:
-            in_order = [read[arm] for arm in (*made.arms, STUDENT) if arm in read]
-            tests[name] = _tested([arm for arm, _ in in_order], [counts for _, counts in in_order], made.baseline)
+            tests[name] = _tested({arm: read[arm] for arm in (*made.arms, STUDENT) if arm in read}, made.baseline)
     funnels, measured, unread = {}, {}, []
     for data in made.data:
         if data.arm not in funnels:
@@ -121,21 +121,21 @@ def answers(study: Study, arm: str, test: str) -> runs.Run:
     return runs.load(study.folder / first.folder, arm)
 
 
-def _arms(folder: Path, made: Manifest, test: str) -> Iterator[tuple[Arm, Sums]]:
+def _arms(folder: Path, made: Manifest, test: str) -> Iterator[tuple[Arm, Counts]]:
     """The arms of one test, all on the questions of the first; one arm's answers in memory at a time."""
     reference, evaluations = None, [one for one in made.evaluations if one.test == test]
     for name in dict.fromkeys(one.arm for one in evaluations):
         loaded = [runs.load(folder / one.folder, name) for one in evaluations if one.arm == name]
         reference = reference or loaded[0]
         (arm,) = compare.arms(runs.align([reference, *loaded])[1:])
-        yield dataclasses.replace(arm, runs=()), sums.of([one for run in loaded for one in run.answers])
+        yield dataclasses.replace(arm, runs=()), equations.of([one for run in loaded for one in run.answers])
 
 
-def _tested(found: Sequence[Arm], counts: Sequence[Sums], baseline: str) -> Tested:
-    arms = {arm.name: arm for arm in found}
-    others = [arm for arm in found if arm.name != baseline] if baseline in arms else []
+def _tested(read: Mapping[str, tuple[Arm, Counts]], baseline: str) -> Tested:
+    arms = {name: arm for name, (arm, _) in read.items()}
+    others = [arm for name, arm in arms.items() if name != baseline] if baseline in arms else []
     compared = {arm.name: compare.compare(arms[baseline], arm) for arm in others}
-    return Tested(arms, compared, contrasts.found(arms), dict(zip(arms, counts)))
+    return Tested(arms, compared, contrasts.found(arms), {name: counts for name, (_, counts) in read.items()})
 
 
 def _holm(p_values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:

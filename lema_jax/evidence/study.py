@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from lema_jax.evidence import charts, contrasts, drawn, page, results, runs, sums, table
+from lema_jax.evidence import charts, contrasts, drawn, equations, page, results, runs, table
 from lema_jax.evidence.compare import Arm, Change, Comparison, change
 from lema_jax.evidence.curves import Curve
 from lema_jax.evidence.manifest import Job
@@ -161,8 +161,9 @@ def decomposition(study: Study) -> dict[str, list[Finding]]:
 
 
 def wrong(study: Study) -> dict[str, list[tuple[str, ...]]]:
-    """By test, where its answers compute, the rows of `sums.layout`."""
-    return {test: sums.layout(of.sums) for test, of in study.tests.items() if sums.tells(of.sums.values())}
+    """By test, where its answers compute, the rows of `equations.layout`."""
+    counts = {test: tested.equations for test, tested in study.tests.items()}
+    return {test: equations.layout(of) for test, of in counts.items() if equations.tells(of.values())}
 
 
 SHARES_HEADER = (
@@ -219,7 +220,7 @@ def text(study: Study) -> str:
     for test, findings in decomposition(study).items():
         parts.append("\n".join([f"What the difference is made of, on {test}:", *(f"  {one.text}" for one in findings)]))
     for test, rows in wrong(study).items():
-        parts.append(f"What goes wrong, on {test}:\n\n{table.text_table(sums.HEADER, rows)}\n\n{sums.NOTE}")
+        parts.append(f"What goes wrong, on {test}:\n\n{table.text_table(equations.HEADER, rows)}\n\n{equations.NOTE}")
     for recipe, shares in study.shares.items():
         for test in study.tests:
             if rows := shares_layout(study, test, shares):
@@ -266,8 +267,8 @@ def html(study: Study, *, seed: int = 0) -> str:
         decomposition=decomposition(study),
         note_contrasts=NOTE_CONTRASTS,
         wrong=wrong(study),
-        wrong_header=sums.HEADER,
-        note_wrong=sums.NOTE,
+        wrong_header=equations.HEADER,
+        note_wrong=equations.NOTE,
         shares=_shares(study),
         shares_header=SHARES_HEADER,
         note_shares=NOTE_SHARES,

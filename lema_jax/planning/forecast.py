@@ -70,8 +70,8 @@ class Questions:
 def read(problems: Sequence[Problem]) -> Questions:
     """The questions of a split, their lengths by a rule for characters."""
     asked = [len(problem.question) / _CHARACTERS for problem in problems] or [0.0]
-    told = [len(problem.rationale) / _CHARACTERS for problem in problems if problem.rationale] or [0.0]
-    prompt, rationale = _INSTRUCTION + statistics.mean(asked), statistics.mean(told)
+    written = [len(problem.rationale) / _CHARACTERS for problem in problems if problem.rationale] or [0.0]
+    prompt, rationale = _INSTRUCTION + statistics.mean(asked), statistics.mean(written)
     return Questions(sources.digest(problems), len(problems), prompt, rationale)
 
 

@@ -7,6 +7,7 @@ time), the equation is a claim only if it holds: a coincidence is rarer than ano
 import dataclasses
 import itertools
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 
 from lema_jax.tasks import expressions, sides
@@ -43,6 +44,11 @@ def claims(step: str) -> list[Claim]:
         for left, right in itertools.pairwise(chain)
         if (claim := _claim(left, right, hundredfold, ambiguous))
     ]
+
+
+def of_steps(steps: Iterable[str]) -> list[Claim]:
+    """The claims of all steps, in their order."""
+    return [claim for step in steps for claim in claims(step)]
 
 
 def numbers(step: str) -> list[Fraction]:

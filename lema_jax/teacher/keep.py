@@ -3,11 +3,12 @@
 A rule is a pure function of the attempt and of the reply's parts; it says whether the correction passes. RULES names
 each by the fault that it finds; `faults.FAULTS` says what every name means. The paper kept a correction when its final
 answer equals gold (section 2.1); the other rules catch what that one lets through: a reply that names no step of the
-attempt, rewrites a step that it claims to keep, gives another reason than what it mends, reaches gold by a false
-equation, points at a given answer, or leaves a label in a step.
+attempt, rewrites a step that it claims to keep, names another step or reason than what it mends, reaches gold by a
+false equation, points at a given answer, or leaves a label in a step.
 """
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 from lema_jax import tasks
 from lema_jax.records import Attempt, Correction, Problem, Verdict
-from lema_jax.tasks.claims import claims, numbers
+from lema_jax.tasks import claims
 from lema_jax.tasks.steps import label, split_steps
 from lema_jax.teacher.parse import Parts, parse
 from lema_jax.teacher.prompting import asks_step
@@ -135,12 +136,10 @@ def mends_the_step(attempt: Attempt, parts: Parts) -> bool:
     """The solution does not state the true equations of the step called wrong again, and mend one of a later step."""
     if not parts.named:
         return True
-    at, original = min(parts.named), split_steps(attempt.text)
-    stated = {claim.expression for step in parts.steps for claim in claims(step) if claim.holds}
-    of_step = [claim for step in original[at - 1 : at] for claim in claims(step)]
-    later = [claim for step in original[at:] for claim in claims(step) if not claim.holds]
-    stands = bool(of_step) and all(claim.holds and claim.expression in stated for claim in of_step)
-    return not (stands and any(claim.expression in stated for claim in later))
+    at, original, true = min(parts.named), split_steps(attempt.text), _true(parts)
+    of_step, later = claims.of_steps(original[at - 1 : at]), claims.of_steps(original[at:])
+    stands = bool(of_step) and all(claim.holds and claim.expression in true for claim in of_step)
+    return not (stands and any(not claim.holds and claim.expression in true for claim in later))
 
 
 def explained(attempt: Attempt, parts: Parts) -> bool:
@@ -167,12 +166,12 @@ def says_what_it_mends(attempt: Attempt, parts: Parts) -> bool:
     """
     if not parts.named:
         return True
-    wrong = split_steps(attempt.text)[min(parts.named) - 1 : min(parts.named)]
-    mended = {claim.expression for step in parts.steps for claim in claims(step) if claim.holds}
-    values = [one.value for step in wrong for one in claims(step) if not one.holds and one.expression in mended]
-    said = numbers(parts.explanation)
-    told = any(math.isclose(value, number, rel_tol=0.01) for value in values for number in said)
-    return not values or told or bool(_COMPUTES.search(parts.explanation))
+    at, true = min(parts.named), _true(parts)
+    of_step = claims.of_steps(split_steps(attempt.text)[at - 1 : at])
+    values = [claim.value for claim in of_step if not claim.holds and claim.expression in true]
+    named = itertools.product(values, claims.numbers(parts.explanation))
+    given = any(math.isclose(value, number, rel_tol=0.01) for value, number in named)
+    return not values or given or bool(_COMPUTES.search(parts.explanation))
 
 
 def equations_hold(attempt: Attempt, parts: Parts) -> bool:
@@ -180,7 +179,7 @@ def equations_hold(attempt: Attempt, parts: Parts) -> bool:
 
     The explanation may quote the attempt's false one.
     """
-    return all(claim.holds for step in parts.steps for claim in claims(step))
+    return all(claim.holds for claim in claims.of_steps(parts.steps))
 
 
 def unlabelled(attempt: Attempt, parts: Parts) -> bool:
@@ -233,7 +232,12 @@ _GIVEN = re.compile(
 
 def _sums(steps: Sequence[str]) -> dict[str, Fraction]:
     """`3 + 4` -> 7 for each `3 + 4 = 7` in the steps."""
-    return {claim.expression: claim.stated for step in steps for claim in claims(step)}
+    return {claim.expression: claim.stated for claim in claims.of_steps(steps)}
+
+
+def _true(parts: Parts) -> set[str]:
+    """The expressions that the corrected solution gives their true value."""
+    return {claim.expression for claim in claims.of_steps(parts.steps) if claim.holds}
 
 
 def _same(these: Sequence[str], those: Sequence[str]) -> bool:

@@ -27,7 +27,7 @@ def of(config: StudyConfig) -> dict[str, Job]:
     return {job.name: job for job in study_jobs.compose(config)}
 
 
-def test_the_pace_of_an_endpoint_is_told_by_its_answers_alone() -> None:
+def test_the_pace_of_an_endpoint_is_given_by_its_answers_alone() -> None:
     first, second = job("a", asks_endpoint=True), job("b", asks_endpoint=True)
     (kind,) = forecast.by_kind([first, second], {"a": MISSING, "b": MISSING})
     assert math.isnan(kind.each)
@@ -62,14 +62,14 @@ def test_answers_are_as_long_as_rationales_and_no_longer_than_allowed(answered: 
     read = forecast.read(problems("How many?", rationale))
     assert read.rationale == len(rationale) / 3
     flops = forecast.decoding_flops(LLAMA, 10, read, 64)
-    told = forecast.decoding_flops(LLAMA, 10, forecast.read(problems("How many?", "x" * 3 * 64)), 64)
-    assert flops < told if answered == "short" else flops == told
+    given = forecast.decoding_flops(LLAMA, 10, forecast.read(problems("How many?", "x" * 3 * 64)), 64)
+    assert flops < given if answered == "short" else flops == given
 
 
 def test_without_rationales_answers_have_half_the_allowed_length() -> None:
-    untold, told = (forecast.read(problems("How many?", text)) for text in ("", "x" * 3 * 32))
-    assert untold.rationale == 0
-    assert forecast.decoding_flops(LLAMA, 10, untold, 64) == forecast.decoding_flops(LLAMA, 10, told, 64)
+    without, given = (forecast.read(problems("How many?", text)) for text in ("", "x" * 3 * 32))
+    assert without.rationale == 0
+    assert forecast.decoding_flops(LLAMA, 10, without, 64) == forecast.decoding_flops(LLAMA, 10, given, 64)
 
 
 def test_longer_questions_take_longer() -> None:

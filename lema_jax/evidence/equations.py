@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lema_jax.evidence import table
 from lema_jax.records import Prediction, Verdict
-from lema_jax.tasks.claims import claims
+from lema_jax.tasks import claims
 from lema_jax.tasks.steps import split_steps
 
 MOST = 1500  # answers of an arm that are read: about a millisecond each
@@ -21,7 +21,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Sums:
+class Counts:
     """Counts over an arm's answers.
 
     Attributes:
@@ -39,13 +39,13 @@ class Sums:
     misled: int
 
 
-def of(predictions: Sequence[Prediction]) -> Sums:
+def of(predictions: Sequence[Prediction]) -> Counts:
     """The counts over at most `MOST` answers, evenly spaced."""
     every = -(-len(predictions) // MOST)
     taken = predictions[:: max(1, every)]
-    held = [[claim.holds for step in split_steps(one.text) for claim in claims(step)] for one in taken]
+    held = [[claim.holds for claim in claims.of_steps(split_steps(one.text))] for one in taken]
     wrong = [holds for one, holds in zip(taken, held) if one.verdict == Verdict.WRONG]
-    return Sums(
+    return Counts(
         answers=len(taken),
         stating=sum(map(bool, held)),
         equations=sum(map(len, held)),
@@ -56,13 +56,13 @@ def of(predictions: Sequence[Prediction]) -> Sums:
     )
 
 
-def tells(counts: Iterable[Sums]) -> bool:
+def tells(counts: Iterable[Counts]) -> bool:
     """Whether the answers are computations: half of them, in all arms, state an equation."""
     counts = list(counts)
     return bool(counts) and 2 * sum(one.stating for one in counts) >= sum(one.answers for one in counts) > 0
 
 
-def layout(counts: Mapping[str, Sums]) -> list[tuple[str, ...]]:
+def layout(counts: Mapping[str, Counts]) -> list[tuple[str, ...]]:
     """The rows of one test, an arm each, with the header `HEADER`."""
     return [
         (
