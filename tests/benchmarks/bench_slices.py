@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_slices [--table=presets] [--cells=slices.jsonl] [--only=llama-2-70b,qlora,v5e]
 
 Every compiled program is a line of --cells at once, and is not compiled again: a run that was cut short goes on.
-With --quick the compiler takes about a third of its time: the slice and the peak are found, and no step time is modelled,
-since the schedule is not the one that would run.
+With --quick the compiler takes about a third of its time: slice and peak are found, and no step time is modelled, since
+the schedule is not the one that would run.
 """
 
 import argparse
