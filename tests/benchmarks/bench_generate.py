@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--new", type=int, default=256)
     parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--runs", type=int, choices=(1, 2), default=2)
     given = parser.parse_args()
     folder = Path(os.environ.get("LEMA_DATA", Path(__file__).parents[3] / "shared" / "data"))
     prompts = [gsm8k.prompt(problem) for problem in gsm8k.load("test", folder)[: given.prompts]]
