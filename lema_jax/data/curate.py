@@ -143,16 +143,16 @@ class Overlap:
     def __init__(self, tests: Iterable[Problem]):
         self._by_words: dict[tuple[str, ...], list[str]] = defaultdict(list)  # all words -> ids of test questions
         self._by_numbers: dict[tuple[str, ...], list[tuple[str, Counter[str]]]] = defaultdict(list)
-        self._by_ngram: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        self._ngrams: dict[str, int] = {}
-        for problem in tests:
+        self._by_ngram: dict[tuple[str, ...], list[int]] = defaultdict(list)  # -> places: ids of several files may repeat
+        self._ngrams: list[tuple[str, int]] = []  # of each place the id and how many it has
+        for place, problem in enumerate(tests):
             text = words(problem.question)
             self._by_words[tuple(text)].append(problem.id)
             self._by_numbers[_numbers(text)].append((problem.id, Counter(text)))
             grams = _ngrams(text)
-            self._ngrams[problem.id] = len(grams)
+            self._ngrams.append((problem.id, len(grams)))
             for gram in grams:
-                self._by_ngram[gram].append(problem.id)
+                self._by_ngram[gram].append(place)
 
     def find(self, question: str) -> str | None:
         """The id of a test question that `question` overlaps with, or None."""
@@ -166,8 +166,11 @@ class Overlap:
         for id, other in self._by_numbers.get(_numbers(text), ()):
             if (counted & other).total() >= SHARED * max(counted.total(), other.total()):
                 yield id
-        shared = Counter(id for gram in _ngrams(text) for id in self._by_ngram.get(gram, ()))
-        yield from (id for id, count in shared.items() if count >= SHARED * self._ngrams[id])
+        shared = Counter(place for gram in _ngrams(text) for place in self._by_ngram.get(gram, ()))
+        for place, count in shared.items():
+            id, of = self._ngrams[place]
+            if count >= SHARED * of:
+                yield id
 
 
 def mix(

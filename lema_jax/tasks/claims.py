@@ -73,8 +73,9 @@ def _claim(left: Side, right: Side, hundredfold: bool, ambiguous: bool) -> Claim
     value, stated = expressions.exact(left.text), expressions.exact(right.text)
     if value is None or stated is None:
         return None
-    if len(right.numbers) > 1 and _near(value, right.numbers[0], right):
-        stated = right.numbers[0]  # a run-on
+    first = right.numbers[0]
+    if len(right.numbers) > 1 and (first == value or ("/" not in right.text and _near(value, first, right))):
+        stated = first  # a run-on
     holds = (
         _near(value, stated, right)
         or (hundredfold and (_near(value * 100, stated, right) or _near(value / 100, stated, right)))
@@ -86,8 +87,11 @@ def _claim(left: Side, right: Side, hundredfold: bool, ambiguous: bool) -> Claim
 
 
 def _near(value: Fraction | None, stated: Fraction, right: Side) -> bool:
-    """Equal up to the rounding of the digits written; after ≈, up to that of the last non-zero digit."""
-    if value is None or value == stated:
+    """Equal up to the rounding of the digits written; after ≈, up to that of the last non-zero digit.
+
+    A fraction such as `2/3` is not rounded.
+    """
+    if value is None or value == stated or (stated.denominator > 1 and not right.decimals):
         return value == stated
     step = Fraction(1, 10**right.decimals)
     if right.about and stated and stated.denominator == 1:

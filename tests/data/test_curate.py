@@ -213,6 +213,14 @@ def test_every_test_question_that_one_overlaps_with_is_found() -> None:
     assert list(Overlap(tests).all("How many are left?")) == []
 
 
+def test_a_test_question_is_found_beside_another_of_its_id() -> None:
+    """Own files of one name have the same ids."""
+    disguised = "On a Monday in May, long ago, things were so. " + QUESTION
+    longer = " ".join(f"Box {number} is heavy." for number in range(100))
+    overlap = Overlap([rows.problem(7, question=QUESTION), rows.problem(7, question=longer)])
+    assert overlap.find(disguised) == "gsm8k/train/7"
+
+
 def test_short_questions_are_compared_whole() -> None:
     overlap = Overlap([rows.problem(1, question="What is 2 + 2?")])
     assert overlap.find("what is 2+2") == "gsm8k/train/1"
