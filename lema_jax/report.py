@@ -113,8 +113,10 @@ class Config(stage.Config):
             )
             return
         of_runs = ("names", "baseline", "dev", "by_task", "pair", "sensitivity", "training", "data")
-        if self.study and (other := next((name for name in of_runs if getattr(self, name)), None)):
-            yield f"--{other} is of --runs; --study={self.study} says itself what belongs to it: leave --{other} out"
+        if given and not self.runs and (other := self._of_runs(*of_runs)):
+            yield f"--{other} is of --runs; leave it out"
+        if self.by_task and self.runs and (other := self._of_runs("dev", "training", "data")):
+            yield f"--{other} is of runs of one task, not of --by_task; leave it out"
         if not given and len(self.data) > 1:
             yield f"--data={','.join(map(str, self.data))} without --runs: a page shows one data set; give one folder"
         if self.scores and self.out:
@@ -131,6 +133,10 @@ class Config(stage.Config):
         named = self.runs or self.scores
         if named and self.names and len(self.names) != len(named):
             yield f"--names has {len(self.names)} names for {len(named)} folders or files; give one for each"
+
+    def _of_runs(self, *names: str) -> str | None:
+        """The first of these options that is given; `names` is of scores too."""
+        return next((name for name in names if getattr(self, name) and not (name == "names" and self.scores)), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,8 +143,8 @@ class Overlap:
     def __init__(self, tests: Iterable[Problem]):
         self._by_words: dict[tuple[str, ...], list[str]] = defaultdict(list)  # all words -> ids of test questions
         self._by_numbers: dict[tuple[str, ...], list[tuple[str, Counter[str]]]] = defaultdict(list)
-        self._by_ngram: dict[tuple[str, ...], list[int]] = defaultdict(list)  # -> places: ids of several files may repeat
-        self._ngrams: list[tuple[str, int]] = []  # of each place the id and how many it has
+        self._by_ngram: dict[tuple[str, ...], list[int]] = defaultdict(list)  # -> places of them
+        self._ngrams: list[tuple[str, int]] = []  # by place the id, which may repeat, and how many it has
         for place, problem in enumerate(tests):
             text = words(problem.question)
             self._by_words[tuple(text)].append(problem.id)

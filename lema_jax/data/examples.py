@@ -179,7 +179,7 @@ def closed(problem: Problem, text: str, answer: str) -> str:
       answer: the answer of the text, as the task's `extract` returns it.
     """
     text = text.strip()
-    if FINAL_SENTENCE.search(text):
+    if _ends(problem, text, answer):
         return text
     sentence = f"The answer is {' '.join(answer.split()).rstrip('.')}."
     found = _OTHERWISE.search(text)
@@ -189,6 +189,13 @@ def closed(problem: Problem, text: str, answer: str) -> str:
     return f"{text[: found.start()].rstrip()}{between}{sentence}".strip()
 
 
+def _ends(problem: Problem, text: str, answer: str) -> bool:
+    """Whether the last sentence states the answer, which `The answer is correct.` does not."""
+    sentence, task = FINAL_SENTENCE.search(text), tasks.get(problem.task)
+    stated = task.extract(sentence.group(), problem) if sentence else None
+    return stated is not None and (stated == answer or task.same(stated, answer))
+
+
 def _states_only(problem: Problem, text: str, answer: str) -> bool:
     return _MORE.search(text) is None and tasks.get(problem.task).extract(f"The answer is {text}", problem) == answer
 
@@ -196,9 +203,10 @@ def _states_only(problem: Problem, text: str, answer: str) -> bool:
 def corrected_steps(row: Correction) -> list[str]:
     """The steps, ending in the final sentence `The answer is ….`"""
     *steps, last = row.steps
-    if FINAL_SENTENCE.search(last):
+    problem, answer = row.attempt.problem, row.answer or ""
+    if _ends(problem, last, answer):
         return [*steps, last]
-    body, newline, sentence = closed(row.attempt.problem, last, row.answer or "").rpartition("\n")
+    body, newline, sentence = closed(problem, last, answer).rpartition("\n")
     return [*steps, body, sentence] if newline else [*steps, sentence]
 
 

@@ -209,8 +209,8 @@ def _curve_plots(training: Mapping[str, Mapping[str, Curve]], colours: Mapping[s
 
 
 def _cost(label: str, run: Run) -> tuple[str, ...]:
-    prompts = sum(prediction.prompt_tokens for prediction in run.predictions)
-    answers = [prediction.completion_tokens for prediction in run.predictions]
+    prompts = sum(prediction.prompt_tokens for prediction in run.answers)
+    answers = [prediction.completion_tokens for prediction in run.answers]
     total = sum(answers)
     return (label, f"{prompts:,}", f"{total:,}", f"{total / len(answers):.1f}", f"{max(answers):,}")
 

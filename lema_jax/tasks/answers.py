@@ -218,6 +218,10 @@ _SEVERAL = re.compile(
     r"(?!\s*(?:which|that is|i\.e|so|not|where|with|for|in|after|when|if|giv|at|by)\b)",
     re.IGNORECASE,
 )
+# Before a first number that may not be the answer: `each of the 4 friends pays 20`, `in 3 days she has 20`.
+_CIRCUMSTANCE = re.compile(
+    r"\b(?:the|these|those|all|each|every|in|after|within|for|of|with|from|during|takes?)\s+$", re.IGNORECASE
+)
 _NOT = re.compile(r"\W*(?:and\s)?(?:not|rather than|instead of)\b", re.IGNORECASE)
 _REMAINDER = re.compile(r"[^.\d]{0,30}\b(?:remainder|remaining|rem)\b|\s*[rR]\.?\s*\d")
 _ANOTHER_LABEL = re.compile(r"(?<=\s)\(?[b-hB-H2-9]\)\s*[-+]?\d")
@@ -258,6 +262,8 @@ def _read_plain(plain: str) -> _Reading | None:
     if second and _SEVERAL.search(between) and not _NOT.match(between):
         value = _arithmetic(plain[found.start() :])
         return None if value is None else _Reading(written(value), (value,))
+    if second and _CIRCUMSTANCE.search(plain, 0, found.start()) and not _NOT.match(between):
+        return None
     if len(values) > 1:
         return _Reading(" ".join(plain[found.start() : end].split()), values)
     percent = "%" * bool(found["percent"])

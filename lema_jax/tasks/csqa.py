@@ -54,12 +54,13 @@ def extract(text: str, problem: Problem) -> str | None:
     """The choice that `text` states as its answer, by letter (`B`, `(B)`, `B.`) or by text; None for none or several.
 
     Reads the line after the last cue (`cues.statements`); if that names several choices, its part before a reason.
+    Without any cue the answer is a last line that is a choice and nothing else, or `B is correct`.
     """
     for statement in cues.statements(text):
         line = _TEXT.sub(r" \1 ", statement.text).strip().partition("\n")[0]
         if line and (not statement.remark or _fold(line).startswith(tuple(map(_fold, problem.choices)))):
             return _choice(line, problem.choices)
-    return None
+    return _bare(text, problem.choices)
 
 
 def same(answer: str, gold: str) -> bool:
@@ -83,6 +84,21 @@ def _choice(line: str, choices: tuple[str, ...]) -> str | None:
     if len(named) > 1:
         named = _named(_REASON.split(line, maxsplit=1)[0], choices)
     return next(choice for choice in choices if _fold(choice) in named) if len(named) == 1 else None
+
+
+_CORRECT = re.compile(r" is (?:the )?(?:correct|best|right)(?: (?:answer|choice|option))?$")
+
+
+def _bare(text: str, choices: tuple[str, ...]) -> str | None:
+    """The choice that the last line is, by label, text or both."""
+    line = presentation.document(cues.of_this_question(text)).rstrip().rpartition("\n")[2]
+    said = " ".join(re.sub(r"[().:]", " ", _CORRECT.sub("", _fold(line).rstrip("."))).split())
+    said = said.removeprefix("option ").removeprefix("choice ")
+    for label, choice in zip("abcdefghij", choices):
+        plain = " ".join(re.sub(r"[().:]", " ", _fold(choice)).split())
+        if said in (label, plain, f"{label} {plain}"):
+            return next(one for one in choices if _fold(one) == _fold(choice))
+    return None
 
 
 def _named(line: str, choices: tuple[str, ...]) -> set[str]:

@@ -180,6 +180,7 @@ _SAID_IN_BOX = re.compile(
     rf"^\s*(?:\\text\s*\{{)?[^\d$\\]{{0,40}}\b{_NOUN}\s*(?:{_VERB}|:)[\s:]*\}}?", re.VERBOSE | re.IGNORECASE
 )
 _HYPOTHETICAL = re.compile(r"\b(?:if|whether|unless|suppos(?:e|ing)|assum(?:e|ing))\b[^.\n]{0,20}$", re.IGNORECASE)
+_DENIED = re.compile(r"\b(?:in(?:correct|valid)|wrong|false|mistaken|common)\s+$", re.IGNORECASE)
 _WITHIN = re.compile(
     r"\b(?:in|of|from|for|with|to|on|about|under|(?:double-?)?check(?:ing)?|verify(?:ing)?|confirm(?:ing)?|test(?:ing)?)"
     r"\s+(?:that\s+)?(?:the|my|your|our|this|that|an|a)\s+(?:\w+\s+)?$",
@@ -204,7 +205,7 @@ def _said(cue: re.Match[str], before: str, after: str) -> str:
     """`the answer is …`, `Answer: …`, `"answer": …`, or a line `Answer` alone; empty for a remark about an answer."""
     if cue["between"] == '"' and (value := _JSON.match(after)):
         return value[1] or value[2] or ""
-    if _HYPOTHETICAL.search(before) or _NEGATED.search(cue["between"] or ""):
+    if _HYPOTHETICAL.search(before) or _DENIED.search(before) or _NEGATED.search(cue["between"] or ""):
         return ""
     return "" if not cue["verb"] and _WITHIN.search(before) else _affirmed(after)
 

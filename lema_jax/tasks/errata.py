@@ -5,9 +5,11 @@ jsonl file of one's own: `{"id": "gsm8k/test/12", "gold": "5"}`, with the gold n
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lema_jax import tasks
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
 from lema_jax.tasks import gsm8k_platinum, sources
@@ -71,13 +73,25 @@ def _text(problem: Problem) -> str:
 def _own(problems: Sequence[Problem], path: Path) -> dict[str, str | None]:
     if not path.is_file():
         raise UserError(f"--errata={path}: there is no such file; give one, or `{PLATINUM}`")
-    known = {problem.id for problem in problems}
+    known = {problem.id: problem for problem in problems}
     found: dict[str, str | None] = {}
     for number, row in sources.read_jsonl(path, ("id", "gold")):
         id, gold = str(row["id"]), row["gold"]
         if id not in known:
             raise UserError(f"{path}:{number}: id: the test has no question {id!r}; its first is {problems[0].id!r}")
+        if id in found:
+            raise UserError(f"{path}:{number}: id: {id!r} stands on an earlier line too; keep one of them")
         if gold is not None and not str(gold).strip():
             raise UserError(f"{path}:{number}: gold: is empty; give the answer, or null to leave the question out")
+        if gold is not None and not _is_answerable(gold, known[id]):
+            raise UserError(
+                f"{path}:{number}: gold: {json.dumps(gold)[:60]} is no answer of {known[id].task}; give it alone"
+            )
         found[id] = None if gold is None else str(gold)
     return found
+
+
+def _is_answerable(gold: object, problem: Problem) -> bool:
+    if not isinstance(gold, str | int | float) or isinstance(gold, bool):
+        return False
+    return str(gold) in problem.choices if problem.choices else tasks.get(problem.task).same(str(gold), str(gold))

@@ -18,9 +18,11 @@ from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import csqa, math, sources, word_problems
+from lema_jax.tasks import csqa, math, presentation, sources, word_problems
 
 _NUMBER = re.compile(r"\s*-?\$?-?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?\s*")
+# A date, a score or a range, which no arithmetic is meant by: `2024-05-01`, `3-2`, `5/1/2024`.
+_PARTED = re.compile(r"\s*\d+(?:[-–]\d+)+\s*|\s*\d+(?:/\d+){2,}\s*")
 _KEYS = {"question", "gold", "choices", "rationale", "id", "split"}
 _NEEDED = ("question", "gold")
 _STATED = re.compile(r"[ \t]*####(.+)")  # GSM8K's line of the answer
@@ -85,6 +87,8 @@ class JsonlTask:
     def same(self, answer: str, gold: str) -> bool:
         if _NUMBER.fullmatch(gold):
             return word_problems.same(answer, gold)
+        if _PARTED.fullmatch(gold):
+            return _parts(answer) == _parts(gold)
         return csqa.same(answer, gold) or math.same(answer, gold)
 
     def official_grader(self, text: str, problem: Problem) -> bool:
@@ -155,6 +159,13 @@ def _family(problem: Problem) -> types.ModuleType:
     if problem.choices:
         return csqa
     return word_problems if _NUMBER.fullmatch(problem.gold) else math
+
+
+def _parts(answer: str) -> list[str]:
+    """The numbers of a date, score or range, without leading zeros."""
+    plain = re.sub(r"\s*(?:[-–]|\bto\b)\s*", "-", presentation.plain(answer).strip(" $."))
+    plain = plain.replace("/", "-") if plain.count("/") > 1 else plain
+    return [part.lstrip("0") for part in plain.split("-")]
 
 
 def _text(gold: str | int | float) -> str:

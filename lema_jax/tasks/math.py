@@ -108,6 +108,10 @@ _DISPLAYED = re.compile(r"[\s:\w]{0,40}\\\[(.*?)\\\]", re.DOTALL)
 _FORMULAS = re.compile(r"\$.*\$|\\\(.*\\\)")
 _EQUAL_TO = re.compile(r"\s*=\s*[-+\d(\\][^\s]*")  # behind the formula: `$x$ = 34`
 _END = re.compile(r"\.(?=\s|$)|(?<=[a-z])[!?](?=\s|$)|\n|,?\s(?:because|since|which|where|(?:and\s)?not|rather than)\b")
+# Ends the sentence once the answer is there: a condition, a reason, or a bracket with words or an equation.
+_ASIDE = re.compile(
+    r",?\s(?:as|for|when|if|at|with|so|using|attained|achieved|obtained)\b|;\s|\s\((?=[^()\\]*(?:[a-z]{2}|=))"
+)
 _CONTENT = re.compile(r"[\d$\\]")  # a statement without any yields to every other
 _VALUE = re.compile(r"[^\d\n]*?\b(?:is|are|equals)\s+(?=[-+$\\(\[\d])")
 _PROSE = re.compile(
@@ -127,17 +131,23 @@ def _statement(after: str) -> str:
     line = after.lstrip(" :\n*")
     if named := _VALUE.match(line):
         line = line[named.end() :]
-    end = next((end for end in _END.finditer(line) if _outside(line[: end.start()])), None)
-    sentence = line[: end.start()] if end else line
+    sentence = _until(_ASIDE, _until(_END, line), after=_CONTENT)
     if formulas := _FORMULAS.search(sentence):
         return formulas.group() + (value[0] if (value := _EQUAL_TO.match(sentence, formulas.end())) else "")
     sentence = sentence.strip(" *")
     return (answers.canonical(sentence) if _PROSE.match(sentence) else None) or sentence
 
 
+def _until(end: re.Pattern[str], text: str, after: re.Pattern[str] | None = None) -> str:
+    """The text up to the first `end` that is in no formula and has `after` before it."""
+    starts = (found.start() for found in end.finditer(text))
+    return next((text[:at] for at in starts if _outside(text[:at]) and (not after or after.search(text, 0, at))), text)
+
+
 def _outside(before: str) -> bool:
     """Whether every formula and brace of this text is closed."""
-    return before.count("$") % 2 == 0 and before.count("{") <= before.count("}")
+    closed = before.count("{") <= before.count("}") and before.count("\\(") <= before.count("\\)")
+    return closed and before.count("$") % 2 == 0
 
 
 _LONE = re.compile(r"\s*(?:\$[^$\n]+\$|\\\([^\n]+\\\)|\\\[[^\n]+\\\]|[^\n]{0,200}?\d[^\n]{0,200})\s*\.?\s*")

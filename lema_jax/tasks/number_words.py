@@ -1,5 +1,6 @@
 """Numbers written in words: `twenty-five`, `two and a half`, `negative twelve`."""
 
+import itertools
 import re
 from collections.abc import Iterable
 from fractions import Fraction
@@ -12,11 +13,21 @@ _ONES = (
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 SMALL = {word: value for value, word in enumerate(_ONES.split("|"))}
 SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split("|"), start=2)}
+_PARTS = dict(zip(("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"), range(3, 11)))
+_PARTS |= {"half": 2, "quarter": 4, "hundredth": 100, "thousandth": 1000}
+_PART = rf"(?P<part>{'|'.join(_PARTS)}|halve)s?\b(?!\s+grade)"  # two third graders are two
+_FEW = "a|one|two|three|four|five|six|seven|eight|nine"
+_AND_PART = rf"\s+and\s+(?P<few>{_FEW})[\s-]+"
 _WORD = "|".join([*SMALL, *NAMED])
-_NUMBER_WORDS = rf"(?:{'|'.join(SMALL)})(?:[\s-]+(?:and\s+)?(?:{_WORD}))*"
+_NOT_PART = rf"(?!and\s+(?:{_FEW})[\s-]+(?:{'|'.join(_PARTS)})s?\b)"
+_NUMBER_WORDS = rf"(?:{'|'.join(SMALL)})(?:[\s-]+{_NOT_PART}(?:and\s+)?(?:{_WORD}))*"
 WORDS = re.compile(
     rf"(?P<minus>-\s*|\bnegative\s+)?\b(?P<words>{_NUMBER_WORDS})\b"
-    rf"(?:(?:\s+and\s+a)?[\s-]+(?P<part>half|halves|thirds?|quarters?|fourths?)\b)?",
+    rf"(?:(?:{_AND_PART}|[\s-]+){_PART}(?:\s+(?P<scale>{'|'.join(NAMED)})\b)?)?",
+    re.IGNORECASE,
+)
+_OTHER_PART = re.compile(
+    r"[\s-]+(?:eleven|twelf|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)tie)ths?\b",
     re.IGNORECASE,
 )
 _AT_ONCE = re.compile(
@@ -32,7 +43,6 @@ def start(plain: str) -> int:
 
 
 _HALF = re.compile(r"half\b(?!\s+(?:a|an|the)\b)", re.IGNORECASE)
-_PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
 
 
 def whole(words: Iterable[str]) -> int:
@@ -49,16 +59,31 @@ def whole(words: Iterable[str]) -> int:
 
 
 def value(plain: str) -> Fraction | None:
-    """The one number in words of a text without digits; a lone `one` counts only at the beginning."""
+    """The one number in words of a text without digits; a lone `one` counts only at the beginning.
+
+    `nineteen ninety-five`, `two-fifty` and `five sixteenths` are none.
+    """
     found = list(WORDS.finditer(plain))
     begins = start(plain)
     if not found and _HALF.match(plain, begins):
         return Fraction(1, 2)
     found = [one for one in found if one.group().lower() != "one" or one.start() <= begins]
-    if len(found) != 1:
+    if len(found) != 1 or _OTHER_PART.match(plain, found[0].end()):
         return None
-    total = Fraction(whole(re.split(r"[\s-]+", found[0]["words"].lower())))
+    named = re.split(r"[\s-]+", found[0]["words"].lower())
+    if not all(itertools.starmap(_joins, itertools.pairwise(named))):
+        return None
+    total = Fraction(whole(named))
     if part := (found[0]["part"] or "").lower():
-        several = Fraction(1, _PARTS[part])
-        total = total + several if " and a" in found[0].group().lower() else total * several
+        several = Fraction(1, _PARTS.get(part, 2))
+        few = (found[0]["few"] or "").lower()
+        total = total + SMALL.get(few, 1) * several if few else total * several
+        total *= NAMED.get((found[0]["scale"] or "").lower(), 1)
     return -total if found[0]["minus"] else total
+
+
+def _joins(word: str, other: str) -> bool:
+    """Whether one word may follow another in a whole number: ones behind tens, anything behind `hundred`."""
+    if other in SMALL:
+        return word not in SMALL or (SMALL[word] >= 20 and SMALL[other] < 10)
+    return other in NAMED or word in NAMED  # `and`

@@ -38,7 +38,7 @@ def plain(text: str) -> str:
     if "!=" in text:
         text = _UNEQUAL.sub("\\\\ne ", text)
     bare = "{" in text and _BARE_COMMAND.search(text)
-    return _latex(text) if "\\" in text or "$$" in text or bare or _CONTROL.search(text) else text
+    return _latex(text) if "\\" in text or "$$" in text or "{,}" in text or bare or _CONTROL.search(text) else text
 
 
 # Without any sign that is looked at here: a short text is seldom more.

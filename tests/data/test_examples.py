@@ -173,6 +173,12 @@ def test_no_end_of_a_chat_model_is_one_that_the_test_above_skips(end: str) -> No
     assert tasks.grade(rows.problem(), f"3 + 4\n{end.format(7)}", truncated=False)[1] is Verdict.RIGHT
 
 
+@pytest.mark.parametrize("end", ["The answer is correct.", "The answer is reasonable."])
+def test_a_remark_on_the_answer_is_not_the_final_sentence(end: str) -> None:
+    made = examples.closed(rows.problem(), f"3 + 4 = $\\boxed{{7}}$.\n{end}", "7")
+    assert made.endswith(f"{end}\nThe answer is 7.")
+
+
 def test_what_follows_the_same_words_ends_in_the_same_words() -> None:
     boxed = "12 - 5\n\\boxed{7}"
     ends = {

@@ -127,6 +127,10 @@ def test_one_number_is_read(text, answer):
         "The answer is 5 or 6.",
         "The answer is 5, 6",
         "The answer is 5-6",
+        "Answer: The 4 friends each pay $20.",  # which of two numbers is not said
+        "**Answer:** Each of the 4 friends pays **$20**.",
+        "The answer is in 3 days Ann has 20 apples.",
+        "Answer: It will take 4 people 20 days.",
         "The answer is between 5 and 6",
         "The answer is 10 to 1",
         "The answer is 5 apples and 3 pears.",

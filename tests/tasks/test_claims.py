@@ -24,7 +24,10 @@ from lema_jax.tasks.claims import claims, numbers
         ("8/3 = 2.67, about", [("8 / 3", Fraction("2.67"), True)]),
         ("8/12 = 1/2 of it", [("8 / 12", Fraction(1, 2), False)]),  # a fraction is not rounded
         ("1/2 + 1/3 = 2/5", [("1 / 2 + 1 / 3", Fraction(2, 5), False)]),
-        ("10/4 = 5/2 and 60/2 = 30/3 = 10", [("10 / 4", Fraction(5, 2), True), ("60 / 2", 30, True), ("30 / 3", 10, True)]),
+        (
+            "10/4 = 5/2 and 60/2 = 30/3 = 10",
+            [("10 / 4", Fraction(5, 2), True), ("60 / 2", 30, True), ("30 / 3", 10, True)],
+        ),
         ("7 * 12 = 83.99", [("7 * 12", Fraction("83.99"), False)]),
         ("5 + 15 + 1 (koala bear) = 21", [("5 + 15 + 1", 21, True)]),
         ("4(7) - 10 = 18", [("4 * (7) - 10", 18, True)]),

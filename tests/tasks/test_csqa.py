@@ -87,6 +87,11 @@ def test_a_choice_within_another_is_not_named_by_it():
     assert csqa.extract("The answer is York.", nested) == "york"
 
 
+@pytest.mark.parametrize("said", ["B", "(B)", "B. library", "Option B", "Library.", "B is correct.", "**(B) library**"])
+def test_a_last_line_that_is_a_choice_is_the_answer(said):
+    assert csqa.extract(f"A bank is no place for it.\n{said}", PROBLEM) == "library"
+
+
 @given(st.text(max_size=200))
 def test_no_text_raises_and_only_choices_come_back(text):
     assert csqa.extract(text, PROBLEM) in (*PROBLEM.choices, None)

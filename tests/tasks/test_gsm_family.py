@@ -171,6 +171,12 @@ def test_errata_of_a_users_own(tmp_path):
     for rows, said in [
         ([{"id": "b/1", "gold": "6"}], r"errata.jsonl:1: id: the test has no question 'b/1'"),
         ([{"id": "a/1", "gold": " "}], r"errata.jsonl:1: gold: is empty"),
+        ([{"id": "a/1", "gold": "see the note"}], r"errata.jsonl:1: gold: \"see the note\" is no answer of svamp"),
+        ([{"id": "a/1", "gold": [6]}], r"errata.jsonl:1: gold: \[6\] is no answer"),
+        (
+            [{"id": "a/1", "gold": "6"}, {"id": "a/1", "gold": "7"}],
+            r"errata.jsonl:2: id: 'a/1' stands on an earlier line",
+        ),
         ([{"id": f"a/{n}", "gold": None} for n in range(3)], "leaves out all 3 questions"),
     ]:
         with pytest.raises(UserError, match=said):

@@ -109,6 +109,22 @@ def test_lists_of_numbers_are_no_number(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("2024-05-01", ["2024-05-01", "2024-5-1", "2024–05–01", "2024/05/01"], ["2024-01-05", "2023-04-01", "2018"]),
+        ("5/1/2024", ["5/1/2024", "05/01/2024"], ["1/5/2024", "10/2/2024"]),
+        ("3-2", ["3-2", "3 - 2", "3 to 2"], ["4-3", "1", "2-3", "3/2"]),
+        ("10-12", ["10–12", "10 to 12", "$10-12$"], ["8-10", "-2"]),
+    ],
+)
+def test_a_date_a_score_and_a_range_are_no_sums(tmp_path, gold, right, wrong):
+    (problem,) = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "q", "gold": gold}])).load("test")
+    verdicts = lambda said: {one: tasks.grade(problem, f"The answer is {one}.", truncated=False)[1] for one in said}
+    assert verdicts(right) == dict.fromkeys(right, Verdict.RIGHT)
+    assert verdicts(wrong) == dict.fromkeys(wrong, Verdict.WRONG)
+
+
+@pytest.mark.parametrize(
     ("gold", "other"),
     [("Paris, London", "London, Paris"), ("xy", "yx"), ("no solution", "none"), ("10 cm", "10 m"), ("5%", "5")],
 )
