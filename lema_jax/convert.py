@@ -64,7 +64,11 @@ class Config(stage.Config):
     checkpoint: str | None = option(None, "Model folder of convert or train.")
     step: int | None = option(None, "Step of the checkpoint; the last by default.", low=0)
     peft_dir: str | None = option(None, "Folder of a PEFT adapter for the model that is read.")
-    to: str = option("model", "What to write; see above.", choices=("model", "adapter", "hf", "peft"))
+    to: str = option(
+        "model",
+        "What to write: a model folder, adapters merged; the adapters alone; a Hugging Face folder; or a PEFT folder.",
+        choices=("model", "adapter", "hf", "peft"),
+    )
     out: Path | str = option(help="Folder to write.")
     dtype: str = option(
         "stored",

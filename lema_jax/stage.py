@@ -170,7 +170,9 @@ def _broken(part: Any) -> Iterator[str]:
         if choices and value is not None and value not in choices:
             yield f"{field.name}={value} must be one of {', '.join(choices)}"
         elif isinstance(value, (list, tuple)):
-            yield from _broken_list(field, [os.fspath(one) for one in value])
+            yield from _broken_list(
+                field, [os.fspath(one) if isinstance(one, os.PathLike) else str(one) for one in value]
+            )
 
 
 def _broken_list(field: dataclasses.Field, value: Sequence[str]) -> Iterator[str]:

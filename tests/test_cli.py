@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -384,3 +385,9 @@ def test_every_command_says_who_writes_there(tmp_path, command):
         said = commands.fails(importlib.import_module(f"lema_jax.{command}").command, *given)
     assert len(said.splitlines()) == 1, said
     assert said.startswith(f"error: {out} is being written by the first, process {os.getpid()} on ")
+
+
+def test_the_package_names_every_command(capsys):
+    runpy.run_module("lema_jax", run_name="__main__")
+    named = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert named == COMMANDS.keys() | {"study", "aot"}

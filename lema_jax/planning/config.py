@@ -74,6 +74,12 @@ class Teacher:
     timeout_s: float = ranges.within(300.0, 0, 10**6, above=True)
     max_cost_usd: float | None = ranges.within(None, 0, 1e9)
     usd_per_million: tuple[str, ...] = ()
+    release_bookings: bool = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "usd_per_million" and isinstance(value, tuple):  # numbers too
+            value = tuple(map(str, value))
+        object.__setattr__(self, name, value)
 
     def asked(self) -> dict[str, Any]:
         """The options of `correct` that are of a chat teacher; none for another."""
@@ -84,6 +90,7 @@ class Teacher:
             concurrency=self.concurrency,
             timeout_s=self.timeout_s,
             usd_per_million=self.usd_per_million,
+            release_bookings=self.release_bookings,
             max_cost_usd=math.inf if self.max_cost_usd is None else self.max_cost_usd,
         )
         chat = ChatModel(model=self.model, temperature=self.temperature, max_tokens=self.max_tokens)

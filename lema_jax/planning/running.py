@@ -25,6 +25,7 @@ Run = Mapping[str, Callable[[Any], Any]]  # a job's kind -> its stage's function
 Cores = frozenset[int]
 _PARENT = "LEMA_STUDY_PROCESS"
 _LOOK_S = 0.2
+BUSY = os.EX_TEMPFAIL  # the exit code of a job that another process runs
 
 
 def here(board: Board, plan: Sequence[Job], run: Run) -> Iterator[Job]:
@@ -35,7 +36,11 @@ def here(board: Board, plan: Sequence[Job], run: Run) -> Iterator[Job]:
                 print(f"{_place(plan, job)} not run: it needs {', '.join(waits)}", flush=True)
                 continue
             print(f"{_place(plan, job)} … (what it prints is in {board.path(job, 'log')})", flush=True)
-            one(board, job, run)
+            try:
+                one(board, job, run)
+            except lock.Busy as error:
+                print(f"{_place(plan, job)} is run by another process: {error}", flush=True)
+                continue
             _tell(board, plan, job)
             yield job
 
@@ -68,7 +73,7 @@ def one(board: Board, job: Job, run: Run) -> None:
             line = str(error) if isinstance(error, UserError) else disk.explain(error, job.out)
             line = line or f"{type(error).__name__}: {error}"
             seconds = round(time.monotonic() - began, 2)
-            outcome = Outcome("failed", seconds, error=line, **_paid(board.out / job.out))
+            outcome = Outcome("failed", seconds, error=line, **_paid_before(board.out / job.out))
     board.settle(job, outcome)
     if (number := interrupts.noticed()) is not None:
         raise Interrupted(interrupts.line(number), number)
@@ -108,6 +113,14 @@ def _paid(out: Path) -> dict[str, Any]:
     return {"tokens": tokens, "usd": sum(reply.cost_usd or 0.0 for reply in replies)}
 
 
+def _paid_before(out: Path) -> dict[str, Any]:
+    """`_paid` of a job that failed, which may have failed at these very replies."""
+    try:
+        return _paid(out)
+    except (UserError, OSError):
+        return {}
+
+
 def _waits(board: Board, plan: Sequence[Job], job: Job) -> list[str]:
     """The names of the jobs that it needs and that are not done."""
     return [other.name for other in plan if other.id in job.needs and not board.is_done(other)]
@@ -118,6 +131,7 @@ def named(board: Board, plan: Sequence[Job], id: str, run: Run) -> Iterator[Job]
 
     Raises:
       UserError: there is none, it needs jobs that are not done, or it failed.
+      SystemExit: another process runs it; the code is BUSY.
     """
     found = [job for job in plan if job.id == id]
     if not found:
@@ -129,7 +143,11 @@ def named(board: Board, plan: Sequence[Job], id: str, run: Run) -> Iterator[Job]
     if waits := _waits(board, plan, job):
         raise UserError(f"{job.id} ({job.name}) needs {', '.join(waits)}; run them first")
     _end_with_parent()
-    one(board, job, run)
+    try:
+        one(board, job, run)
+    except lock.Busy as error:
+        print(f"{job.name} is run by another process: {error}", file=sys.stderr)
+        raise SystemExit(BUSY) from None
     yield job
     if (outcome := board.outcome(job)).state != "done":
         raise UserError(f"{job.name}: {outcome.error}")
@@ -177,22 +195,28 @@ def in_processes(board: Board, plan: Sequence[Job], count: int) -> Iterator[Job]
                 alone = len(ready) == 1 and not running
                 for job in ready[: len(free)]:
                     waiting.remove(job)
+                    if board.is_done(job):  # by another process meanwhile
+                        done.add(job.id)
+                        continue
                     share = free.pop(0)
                     print(f"{_place(plan, job)} … (what it prints is in {board.path(job, 'log')})", flush=True)
                     running[job.id] = job, _started(board, job, cores if alone else share), share
-                if not running:
-                    break  # the others need jobs that failed
+                if not running and not any(done.issuperset(job.needs) for job in waiting):
+                    break  # the others need jobs that failed, or that another process runs
                 for job, process, share in list(running.values()):
                     if process.poll() is not None:
                         del running[job.id]
                         free.append(share)
-                        ended.append(job)
+                        if process.returncode == BUSY:
+                            print(f"{_place(plan, job)} is run by another process", flush=True)
+                            continue
                         if board.outcome(job).state == "missing":
                             line = f"its process ended with code {process.returncode}; see {board.path(job, 'log')}"
                             board.settle(job, Outcome("failed", error=line))
                         if board.is_done(job):
                             done.add(job.id)
                         _tell(board, plan, job)
+                        ended.append(job)
             yield from ended
             time.sleep(_LOOK_S)
     for job in waiting:

@@ -236,7 +236,7 @@ _UNREAD = re.compile(r"\\[a-zA-Z]")
 def _read(text: str) -> _Reading | None:
     if _CANONICAL.fullmatch(text):
         value = _exact(text)
-        return _Reading(written(value), (value,))
+        return _Reading(expressions.written(value), (value,))
     return _read_plain(_arithmetic_text(text))
 
 
@@ -250,7 +250,7 @@ def _read_plain(plain: str) -> _Reading | None:
     found = next(_quantities(plain), None)
     if found is None:
         value = number_words.value(plain)
-        return None if value is None else _Reading(written(value), (value,))
+        return None if value is None else _Reading(expressions.written(value), (value,))
     if ":" in plain and (pair := _PAIR.match(plain, found.start())):
         half = f" {pair['half'].lower()}m" if pair["half"] else ""
         return _Reading(f"{int(pair[1])}:{pair[2]}{pair['seconds'] or ''}{half}", pair=pair)
@@ -261,13 +261,13 @@ def _read_plain(plain: str) -> _Reading | None:
     between = plain[end : second.start()] if second else ""
     if second and _SEVERAL.search(between) and not _NOT.match(between):
         value = _arithmetic(plain[found.start() :])
-        return None if value is None else _Reading(written(value), (value,))
+        return None if value is None else _Reading(expressions.written(value), (value,))
     if second and _CIRCUMSTANCE.search(plain, 0, found.start()) and not _NOT.match(between):
         return None
     if len(values) > 1:
         return _Reading(" ".join(plain[found.start() : end].split()), values)
     percent = "%" * bool(found["percent"])
-    return _Reading(written(values[0]) + percent, values, bool(percent)) if values else None
+    return _Reading(expressions.written(values[0]) + percent, values, bool(percent)) if values else None
 
 
 def _measured(plain: str, found: re.Match[str]) -> tuple[tuple[Fraction, ...], int]:
@@ -374,24 +374,6 @@ def _arithmetic(plain: str) -> Fraction | None:
     if sum_ is None or not re.search(r"[+*/^]|\s-\s", sum_.group()):
         return None
     return expressions.exact(re.sub(r"(?<=\d),(?=\d{3})", "", sum_.group()).replace("^", "**"))
-
-
-def written(value: Fraction) -> str:
-    """`17`, `-2.5`, or `1/3` where the decimals do not end."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    twos_and_fives = value.denominator
-    places = 0
-    for prime in (2, 5):
-        count = 0
-        while twos_and_fives % prime == 0:
-            twos_and_fives //= prime
-            count += 1
-        places = max(places, count)
-    if twos_and_fives > 1:
-        return f"{value.numerator}/{value.denominator}"
-    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
-    return f"{'-' * (value < 0)}{digits[:-places]}.{digits[-places:]}"
 
 
 def _same_pair(one: _Reading, other: _Reading) -> bool:

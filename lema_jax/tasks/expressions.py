@@ -57,3 +57,21 @@ def _power(base: Any, exponent: Any) -> Any:
     if exponent != int(exponent) or abs(exponent) * max(1, int(abs(base)).bit_length()) > _MOST_BITS:
         raise ValueError("a power beyond bounds")
     return base ** int(exponent)
+
+
+def written(value: Fraction) -> str:
+    """`17`, `-2.5`, or `1/3` where the decimals do not end."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    twos_and_fives = value.denominator
+    places = 0
+    for prime in (2, 5):
+        count = 0
+        while twos_and_fives % prime == 0:
+            twos_and_fives //= prime
+            count += 1
+        places = max(places, count)
+    if twos_and_fives > 1:
+        return f"{value.numerator}/{value.denominator}"
+    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
+    return f"{'-' * (value < 0)}{digits[:-places]}.{digits[-places:]}"

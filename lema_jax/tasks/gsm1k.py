@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, sources
+from lema_jax.tasks import answers, expressions, sources
 from lema_jax.tasks.word_problems import completion, extract, official_grader, prompt, same
 
 __all__ = ["SPLITS", "completion", "extract", "load", "official_grader", "prompt", "same"]
@@ -36,6 +36,6 @@ def load(split: str, data_dir: Path | None = None) -> list[Problem]:
         gold = answers.number(str(row["answer"]).rpartition("####")[2])
         if gold is None:
             raise UserError(f"{where}: answer: {row['answer']!r} is no number")
-        fields = {"question": row["question"], "gold": answers.written(gold)}
+        fields = {"question": row["question"], "gold": expressions.written(gold)}
         problems.append(sources.problem(where, id=f"gsm1k/test/{number}", task="gsm1k", split="test", **fields))
     return sources.check(_SOURCE, path, problems)

@@ -13,7 +13,7 @@ from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, gsm8k, sources
+from lema_jax.tasks import answers, expressions, gsm8k, sources
 from lema_jax.tasks.word_problems import completion, extract, prompt
 from lema_jax.tasks.word_problems import rounded_official_grader as official_grader
 from lema_jax.tasks.word_problems import same_rounded as same
@@ -80,7 +80,7 @@ def _problem(split: str, number: int, row: dict[str, Any], where: str) -> Proble
         task="gsm_plus",
         split=split,
         question=row["question"],
-        gold="none" if gold is None else answers.written(gold),
+        gold="none" if gold is None else expressions.written(gold),
         rationale=str(row["solution"]).rpartition("\n#### ")[0],
         meta={"kind": kind, "seed_question": row["seed_question"]},
     )

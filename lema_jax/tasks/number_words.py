@@ -71,7 +71,7 @@ def value(plain: str) -> Fraction | None:
     if len(found) != 1 or _OTHER_PART.match(plain, found[0].end()):
         return None
     named = re.split(r"[\s-]+", found[0]["words"].lower())
-    if not all(itertools.starmap(_joins, itertools.pairwise(named))):
+    if not is_whole(named):
         return None
     total = Fraction(whole(named))
     if part := (found[0]["part"] or "").lower():
@@ -80,6 +80,11 @@ def value(plain: str) -> Fraction | None:
         total = total + SMALL.get(few, 1) * several if few else total * several
         total *= NAMED.get((found[0]["scale"] or "").lower(), 1)
     return -total if found[0]["minus"] else total
+
+
+def is_whole(words: Iterable[str]) -> bool:
+    """Whether words, each one in SMALL or NAMED, or `and`, are one whole number: `nineteen ninety-five` are two."""
+    return all(itertools.starmap(_joins, itertools.pairwise(words)))
 
 
 def _joins(word: str, other: str) -> bool:

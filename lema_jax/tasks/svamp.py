@@ -8,7 +8,7 @@ from typing import Any
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import answers, sources
+from lema_jax.tasks import answers, expressions, sources
 from lema_jax.tasks.word_problems import completion, extract, join, prompt, same
 from lema_jax.tasks.word_problems import rounded_official_grader as official_grader
 
@@ -46,6 +46,6 @@ def _problem(number: int, row: Any, where: str) -> Problem:
         task="svamp",
         split="test",
         question=join(str(row["Body"]), str(row["Question"])),
-        gold=answers.written(gold),
+        gold=expressions.written(gold),
         meta={"type": row["Type"]},
     )

@@ -28,7 +28,7 @@ def number(expression: Sequence[str]) -> tuple[str, ...] | None:
     if words and (parts := _FRACTIONS.get(words[-1].removesuffix("s").replace("halve", "half"))):
         top = number(words[:-1]) if len(words) > 1 and words[:-1] != ["a"] else ("1",)
         return ("-",) * sign + (*top, "/", parts) if top else None
-    if not words or not _NUMBERS.issuperset(words):
+    if not words or not _NUMBERS.issuperset(words) or not number_words.is_whole(words):
         return None
     return ("-",) * sign + (str(number_words.whole(words)),)
 

@@ -52,7 +52,7 @@ class Price(NamedTuple):
         return (tokens.prompt * self.prompt + tokens.completion * self.completion) / 1e6
 
 
-def price(model: str, usd_per_million: Sequence[str] = ()) -> Price | None:
+def price(model: str, usd_per_million: Sequence[str | float] = ()) -> Price | None:
     """The price of a model's tokens: as given (prompt, completion), else from the table, else None.
 
     Raises:
@@ -64,8 +64,8 @@ def price(model: str, usd_per_million: Sequence[str] = ()) -> Price | None:
         prompt, completion = (float(usd) for usd in usd_per_million)
         if not (0 <= prompt <= _HIGHEST_PRICE and 0 <= completion <= _HIGHEST_PRICE):
             raise ValueError
-    except ValueError:
-        given = ",".join(usd_per_million)
+    except (TypeError, ValueError):
+        given = ",".join(map(str, usd_per_million))
         raise UserError(f"--usd_per_million={given}: give two prices, prompt,completion, such as 2.5,10") from None
     return Price(prompt, completion)
 
@@ -145,13 +145,13 @@ class Budget:
 
     def no_room(self) -> str:
         """Why no other request starts, and what gives room."""
-        why = "the budget has no room for another request; raise --max_cost_usd or --max_tokens_total"
+        why = "the budget has no room for another request; raise max_cost_usd or max_tokens_total"
         if not self.booked_tokens:
             return why
         booked = f"${self.booked_usd:,.2f} of it" if self.booked_usd else f"{self.booked_tokens:,} tokens of it"
         return (
             f"{why} ({booked} are only booked, for tries that may have been billed without an answer;"
-            " --release_bookings takes that back)"
+            " release_bookings takes that back)"
         )
 
     def reserve(self, worst: Tokens) -> bool:

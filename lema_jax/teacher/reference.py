@@ -17,7 +17,7 @@ from fractions import Fraction
 
 from lema_jax.errors import UserError
 from lema_jax.records import Attempt, Problem
-from lema_jax.tasks import answers, number_words
+from lema_jax.tasks import answers, expressions, number_words
 from lema_jax.tasks.claims import Claim, claims, numbers
 from lema_jax.tasks.steps import number_steps, split_steps
 
@@ -266,11 +266,11 @@ def _shown(claim: Claim) -> str:
 
 
 def _decimal(value: Fraction) -> str:
-    return answers.written(value)
+    return expressions.written(value)
 
 
 def _about(value: Fraction, places: int) -> str:
     """The decimals of a value to so many places, or to two digits of a small one."""
     while value and abs(value) * 10**places < 10:
         places += 1
-    return answers.written(round(value, places))
+    return expressions.written(round(value, places))

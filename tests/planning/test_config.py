@@ -93,6 +93,12 @@ def test_arms_on_a_command_line_are_separated_by_commas() -> None:
     assert config.arms == ("cot", "lema@0.1")
 
 
+def test_prices_are_given_as_texts_or_numbers() -> None:
+    teacher = Teacher("openai", model="m", usd_per_million=(2.5, 10))  # type: ignore[arg-type]
+    assert teacher.usd_per_million == ("2.5", "10")
+    assert teacher.asked()["endpoint"].price("m") == (2.5, 10.0)
+
+
 def test_it_survives_being_written_and_read() -> None:
     config = small(teacher=Teacher("openai", model="m", max_cost_usd=3.5, usd_per_million=("1", "2")), seeds=(5,))
     assert configs.from_dict(json.loads(json.dumps(configs.as_dict(config))), "here") == config

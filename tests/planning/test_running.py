@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lema_jax import interrupts
+from lema_jax import interrupts, lock
 from lema_jax.errors import UserError
 from lema_jax.planning import running
-from lema_jax.planning.jobs import Board, Job
+from lema_jax.planning.jobs import Board, Job, Outcome
 from lema_jax.stage import Config
 
 
@@ -62,6 +62,54 @@ def test_a_signal_that_a_stage_heeds_ends_the_study_and_is_no_failure(tmp_path: 
     assert len(ran) == 1
     states = [board.outcome(job).state for job in plan]
     assert states == ["missing" if stage == "stops" else "done", "missing"]
+
+
+def plan_of(*ids: str) -> list[Job]:
+    return [Job(id, "correct", f"correct {id}", Config(), (), f"correct/{id}.jsonl") for id in ids]
+
+
+def test_a_job_that_another_process_runs_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def teach(config: object) -> SimpleNamespace:
+        if not ran:
+            ran.append(config)
+            raise lock.Busy("a.jsonl is being written by another")
+        return SimpleNamespace(mistakes=4, kept=2, rejected={})
+
+    ran: list[object] = []
+    board, plan = Board(tmp_path), plan_of("a", "b")
+    assert [job.id for job in running.here(board, plan, {"correct": teach})] == ["b"]
+    assert "correct a is run by another process: a.jsonl is being written by another" in capsys.readouterr().out
+    assert board.outcome(plan[0]).state == "missing"
+
+
+def test_in_a_process_of_its_own_it_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board, plan = Board(tmp_path), plan_of("a", "b")
+
+    def started(board: Board, job: Job, cores: object) -> subprocess.Popen:
+        if job.id == "b":
+            board.settle(job, Outcome("done"))
+        code = running.BUSY if job.id == "a" else 0
+        return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+
+    monkeypatch.setattr(running, "_started", started)
+    assert [job.id for job in running.in_processes(board, plan, 2)] == ["b"]
+    assert board.outcome(plan[0]).state == "missing"
+
+
+def test_a_damaged_file_of_replies_fails_its_job_alone(tmp_path: Path) -> None:
+    def teach(config: object) -> SimpleNamespace:
+        if not (tmp_path / "b.done").exists():
+            (tmp_path / "b.done").touch()
+            raise UserError("a.replies.jsonl:1: the line: Invalid JSON")
+        return SimpleNamespace(mistakes=4, kept=2, rejected={})
+
+    (tmp_path / "correct").mkdir()
+    (tmp_path / "correct" / "a.replies.jsonl").write_text("garbage\n{}\n")
+    (tmp_path / "correct" / "b.jsonl").touch()
+    board, plan = Board(tmp_path), plan_of("a", "b")
+    list(running.here(board, plan, {"correct": teach}))
+    assert [board.outcome(job).state for job in plan] == ["failed", "done"]
+    assert "Invalid JSON" in board.outcome(plan[0]).error
 
 
 STUDY = """

@@ -204,13 +204,17 @@ PROSE = st.text(alphabet=LETTERS, max_size=200).filter(lambda text: not list(cue
     stated=st.sampled_from(["The answer is", "####"]),
 )
 def test_prose_around_a_statement_changes_nothing(before, after, value, stated):
-    plain = f"{stated} {answers.written(value)}"
-    assert answers.final_number(f"{before}\n{plain}.\n{after}") == answers.final_number(plain) == answers.written(value)
+    plain = f"{stated} {expressions.written(value)}"
+    assert (
+        answers.final_number(f"{before}\n{plain}.\n{after}")
+        == answers.final_number(plain)
+        == expressions.written(value)
+    )
 
 
 @given(st.fractions(max_denominator=10**6))
 def test_a_written_number_reads_as_itself(value):
-    assert answers.number(answers.written(value)) == value
+    assert answers.number(expressions.written(value)) == value
 
 
 @given(st.integers(-(10**15), 10**15))

@@ -45,9 +45,7 @@ def test_a_try_whose_answer_was_lost_counts_as_paid_and_is_told_apart(tmp_path):
     with Server(once(Act(completion("x" * 5000), cut=True))) as server:
         outcome = ask(server, tmp_path, questions(1), max_tokens_total=one * 1.5, **PRICED)
         assert (outcome.answered, len(server.asked)) == (0, 1)
-        assert (
-            f"the budget has no room for another request; raise --max_cost_usd or --max_tokens_total (${one / 1000:.2f}"
-        )
+        assert f"the budget has no room for another request; raise max_cost_usd or max_tokens_total (${one / 1000:.2f}"
         assert "of it are only booked" in outcome.stopped
         outcome = ask(server, tmp_path, questions(1), max_tokens_total=one * 1.5, **PRICED)  # and is not forgotten
         assert (outcome.answered, len(server.asked)) == (0, 1)
