@@ -261,7 +261,15 @@ def _write_adapter(config: Config, out: Path, opened: Opened, tokenizer: Path, l
         )
     adapters, lora = opened.adapters
     path = RunFolder(base).relative_to(out)
-    metadata = Metadata(opened.config, lineage, lora, path, checkpoint.identity(base), opened.eos_ids)
+    metadata = Metadata(
+        opened.config,
+        lineage,
+        lora,
+        path,
+        checkpoint.identity(base),
+        eos_ids=opened.eos_ids,
+        prompt_style=opened.prompt_style,
+    )
     checkpoint.save_model(out, metadata, adapters, tokenizer)
 
 

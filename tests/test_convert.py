@@ -131,10 +131,14 @@ def test_of_a_model_folder_one_array_at_a_time_is_read_and_each_once(tmp_path, m
 def test_adapters_of_peft_are_run_merged_and_given_back(hf_dir, peft_dir, tmp_path):
     base, adapted, merged, alone = (tmp_path / name for name in ("base", "adapted", "merged", "alone"))
     converted(f"--hf_dir={hf_dir}", f"--out={base}", "--dtype=float32")
+    told = json.loads((base / "model.json").read_text()) | {"prompt_style": "tagged"}
+    del told["sha256"]
+    (base / "model.json").write_text(json.dumps(told))
     told = converted(f"--checkpoint={base}", f"--peft_dir={peft_dir}", "--to=adapter", f"--out={adapted}")
     assert "rank 4, alpha 6 in 2 layers on self_attn.q_proj, self_attn.k_proj" in told
     converted(f"--checkpoint={adapted}", f"--out={merged}")
     assert checkpoint.read_metadata(adapted).lora == LoraConfig(4, 6.0, 0.05)
+    assert checkpoint.read_metadata(adapted).prompt_style == checkpoint.read_metadata(merged).prompt_style == "tagged"
     assert checkpoint.read_metadata(merged).lora is None
     np.testing.assert_allclose(logits_of(adapted), logits_of(merged), atol=1e-4)
     assert np.abs(logits_of(base) - logits_of(merged)).max() > 0.1

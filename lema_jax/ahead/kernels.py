@@ -16,4 +16,7 @@ def flops(call: Instruction, inside: Computation) -> float:
     # Operands: block tables, queries [… N, T, H], keys [… K, S, H]; tables, segments and masks are integers.
     operands = [one.results[0] for name in call.operands if (one := inside.get(name)) and one.results]
     queries, keys = [one.dims for one in operands if one.dtype in _FLOATS and len(one.dims) >= 3][:2]
-    return SPLASH_MATMULS[kind] * splash_matmul(math.prod(queries[:-2]), queries[-2], keys[-2], queries[-1])
+    # A table [… blocks, those that one sees at most], in dkv [… those that see one at most, blocks].
+    seen, blocks = sorted(operands[0].dims[-2:])
+    window = (seen - 1) * (queries[-2] // blocks) + 1
+    return SPLASH_MATMULS[kind] * splash_matmul(math.prod(queries[:-2]), queries[-2], keys[-2], queries[-1], window)

@@ -15,6 +15,7 @@ from lema_jax.ahead.estimate import bracket
 from lema_jax.ahead.memory import OutOfMemory, largest
 from lema_jax.ahead.report import Report
 from lema_jax.errors import UserError
+from lema_jax.generation import lengths
 from lema_jax.model import decode, flops
 from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.model.decode import Rows, Sampling
@@ -81,18 +82,21 @@ def require_rows(target: Target, config: TrainConfig, rows: int) -> None:
 
 
 def prefill(target: Target, config: TrainConfig, *, rows: int, prompt: int) -> Report:
-    """Prefill of `prompt` tokens of each row, and the first token of its answer."""
+    """The evaluator's prefill: a chunk of `prompt` tokens of a group of rows, and the first tokens of their answers."""
     mesh, model, variables = _decoder(target, config)
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    group = -(-min(rows, lengths.GROUP) // ways) * ways
+    chunk, padded = lengths.chunks(prompt)
     with sharding.use(mesh):
-        vector = _vector(mesh, rows, jnp.int32)
-        seed = _vector(mesh, rows, jnp.uint32)
-        tokens = jax.ShapeDtypeStruct((rows, prompt), jnp.int32, sharding=vector.sharding)
+        vector = _vector(mesh, group, jnp.int32)
+        seed = _vector(mesh, group, jnp.uint32)
+        tokens = jax.ShapeDtypeStruct((group, chunk), jnp.int32, sharding=vector.sharding)
 
         def program(
             variables: Any, tokens: jax.Array, length: jax.Array, limit: jax.Array, seed: jax.Array
         ) -> tuple[Rows, jax.Array]:
             prefilled = decode.prefill(
-                model, variables, decode.empty_prefill(model, rows, prompt), tokens, jnp.int32(0), length
+                model, variables, decode.empty_prefill(model, group, padded), tokens, jnp.int32(padded - chunk), length
             )
             return decode.first_tokens(model, variables, prefilled, length, limit, seed, **_GREEDY)
 
@@ -100,9 +104,9 @@ def prefill(target: Target, config: TrainConfig, *, rows: int, prompt: int) -> R
     report = Report(
         program="prefill",
         slice=target.slice,
-        layout=_layout(mesh) | {"rows": rows, "prompt": prompt},
+        layout=_layout(mesh) | {"rows": group, "chunk": chunk, "prompt": padded},
         arguments=largest(variables, LISTED),
-        tokens=rows * prompt,
+        tokens=group * chunk,
     )
     return _compiled(target, report, lowered)
 

@@ -29,7 +29,6 @@ from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
 from lema_jax.parallel.mesh import undivided_heads
 
-GROUP = 4  # prompts prefilled together, at most, as soon as so many rows are free
 BLOCK = 32  # tokens decoded between two transfers to the host
 GREEDY = Sampling()
 
@@ -151,7 +150,7 @@ class Engine:
         self._cache, self._rendered, self._fixed_shapes = cache, rendered, fixed_shapes
         self._least = 0  # length of the cache
         self._ways = mesh.shape["data"] * mesh.shape["fsdp"]
-        self._rows, self._group = (-(-count // self._ways) * self._ways for count in (rows, min(rows, GROUP)))
+        self._rows, self._group = (-(-count // self._ways) * self._ways for count in (rows, min(rows, lengths.GROUP)))
         self._variables = variables
         self._eos = tuple(sorted({tokenizer.eos_token_id, *eos_ids}))
         self._choice = {"eos": self._eos, "sampling": sampling}

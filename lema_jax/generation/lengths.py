@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+GROUP = 4  # prompts prefilled together, at most, as soon as so many rows are free
 CHUNK = 512  # tokens of a prompt prefilled at a time
 PREFIX = 32  # the length of a shared prefix is a multiple of this
 

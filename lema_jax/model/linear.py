@@ -20,6 +20,24 @@ from lema_jax.model.int8 import Int8
 from lema_jax.model.nf4 import Nf4
 
 
+def lookup(table_VD: jax.Array, tokens: jax.Array) -> jax.Array:
+    """The rows of a table, […] -> […, D]; the gradient of each row is summed in float32.
+
+    In bfloat16 the sum over a frequent token's places would stop growing: 0.38 relative error with 32 rows of 1,024.
+    """
+
+    @jax.custom_vjp
+    def take(table: jax.Array, tokens: jax.Array) -> jax.Array:
+        return jnp.take(table, tokens, axis=0)
+
+    def backward(tokens: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
+        sums = jnp.zeros(table_VD.shape, jnp.float32).at[tokens].add(gradient.astype(jnp.float32))
+        return sums.astype(table_VD.dtype), None
+
+    take.defvjp(lambda table, tokens: (take(table, tokens), tokens), backward)
+    return take(table_VD, tokens)
+
+
 def shard(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrains an array to its logical axes; a no-op without a mesh. An unknown name is an error."""
     return nn.with_logical_constraint(x, axes, fallback=nn.spmd.RulesFallback.RAISE_ERROR)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from lema_jax.model import attention, rope
 from lema_jax.model.cache import Cache
 from lema_jax.model.config import Compute, LlamaConfig, LoraConfig
-from lema_jax.model.linear import MATMUL, Linear, block_input, block_output, gather, shard, shard_tokens
+from lema_jax.model.linear import MATMUL, Linear, block_input, block_output, gather, lookup, shard, shard_tokens
 
 HEADS = ("batch", "length", "heads", "head_dim")  # logical axes of activations: q_BTNH,
 KV_HEADS = ("batch", "length", "kv_heads", "head_dim")  # k_BTKH and v_BTKH,
@@ -330,7 +330,7 @@ class Llama(nn.Module):
     def _run(self, tokens_BT: jax.Array, views: Views, cache: Any, start_B: jax.Array | None) -> tuple[jax.Array, Any]:
         c = self.config
         # A lookup in a sharded table costs more than gathering it.
-        x_BTD = shard_tokens(jnp.take(self._table(), tokens_BT, axis=0))
+        x_BTD = shard_tokens(lookup(self._table(), tokens_BT))
         if c.scale_embeddings:
             x_BTD = x_BTD * jnp.asarray(c.hidden_size**0.5, x_BTD.dtype)
         kinds = c.kinds

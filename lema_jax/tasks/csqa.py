@@ -90,8 +90,13 @@ _CORRECT = re.compile(r" is (?:the )?(?:correct|best|right)(?: (?:answer|choice|
 
 
 def _bare(text: str, choices: tuple[str, ...]) -> str | None:
-    """The choice that the last line is, by label, text or both."""
-    line = presentation.document(cues.of_this_question(text)).rstrip().rpartition("\n")[2]
+    """The choice that the last line is, by label, text or both; None for the last one of a list of choices."""
+    lines = presentation.document(cues.of_this_question(text)).splitlines()
+    found = [_is(line, choices) for line in [line for line in lines if line.strip()][-2:]]
+    return found[-1] if found and not any(found[:-1]) else None
+
+
+def _is(line: str, choices: tuple[str, ...]) -> str | None:
     said = " ".join(re.sub(r"[().:]", " ", _CORRECT.sub("", _fold(line).rstrip("."))).split())
     said = said.removeprefix("option ").removeprefix("choice ")
     for label, choice in zip("abcdefghij", choices):

@@ -179,6 +179,11 @@ def _relations(config: TrainConfig, devices: int) -> list[str]:
         found.append(f"init={config.init!r}: give either init (a model folder) or model (random weights), not both")
     if config.model is not None and config.lora is not None:
         found.append("lora: adapters on random weights learn nothing; give init, or leave lora out")
+    if config.lora is None and config.compute.param_dtype != "float32":
+        found.append(
+            f"compute.param_dtype={config.compute.param_dtype!r} is of frozen weights, and without lora all are "
+            "trained; set 'float32', or lora"
+        )
     lengths = {name: getattr(config, name) for name in ("steps", "epochs", "tokens")}
     if sum(value > 0 for value in lengths.values()) != 1:
         given = ", ".join(f"{name}={value}" for name, value in lengths.items())

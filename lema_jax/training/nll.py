@@ -119,12 +119,14 @@ def _by_chunks(
 
     # 2. Scan over the chunks; one without any loss is skipped.
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, *(c[0] for c in chunks)))
+    in_float32 = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), zeros[0])  # so that chunks change no rounding
 
     def add(sums: Any, rows: tuple[jax.Array, ...]) -> tuple[Any, Any]:
         more, values = jax.lax.cond(jnp.any(rows[2] != 0), one, lambda *_: zeros, *rows)
         return jax.tree.map(jnp.add, sums, more), values
 
-    sums, values = jax.lax.scan(add, zeros[0], chunks)
+    sums, values = jax.lax.scan(add, in_float32, chunks)
+    sums = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), sums, zeros[0])
 
     # 3. Return the values to their positions.
     return sums, jax.tree.map(from_chunks, values)

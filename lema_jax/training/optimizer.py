@@ -16,7 +16,7 @@ class OptimizerConfig:
     """Defaults are the paper's QLoRA runs below 34B parameters (the released script; 1e-4 from 34B on)."""
 
     learning_rate: float = ranges.within(2e-4, 0, 10)
-    schedule: str = "constant"  # or "cosine": to zero at the last step, whichever updates were skipped
+    schedule: str = "constant"  # or "cosine": to zero after the last step, whichever updates were skipped
     warmup_steps: int = ranges.within(0, 0, 10**9)  # linear, from zero
     beta1: float = ranges.within(0.9, 0, 1, below=True)
     beta2: float = ranges.within(0.999, 0, 1, below=True)

@@ -174,9 +174,10 @@ class Setup:
 
     @functools.cached_property
     def to_disk(self) -> Callable[[State], State]:
-        """Makes a copy of the state in the layout on disk; the original may be donated right after."""
-        copy = lambda state: jax.tree.map(jnp.copy, layout.stack_layers(state))
-        return jax.jit(copy, out_shardings=sharding.of(self.stored))
+        """The state in the layout on disk; scanned layers are in it already."""
+        if self._model.compute.scan_layers:
+            return lambda state: state
+        return jax.jit(layout.stack_layers, out_shardings=sharding.of(self.stored))
 
     @functools.cached_property
     def from_disk(self) -> Callable[[State], State]:

@@ -124,18 +124,31 @@ ENTRY %main (a: f32[8,16]) -> f32[8,16] {{
     ]
 
 
-@pytest.mark.parametrize("width", [48, 64, 128])
-def test_queries_and_keys_of_a_kernel_call_are_its_first_floats(width):
+def kernel_flops(kind: str, table: tuple[int, ...], length: int, width: int) -> float:
     """Operands as the compiler prints them: tables and segments are integers, as wide as a head may be."""
-    tables, segments = [("s8", (1, 1, 1))] * 2, [("s32", (4, 128, 128)), ("s32", (4, 8, 128)), ("s32", (128, 128))]
-    operands = [*tables, *[("bf16", (4, 6, 128, width))] * 3, *segments]
+    segments = [("s32", (4, length, 128)), ("s32", (4, 8, length)), ("s32", (length, 128))]
+    operands = [*[("s8", table)] * 2, *[("bf16", (4, 6, length, width))] * 3, *segments]
     inside = Computation("inside")
     for number, (dtype, dims) in enumerate(operands):
         array = Array(dtype, dims, 0)
         inside.instructions[f"p{number}"] = Instruction(f"p{number}", "parameter", (array,), (), "", "", False)
     names = tuple(inside.instructions)
-    call = Instruction("splash_mha_fwd_residuals.1", "custom-call", (), names, "", "", False)
-    assert kernels.flops(call, inside) == SPLASH_MATMULS["fwd"] * splash_matmul(24, 128, 128, width)
+    call = Instruction(f"splash_mha_{kind}_residuals.1", "custom-call", (), names, "", "", False)
+    return kernels.flops(call, inside)
+
+
+@pytest.mark.parametrize("width", [48, 64, 128])
+def test_queries_and_keys_of_a_kernel_call_are_its_first_floats(width):
+    assert kernel_flops("fwd", (1, 1, 1), 128, width) == SPLASH_MATMULS["fwd"] * splash_matmul(24, 128, 128, width)
+
+
+@pytest.mark.parametrize("kind", SPLASH_MATMULS)
+@pytest.mark.parametrize(("window", "seen"), [(512, 2), (1100, 4), (None, 8)])
+def test_a_kernel_with_a_window_skips_the_blocks_outside_it(kind, window, seen):
+    """Tables as compiled for 4,096 tokens in blocks of 512."""
+    table = (1, seen, 8) if kind == "dkv" else (1, 8, seen)
+    expected = SPLASH_MATMULS[kind] * splash_matmul(24, 4096, 4096, 128, window)
+    assert kernel_flops(kind, table, 4096, 128) == expected
 
 
 MEGASCALE = """

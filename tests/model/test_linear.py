@@ -20,6 +20,14 @@ def test_dropout_keeps_its_rate_its_mean_and_its_secrets():
     np.testing.assert_array_equal(first, linear.dropout(ones, 0.05, jax.random.key(0)))
 
 
+def test_the_gradient_of_a_frequent_row_is_summed_in_float32():
+    """A sum of ones in bfloat16 ends at 256."""
+    table, tokens = jnp.zeros((8, 4), jnp.bfloat16), jnp.full((4, 1024), 3)
+    gradient = jax.jit(jax.grad(lambda table: linear.lookup(table, tokens).astype(jnp.float32).sum()))(table)
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(gradient, jnp.zeros((8, 4)).at[3].set(4096))
+
+
 def test_dropout_and_products_do_not_know_of_a_mesh():
     random = np.random.default_rng(0)
     x, kernel = random.normal(size=(8, 12, 32)).astype(np.float32), random.normal(size=(32, 16)).astype(np.float32)

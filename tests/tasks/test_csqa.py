@@ -92,6 +92,10 @@ def test_a_last_line_that_is_a_choice_is_the_answer(said):
     assert csqa.extract(f"A bank is no place for it.\n{said}", PROBLEM) == "library"
 
 
+def test_the_last_of_a_list_of_choices_is_no_answer():
+    assert csqa.extract("The choices are:\n(A) bank\n(B) library", PROBLEM) is None
+
+
 @given(st.text(max_size=200))
 def test_no_text_raises_and_only_choices_come_back(text):
     assert csqa.extract(text, PROBLEM) in (*PROBLEM.choices, None)

@@ -213,6 +213,12 @@ def test_a_context_is_that_after_rope_scaling(kind):
     assert too_long(4097, LlamaConfig(max_positions=4096))
 
 
+def test_weights_that_are_trained_are_stored_in_float32(tmp_path, data):
+    half = config(tmp_path, data, model=tiny.CONFIG, compute=Compute(param_dtype="bfloat16"))
+    with pytest.raises(UserError, match=r"compute.param_dtype='bfloat16' is of frozen weights"):
+        validate(half, devices=1)
+
+
 def test_every_broken_rule_is_told_at_once(tmp_path, data):
     broken = config(tmp_path, data, accumulation=3, steps=0, lora=LoraConfig(rank=0), model=tiny.CONFIG)
     broken.optimizer.schedule = "linear"

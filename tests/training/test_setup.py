@@ -4,7 +4,10 @@ import dataclasses
 import functools
 
 import jax
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from lema_jax.model.config import Compute, LoraConfig
 from lema_jax.parallel import sharding
@@ -98,3 +101,19 @@ def test_the_latest_are_kept(monkeypatch):
     of(dataclasses.replace(BASE, accumulation=4))
     assert of(BASE) is first
     assert of(dataclasses.replace(BASE, accumulation=1)) is not second
+
+
+def test_arrays_that_are_being_saved_may_be_given_to_the_next_step(tmp_path):
+    """What a step does with scanned weights while their checkpoint is still being written."""
+    mesh = make_mesh(MeshConfig(1, 4, 2), jax.devices())
+    made = {
+        f"{n}": jax.device_put(np.full((256, 512), n, np.float32), NamedSharding(mesh, PartitionSpec("fsdp", "tensor")))
+        for n in range(9)
+    }
+    with ocp.training.Checkpointer(tmp_path / "checkpoints") as saver:
+        saver.save_checkpointables_async(1, {"state": made})
+        jax.tree.map(lambda array: array.delete(), made)
+    with ocp.training.Checkpointer(tmp_path / "checkpoints") as saver:
+        read = saver.load_checkpointables(1)["state"]
+    for n in range(9):
+        np.testing.assert_array_equal(read[f"{n}"], np.full((256, 512), n))

@@ -187,6 +187,21 @@ def test_the_loss_does_not_depend_on_its_chunks(chunk):
 
 
 @pytest.mark.slow
+def test_the_gradient_of_a_head_in_bfloat16_does_not_depend_on_its_chunks():
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(1, 2048, 4)), jnp.bfloat16)
+    head = jnp.asarray(random.normal(size=(4, 9)), jnp.bfloat16)
+    targets, weights = random.integers(0, 9, (1, 2048)), np.ones((1, 2048), np.float32)
+
+    def gradient(chunk):
+        nll = lambda head: completion_nll(lambda head, x: x @ head, chunk, head, x, targets, weights)
+        return np.asarray(jax.jit(jax.grad(nll))(head), np.float32)
+
+    whole = gradient(2048)
+    assert np.linalg.norm(gradient(8) - whole) < 0.005 * np.linalg.norm(whole)
+
+
+@pytest.mark.slow
 def test_a_batch_without_loss_gives_zero_and_moves_nothing():
     rows = batch() | {"weights": np.zeros((ROWS, LENGTH), np.float32)}
     config = TrainConfig(
