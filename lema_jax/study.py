@@ -181,7 +181,7 @@ command = cli.Command(
     __doc__,
     Config,
     run,
-    code=lambda result: 1 if result.whole and result.failed else 0,
+    code=lambda result: 1 if result.whole and (result.failed or result.missing) else 0,
     codes={signal.SIGTERM: interrupts.PREEMPTED},
 )
 if __name__ == "__main__":

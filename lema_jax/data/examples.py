@@ -179,7 +179,7 @@ def closed(problem: Problem, text: str, answer: str) -> str:
       answer: the answer of the text, as the task's `extract` returns it.
     """
     text = text.strip()
-    if _ends(problem, text, answer):
+    if _ends(problem, text):
         return text
     sentence = f"The answer is {' '.join(answer.split()).rstrip('.')}."
     found = _OTHERWISE.search(text)
@@ -189,11 +189,10 @@ def closed(problem: Problem, text: str, answer: str) -> str:
     return f"{text[: found.start()].rstrip()}{between}{sentence}".strip()
 
 
-def _ends(problem: Problem, text: str, answer: str) -> bool:
-    """Whether the last sentence states the answer, which `The answer is correct.` does not."""
-    sentence, task = FINAL_SENTENCE.search(text), tasks.get(problem.task)
-    stated = task.extract(sentence.group(), problem) if sentence else None
-    return stated is not None and (stated == answer or task.same(stated, answer))
+def _ends(problem: Problem, text: str) -> bool:
+    """Whether the last sentence states an answer, which `The answer is correct.` does not."""
+    sentence = FINAL_SENTENCE.search(text)
+    return sentence is not None and tasks.get(problem.task).extract(sentence.group(), problem) is not None
 
 
 def _states_only(problem: Problem, text: str, answer: str) -> bool:
@@ -204,7 +203,7 @@ def corrected_steps(row: Correction) -> list[str]:
     """The steps, ending in the final sentence `The answer is ….`"""
     *steps, last = row.steps
     problem, answer = row.attempt.problem, row.answer or ""
-    if _ends(problem, last, answer):
+    if _ends(problem, last):
         return [*steps, last]
     body, newline, sentence = closed(problem, last, answer).rpartition("\n")
     return [*steps, body, sentence] if newline else [*steps, sentence]
