@@ -1,7 +1,7 @@
 """The answers of a study in one small file, and what they say: without texts, so that anyone can check the tables.
 
     python -m tests.benchmarks.raw_answers --study=runs/study --out=answers.jsonl.xz
-    python -m tests.benchmarks.raw_answers --read=answers.jsonl.xz [--plot=differences.svg]
+    python -m tests.benchmarks.raw_answers --read=answers.jsonl.xz [--baseline=cot] [--plot=differences.svg]
 
 The file has a line for each test (ids of its questions, and what names their clusters) and one for each arm and seed
 (its answers and verdicts, in the order of the ids). --read compares the arms as `report --study` does, and --plot draws
@@ -83,18 +83,19 @@ def _run(line: dict[str, Any], test: dict[str, Any]) -> runs.Run:
     return runs.Run(line["arm"], Path(f"seed {line['seed']}"), tuple(rows))
 
 
-def compared(path: Path) -> Iterator[tuple[str, compare.Arm, compare.Comparison | None]]:
-    """Of each test in the file: its name, each arm, and the arm's comparison with the baseline, which has none."""
+def compared(path: Path, than: str | None = None) -> Iterator[tuple[str, compare.Arm, compare.Comparison | None]]:
+    """Of each test in the file: its name, each arm, and the arm's comparison with the baseline (`than`, if given), which has none."""
     for test, baseline, found in read(path):
+        baseline = than or baseline
         arms = {arm.name: arm for arm in compare.arms(found)}
         for name, arm in arms.items():
             yield test, arm, None if name == baseline else compare.compare(arms[baseline], arm)
 
 
-def table_of(path: Path) -> list[tuple[str, ...]]:
+def table_of(path: Path, than: str | None = None) -> list[tuple[str, ...]]:
     """Test, arm, accuracy, that of each seed, difference to the baseline, its interval, p, and Holm's p of all."""
     rows, p_values = [], []
-    for test, arm, one in compared(path):
+    for test, arm, one in compared(path, than):
         seeds = " ".join(table.percent(float(share)) for share in arm.right.mean(axis=1))
         rows.append((test, arm.name, table.percent(arm.accuracy), seeds, one))
         p_values += [] if one is None else [one.p]
@@ -105,11 +106,11 @@ def table_of(path: Path) -> list[tuple[str, ...]]:
     return [(*row, *measured(one), table.p_value(next(adjusted)) if one else "") for *row, one in rows]
 
 
-def plot(path: Path) -> str:
+def plot(path: Path, than: str | None = None) -> str:
     """Each arm's difference to the baseline on each test with its interval, as an SVG."""
     rows = [
         (f"{arm.name}, {test.rpartition('/')[2]}", one.difference, one.interval)
-        for test, arm, one in compared(path)
+        for test, arm, one in compared(path, than)
         if one is not None
     ]
     colours = {label: number for number, (label, *_) in enumerate(rows, start=1)}
@@ -121,12 +122,13 @@ def main() -> None:
     parser.add_argument("--study", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--read", type=Path)
+    parser.add_argument("--baseline", help="arm that the others are compared with; the study's own by default")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     if given.read:
-        print("\n".join(" | ".join(row) for row in table_of(given.read)))
+        print("\n".join(" | ".join(row) for row in table_of(given.read, given.baseline)))
         if given.plot:
-            given.plot.write_text(plot(given.read))
+            given.plot.write_text(plot(given.read, given.baseline))
     elif given.study and given.out:
         print(f"{pack(given.study, given.out):,} answers, {given.out.stat().st_size:,} bytes")
     else:
