@@ -84,7 +84,11 @@ def _run(line: dict[str, Any], test: dict[str, Any]) -> runs.Run:
 
 
 def compared(path: Path, than: str | None = None) -> Iterator[tuple[str, compare.Arm, compare.Comparison | None]]:
-    """Of each test in the file: its name, each arm, and the arm's comparison with the baseline (`than`, if given), which has none."""
+    """Of each test in the file: its name, each arm, and the arm's comparison with the baseline, which has none.
+
+    Args:
+      than: the baseline; the study's own by default.
+    """
     for test, baseline, found in read(path):
         baseline = than or baseline
         arms = {arm.name: arm for arm in compare.arms(found)}
