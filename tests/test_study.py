@@ -261,13 +261,9 @@ def test_what_a_chat_teacher_was_paid_counts_also_where_its_job_failed(tmp_path:
 def test_a_job_that_another_process_runs_is_not_recorded_as_failed(tmp_path: Path, stages: Stages) -> None:
     stages.fails = {"train student": lock.Busy("train is being written by process 7")}
     result = begin(tmp_path / "a")
-    assert result.failed == ()
-    assert "train student" in result.missing
-    assert study.command.code(result) == 1
-    assert len(list((tmp_path / "a" / "jobs").glob("*.json"))) == 1  # of the job before it
+    assert (result.failed, "train student" in result.missing, study.command.code(result)) == ((), True, 1)
     stages.fails = {}
-    result = begin(tmp_path / "a")
-    assert (result.failed, result.missing) == ((), ())
+    assert not begin(tmp_path / "a").missing
 
 
 def test_processes_that_write_a_study_at_a_time_lose_nothing(tmp_path: Path, stages: Stages) -> None:

@@ -23,7 +23,7 @@ from lema_jax.model.nf4 import Nf4
 def lookup(table_VD: jax.Array, tokens: jax.Array) -> jax.Array:
     """The rows of a table, […] -> […, D]; the gradient of each row is summed in float32.
 
-    In bfloat16 the sum over a frequent token's places would stop growing: 0.38 relative error with 32 rows of 1,024.
+    In bfloat16 the sum over a frequent token's places would stop growing: of ones, at 256.
     """
 
     @jax.custom_vjp

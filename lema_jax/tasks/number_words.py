@@ -13,13 +13,13 @@ _ONES = (
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 SMALL = {word: value for value, word in enumerate(_ONES.split("|"))}
 SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split("|"), start=2)}
-_PARTS = dict(zip(("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"), range(3, 11)))
-_PARTS |= {"half": 2, "quarter": 4, "hundredth": 100, "thousandth": 1000}
-_PART = rf"(?P<part>{'|'.join(_PARTS)}|halve)s?\b(?!\s+grade)"  # two third graders are two
+PARTS = dict(zip(("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"), range(3, 11)))
+PARTS |= {"half": 2, "quarter": 4, "hundredth": 100, "thousandth": 1000}
+_PART = rf"(?P<part>{'|'.join(PARTS)}|halve)s?\b(?!\s+grade)"  # two third graders are two
 _FEW = "a|one|two|three|four|five|six|seven|eight|nine"
 _AND_PART = rf"\s+and\s+(?P<few>{_FEW})[\s-]+"
 _WORD = "|".join([*SMALL, *NAMED])
-_NOT_PART = rf"(?!and\s+(?:{_FEW})[\s-]+(?:{'|'.join(_PARTS)})s?\b)"
+_NOT_PART = rf"(?!and\s+(?:{_FEW})[\s-]+(?:{'|'.join(PARTS)})s?\b)"
 _NUMBER_WORDS = rf"(?:{'|'.join(SMALL)})(?:[\s-]+{_NOT_PART}(?:and\s+)?(?:{_WORD}))*"
 WORDS = re.compile(
     rf"(?P<minus>-\s*|\bnegative\s+)?\b(?P<words>{_NUMBER_WORDS})\b"
@@ -75,7 +75,7 @@ def value(plain: str) -> Fraction | None:
         return None
     total = Fraction(whole(named))
     if part := (found[0]["part"] or "").lower():
-        several = Fraction(1, _PARTS.get(part, 2))
+        several = Fraction(1, PARTS.get(part, 2))
         few = (found[0]["few"] or "").lower()
         total = total + SMALL.get(few, 1) * several if few else total * several
         total *= NAMED.get((found[0]["scale"] or "").lower(), 1)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from lema_jax.tasks import number_words, tokens
 
 _NUMBERS = number_words.SMALL.keys() | number_words.NAMED.keys() - {"dozen"} | {"and"}
-_FRACTIONS = {"half": "2", "third": "3", "quarter": "4", "fourth": "4", "fifth": "5", "sixth": "6", "seventh": "7"}
-_FRACTIONS |= {"eighth": "8", "ninth": "9", "tenth": "10", "hundredth": "100"}
 _MONTHS = tokens.names("january february march april may june july august september october november december")
 _DAYS = tokens.names("monday tuesday wednesday thursday friday saturday sunday")
 _SHORT = {name[:3]: name for name in (*_MONTHS, *_DAYS)} | {"sept": "september", "tues": "tuesday", "thurs": "thursday"}
@@ -25,9 +23,9 @@ def number(expression: Sequence[str]) -> tuple[str, ...] | None:
     words = [token.lstrip(tokens.WORD).lower() for at, token in enumerate(expression) if token != "-" or at == 0]
     sign = words[0] in ("negative", "minus", "-")
     words = words[sign:]
-    if words and (parts := _FRACTIONS.get(words[-1].removesuffix("s").replace("halve", "half"))):
+    if words and (parts := number_words.PARTS.get(words[-1].removesuffix("s").replace("halve", "half"))):
         top = number(words[:-1]) if len(words) > 1 and words[:-1] != ["a"] else ("1",)
-        return ("-",) * sign + (*top, "/", parts) if top else None
+        return ("-",) * sign + (*top, "/", str(parts)) if top else None
     if not words or not _NUMBERS.issuperset(words) or not number_words.is_whole(words):
         return None
     return ("-",) * sign + (str(number_words.whole(words)),)
