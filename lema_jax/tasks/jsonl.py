@@ -2,7 +2,7 @@
 
 Optional keys: `choices` (gold is the text of one of them), `rationale` (one step a line), `id`, `split` (a row without
 one belongs to every split, and so to what is trained on). A row with choices is asked and graded like CommonsenseQA, a
-numeric gold is graded like GSM8K, any other like MATH.
+numeric gold is graded like GSM8K, any other like MATH, unless it is words that those rules would cut (`phrases`).
 """
 
 import decimal
@@ -18,7 +18,7 @@ from absl import logging
 
 from lema_jax.errors import UserError
 from lema_jax.records import Problem
-from lema_jax.tasks import csqa, math, presentation, sources, word_problems
+from lema_jax.tasks import csqa, math, phrases, presentation, sources, word_problems
 
 _NUMBER = re.compile(r"\s*-?\$?-?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?\s*")
 # A date, a score or a range, which no arithmetic is meant by: `2024-05-01`, `3-2`, `5/1/2024`.
@@ -89,6 +89,8 @@ class JsonlTask:
             return word_problems.same(answer, gold)
         if _PARTED.fullmatch(gold):
             return _parts(answer) == _parts(gold)
+        if phrases.is_one(gold):
+            return phrases.same(answer, gold)
         return csqa.same(answer, gold) or math.same(answer, gold)
 
     def official_grader(self, text: str, problem: Problem) -> bool:
@@ -158,7 +160,9 @@ class JsonlTask:
 def _family(problem: Problem) -> types.ModuleType:
     if problem.choices:
         return csqa
-    return word_problems if _NUMBER.fullmatch(problem.gold) else math
+    if _NUMBER.fullmatch(problem.gold):
+        return word_problems
+    return phrases if phrases.is_one(problem.gold) else math
 
 
 def _parts(answer: str) -> list[str]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lema_jax import tasks
 from lema_jax.errors import UserError
 from lema_jax.records import Verdict
+from lema_jax.tasks import phrases
 
 ROWS = [
     {"question": "2 + 3?", "gold": 5, "id": "sum"},
@@ -39,6 +40,35 @@ def test_rows_are_graded_by_what_their_gold_is(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("St. Louis", ["St. Louis, Missouri", "st louis", "**St. Louis**"], ["St. Paul", "St", "Louis"]),
+        ("J. R. R. Tolkien", ["J.R.R. Tolkien", "J. R. R. Tolkien. He wrote it"], ["J", "J. K. Rowling", "Tolkien"]),
+        ("E. coli", ["E. coli, a bacterium"], ["E", "E. bacteria"]),
+        ("to be or not to be", ["To be, or not to be"], ["to be"]),
+        ("Yes, because it rains.", ["yes because it rains"], ["Yes, because I like it."]),
+    ],
+)
+def test_a_gold_of_words_is_read_whole(tmp_path, gold, right, wrong):
+    (problem,) = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "Who?", "gold": gold}])).load("test")
+    for said, verdict in [*((one, Verdict.RIGHT) for one in right), *((one, Verdict.WRONG) for one in wrong)]:
+        for text in (f"Let me think.\nThe answer is {said}.", f"Answer: {said}"):
+            assert tasks.grade(problem, text, truncated=False)[1] is verdict, text
+    for text in ("I do not know who that would have been.", "The answer is not known to me."):
+        assert tasks.grade(problem, text, truncated=False)[1] is Verdict.UNPARSED, text
+
+
+@pytest.mark.parametrize("gold", ["New York", "U.S.", "ten", "one half", "Paris (France)", "F", "(A) yes", "x > 3"])
+def test_other_golds_are_no_phrases(gold):
+    assert not phrases.is_one(gold)
+
+
+def test_a_last_line_that_is_a_gold_of_words_states_it(tmp_path):
+    (problem,) = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "Who?", "gold": "Dr. Smith"}])).load("test")
+    assert tasks.grade(problem, "I know who it was.\nDr. Smith.", truncated=False)[1] is Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
     ("row", "said"),
     [
         ({"question": "q"}, r"mine\.jsonl:2: no gold; found question"),
@@ -54,7 +84,7 @@ def test_rows_are_graded_by_what_their_gold_is(tmp_path):
         ({"question": "q", "gold": ["3"]}, r":2: gold: \[\"3\"\] is no answer"),
         ('{"question": "q", "gold": NaN}', r":2: gold: NaN is no answer"),
         ({"question": "q", "gold": "#### 12"}, r":2: gold: '#### 12' could not be answered: .* reads '12'"),
-        ({"question": "q", "gold": "Dr. Smith"}, r":2: gold: 'Dr. Smith' could not be answered: .* reads 'Dr'"),
+        ({"question": "q", "gold": "50 (fifty)"}, r":2: gold: '50 \(fifty\)' could not be answered: .* reads '50'"),
         ({"question": "q", "gold": "C", "choices": ["B", "C", "A"]}, r":2: gold: 'C' could not be answered"),
         ({"question": None, "gold": "a"}, r":2: question: is empty"),
         ({"question": "q", "gold": "a", "choices": False}, r":2: choices: false is no list of texts"),
