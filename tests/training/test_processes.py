@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 
 from lema_jax import checkpoint
-from tests import several
+from tests import several, tiny
 from tests.training.test_loop import assert_equal, base, data, losses, weights
 
 __all__ = ["base", "data"]  # fixtures
 
 pytestmark = pytest.mark.long
 
-_SCRIPT = """
+_ANY = """
 import sys
 from pathlib import Path
 from lema_jax.model.config import LoraConfig
 from lema_jax.parallel import job
 from lema_jax.parallel.mesh import MeshConfig
 from lema_jax.training import loop
-from tests.training.test_loop import config
+from tests.training.{module} import config
 out, data, base, mesh, steps = sys.argv[1:6]
 
 given = dict(flag[2:].split("=") for flag in sys.argv[6:])
@@ -32,6 +32,8 @@ sizes = MeshConfig(*map(int, mesh.split(",")))
 fields = dict(init=base, lora=LoraConfig(4, 8.0, 0.1), steps=int(steps), checkpoint_every=2, mesh=sizes)
 loop.run(config(Path(out), Path(data), **fields))
 """
+_SCRIPT = _ANY.replace("{module}", "test_loop")
+_PAIRS = _ANY.replace("{module}", "test_preference").replace("Path(data), **", "Path(data), Path(base), **")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,17 @@ def test_another_number_of_processes_goes_on_from_the_same_checkpoint(tmp_path, 
     assert_equal(after["params"], expected["params"])
     for name in ("q", "o"):
         same(after["lora"]["layers"]["attn"][name]["b"], expected["lora"]["layers"]["attn"][name]["b"])
+
+
+def test_preference_pairs_have_the_losses_and_the_reference_of_one_process(tmp_path, base):
+    found = []
+    for count in (1, 2):
+        pairs, run = tiny.pair_set(tmp_path / f"pairs {count}"), tmp_path / f"run {count}"
+        several.run(count, "-c", _PAIRS, run, pairs, base, "2,2,2,1", 4)
+        (reference,) = (pairs / "reference").iterdir()
+        found.append((losses(run), reference.name, reference.read_bytes()))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-4)
+    assert found[0][1:] == found[1][1:]
 
 
 def test_a_notice_to_one_process_stops_all_at_one_step(tmp_path, data, base):
