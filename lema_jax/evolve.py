@@ -243,7 +243,8 @@ def _is_answered(request: Request, reply: Reply) -> bool:
 
 def _answer(new: _Evolved, reply: Reply) -> str | None:
     text = thinking.spoken(reply.text).text
-    return None if reply.failed else tasks.get(new.seed.task).extract(text, _as_problem(new, ""))
+    # The seed's gold says of which kind the answer is: a task of one's own may have several.
+    return None if reply.failed else tasks.get(new.seed.task).extract(text, _as_problem(new, new.seed.gold))
 
 
 def _problem(new: _Evolved, answers: Sequence[str | None], model: str) -> Problem | None:

@@ -123,7 +123,7 @@ def _card(
         sources=dict(Counter(row.example.source for row in chosen.mixed).most_common()),
         students=dict(Counter(attempt.student for attempt in learnt).most_common()),
         counts=dataclasses.asdict(counts),
-        questions=len({curate.normal(row.problem.question) for row in chosen.mixed}),
+        questions=len({curate.asked(row.problem) for row in chosen.mixed}),
         overlap=chosen.overlap,
         tokenizer=tokenizer.fingerprint(chosen.tokenizer),
         prompt_style=recipe.prompt_style,
@@ -356,6 +356,7 @@ def _difference(made: Card | None, identity: dict[str, Any]) -> str:
     if made is None:
         return "it is no data set of build_data's"
     differing = [key for key in identity if identity[key] != made.recipe.get(key)]  # an earlier version has fewer keys
+    differing += [key for key in _LATER if key in made.recipe and key not in identity]
     return f"a data set of other settings or inputs ({', '.join(differing)})" if differing else ""
 
 

@@ -93,7 +93,7 @@ def _share(card: Card) -> float:
 def _missing(card: Card) -> int:
     """How many of the arm's own examples an equalised mix has too few, since there are no more."""
     equalised = any(card.recipe.get(f"equal_{what}") for what in ("examples", "tokens", "loss_tokens"))
-    if not (card.students and equalised):
+    if not (card.students and equalised) or any(part.row.pairs for part in arms.parse(card.recipe["arm"])):
         return 0
     return max(0, curate.nearest(_share(card), card.counts["examples"]) - sum(card.students.values()))
 

@@ -20,7 +20,13 @@ T = TypeVar("T")
 
 NGRAM = 8  # words
 SHARED = 0.8  # least shared part of a test question's n-grams, or of both questions' words, that counts as overlap
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
+# A number, an operator between numbers, a letter of a script without spaces, or a word.
+_OPERATORS = "-+*/×÷^"
+_SPACELESS = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_WORD = re.compile(
+    rf"\d+(?:[.,]\d+)*|(?<=[\d)])\s*([{_OPERATORS}])(?=\s*[\d(])|[{_SPACELESS}]|(?:(?![{_SPACELESS}])[^\W\d_])+"
+)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +94,15 @@ def normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def asked(problem: Problem) -> tuple[str, ...]:
+    """What a question is known by: its text and its choices in whichever order, normalised."""
+    return (normal(problem.question), *sorted(map(normal, problem.choices)))
+
+
 def words(text: str) -> list[str]:
-    """The words and numbers of a question, in lower case, without punctuation."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    """The words, numbers and operators of a question, in lower case, without punctuation; 1,200 is 1200."""
+    plain = _THOUSANDS.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return [found[1] or found[0] for found in _WORD.finditer(plain)]
 
 
 def leave_out_repeated(pools: Iterable[Pool]) -> None:
@@ -112,24 +124,24 @@ def hold_out(problems: Sequence[Problem], count: int, seed: int) -> list[Problem
     Raises:
       UserError: no question would remain.
     """
-    ranked = sorted({normal(problem.question) for problem in problems}, key=lambda text: rank(seed, text))
+    ranked = sorted({asked(problem) for problem in problems}, key=lambda one: (rank(seed, one[0]), one))
     if count and count >= len(ranked):
         raise UserError(f"dev_questions={count} must be below the {len(ranked)} distinct questions there are")
     chosen, dev = set(ranked[:count]), []
     for problem in problems:
-        if normal(problem.question) in chosen:
-            chosen.remove(normal(problem.question))
+        if asked(problem) in chosen:
+            chosen.remove(asked(problem))
             dev.append(problem)
     return dev
 
 
 def not_of(held_out: Iterable[Problem]) -> Callable[[Candidate], bool]:
     """A filter against held-out questions, and those that `evolve` made from one (`meta["seed"]`)."""
-    texts, ids = set(), set()
+    questions, ids = set(), set()
     for problem in held_out:
-        texts.add(normal(problem.question))
+        questions.add(asked(problem))
         ids.add(problem.id)
-    return lambda row: normal(row.problem.question) not in texts and row.problem.meta.get("seed") not in ids
+    return lambda row: asked(row.problem) not in questions and row.problem.meta.get("seed") not in ids
 
 
 class Overlap:
@@ -277,7 +289,7 @@ def rank(seed: int, text: str) -> bytes:
 
 
 def _numbers(text: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted(word for word in text if word[0].isdigit()))
+    return tuple(sorted(word for word in text if word[0].isdigit() or word in _OPERATORS))
 
 
 def _ngrams(text: Sequence[str]) -> set[tuple[str, ...]]:

@@ -173,12 +173,13 @@ _MORE = re.compile(r"[.!?;]\s|\b(?:because|since|as|but)\b", re.IGNORECASE)
 def closed(problem: Problem, text: str, answer: str) -> str:
     """`text` ending in the final sentence of gold completions, `The answer is {answer}.`
 
-    Replaces a last line or sentence that states only the answer in another form.
+    Replaces a last line or sentence that states only the answer in another form. What a chat model says behind that
+    sentence is left out where it has no figures: `I hope this helps!`
 
     Args:
       answer: the answer of the text, as the task's `extract` returns it.
     """
-    text = text.strip()
+    text = _without_chatter(problem, text.strip(), answer)
     if _ends(problem, text):
         return text
     sentence = f"The answer is {' '.join(answer.split()).rstrip('.')}."
@@ -187,6 +188,18 @@ def closed(problem: Problem, text: str, answer: str) -> str:
         return f"{text}\n{sentence}".strip()
     between = " " if text[found.start()] in " \t" else "\n"
     return f"{text[: found.start()].rstrip()}{between}{sentence}".strip()
+
+
+_STATES = re.compile(r"\bThe answer is (?:[^.\n]|\.(?=\S))+\.(?=\s)")
+_SAYS_MORE = re.compile(r"[\d$=\\]|\b(?:answer|wait|but|however|mistake|wrong)\b", re.IGNORECASE)
+
+
+def _without_chatter(problem: Problem, text: str, answer: str) -> str:
+    stated = None if problem.choices else next(_STATES.finditer(text), None)
+    if stated is None or _SAYS_MORE.search(text, stated.end()):
+        return text
+    said = text[: stated.end()]
+    return said if tasks.get(problem.task).extract(said, problem) == answer else text
 
 
 def _ends(problem: Problem, text: str) -> bool:
@@ -201,8 +214,9 @@ def _states_only(problem: Problem, text: str, answer: str) -> bool:
 
 def corrected_steps(row: Correction) -> list[str]:
     """The steps, ending in the final sentence `The answer is ….`"""
-    *steps, last = row.steps
     problem, answer = row.attempt.problem, row.answer or ""
+    *steps, last = row.steps
+    last = _without_chatter(problem, last, answer)
     if _ends(problem, last):
         return [*steps, last]
     body, newline, sentence = closed(problem, last, answer).rpartition("\n")

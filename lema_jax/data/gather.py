@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,7 +57,7 @@ def own_paths(
     """
     counts: Counter[str] = Counter()
     rows = list(_graded(task_name, attempts, (Verdict.RIGHT,), read_last_number, counts))
-    question = lambda row: curate.normal(row.problem.question)
+    question = lambda row: (curate.asked(row.problem), row.problem.gold)  # 2³ and 23 are normalised alike
     drawn = curate.ranked(rows, lambda row: row.id, seed)
     sound = [row for row in drawn if paths.holds(examples.solution(row))]
     distinct = paths.distinct(sound, question, examples.solution)
@@ -174,11 +174,12 @@ def solution_pairs(task_name: str, attempts: Iterable[Path], *, read_last_number
     Texts are without their thinking, and all end in the same final sentence, so that its form is not what is preferred.
     For the arguments and errors see `chain_of_thought`.
     """
-    texts: dict[str, dict[Verdict, dict[str, Attempt]]] = {}  # question -> verdict -> solution -> first attempt
+    texts: dict[Hashable, dict[Verdict, dict[str, Attempt]]] = {}  # question -> verdict -> solution -> first attempt
     passed_over: Counter[str] = Counter()
     for attempt in _graded(task_name, attempts, (Verdict.RIGHT, Verdict.WRONG), read_last_number, passed_over):
         text = examples.solution(attempt)
-        of_question = texts.setdefault(curate.normal(attempt.problem.question), {Verdict.RIGHT: {}, Verdict.WRONG: {}})
+        question = curate.asked(attempt.problem), attempt.problem.gold
+        of_question = texts.setdefault(question, {Verdict.RIGHT: {}, Verdict.WRONG: {}})
         if of_question[attempt.verdict].setdefault(text, attempt) is not attempt:
             passed_over[f"{attempt.verdict} once more"] += 1
     candidates = []

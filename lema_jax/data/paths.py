@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
 from lema_jax.data import curate
@@ -29,17 +29,17 @@ def equations(text: str) -> tuple[str, ...]:
     return sums or tuple(_formulas(text)) or (curate.normal(text),)
 
 
-def distinct(rows: Iterable[T], question: Callable[[T], str], text: Callable[[T], str]) -> list[T]:
+def distinct(rows: Iterable[T], question: Callable[[T], Hashable], text: Callable[[T], str]) -> list[T]:
     """The first row of each question with its equations."""
-    found: dict[tuple[str, tuple[str, ...]], T] = {}
+    found: dict[tuple[Hashable, tuple[str, ...]], T] = {}
     for row in rows:
         found.setdefault((question(row), equations(text(row))), row)
     return list(found.values())
 
 
-def first(rows: Iterable[T], question: Callable[[T], str], most: int) -> list[T]:
+def first(rows: Iterable[T], question: Callable[[T], Hashable], most: int) -> list[T]:
     """The first `most` rows of each question."""
-    taken: Counter[str] = Counter()
+    taken: Counter[Hashable] = Counter()
     kept = []
     for row in rows:
         if taken[question(row)] < most:

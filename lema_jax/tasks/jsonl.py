@@ -25,7 +25,10 @@ _NUMBER = re.compile(r"\s*-?\$?-?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?\s*")
 _PARTED = re.compile(r"\s*\d+(?:[-–]\d+)+\s*|\s*\d+(?:/\d+){2,}\s*")
 _KEYS = {"question", "gold", "choices", "rationale", "id", "split"}
 _NEEDED = ("question", "gold")
-_STATED = re.compile(r"[ \t]*####(.+)")  # GSM8K's line of the answer
+# The line of the answer: `#### 12`, `So the answer is 12 pens.`
+_STATED = re.compile(
+    r"[ \t]*(?:####|(?:(?:so|thus|therefore|hence),? )?the (?:final )?answer is\b:?)(.+)", re.IGNORECASE
+)
 _Row = tuple[int, dict[str, Any]]  # the number of its line, and its keys
 
 
@@ -127,16 +130,16 @@ class JsonlTask:
             task=f"jsonl:{self._path}",
             split=split,
             question=row["question"],
-            gold=_text(row["gold"]),
-            rationale=row.get("rationale", ""),
+            gold=_text(row["gold"]) if row.get("choices") else _trimmed(_text(row["gold"])),
+            rationale=_unix(row.get("rationale", "")),
             choices=row.get("choices", ()),
         )
-        before, _, last = made.rationale.rstrip().rpartition("\n")
+        before, _, last = made.rationale.rpartition("\n")
         if stated := _STATED.fullmatch(last):
-            if not self.same(stated[1].strip(), made.gold):
-                raise UserError(
-                    f"{where}: rationale: ends in the answer {stated[1].strip()[:60]!r}, but gold is {made.gold[:60]!r}"
-                )
+            said = stated[1].strip()
+            read = self.extract(f"The answer is {said}", made)
+            if not (self.same(said, made.gold) or (read and self.same(read, made.gold))):
+                raise UserError(f"{where}: rationale: ends in the answer {said[:60]!r}, but gold is {made.gold[:60]!r}")
             made = made.model_copy(update={"rationale": before})
         self._require_answerable(where, made)
         return made
@@ -175,6 +178,16 @@ def _parts(answer: str) -> list[str]:
 def _text(gold: str | int | float) -> str:
     """A number without an exponent."""
     return format(decimal.Decimal(repr(gold)), "f") if isinstance(gold, float) else str(gold)
+
+
+def _trimmed(gold: str) -> str:
+    """Without the full stop of a sentence, which completions add, and white space around it."""
+    gold = gold.strip()
+    return gold[:-1].rstrip() if gold[:-1].strip() and gold.endswith(".") and not gold.endswith("..") else gold
+
+
+def _unix(text: Any) -> Any:
+    return text.replace("\r\n", "\n").strip() if isinstance(text, str) else text
 
 
 def _check(row: dict[str, Any], where: str) -> None:

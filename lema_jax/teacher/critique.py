@@ -59,15 +59,25 @@ def read(text: str) -> tuple[str, bool | None]:
     body = text[: found[-1].start()] if found else text
     body = body.strip()
     reasons = body[cue.end() :] if (cue := _CUE.match(body)) else body
-    said = _NEGATED.sub(" wrong ", found[-1]["said"]) if found else ""
+    said = _HEDGED.sub(" ", _NEGATED.sub(_opposite, found[-1]["said"])) if found else ""
     judged = _judged(said)
     if len(judged) == 2:
         judged = _judged(_RIGHT_ANSWER.sub(" ", said))
-    return reasons.strip().strip("{}").strip(), judged.pop() if len(judged) == 1 else None
+    return _unbraced(reasons), judged.pop() if len(judged) == 1 else None
 
 
 def _judged(said: str) -> set[bool]:
     return {word.lower() in _RIGHT for word in _JUDGEMENT.findall(said)}
+
+
+def _opposite(negated: re.Match[str]) -> str:
+    return " wrong " if negated["what"].lower() in _RIGHT else " right "
+
+
+def _unbraced(text: str) -> str:
+    """Without braces around the whole: LaTeX's stay."""
+    text = _LONE_BRACE.sub("", text.strip()).strip()
+    return text[1:-1].strip() if re.fullmatch(r"\{[^{}]*\}", text) else text
 
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
@@ -78,11 +88,20 @@ _CUE = re.compile(  # a label, or a sentence that only announces the critique
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(
-    r"^[*_#>\- \t]*(?:final\s+)?(?:conclusion|judge?ment|verdict)[*_ \t]*:(?P<said>[^\n]*(?:\n(?!\s*\n)[^\n]*)?)",
+    r"^[*_#>\- \t]*(?:final\s+)?(?:conclusion|judge?ment|verdict)[*_ \t]*(?:[:：]|[—–-](?=\s)|\n+)"
+    r"(?P<said>[^\n]*(?:\n(?!\s*\n)[^\n]*)?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _RIGHT = {"right", "correct"}
-_NEGATED = re.compile(r"\b(?:not|n['’]t|isn['’]t|neither)\s+(?:\w+\s+){0,2}?(?:right|correct)\b", re.IGNORECASE)
+_LONE_BRACE = re.compile(r"\A\{[ \t]*\n|\n[ \t]*\}\Z")
+_NEGATED = re.compile(
+    r"(?:\b(?:not|no|nothing|neither|never|without|fails? to)|n['’]t)\s+(?:\w+\s+){0,2}?"
+    r"(?P<what>right|correct|wrong|incorrect)\b",
+    re.IGNORECASE,
+)
+_HEDGED = re.compile(
+    r"\b(?:partial|part|most|near|almost|large|half|main)(?:ly)?[\s-]+(?:right|correct)\b", re.IGNORECASE
+)
 _RIGHT_ANSWER = re.compile(
     r"\b(?:right|correct)\s+(?:final\s+)?(?:answer|value|result|total|sum|number|amount|choice|option|one)\b",
     re.IGNORECASE,

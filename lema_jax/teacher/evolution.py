@@ -27,7 +27,8 @@ def draw_seeds(problems: Sequence[Problem], count: int, seed: int) -> list[Probl
 def read_question(reply: str) -> str:
     """The new question in a reply, on one line; empty when there is none.
 
-    Headings are left out, and so are a solution or an answer that the teacher gave away, and a second question.
+    Headings are left out, and so are a solution or an answer that the teacher gave away, a second question, and
+    paragraphs about the question.
     """
     text = _FENCE.sub("", reply)
     if solution := _SOLUTION.search(text):
@@ -38,7 +39,12 @@ def read_question(reply: str) -> str:
         text = text[: second.start()]
     if (asked := _ASKS.search(text)) and (given := _GIVEN_AWAY.search(text, asked.end())):
         text = text[: given.start()]
-    text = " ".join(text.split()).strip('*_"“” ')
+    paragraphs = [one for one in re.split(r"\n\s*\n", text) if one.strip()]
+    while len(paragraphs) > 1 and _BEHIND.match(paragraphs[-1]):
+        paragraphs.pop()
+    if len(paragraphs) > 1 and _BEFORE.fullmatch(paragraphs[0].strip()):
+        paragraphs.pop(0)
+    text = " ".join(" ".join(paragraphs).split()).strip('*_"“” ')
     return text if _ASKS.search(text) else ""
 
 
@@ -46,8 +52,18 @@ _FENCE = re.compile(r"^[ \t]*```.*$", re.MULTILINE)
 _HEADING = re.compile(
     r"^[*_#> \t]*+(?:(?:sure|certainly|of course|ok|okay)\b[,.! ]*+)?"
     r"(?:here(?: is|['’]s)\b[^:\n]{0,60}?\b|(?:new |evolved |rewritten |revised |modified )?)(?:question|problem)"
-    r"[^:\n]{0,40}:[*_ \t]*+",
+    r"(?:[^:\n]{0,40}:[*_ \t]*+|[*_ \t]*$)",
     re.IGNORECASE | re.MULTILINE,
+)
+_BEHIND = re.compile(
+    r"[\s*_(>-]*(?:note\b|hint\b|i (?:have |['’]ve )?(?:changed|kept|made|added)\b|let['’]s\b|let us\b"
+    r"|th(?:is|e) (?:new |evolved )?(?:version|question|problem)\b|to solve\b|changes?\b|explanation\b)",
+    re.IGNORECASE,
+)
+_BEFORE = re.compile(
+    r"(?:sure|certainly|of course|ok|okay|here|absolutely|great)\b[^?\d]*"
+    r"|(?:i|this)\b[^?\d]*\b(?:question|problem|story)\b[^?\d]*",
+    re.IGNORECASE,
 )
 _SOLUTION = re.compile(
     r"^[*_#> \t]*+(?:(?:solution|answer|explanation)\b[*_ \t]*+:|step 1\b[*_ \t]*+[:.])", re.IGNORECASE | re.MULTILINE

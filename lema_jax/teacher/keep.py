@@ -212,6 +212,7 @@ _LEFT = re.compile(
     r"|^\s*(?:[*_#>\s]*(?:(?:incorrect|wrong) steps?\b[^.:]{0,20}:|explanation\s*:"
     r"|(?:here is |the )*(?:correct(?:ed)?|revised|fixed) (?:solution|steps?)\b[^.:]{0,40}:|corrections?\s*:)"
     r"|#{1,3}\s|#{5,6}\s|```|[—–:}\]|>/→⇒]|\*\*\s|\d+\.\d+\s*:)"
+    r"|\b(?:correct(?:ed)?|revised|fixed) solution\b[*_\s]*[:：]|</?(?:explanation|(?:in)?correct\w*|solution)>"
     r"|(?:[.!?:*}]|\*\*)\s+\**step\s*\d+(?:\.\d+)?\**\s*(?:[:|→⇒]|[-=]>)|```|</?think|\"\s*:\s*[\[{\"]"
     r"|(?<!\*)\*\*$(?<!\S\*\*)",
     re.IGNORECASE,
@@ -225,6 +226,7 @@ _COMPUTES = re.compile(
 _GOLD = re.compile(r"\bgold", re.IGNORECASE)
 _GIVEN = re.compile(
     r"\bground[- ]truth|\banswer key|\b(?:given|expected|provided|reference) (?:final |correct )?answer"
+    r"(?!s? (?:choice|option|candidate)|s? of \W*\d)"
     r"|\breference solution|\bgold(?:en)? (?:standard |final )?(?:answer|solution|label)",
     re.IGNORECASE,
 )

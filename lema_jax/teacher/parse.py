@@ -37,7 +37,7 @@ def parse(reply: str, *, asks_step: bool = True) -> Parts:
     said, finished = spoken(reply)
     if not finished:
         return Parts(flaw="cut_off")
-    text = _FENCE.sub("", structured.as_text(said)).strip()
+    text = _PICTURE.sub(r"\1", _FENCE.sub("", structured.as_text(said)).replace("：", ":")).strip()
     if not text:
         return Parts(flaw="empty")
     head, solution = _split_at_solution(text)
@@ -61,6 +61,9 @@ def _flaw(parts: Parts, text: str, asks_step: bool, of_solution: str) -> str:
 
 # Quantifiers are possessive (`*+`): a reply of 100,000 asterisks must not cost quadratic time.
 _DECOR = r"^[ \t>#*_•-]*+(?:\(?\d{1,2}[.)][ \t]*+)?(?:\\textbf\{)?[*_ \t]*+"  # bullets, bold, `### `, `2. `
+_PICTURE = re.compile(
+    r"^([ \t>#*_•-]*+)[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff]++[ \t]*+(?=\**[A-Za-z])", re.MULTILINE
+)
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 _REFUSAL = re.compile(r"\b(?:sorry|unable to|as an ai|can(?:no|['’])t (?:help|assist|provide|comply))\b", re.IGNORECASE)
 _EXPLANATION = re.compile(
@@ -88,9 +91,14 @@ def _split_at_solution(text: str) -> tuple[str, str]:
     """What stands before the corrected solution, and the solution."""
     explained = _EXPLANATION.search(text)
     start = explained.end() if explained else 0
-    headings = list(_SOLUTION.finditer(text, start))
+    headings = list(_SOLUTION.finditer(text))
+    before = [one for one in headings if explained and one.end() <= explained.start() and _opens_steps(text, one)]
+    if before and _ANSWER.search(text, start):  # `Explanation:` within the solution
+        start = before[0].start()
+    headings = [one for one in headings if one.start() >= start]
     if headings:
-        found = next((one for one in headings if not _gives_answer(text, one)), headings[0])
+        plain = next((one for one in headings if not _gives_answer(text, one)), headings[0])
+        found = next((one for one in headings if _opens_steps(text, one)), plain)
         return text[: found.start()], text[found.end() :]
     if brace := _OPEN_LINE.search(text, start):
         return text[: brace.start()], text[brace.start() :]  # a lone brace belongs to the solution
@@ -118,6 +126,13 @@ def _gives_answer(text: str, heading: re.Match[str]) -> bool:
     return (heading["what"] or "").lower() == "answer" and bool(_VALUE.match(text, heading.end()))
 
 
+def _opens_steps(text: str, heading: re.Match[str]) -> bool:
+    """Whether a heading is surely of the whole solution: `The correct step is:` may be part of the explanation."""
+    behind = text[heading.end() : heading.end() + 200].lstrip(" \t\n*_")
+    labelled = label(behind.partition("\n")[0].strip())
+    return "solution" in heading.group().lower() or behind.startswith(("{", "...")) or bool(labelled and labelled[0])
+
+
 _ANSWER = re.compile(r"answer is|\\boxed|####|\banswer\s*:", re.IGNORECASE)
 _OUGHT = re.compile(
     rf"\b(?:{_RIGHT}|actual) (?:solution|answer|step|calculation|way|approach|method|computation|result|value|equation)"
@@ -143,8 +158,11 @@ def _in_prose(text: str) -> tuple[str, str]:
 
 def _bare_explanation(text: str) -> str:
     """On one line, without a heading of the answer after it and without what decorates it."""
-    if (found := _SOLUTION.search(text)) and found.start() > 0 and _gives_answer(text, found):
-        text = text[: found.start()]
+    for found in _SOLUTION.finditer(text, 1):
+        behind = text[found.end() :].partition("\n")[0]
+        if _gives_answer(text, found) or ((found["what"] or "").lower() == "answer" and behind.strip(" *_")):
+            text = text[: found.start()]
+            break
     lines = [line for line in text.splitlines() if not _RULE.fullmatch(line.strip())]
     bare = " ".join(" ".join(lines).split()).strip("*_ ")
     return bare.removeprefix("## ").strip() if not bare.startswith("####") else bare
@@ -221,6 +239,10 @@ _INLINE_STEP = re.compile(
     r"(?<![ \t])[ \t]++(?=(?:\*\*|\\textbf\{)?Step \d{1,3}(?:\.\d{1,2})?(?:\*\*)?\s?(?:[:|→⇒]|[-=]>))"
 )
 _CONCLUSION = re.compile(r"^\W*(?:(?:so|thus|therefore|hence),?\s)?the (?:final )?answer is\b", re.IGNORECASE)
+_ENDS = re.compile(  # up to the first sentence that states the answer, where another one follows it
+    r"(.*?\bthe (?:final )?answer is\b(?:[^.\n]|\.(?=\S))*(?<!\b[A-Z])(?<!\bSt)(?<!\bDr)(?<!\bMr)(?<!\bMrs)\.)\s+\S",
+    re.IGNORECASE | re.DOTALL,
+)
 _MATHEMATICS = re.compile(r"[\d=$\\]")
 _STEP_NUMBER = re.compile(r"\bsteps?\s*\d+", re.IGNORECASE)
 _TABLE_ROW = re.compile(
@@ -241,6 +263,8 @@ def _steps(solution: str) -> tuple[int | None, tuple[str, ...], str]:
     while numbered and _UNCHANGED.match(numbered[0][1]):  # `...` or `Step 1: (same as before)`: the kept prefix
         numbered.pop(0)
     steps = [(number, text) for number, text in numbered if text]
+    if steps and (stated := _ENDS.match(steps[-1][1])):  # what a teacher says behind its answer is no step
+        steps[-1] = (steps[-1][0], stated[1])
     return (steps[0][0] if steps else None), tuple(text for _, text in steps), flaw
 
 

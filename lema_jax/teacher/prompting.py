@@ -123,7 +123,7 @@ def messages(prompt: Prompt, attempt: Attempt, form: Form = CORRECTION) -> list[
 
 
 def asked_otherwise(rows: Iterable[Correction | Critique], prompts: Collection[Prompt], form: Form = CORRECTION) -> str:
-    """Which of the replies other prompts asked for, in words; empty where none did."""
+    """Which of the rows other prompts asked for, in words; empty where none did."""
     ours = {prompt.id for prompt in prompts}
     others = collections.Counter(row.prompt for row in rows if row.prompt and row.prompt not in ours)
     if not others:

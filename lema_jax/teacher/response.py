@@ -192,7 +192,10 @@ def _usage(value: Any) -> Usage:
     usage = value.get("usage") if isinstance(value, dict) else None
     if not isinstance(usage, dict):
         return Usage()
-    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+    prompt, completion, total = (_count(usage.get(f"{kind}_tokens")) for kind in ("prompt", "completion", "total"))
+    if prompt is not None and total is not None:  # what a model thinks is billed, and some count it in the total alone
+        completion = max(completion or 0, total - prompt)
+    return Usage(prompt, completion)
 
 
 def _count(value: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""Converts a teacher's reply in JSON to text, whatever names and nesting the model chose for its keys."""
+"""Converts a teacher's reply in JSON or in tags to text, whatever names and nesting the model chose."""
 
 import json
 import re
@@ -9,9 +9,9 @@ from lema_jax.tasks.steps import label
 
 
 def as_text(reply: str) -> str:
-    """The parts of a reply in JSON under their headings; the reply itself where it is no such JSON."""
+    """The parts of a reply in JSON or tags under their headings; the reply itself where it is neither."""
     found = _parsed(reply)
-    fields = list(_fields(found)) if isinstance(found, dict) else []
+    fields = list(_fields(found)) if isinstance(found, dict) else _tagged(reply)
     step = next((number for key, value in fields if _STEP.search(key) if (number := _numbers(value))), "")
     explanation = " ".join(_prose(value) for key, value in fields if _EXPLANATION.search(key)).strip()
     solution = next((lines for key, value in fields if _SOLUTION.search(key) if (lines := _lines(value))), [])
@@ -41,13 +41,34 @@ def _parsed(reply: str) -> Any:
     start = reply.find("{")
     if start < 0 or not _OPENS.match(reply, start):
         return None
+    reply = _ESCAPE.sub(lambda found: found.group() if found["kept"] else f"\\{found.group()}", reply[start:])
     try:
-        return json.JSONDecoder().raw_decode(reply, start)[0]
+        return json.JSONDecoder(strict=False).raw_decode(reply)[0]
     except (ValueError, RecursionError):
         return None
 
 
 _OPENS = re.compile(r'\{\s*"')
+# A backslash that JSON takes for an escape, or else one of LaTeX that was not doubled: `\frac` is no form feed.
+_ESCAPE = re.compile(
+    r"(?P<kept>\\(?:\\|[\"/]|u[0-9a-fA-F]{4}|"
+    r"(?!(?:bar|begin|beta|big|binom|bmod|boldsymbol|boxed|bullet|fbox|forall|frac|ne|neg|neq|newline|not|rangle|rceil"
+    r"|rfloor|rho|right|rightarrow|tan|tau|text|textbf|tfrac|therefore|theta|times|to|triangle)(?![a-z]))[bfnrt]))|\\"
+)
+
+
+_TAGGED = re.compile(r"<([a-zA-Z][\w-]{2,40})>(.*?)</\1>", re.DOTALL)
+
+
+def _tagged(reply: str) -> list[tuple[str, Any]]:
+    """The parts of a reply in tags, `<explanation>…</explanation>`."""
+    tagged = ((_key(found[1]), found[2].strip()) for found in _TAGGED.finditer(reply[:_LONGEST_TAGGED]))
+    return [
+        (name, text) for name, text in tagged if any(kind.search(name) for kind in (_STEP, _EXPLANATION, _SOLUTION))
+    ]
+
+
+_LONGEST_TAGGED = 20_000  # characters
 
 
 def _key(name: str) -> str:

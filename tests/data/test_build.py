@@ -67,6 +67,16 @@ def test_another_recipe_does_not_overwrite(tmp_path: Path, change: dict[str, Any
     assert content(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize(
+    "other", [{"wrong_step_weight": 0}, {"own_attempts": False}, {"skip_cot": 3, "equal_examples": 20}]
+)
+def test_the_recipe_of_the_defaults_is_another_too(tmp_path: Path, corrections: Path, other: dict[str, Any]) -> None:
+    made = {"arm": "inline", "corrections": (corrections,)} | {n: v for n, v in other.items() if n == "equal_examples"}
+    build(recipe(**made | other), tmp_path / "out")
+    with pytest.raises(UserError, match=rf"other settings or inputs \({next(iter(other))}\); remove it"):
+        build(recipe(**made), tmp_path / "out")
+
+
 def test_changed_inputs_are_noticed(tmp_path: Path, corrections: Path, task: dict[str, list[Problem]]) -> None:
     build(recipe(arm="lema", corrections=(corrections,)), tmp_path / "out")
     records.write(corrections, [*records.read(corrections, Correction)][:-1])

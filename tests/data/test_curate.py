@@ -225,6 +225,31 @@ def test_short_questions_are_compared_whole() -> None:
     overlap = Overlap([rows.problem(1, question="What is 2 + 2?")])
     assert overlap.find("what is 2+2") == "gsm8k/train/1"
     assert overlap.find("What is 2 + 3?") is None
+    assert overlap.find("What is 2 * 2?") is None
+
+
+@pytest.mark.parametrize(
+    ("test", "training", "same"),
+    [
+        ("He sold 1,200 pens and 300 books. How many?", "He sold 1200 pens and 300 books. How many?", True),
+        ("小明有3个苹果，又买了4个。他一共有多少个苹果？", "小红有3个苹果，又买了4个。她一共有多少个苹果？", True),
+        ("小明有3个苹果，又买了4个。他一共有多少个苹果？", "小红有3支笔，丢了4支。她还有多少支笔？", False),
+    ],
+)
+def test_numbers_and_scripts_in_other_writing(test: str, training: str, same: bool) -> None:
+    assert bool(Overlap([rows.problem(1, question=test)]).find(training)) is same
+
+
+def test_questions_of_one_text_with_other_choices_are_two() -> None:
+    first, second, shuffled = (
+        rows.problem(number, question="Which one is prime?", choices=choices, gold=gold)
+        for number, (choices, gold) in enumerate(
+            [(("four", "seven"), "seven"), (("six", "eleven"), "eleven"), (("seven", "four"), "seven")]
+        )
+    )
+    assert len(curate.hold_out([first, second], 1, 0)) == 1
+    keep = curate.not_of([first])
+    assert [keep(Candidate(p, candidate("x").example)) for p in (first, second, shuffled)] == [False, True, False]
 
 
 @given(text=st.text())

@@ -131,13 +131,14 @@ OTHERWISE = (
     "The answer is {}",
     "The final answer is ${}",
     "> Answer = {}",
+    "The answer is {}.\n\nI hope this helps!",
+    "The answer is {}. Let me know if you have any questions.",
 )
 BESIDES = (
     "So she sold \\boxed{{{}}} clips.",
     "$$\\boxed{{{}}}$$",
     "\\[\n\\boxed{{{}}}\n\\]",
     "The answer is {}, because 3 + 4 are so many.",
-    "The answer is {}.\n\nI hope this helps!",
     "Answer: {}. We checked it twice.",
     "**Final Answer**\n\n\\boxed{{{}}}",
 )

@@ -141,6 +141,19 @@ def test_every_wrong_solution_is_compared_with_a_right_one_of_its_question(tmp_p
     assert dict(pool.left_out)[f"at questions with {Verdict.WRONG} ones alone"] == 1
 
 
+def test_a_right_solution_of_a_question_that_looks_alike_is_not_what_is_preferred(tmp_path: Path) -> None:
+    power, number = (
+        rows.problem(place, question=f"What is {text}?", gold=gold)
+        for place, (text, gold) in enumerate((("2³", "8"), ("23", "23")))
+    )
+    made = [
+        rows.attempt(power, text="The answer is 8.", verdict="right", answer="8", prompt="a"),
+        rows.attempt(number, text="The answer is 24.", verdict="wrong", answer="24", prompt="b"),
+    ]
+    records.write(file := tmp_path / "attempts.jsonl", made)
+    assert gather.solution_pairs("gsm8k", [file]).candidates == []
+
+
 def test_a_data_set_of_pairs(tmp_path: Path, corrections: Path) -> None:
     wanted = recipe(
         arm="preference",

@@ -58,6 +58,23 @@ def test_a_gold_of_words_is_read_whole(tmp_path, gold, right, wrong):
         assert tasks.grade(problem, text, truncated=False)[1] is Verdict.UNPARSED, text
 
 
+@pytest.mark.parametrize(
+    ("end", "gold"),
+    [("The answer is 12.", 12), ("So the answer is 12 pens.", 12), ("#### 12", "12 "), ("The answer is $x$.", "$x$")],
+)
+def test_a_rationale_that_states_its_answer_states_it_once(tmp_path, end, gold):
+    row = {"question": "q", "gold": gold, "rationale": f"3 * 4 = 12\r\nSo it is.\r\n{end}\n"}
+    task = tasks.get(write(tmp_path / "mine.jsonl", [row]))
+    (problem,) = task.load("test")
+    assert task.completion(problem) == f"3 * 4 = 12\nSo it is.\nThe answer is {str(gold).strip()}."
+
+
+def test_a_gold_that_ends_in_a_full_stop_has_one_in_a_completion(tmp_path):
+    task = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "q", "gold": "5 dollars. "}]))
+    (problem,) = task.load("test")
+    assert task.completion(problem) == "The answer is 5 dollars."
+
+
 @pytest.mark.parametrize("gold", ["New York", "U.S.", "ten", "one half", "Paris (France)", "F", "(A) yes", "x > 3"])
 def test_other_golds_are_no_phrases(gold):
     assert not phrases.is_one(gold)
@@ -83,6 +100,10 @@ def test_a_last_line_that_is_a_gold_of_words_states_it(tmp_path):
         ({"question": "q", "gold": True}, r":2: gold: true is no answer"),
         ({"question": "q", "gold": ["3"]}, r":2: gold: \[\"3\"\] is no answer"),
         ('{"question": "q", "gold": NaN}', r":2: gold: NaN is no answer"),
+        (
+            {"question": "q", "gold": 12, "rationale": "a\nThe answer is 13."},
+            r":2: rationale: ends in the answer '13.'",
+        ),
         ({"question": "q", "gold": "#### 12"}, r":2: gold: '#### 12' could not be answered: .* reads '12'"),
         ({"question": "q", "gold": "50 (fifty)"}, r":2: gold: '50 \(fifty\)' could not be answered: .* reads '50'"),
         ({"question": "q", "gold": "C", "choices": ["B", "C", "A"]}, r":2: gold: 'C' could not be answered"),

@@ -52,6 +52,16 @@ def test_any_reply_is_a_row(text: str) -> None:
         ("Conclusion: incorrect, since the correct value is 12.", False),
         ("Conclusion: It reaches the right answer.", True),
         ("Conclusion: It is not the right answer.", False),
+        ("Conclusion: nothing wrong.", True),
+        ("Conclusion: The solution is not wrong.", True),
+        ("Conclusion: I see no incorrect step.", True),
+        ("Conclusion: wrong, not right.", False),
+        ("Conclusion: It fails to be correct.", False),
+        ("Conclusion: partially correct.", None),
+        ("### Conclusion\nThe solution is wrong.", False),
+        ("**Conclusion**\n\nwrong", False),
+        ("Conclusion：wrong.", False),
+        ("Conclusion — wrong.", False),
         ("Conclusion: Step 1 is right. The solution is wrong.", None),
         ("The solution is right.", None),
         ("", None),
@@ -59,6 +69,19 @@ def test_any_reply_is_a_row(text: str) -> None:
 )
 def test_how_models_conclude(end: str, right: bool | None) -> None:
     assert critique.read(f"Step 1 is right.\n{end}")[1] is right
+
+
+@pytest.mark.parametrize(
+    ("said", "reasons"),
+    [
+        ("The sum is \\boxed{17}", "The sum is \\boxed{17}"),
+        ("It is\n\\frac{1}{2}", "It is\n\\frac{1}{2}"),
+        ("{\nStep 2 adds \\frac{1}{2}\n}", "Step 2 adds \\frac{1}{2}"),
+        ("{Step 2 adds.}", "Step 2 adds."),
+    ],
+)
+def test_braces_around_the_reasons_go_and_those_of_formulas_stay(said: str, reasons: str) -> None:
+    assert critique.read(f"{said}\nConclusion: wrong.") == (reasons, False)
 
 
 @pytest.mark.parametrize(

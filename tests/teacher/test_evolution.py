@@ -48,6 +48,11 @@ def test_seeds_come_from_the_list_alone_as_often_as_it_has_them():
         f"New Question: {QUESTION}\n\nThe answer is 7.",
         f"{QUESTION} Therefore, the final answer is 7. Shall I make another?",
         f"{QUESTION}\n\nStep 1: What are 3 + 4? 7.",
+        f"### Evolved Problem\n\n{QUESTION}",
+        f"**Evolved Question**\n{QUESTION}",
+        f"Sure! I changed the story, but not the idea.\n\n{QUESTION}",
+        f"{QUESTION}\n\nNote: the answer should be 7.",
+        f"{QUESTION}\n\n(This version changes the numbers, as you see.)\n\nLet's solve: 3 + 4 = 7.",
         f"New Question: {QUESTION}\n\nNew Question: Ann has 2 pens. How many has she?",
     ],
 )

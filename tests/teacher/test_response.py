@@ -109,6 +109,9 @@ def test_the_first_of_several_choices_counts():
         ({"prompt_tokens": 7, "completion_tokens": 3}, (7, 3)),
         ({"prompt_tokens": 7, "completion_tokens": None}, (7, None)),
         ({"prompt_tokens": 7}, (7, None)),
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 60}, (7, 53)),  # thinking is in the total alone
+        ({"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 9}, (7, 3)),
+        ({"prompt_tokens": 7, "total_tokens": 9}, (7, 2)),
         ({"prompt_tokens": 7.0, "completion_tokens": 2.5}, (7, 3)),
         ({"prompt_tokens": -100_000_000, "completion_tokens": -1}, (None, None)),
         ({"prompt_tokens": "7", "completion_tokens": [3]}, (None, None)),
