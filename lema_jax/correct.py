@@ -148,7 +148,7 @@ def run(config: Config) -> Result:
     form: _Form = _CRITIQUES if config.critique else _CORRECTIONS
     if config.teacher == "reference":
         with Appender(config.out, form.row) as out:
-            return _finish(config, _write_offline(mistakes, form, config.cut_at_first_error, out))
+            return _finish(config, _write_offline(mistakes, form, config.cut_at_first_error, out), out)
     prompt = {name: prompting.load(one, config.prompt_file, form.asked) for name, one in families.items()}
     asking = _Asking(config, mistakes, form, prompt)
     kept_in = endpoint.replies_of(config.out)
@@ -162,7 +162,7 @@ def run(config: Config) -> Result:
         if note := prompting.asked_otherwise(out.rows.values(), asking.by_family.values(), form.asked):
             print(f"{config.out}: {note}")
         tally, outcome = _ask(asking, out, replies)
-        result = _finish(config, tally)
+        result = _finish(config, tally, out)
         outcome.require_all()
     return result
 
@@ -217,8 +217,13 @@ def _survey(mistakes: Mistakes) -> Mapping[str, Problem]:
     return found.families
 
 
-def _finish(config: Config, tally: Tally) -> Result:
+def _finish(config: Config, tally: Tally, out: Appender[R]) -> Result:
     print(f"{config.out}: {tally}")
+    if others := sum(row.attempt.id in tally.mistakes for row in out.rows.values()) - tally.rows:
+        print(
+            f"  {others:7,} more rows there are about the same attempts, of another model, prompt, sampling or "
+            "--cut_at_first_error: build_data learns from all; for this run's alone, choose another --out"
+        )
     return Result(
         out=Path(config.out),
         mistakes=len(tally.mistakes),

@@ -4,7 +4,7 @@
 FAULTS = {
     "length": "The endpoint stopped the reply at --max_tokens.",
     "content_filter": "The endpoint withheld the reply or refused the prompt.",
-    "too_long": "The prompt is longer than the endpoint takes.",
+    "too_long": "The prompt is longer than the endpoint takes; one that takes more is asked into another --out.",
     "no_choices": "The endpoint's answer holds no reply.",
     "refusal": "The teacher declined to answer.",
     "empty": "The reply says nothing.",

@@ -102,6 +102,11 @@ def test_rows_that_earlier_versions_named_stand_where_they_say_the_same(files, t
     assert len({row.id for row in corrections(file)}) == 13
 
 
+def test_rows_of_other_settings_are_named(files):
+    assert "more rows" not in succeeds(*files)
+    assert "12 more rows there are about the same attempts" in succeeds(*files, "--cut_at_first_error")
+
+
 def test_cut_at_first_error(files, tmp_path):
     succeeds(*files, "--cut_at_first_error")
     for row, number in zip(corrections(tmp_path / "corrections.jsonl"), range(12)):
