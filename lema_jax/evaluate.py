@@ -321,6 +321,9 @@ def _answer(config: Config, one: Model, test: _Test, out: Path, read: Callable[[
         else:
             student.answer(wanted, file, engine, row)
             rows = [file.rows[one.id] for one in wanted]
+        # An earlier run may have called the same file, or a style with the same prompts, by another name.
+        named = [{"problem": one.problem, "prompt_style": style} for one in wanted]
+        rows = [row.model_copy(update=names) for row, names in zip(rows, named)]
         records.write(file.path, rows)
         summary = summarize(rows)
         of = {"checkpoint": one.identity, "task": rows[0].problem.task, "split": rows[0].problem.split}

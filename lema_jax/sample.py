@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lema_jax import cli, records, stage
+from lema_jax import cli, records, stage, storage
 from lema_jax.data import curate
 from lema_jax.errors import UserError
 from lema_jax.generation.decoding import Decoding
@@ -51,7 +51,7 @@ class Sampling:
     samples: int = option(1, "Attempts at each question.", low=1, high=10**5)
     difficulty_weighted: bool = option(False, "Sample hard questions more often, up to --max_samples.")
     max_samples: int | None = option(None, "Attempts at a question that failed each time.", low=2, high=10**5)
-    temperature: float = option(0.7, "Temperature of sampling; 0 is greedy.", low=0, high=100)
+    temperature: float = option(0.7, "Temperature of sampling; 0 is greedy.", low=1e-6, high=100, also=(0,))
     top_p: float = option(1.0, "Smallest set of tokens to sample from, by their share of probability.", low=0, high=1)
     seed: int | None = option(
         None, "Seed of sampling; 0 by default for a checkpoint, and none is sent to an endpoint.", low=0
@@ -113,6 +113,8 @@ class Config(stage.Config):
         needed = {"checkpoint": "checkpoint", "openai": "model"}.get(self.student)
         if needed and not getattr(self, needed):
             yield f"--student={self.student} needs --{needed}"
+        if storage.is_remote(self.out):
+            yield f"--out={self.out} must be on this disk, since a file in the store cannot grow"
         if bool(self.questions.task) == bool(self.questions.problems):
             yield "give either --task or --problems: a task's questions, or a file of them"
         if self.questions.problems and self.questions.split != "train":

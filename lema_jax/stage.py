@@ -17,13 +17,14 @@ import contextlib
 import dataclasses
 import functools
 import math
+import numbers
 import os
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from lema_jax import lock, ranges
 from lema_jax.errors import UserError
@@ -31,6 +32,7 @@ from lema_jax.ranges import Range
 
 C = TypeVar("C", bound="Config")
 R = TypeVar("R")
+G = TypeVar("G")
 
 
 def option(
@@ -94,6 +96,7 @@ def function(run: Callable[[C], R]) -> Callable[[C], R]:
     @functools.wraps(run)
     def checked(config: C) -> R:
         require(config)
+        config = exact(config)
         place = config.writes()
         with lock.held(place, _name(run)) if config.join() and place else contextlib.nullcontext():
             return run(config)
@@ -115,6 +118,19 @@ def require(config: Any) -> None:
     found = [f"--{broken}" for part in parts(config) for broken in _broken(part)]
     if found := found or (config.problems() if hasattr(config, "problems") else []):
         raise UserError("; ".join(found))
+
+
+def exact(config: G) -> G:
+    """The config with its numbers as Python's own of the declared type: names of rows tell 1 from 1.0."""
+    hints = typing.get_type_hints(type(config))
+    values: dict[str, Any] = {}
+    for field in ranges.options(config):
+        value, kinds = getattr(config, field.name), ranges.classes(hints[field.name])
+        if "group" in field.metadata:
+            values[field.name] = exact(value)
+        elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+            values[field.name] = int(value) if int in kinds and isinstance(value, numbers.Integral) else float(value)
+    return cast(G, dataclasses.replace(cast(Any, config), **values))
 
 
 @dataclasses.dataclass(frozen=True)

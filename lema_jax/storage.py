@@ -29,7 +29,7 @@ _STORE = "gs://"
 
 def is_remote(folder: str | Path) -> bool:
     """Whether a folder is in the store."""
-    return str(folder).startswith(_STORE)
+    return str(folder).startswith("gs:/")  # of a `Path` one slash is left
 
 
 def place(folder: str | Path) -> Path:

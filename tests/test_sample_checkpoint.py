@@ -4,12 +4,15 @@ import functools
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lema_jax import records, sample
 from lema_jax.data import encode, tokenizer
 from lema_jax.generation import student
+from lema_jax.generation.decoding import Decoding
 from lema_jax.records import Problem
+from lema_jax.tasks.questions import Questions
 from tests import commands, tiny
 from tests.commands import attempts
 
@@ -86,6 +89,23 @@ def test_more_samples_leave_the_first_as_they_are(folder, out):
     rows = attempts(out)
     assert len(rows) == 4
     assert rows[0] == first
+
+
+def test_attempts_in_the_store_are_refused_before_weights_are_read(folder):
+    said = commands.fails(sample.command, *checkpoint_flags(folder, Path("out")), "--out=gs://bucket/attempts.jsonl")
+    assert "--out=gs://bucket/attempts.jsonl must be on this disk" in said
+
+
+@pytest.mark.slow
+def test_whole_numbers_from_python_are_the_numbers_of_the_command(folder, out):
+    succeeds(*checkpoint_flags(folder, out, "--temperature=1", "--top_p=1", "--seed=3"))
+    before = out.read_bytes()
+    settings = {"sampling": sample.Sampling(temperature=1, top_p=1, seed=np.int64(3))}
+    questions = Questions(problems=folder.parent / "problems.jsonl")
+    sample.run(
+        sample.Config(checkpoint=folder, questions=questions, out=out, decoding=Decoding(max_new_tokens=8), **settings)
+    )
+    assert out.read_bytes() == before
 
 
 @pytest.mark.slow

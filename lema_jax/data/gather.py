@@ -246,7 +246,7 @@ def _without_warnings() -> Iterator[None]:
 def _rows(files: Iterable[Path], kind: type[R], task_name: str, problem: Callable[[R], Problem]) -> Iterator[R]:
     for path in files:
         for row in records.read(path, kind):
-            if (other := problem(row).task) != task_name:
+            if not tasks.is_same(other := problem(row).task, task_name):
                 raise UserError(
                     f"{path}: row {row.id} is of the task {other}, not {task_name}; a data set has one task"
                 )

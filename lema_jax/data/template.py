@@ -3,8 +3,8 @@
 transformers runs it in Jinja's sandbox, which prevents access to files and code, but not infinite loops. The process
 has limits of time, memory and output, and is killed if it exceeds one.
 
-Some templates print the date. All prompts of a process have the date of its first one, or that of the environment
-variable SOURCE_DATE_EPOCH (seconds since 1970), which reproduces prompts on another day.
+Some templates print the date. It is the same one in all prompts, so that a command goes on tomorrow with the prompts of
+today; the environment variable SOURCE_DATE_EPOCH (seconds since 1970, UTC) sets another.
 """
 
 import functools
@@ -13,8 +13,7 @@ import os
 import resource
 import signal
 import sys
-import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import IO, Any
 
 from lema_jax.worker import Ended, NotStarted, Worker
@@ -22,6 +21,7 @@ from lema_jax.worker import Ended, NotStarted, Worker
 _SECONDS = 10.0  # for one prompt
 _MOST_MEMORY = 4 << 30  # bytes of address space
 _DATE = "SOURCE_DATE_EPOCH"  # as https://reproducible-builds.org/specs/source-date-epoch
+_DAY = 1_721_995_200  # noon of 2024-07-26, the date of Llama 3's template where it knows no other
 _LATEST = 253_000_000_000  # seconds: the year 9987, near the end of datetime's range
 _LONGEST = 1 << 22  # characters of a prompt, beyond any model's context
 
@@ -32,14 +32,14 @@ class TemplateError(Exception):
 
 @functools.cache
 def moment() -> int:
-    """The time of all prompts, in seconds since 1970.
+    """The time of all prompts, in seconds since 1970: the clock's would make other prompts, and rows, tomorrow.
 
     Raises:
       TemplateError: SOURCE_DATE_EPOCH is not such a number.
     """
     value = os.environ.get(_DATE, "").strip()
     if not value:
-        return int(time.time())
+        return _DAY
     if not (value.isascii() and value.isdecimal() and int(value[:20]) <= _LATEST):
         raise TemplateError(f"the environment's {_DATE}={value!r:.80} is no number of seconds since 1970")
     return int(value)
@@ -49,8 +49,8 @@ def note(template: str) -> str:
     """A note for the user of a template that may print the date; empty for others."""
     if "strftime_now" not in template:
         return ""
-    day = datetime.fromtimestamp(moment())
-    return f"the chat template can write the date, {day:%Y-%m-%d} here; {_DATE}={moment()} gives the same prompts later"
+    day = datetime.fromtimestamp(moment(), UTC)
+    return f"the chat template can write the date, {day:%Y-%m-%d} here; another is set in seconds by {_DATE}"
 
 
 def render(template: str, messages: list[dict[str, str]], special: dict[str, Any]) -> str:
@@ -88,7 +88,8 @@ class _Fixed(datetime):
 
     @classmethod
     def now(cls, tz: Any = None) -> "_Fixed":
-        return cls.fromtimestamp(cls.moment, tz)
+        then = cls.fromtimestamp(cls.moment, tz or UTC)
+        return then if tz else then.replace(tzinfo=None)
 
 
 def _serve(questions: IO[str], answers: IO[str]) -> None:

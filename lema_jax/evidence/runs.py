@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lema_jax import records
+from lema_jax import records, tasks
 from lema_jax.errors import UserError
 from lema_jax.evidence.summary import Summary, by_question, summarize
 from lema_jax.records import Prediction
@@ -58,9 +58,9 @@ def load(folder: Path, name: str) -> Run:
     predictions = tuple(records.read(path, Prediction))
     if not predictions:
         raise UserError(f"{path} has no predictions; run evaluate again")
-    tasks = sorted({prediction.problem.task for prediction in predictions})
-    if len(tasks) > 1:
-        raise UserError(f"{path} mixes the tasks {' and '.join(tasks)}; give each task a folder of its own")
+    named = sorted({prediction.problem.task for prediction in predictions})
+    if len(set(map(_known_as, named))) > 1:
+        raise UserError(f"{path} mixes the tasks {' and '.join(named)}; give each task a folder of its own")
     first: dict[tuple[str, int], Prediction] = {}
     for prediction in predictions:
         other = first.setdefault((prediction.problem.id, prediction.sample), prediction)
@@ -72,6 +72,11 @@ def load(folder: Path, name: str) -> Run:
     _check_finished(folder, len(predictions))
     one, *further = zip(*by_question(predictions))
     return Run(name, folder, one, tuple(further))
+
+
+def _known_as(task: str) -> str:
+    """A user's own task without the folder of its file, which may be another elsewhere; questions are compared too."""
+    return tasks.OWN + Path(task.removeprefix(tasks.OWN)).name if task.startswith(tasks.OWN) else task
 
 
 def _check_finished(folder: Path, rows: int) -> None:
@@ -101,7 +106,7 @@ def align(runs: Sequence[Run]) -> list[Run]:
 
 def _aligned(run: Run, reference: Run) -> Run:
     here, there = run.folder, reference.folder
-    if run.task != reference.task:
+    if _known_as(run.task) != _known_as(reference.task):
         raise UserError(f"{here} answers {run.task!r}, {there} answers {reference.task!r}: compare runs of one task")
     answered = {prediction.problem.id: prediction for prediction in run.predictions}
     wanted = [prediction.problem for prediction in reference.predictions]

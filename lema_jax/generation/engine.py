@@ -183,8 +183,9 @@ class Engine:
                     requests.append(_Request(index, ids, seeds[index] if seeds is not None else 0))
             elif asked:
                 yield Completion(index, "", truncated=False, prompt_tokens=len(ids), completion_tokens=0, too_long=True)
-        self._least = self._longest(readable) if self._fixed_shapes else 0
-        for request in self._run(requests, self._prefix(readable)):
+        start = self._prefix(readable)
+        self._least = self._longest(readable, start) if self._fixed_shapes else 0
+        for request in self._run(requests, start):
             if request.ended:
                 yield self._completion(request)
 
@@ -215,10 +216,11 @@ class Engine:
         Args:
           start: length of the prefix that all requests share.
         """
-        # 1. Check the memory, and prefill the shared prefix.
+        # 1. Check the memory before anything is compiled, and prefill the shared prefix.
         batches = self._batches(requests, start)
         with sharding.use(self._mesh):
-            self._require_memory(requests)
+            longest = self._longest([request.ids for request in requests], start)
+            memory.require(self._model, self._mesh, self._rows, longest, self._cache, of_batch=self._ways)
             prefix = self._prefill(None, 0, [requests[0].ids[:start]], self._ways) if start and requests else None
             in_flight: dict[int, _Request] = {}  # by row
             rows: Rows | None = None  # allocated when the first group's cache length is known
@@ -346,14 +348,11 @@ class Engine:
             _INSERT, rows, self._grown(fresh, rows.cache_length), np.array(where + out_of_range, np.int32)
         )
 
-    def _require_memory(self, requests: list[_Request]) -> None:
-        """Refuses, before anything is compiled, a batch whose longest answers would not fit the memory."""
-        slots = self._longest(request.ids for request in requests)
-        memory.require(self._model, self._mesh, self._rows, slots, self._cache, of_batch=self._ways)
-
-    def _longest(self, prompts: Iterable[list[int]]) -> int:
-        """The cache length for the longest answers to the prompts."""
-        return lengths.bucket(max((len(ids) + self._limit(ids) for ids in prompts), default=0) + self._block)
+    def _longest(self, prompts: Sequence[list[int]], start: int) -> int:
+        """The cache length for the longest answers to the prompts, which are padded behind the prefix for prefill."""
+        answered = max((len(ids) + self._limit(ids) for ids in prompts), default=0) + self._block
+        padded = start + max((lengths.chunks(len(ids) - start)[1] for ids in prompts), default=0)
+        return lengths.bucket(max(answered, padded))
 
     def _call(self, program: Callable[..., Any], *args: Any, **static: Any) -> Any:
         """Calls a program, and adds it to the tally by the shapes for which it is compiled."""

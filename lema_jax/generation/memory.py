@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lema_jax.errors import UserError
+from lema_jax.generation import lengths
 from lema_jax.model import attention
 from lema_jax.model.llama import Llama
 
@@ -48,7 +49,7 @@ class CacheTooLarge(UserError):
 
 
 def require(model: Llama, mesh: Mesh, rows: int, slots: int, kind: str, *, of_batch: int) -> None:
-    """Checks that a cache fits each device.
+    """Checks that the caches fit each device.
 
     Args:
       of_batch: devices that rows are sharded over; it divides `rows` and the batch that an error proposes.
@@ -57,11 +58,14 @@ def require(model: Llama, mesh: Mesh, rows: int, slots: int, kind: str, *, of_ba
       CacheTooLarge: it does not fit; the message has the largest batch that does.
     """
     free = _least_free(mesh)
-    # A cache grows by a copy, beside which the former one, of at most three quarters of the size, exists until then.
-    need = lambda rows: math.ceil(1.75 * cache_bytes(model, rows, slots, kind) / (of_batch * mesh.shape["tensor"]))
+    # A cache grows by a copy, beside which the former one, of at most three quarters of the size, exists until then. A
+    # prefilled group and its copy of the same length are there meanwhile, and a prefix for each device.
+    parts = of_batch * mesh.shape["tensor"]
+    held = lambda rows: 1.75 * rows + 2 * min(lengths.GROUP, rows) + of_batch
+    need = lambda rows: math.ceil(held(rows) / rows * cache_bytes(model, rows, slots, kind) / parts)
     if free is None or need(rows) <= free:
         return
-    fits = free // need(of_batch) * of_batch
+    fits = next((fewer for fewer in range(rows - of_batch, 0, -of_batch) if need(fewer) <= free), 0)
     found = (
         f"{rows} answers in flight of up to {slots:,} tokens each, prompt included, take {size(need(rows))} of cache "
         f"on a device, which has {size(free)} left"

@@ -14,7 +14,7 @@ class Samples:
     """Samples: how many answers to a question, and how they are drawn."""
 
     samples: int = option(1, "Answers to each question; several need a --temperature.", low=1, high=10**4)
-    temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.", low=0, high=100)
+    temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.", low=1e-6, high=100, also=(0,))
     top_p: float = option(1.0, "Smallest set of tokens to sample from, by their share of probability.", low=0, high=1)
     seed: int | None = option(
         None, "Seed of sampling; 0 by default for a checkpoint, and none is sent to an endpoint.", low=0

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from lema_jax import storage
 from lema_jax.errors import UserError
 from lema_jax.stage import option
 
@@ -99,10 +100,13 @@ def written_by_the_first(path: str | Path) -> Iterator[Path]:
     """A file that all processes read and append to in step: the first at `path`, every other one at a temporary copy.
 
     The processes need no shared disk.
+
+    Raises:
+      UserError: the path is in the store, where no file grows.
     """
     import jax
 
-    path = Path(path)
+    path = storage.on_disk(path)
     if jax.process_count() == 1:
         yield path
         return

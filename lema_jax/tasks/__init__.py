@@ -4,6 +4,7 @@ No JAX here: a task is a loader, a prompt and a grader.
 """
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
@@ -57,6 +58,15 @@ def get(name: str) -> Task:
     if name not in NAMES:
         raise UserError(f"no task {name!r}; choose one of {LISTED}")
     return cast(Task, importlib.import_module(f"lema_jax.tasks.{name}"))
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two names are of one task: a user's own file may be named by several paths."""
+    return one == other or (
+        one.startswith(OWN)
+        and other.startswith(OWN)
+        and os.path.realpath(one.removeprefix(OWN)) == os.path.realpath(other.removeprefix(OWN))
+    )
 
 
 def grade(problem: Problem, text: str, *, truncated: bool) -> tuple[str | None, Verdict]:

@@ -43,6 +43,14 @@ def test_runs_of_two_tasks_are_refused(tmp_path):
         runs.load(mixed, "c")
 
 
+def test_a_file_of_ones_own_is_one_task_wherever_it_lies(tmp_path):
+    rows = [
+        made_runs.prediction(made_runs.problem(0, task=f"jsonl:{path}q.jsonl"), Verdict.RIGHT) for path in ("", "/a/")
+    ]
+    a, b = (runs.load(made_runs.write(tmp_path / name, [row]), name) for name, row in zip("ab", rows))
+    assert len(runs.align([a, b])) == 2
+
+
 def test_two_answers_to_one_question_are_refused(tmp_path):
     folder = made_runs.write(tmp_path, made_runs.predictions("r", "one") + made_runs.predictions("r", "two"))
     with pytest.raises(UserError, match=r"arithmetic/test/0 is answered twice, .*\(one\).*\(two\)"):

@@ -8,12 +8,11 @@ import pytest
 from lema_jax.data import tokenizer
 from lema_jax.errors import UserError
 from lema_jax.generation import engine as engine_module
-from lema_jax.generation import lengths, memory
+from lema_jax.generation import lengths
 from lema_jax.generation.engine import GREEDY, Engine
 from lema_jax.generation.lengths import bucket
-from lema_jax.model import cache as caches
 from lema_jax.model import layout
-from lema_jax.model.config import CACHES, Compute, LlamaConfig
+from lema_jax.model.config import Compute, LlamaConfig
 from lema_jax.model.decode import Sampling
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import sharding
@@ -130,6 +129,15 @@ def test_in_bfloat16_fixed_shapes_keep_the_others_in_flight_out_of_an_answer(wor
     assert [turned[12 - n].text for n in range(13)] == [whole[n].text for n in range(13)]
     made = engine(words, **how)
     assert {done.index: done for done in made.complete(PROMPTS, SEEDS, {2, 7})} == {n: whole[n] for n in (2, 7)}
+    assert sum(program is engine_module._DECODE for program, _ in made.tally.programs) == 1
+
+
+@pytest.mark.slow
+def test_a_prompt_that_is_padded_beyond_its_answer_leaves_the_fixed_shape(words, monkeypatch):
+    monkeypatch.setattr(lengths, "CHUNK", 32)
+    prompts = [" ".join(WORDS * 2), " ".join(WORDS * 3), " ".join(WORDS)]
+    made = engine(words, new=2, block=4, fixed_shapes=True)
+    assert len(list(made.complete(prompts))) == 3
     assert sum(program is engine_module._DECODE for program, _ in made.tally.programs) == 1
 
 
@@ -351,25 +359,6 @@ def test_an_empty_prompt_and_a_tokenizer_without_an_end_are_errors(words, monkey
     endless.eos_token = None
     with pytest.raises(UserError, match="no end-of-sequence token"):
         engine(endless)
-
-
-@pytest.mark.parametrize("kind", CACHES)
-def test_the_bytes_of_a_cache_are_those_of_its_formula(kind):
-    made = jax.eval_shape(lambda: caches.empty(CONFIG, Compute(), 3, 64, kind))
-    taken = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made))
-    assert memory.cache_bytes(Llama(CONFIG, Compute()), 3, 64, kind) == taken
-
-
-def test_a_cache_beyond_the_memory_is_refused_before_compiling(words, monkeypatch):
-    one = memory.cache_bytes(Llama(CONFIG, Compute()), 1, 64, "dense")
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 4 * one)
-    refused = engine(words, rows=4)
-    with pytest.raises(UserError, match="--batch_size=2 fits"):
-        list(refused.complete(PROMPTS[:4]))
-    assert not refused.tally.programs
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 1)
-    with pytest.raises(UserError, match="not even the smallest batch fits"):
-        list(engine(words, rows=4).complete(PROMPTS[:4]))
 
 
 def test_programs_are_bounded_by_the_buckets():

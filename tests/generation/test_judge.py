@@ -59,7 +59,7 @@ def test_fewer_rows_are_taken_where_the_memory_is_short(tmp_path, monkeypatch):
 
     def noted(model, mesh, rows, slots, kind, *, of_batch):
         asked.append(rows)
-        monkeypatch.setattr(memory, "free_bytes", lambda device: 4 * memory.cache_bytes(model, 1, slots, kind))
+        monkeypatch.setattr(memory, "free_bytes", lambda device: 9 * memory.cache_bytes(model, 1, slots, kind))
         require(model, mesh, rows, slots, kind, of_batch=of_batch)
 
     monkeypatch.setattr(memory, "require", noted)
@@ -76,7 +76,7 @@ def test_all_processes_find_the_same_to_fit(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 100 << 20)
     memory.require(model, mesh, 8, 2048, "dense", of_batch=1)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(memory.multihost_utils, "process_allgather", lambda mine: np.array([mine, 1]))
+    monkeypatch.setattr(memory.multihost_utils, "process_allgather", lambda mine: np.array([mine, 6]))
     with pytest.raises(memory.CacheTooLarge) as error:
         memory.require(model, mesh, 8, 2048, "dense", of_batch=1)
     assert 0 < error.value.fits < 8
