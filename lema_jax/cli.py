@@ -6,6 +6,7 @@ and what a stage says of its result. With the variable LEMA_TRACEBACK=1 every er
 
 import contextlib
 import dataclasses
+import io
 import os
 import re
 import signal
@@ -64,6 +65,9 @@ class Command(Generic[C, R]):
 
     def main(self) -> None:
         """Runs the command of this process's own arguments and ends the process with its exit code."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows its code
+                stream.reconfigure(errors="backslashreplace")
         with interrupts.guarded(self.codes):
             code = self._outcome(sys.argv[1:], self.prepare)
             if interrupts.noticed() is not None or code == _NOBODY_READS:

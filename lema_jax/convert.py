@@ -34,6 +34,7 @@ from lema_jax.checkpoint import Metadata
 from lema_jax.data import tokenizer as tokenizers
 from lema_jax.data.encode import adds_bos
 from lema_jax.errors import UserError
+from lema_jax.metadata import check_tokenizer
 from lema_jax.model.llama import Llama
 from lema_jax.parallel import job, mesh, sharding
 from lema_jax.parallel.job import Job
@@ -123,12 +124,17 @@ def run(config: Config) -> Result:
     opened = _open(config)
     out, lineage = storage.on_disk(config.out), _checked_lineage(config, opened)
     if RunFolder(out).is_made(lambda: "" if _lineage(out) == lineage else "it was made from something else"):
+        if (out / "model.json").exists():  # what is damaged or missing is said, not taken for made
+            check_tokenizer(out, checkpoint.read_metadata(out))
+            checkpoint.latest_step(out)
         _say(f"{out} is there already, made from the same weights; nothing to do")
         return Result(out, new=False)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = Path(scratch) / "tokenizer"
         opened.save_tokenizer(tokenizer)
         _check_tokenizer(opened, tokenizer)
+        if config.peft_dir is not None:
+            _compare_tokenizers(Path(config.peft_dir), tokenizer)
         writers = {"model": _write_model, "adapter": _write_adapter, "hf": _write_hf, "peft": _write_peft}
         writers[config.to](config, out, opened, tokenizer, lineage)
     _say(f"{out}: {config.to} of {_described(opened)}")
@@ -170,6 +176,20 @@ def _check_tokenizer(opened: Opened, folder: Path) -> None:
         raise UserError(
             f"{opened.source.where}: a tokenizer of {tokens} tokens, but only {rows} rows for them; take out the "
             "tokens that were added to it, or add rows with transformers' resize_token_embeddings"
+        )
+
+
+def _compare_tokenizers(adapter: Path, written: Path) -> None:
+    """Says where an adapter brings a tokenizer of its own, which is not the one that is written."""
+    if not (adapter / "tokenizer.json").exists():
+        return
+    own, base = tokenizers.load(adapter), tokenizers.load(written)
+    of = lambda one: (tokenizers.fingerprint(one), one.chat_template)
+    if of(own) != of(base):
+        _say(
+            f"warning: {adapter} has a tokenizer of its own (end of text {own.eos_token!r}, "
+            f"{'a' if own.chat_template else 'no'} chat template), which is left out for the base's "
+            f"({base.eos_token!r}, {'a' if base.chat_template else 'no'} chat template)"
         )
 
 

@@ -21,10 +21,12 @@ from lema_jax.stage import Option
 C = TypeVar("C", bound=stage.Config)
 G = TypeVar("G")
 _WIDTH = 110
+_HOME = re.compile(r"(?<==)~(?=/|$)|(?<=jsonl:)~(?=/)|(?<=,)~(?=/)")  # which the shell leaves within `--out=~/runs`
 
 
 def parse(name: str, kind: type[C], argv: Sequence[str]) -> C:
     """The config that a command line gives, as `cli.Command.parse`."""
+    argv = [_HOME.sub(os.path.expanduser("~"), one) for one in argv]
     for file in _config_files(argv):
         if not os.path.isfile(file):
             found = "is a folder" if os.path.isdir(file) else "is not there"

@@ -133,4 +133,4 @@ def check_tokenizer(folder: AnyFolder, metadata: Metadata) -> None:
       UserError: a file of it is missing or damaged.
     """
     expected = {f"tokenizer/{name}": digest for name, digest in metadata.tokenizer.items()}
-    digests.compare(str(folder), expected, "bring it back from a copy, or make the folder again")
+    digests.compare(str(folder), expected, "bring it back from a copy, or remove the folder and make it again")

@@ -237,7 +237,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 def _damaged(path: Path, reason: str) -> DamagedCheckpoint:
     earlier = [step for step in steps(path.parent.parent) if step < int(path.name)]
-    remedy = f"use the one before it, step {earlier[-1]}" if earlier else "there is none before it: make it again"
+    remedy = f"use the one before it, step {earlier[-1]}" if earlier else "remove the folder, and make it again"
     return DamagedCheckpoint(f"checkpoint {path} is damaged ({reason}); {remedy}")
 
 

@@ -116,7 +116,7 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
     """A new local file, opened for writing; it replaces `file` when the block ends without an error."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file = file.resolve()  # a link stays a link
-    beside = file.with_name(file.name + ".tmp")
+    beside = _beside(file)
     with interrupts.cleaning(lambda: beside.unlink(missing_ok=True)):
         with open(beside, "wb") as opened:
             yield opened
@@ -124,6 +124,11 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
             os.fsync(opened.fileno())
         os.replace(beside, file)
     _sync(file.parent)
+
+
+def _beside(path: Path) -> Path:
+    """Where something is made that takes the path's name when it is whole; what a kill left there is removed."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def _sync(path: Path) -> None:
@@ -169,9 +174,16 @@ class RunFolder:
           difference: names in what the content differs from what shall be made; empty where it does not.
 
         Raises:
-          UserError: the folder holds something else.
+          UserError: the folder holds something else, or is empty and cannot be replaced by a whole one.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self._given or (not self.is_remote and self.path == Path.cwd()):
+            raise UserError(f"--out={self._given} is the folder that the command runs in; name another")
+        if not self.path.exists():
+            return False
+        if self.path.is_dir() and all(entry.name == ".lock" for entry in self.path.iterdir()):
+            real = self.path.resolve()
+            if not self.is_remote and (os.path.ismount(real) or not os.access(real.parent, os.W_OK)):
+                raise UserError(f"{self} cannot be replaced by a whole folder; name one in it, such as {self}/made")
             return False
         if differs := difference():
             raise UserError(f"{self} holds something else: {differs}; remove it, or choose another --out")
@@ -189,7 +201,8 @@ class RunFolder:
         """
         out = on_disk(self._given)
         self.is_made(lambda: "it is not empty")
-        beside = out.with_name(out.name + ".tmp")
+        out = out.resolve()  # a link stays a link
+        beside = _beside(out)
         if not makes:
             yield beside
             return
@@ -277,7 +290,10 @@ class RunFolder:
         if self.is_remote:
             joined = posixpath.join(self._given.removeprefix(_STORE), relative)
             return RunFolder(_STORE + posixpath.normpath(joined))
-        return RunFolder(os.path.join(self._given, relative))
+        joined = os.path.join(self._given, relative)
+        # `..` behind a link leads to where the link does; earlier versions wrote paths that take it away with the name.
+        written = os.path.normpath(joined)
+        return RunFolder(written if not os.path.exists(joined) and os.path.exists(written) else joined)
 
     def relative_to(self, start: "AnyFolder") -> str:
         """The path that leads from `start` to this folder.
@@ -287,7 +303,9 @@ class RunFolder:
         """
         if self.is_remote != is_remote(str(start)):
             raise UserError(f"{self} and {start} must be together, both on this disk or both on gs://")
-        return os.path.relpath(self._given.removeprefix(_STORE), str(start).removeprefix(_STORE))
+        if self.is_remote:
+            return posixpath.relpath(self._given.removeprefix(_STORE), str(start).removeprefix(_STORE))
+        return os.path.relpath(os.path.realpath(self._given), os.path.realpath(str(start)))
 
 
 AnyFolder = str | Path | RunFolder  # what functions take that are also called from a command or a notebook

@@ -94,7 +94,7 @@ def test_kill_9_leaves_nothing_or_a_whole_data_set(tmp_path: Path) -> None:
     for out in (tmp_path / "killed0", tmp_path / "killed1"):
         assert run(*ARITHMETIC, f"--out={out}").returncode == 0
         assert content(out) == content(tmp_path / "undisturbed")
-        assert not out.with_name(out.name + ".tmp").exists()
+        assert not out.with_name(f".{out.name}.tmp").exists()
 
 
 @pytest.mark.slow

@@ -97,10 +97,34 @@ def test_a_folder_comes_out_as_it_went_in_and_a_rerun_does_nothing(hf_dir, tmp_p
         assert stored[name].tobytes() == array.tobytes(), name
     same = tokenizers.fingerprint(tokenizers.load(hf_dir))
     assert tokenizers.fingerprint(tokenizers.load(model)) == tokenizers.fingerprint(tokenizers.load(out)) == same
+    assert "nothing to do" in converted(f"--checkpoint={model}", "--to=hf", f"--out={out}", "--shard_gib=0.00001")
     before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
     assert "there already" in converted(f"--hf_dir={hf_dir}", f"--out={model}")
     assert before == {path: path.stat().st_mtime_ns for path in model.rglob("*")}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "model", "out"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["tokenizer/tokenizer.json", "checkpoints"])
+def test_a_folder_that_lost_a_part_is_not_taken_for_made(hf_dir, tmp_path, lost):
+    given = (f"--hf_dir={hf_dir}", f"--out={tmp_path / 'model'}")
+    converted(*given)
+    (tmp_path / "model" / lost).rename(tmp_path / "lost")
+    assert "nothing to do" not in commands.fails(convert.command, *given)
+
+
+@pytest.mark.slow
+def test_an_adapter_s_own_tokenizer_is_said_to_be_left_out(hf_dir, peft_dir, tmp_path):
+    converted(f"--hf_dir={hf_dir}", f"--out={tmp_path / 'model'}")
+    given = (f"--checkpoint={tmp_path / 'model'}", f"--peft_dir={peft_dir}", "--to=adapter")
+    own = tokenizers.load(hf_dir)
+    tokenizers.save(own, peft_dir)
+    assert "tokenizer of its own" not in converted(*given, f"--out={tmp_path / 'a'}")
+    own.chat_template = "{{ messages[0].content }}"
+    tokenizers.save(own, peft_dir)
+    assert "has a tokenizer of its own (end of text '</s>', a chat template)" in converted(
+        *given, f"--out={tmp_path / 'b'}"
+    )
 
 
 @pytest.mark.slow

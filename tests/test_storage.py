@@ -1,4 +1,5 @@
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,49 @@ def test_what_must_lie_on_this_disk_says_so():
     ):
         with pytest.raises(UserError, match=r"gs://bucket/\S+ must be on this disk"):
             asked()
+
+
+def test_a_relative_path_leads_through_a_link(tmp_path):
+    (tmp_path / "disk" / "runs").mkdir(parents=True)
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(tmp_path / "disk" / "runs")
+    run = tmp_path / "runs" / "lora"
+    path = RunFolder(tmp_path / "models" / "base").relative_to(run)
+    run.mkdir()
+    assert RunFolder(run).follow(path).path.samefile(tmp_path / "models" / "base")
+    written_before = os.path.relpath(tmp_path / "models" / "base", run)  # as if no folder were a link
+    assert RunFolder(run).follow(written_before).path.samefile(tmp_path / "models" / "base")
+
+
+def test_what_is_of_another_name_stays_and_a_link_stays_one(tmp_path):
+    (tmp_path / "out.tmp").mkdir()
+    (tmp_path / "out.tmp" / "thesis.txt").write_text("mine")
+    (tmp_path / "page.html.tmp").write_text("mine")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    for name in ("out", "link"):
+        with RunFolder(tmp_path / name).fresh() as made:
+            (made / "file").write_text(name)
+        assert (tmp_path / name / "file").read_text() == name
+    storage.write(tmp_path / "page.html", "page")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "out.tmp" / "thesis.txt").read_text() == (tmp_path / "page.html.tmp").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["out.tmp", "page.html.tmp", "disk", "link", "out", "page.html"]
+    )
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_before_work(tmp_path, monkeypatch):
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "mount" / ".lock").write_text("")
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "ismount", lambda path: Path(path).name == "mount")
+        with pytest.raises(UserError, match="mount cannot be replaced by a whole folder; name one in it"):
+            RunFolder(tmp_path / "mount").is_made(lambda: "")
+    monkeypatch.chdir(tmp_path)
+    for here in (".", "", tmp_path):
+        with pytest.raises(UserError, match="is the folder that the command runs in; name another"):
+            RunFolder(here).is_made(lambda: "")
 
 
 def test_without_its_package_the_store_says_what_to_install(monkeypatch):

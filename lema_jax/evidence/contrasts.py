@@ -1,7 +1,7 @@
 """What a difference between arms is made of: contrasts of two arms, each with one change between them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lema_jax.evidence import compare, table
@@ -26,13 +26,14 @@ CONTRASTS = (
 )
 
 
-def found(arms: Mapping[str, Arm]) -> dict[Contrast, Comparison]:
+def of(arms: Collection[str]) -> list[Contrast]:
     """The contrasts whose two arms are there."""
-    return {
-        contrast: compare.compare(arms[contrast.baseline], arms[contrast.other])
-        for contrast in CONTRASTS
-        if contrast.baseline in arms and contrast.other in arms
-    }
+    return [one for one in CONTRASTS if one.baseline in arms and one.other in arms]
+
+
+def found(arms: Mapping[str, Arm]) -> dict[Contrast, Comparison]:
+    """The contrasts whose two arms are there, with their comparisons."""
+    return {one: compare.compare(arms[one.baseline], arms[one.other]) for one in of(arms)}
 
 
 def sentence(contrast: Contrast, comparison: Comparison, adjusted: float) -> str:

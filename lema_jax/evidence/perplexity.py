@@ -24,6 +24,9 @@ class DeltaPpl:
     interval: stats.Interval
 
 
+_MOST = 700.0  # nats a token, whose exponential is still a number
+
+
 def delta_ppl(scores: Iterable[PathScore], *, seed: int = 0) -> DeltaPpl:
     """PPL(wrong | question) - PPL(right | question), with PPL = exp(nll / tokens).
 
@@ -39,10 +42,12 @@ def delta_ppl(scores: Iterable[PathScore], *, seed: int = 0) -> DeltaPpl:
             continue
         if score.tokens < 1:
             raise UserError(f"a path to question {score.problem_id} has no tokens; remove it")
-        paths[score.problem_id][score.right].append(math.exp(score.nll / score.tokens))
+        paths[score.problem_id][score.right].append(math.exp(min(score.nll / score.tokens, _MOST)))
     both = np.array([[np.mean(of[False]), np.mean(of[True])] for of in paths.values() if of[False] and of[True]])
-    if not len(both):
-        raise UserError(f"none of {len(paths)} questions has both a right and a wrong path; sample more of each")
+    if len(both) < 2:  # of one question there is no interval
+        raise UserError(
+            f"{len(both) or 'none'} of {len(paths)} questions has both a right and a wrong path; sample more of each"
+        )
     wrong, right = both.mean(axis=0).tolist()
     interval = stats.bootstrap_mean(both[:, 0] - both[:, 1], seed=seed)
     return DeltaPpl(len(both), len(paths) - len(both), right, wrong, wrong - right, interval)

@@ -35,6 +35,7 @@ class Study:
     Attributes:
       adjusted: p-values after Holm's correction over the comparisons of all arms on all tests, by (test, arm).
       adjusted_contrasts: the same over all contrasts, by (test, name).
+      planned: how many comparisons of arms the study shall have, those that are not finished among them.
       shares: by recipe, arms that differ in the share of corrections (`contrasts.shares`).
       curves: of each training, by (arm, seed).
       funnels: of each arm's data set, rows that each filter left out and that remained.
@@ -46,6 +47,7 @@ class Study:
     tests: dict[str, Tested]
     adjusted: dict[tuple[str, str], float]
     adjusted_contrasts: dict[tuple[str, str], float]
+    planned: int
     shares: dict[str, dict[str, float]]
     curves: dict[tuple[str, int], dict[str, Curve]]
     funnels: dict[str, dict[str, int]]
@@ -95,12 +97,20 @@ def load(folder: Path | str, funnel: Callable[[Path], dict[str, int]]) -> Study:
             trained[training.arm, training.seed] = curves.read(folder / training.folder)
         except UserError as error:
             unread.append(str(error))
+    planned = len(made.tests) * (len(made.arms) - 1 + _asks_student(made))
     return Study(
         folder,
         made,
         tests,
-        adjusted=_holm({(t, arm): one.p for t, of in tests.items() for arm, one in of.comparisons.items()}),
-        adjusted_contrasts=_holm({(t, of.name): one.p for t, x in tests.items() for of, one in x.contrasts.items()}),
+        adjusted=_holm(
+            {(t, arm): one.p for t, of in tests.items() for arm, one in of.comparisons.items()},
+            planned,
+        ),
+        adjusted_contrasts=_holm(
+            {(t, of.name): one.p for t, x in tests.items() for of, one in x.contrasts.items()},
+            len(made.tests) * len(contrasts.of(made.arms)),
+        ),
+        planned=planned,
         shares=contrasts.shares(made.arms, made.baseline, measured),
         curves=trained,
         funnels=funnels,
@@ -138,8 +148,15 @@ def _tested(read: Mapping[str, tuple[Arm, Counts]], baseline: str) -> Tested:
     return Tested(arms, compared, contrasts.found(arms), {name: counts for name, (_, counts) in read.items()})
 
 
-def _holm(p_values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
-    return dict(zip(p_values, stats.holm(list(p_values.values()))))
+def _asks_student(made: Manifest) -> bool:
+    planned = (job.name.partition(" ")[0] for job in made.jobs if job.kind == "evaluate")
+    return STUDENT in planned or any(one.arm == STUDENT for one in made.evaluations)
+
+
+def _holm(p_values: Mapping[tuple[str, str], float], planned: int) -> dict[tuple[str, str], float]:
+    """Corrected for all comparisons that are planned: those that are not finished count as if they showed nothing."""
+    unfinished = [1.0] * (planned - len(p_values))
+    return dict(zip(p_values, stats.holm([*p_values.values(), *unfinished])))
 
 
 def _share(counts: Mapping[str, int]) -> float:

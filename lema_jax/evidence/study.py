@@ -70,12 +70,12 @@ def _answer(study: Study, test: str, comparison: Comparison) -> Finding:
     numbers = (
         f"{table.percent(other.accuracy)} against {table.percent(baseline.accuracy)}; 95 % interval of the difference "
         f"{table.points_span(comparison.interval)}; {table.said_p(comparison.p)}, after Holm's correction for "
-        f"{len(study.adjusted)} comparisons {table.said_p(adjusted)}; {_seeds(other)} of {other.name}, "
+        f"{study.planned} comparisons {table.said_p(adjusted)}; {_seeds(other)} of {other.name}, "
         f"{_seeds(baseline)} of {baseline.name}"
     )
     said = f"{answer} on {test}: of {n}, {other.name} {table.answers(comparison)}"
     ends = []
-    needed = comparison.detectable(ALPHA / len(study.adjusted))  # the strictest of Holm's levels
+    needed = comparison.detectable(ALPHA / study.planned)  # the strictest of Holm's levels
     if reads is Reads.UNCLEAR and math.isfinite(needed):
         ends.append(f"A difference of {100 * needed:.1f} points or more is found 4 times in 5 after the correction.")
     if single := [arm.name for arm in (baseline, other) if arm.seeds == 1]:

@@ -126,6 +126,7 @@ def _row(arm: Arm, comparison: Comparison | None) -> tuple[str, ...]:
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The table with padded columns: the first left-aligned, the others right-aligned."""
+    rows = [[printable(cell) for cell in row] for row in rows]  # names come from files
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     rule = ["─" * width for width in widths]
     return "\n".join(

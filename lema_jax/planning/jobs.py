@@ -22,12 +22,12 @@ from lema_jax.stage import Config
 
 _ID = 10  # hexadecimal digits
 _FIRST = {
-    f"{NAME}.tmp",
+    *(f"{dot}{NAME}.tmp" for dot in (".", "")),  # without a dot in earlier versions
     ".lock",
     "jobs",
     "compiled",
     *("data", "train", "sample", "correct", "critique", "evolve", "evaluate"),
-    *(f"report.{ending}" for ending in ("html", "txt", "html.tmp", "txt.tmp")),
+    *(f"{dot}report.{ending}" for dot in (".", "") for ending in ("html", "txt", "html.tmp", "txt.tmp")),
 }  # what a study makes beside `study.json`
 
 

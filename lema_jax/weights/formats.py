@@ -59,6 +59,7 @@ def open_gguf(path: str | Path) -> Opened:
 
 def open_hf(folder: str | Path) -> Opened:
     """Opens a Hugging Face folder. Raises a UserError as `hf_config.read` and `safetensors.open_folder` do."""
+    folder = storage.on_disk(folder)
     storage.require_own_files(folder)
     made = record.read(folder)
     config = hf_config.read(folder)

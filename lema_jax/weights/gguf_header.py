@@ -47,9 +47,8 @@ class _Walk:
             raise _Invalid("it does not begin with GGUF")
         self._at = 4
         version = self._number("I")
-        if version & 0xFFFF == 0:  # big-endian
-            self._order, self._at = ">", 4
-            version = self._number("I")
+        if version & 0xFFFF == 0:
+            raise _Invalid("its numbers are big-endian; gguf-py's gguf_convert_endian makes them little-endian")
         if version not in (2, 3):
             raise _Invalid(f"version {version}")
         tensors, entries = self._number("Q"), self._number("Q")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lema_jax import storage
 from lema_jax.data import tokenizer as tokenizers
@@ -71,6 +72,21 @@ def write(
     )
     _write_json(folder / "generation_config.json", {key: id for key, id in special.items() if id is not None})
     safetensors.save(folder, source, dtype, shard_bytes)
+    _compare(folder, read)
+
+
+_PROBE = "Ann has 3 apples & 12.50 $,\n\n  caf\u00e9 cafe\u0301 don't \u5c0f\u660e 1234567!"
+
+
+def _compare(folder: Path, ours: PreTrainedTokenizerFast) -> None:
+    """Says where transformers gives a family a pre-tokenizer of its own, whatever the tokenizer's file holds."""
+    theirs = AutoTokenizer.from_pretrained(folder)
+    if theirs(_PROBE).input_ids != ours(_PROBE).input_ids:
+        model_type = json.loads((folder / "config.json").read_text())["model_type"]
+        print(
+            f"warning: transformers does not read this tokenizer as it is: it gives every {model_type} model that "
+            "family's rules, and so other tokens; compare them before this export is used"
+        )
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

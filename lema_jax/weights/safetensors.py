@@ -91,10 +91,10 @@ def open_folder(folder: str | Path) -> Safetensors:
       UserError: there are none, or only `.bin` files; an index that disagrees with its files; see `Safetensors`.
     """
     folder = Path(folder)
+    if (folder / SINGLE).exists():  # first, as transformers does where both are there
+        return Safetensors([folder / SINGLE], str(folder / SINGLE))
     if (folder / INDEX).exists():
         return _open_index(folder / INDEX)
-    if (folder / SINGLE).exists():
-        return Safetensors([folder / SINGLE], str(folder / SINGLE))
     if any(folder.glob("*.bin")) or any(folder.glob("*.pth")):
         raise UserError(f"{folder} has only .bin or .pth weights: {_OF_BIN}")
     raise UserError(f"{folder} has neither {SINGLE} nor {INDEX}; is it a Hugging Face model folder?")

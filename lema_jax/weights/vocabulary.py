@@ -27,6 +27,7 @@ _SPLITS = {
     "llama3": (_LLAMA3_SPLIT,),
     "qwen2": (_QWEN2_SPLIT,),
 }
+_ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>")
 _UNSET = object()
 _KEY = "tokenizer.ggml."  # begins the keys of the metadata
 V = TypeVar("V")
@@ -84,10 +85,13 @@ def from_gguf(file: Gguf) -> PreTrainedTokenizerFast:
 
 
 def eos_ids(file: Gguf) -> tuple[int, ...]:
-    """Tokens that end an answer: end of text, of turn and of message, as far as the metadata has them."""
+    """Tokens that end an answer: of text, turn and message as far as the metadata names them, and control tokens of
+    such names, as in llama.cpp: many files name one alone."""
     tokens = _list(file, "tokens", str)
-    ids = (_id(file, role, tokens) for role in ("eos", "eot", "eom"))
-    return tuple(id for id in ids if id is not None)
+    kinds = _list(file, "token_type", int, len(tokens), [int(Kind.NORMAL)] * len(tokens))
+    named = [_id(file, role, tokens) for role in ("eos", "eot", "eom")]
+    known = [id for id, kind in enumerate(kinds) if kind == Kind.CONTROL and tokens[id] in _ENDS]
+    return tuple(dict.fromkeys(id for id in (*named, *known) if id is not None))
 
 
 def bos_rule(file: Gguf) -> str:
@@ -143,6 +147,8 @@ def byte_level(tokens: list[str], merges: list[tuple[str, str]], pre: str, where
             pair = f"{left} {right}"
             raise UserError(f"{where}: {_KEY}merges[{number}]={pair!r:.80} does not make a token of {_KEY}tokens")
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre in _IGNORE_MERGES))
+    if pre == "qwen2":  # GGUF has no name for the normaliser of these models
+        tokenizer.normalizer = normalizers.NFC()
     splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in _SPLITS[pre]]
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, to_bytes])

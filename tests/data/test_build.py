@@ -116,11 +116,11 @@ def test_a_kill_leaves_nothing_and_the_next_run_makes_it(
         with pytest.raises(Killed):
             build(wanted, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert not (tmp_path / "out.tmp").exists()
-    (tmp_path / "out.tmp" / "left by kill -9").mkdir(parents=True)
+    assert not (tmp_path / ".out.tmp").exists()
+    (tmp_path / ".out.tmp" / "left by kill -9").mkdir(parents=True)
     build(wanted, tmp_path / "out")
     assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
-    assert not (tmp_path / "out.tmp").exists()
+    assert not (tmp_path / ".out.tmp").exists()
 
 
 def test_dev_questions_are_nowhere_in_training(tmp_path: Path, corrections: Path) -> None:

@@ -52,6 +52,17 @@ def test_holm_corrects_for_all_arms_on_all_tests(whole):
     assert max(whole.adjusted[key] / p for key, p in p_values.items()) == pytest.approx(8)
 
 
+def test_comparisons_that_are_not_finished_are_corrected_for(tmp_path):
+    made_runs.write_study(tmp_path, {"cot": 0.5, "lema": 0.4, "rft": 0.5})
+    content = json.loads((tmp_path / "study.json").read_text())
+    there = [one for one in content["evaluations"] if one["arm"] != "rft"]
+    found = load(edited(tmp_path, evaluations=there))
+    (key,) = found.adjusted
+    assert found.planned == 2
+    assert found.adjusted[key] == pytest.approx(min(1, 2 * found.tests[key[0]].comparisons["lema"].p))
+    assert "after Holm's correction for 2 comparisons" in study.headline(found)[0].text
+
+
 def test_the_answers_are_not_kept_in_memory(whole):
     assert not any(arm.runs for tested in whole.tests.values() for arm in tested.arms.values())
 

@@ -264,3 +264,14 @@ def test_strangers_and_gaps_are_named_by_the_table(tmp_path):
         names.load_model(file, file.config)
     assert "missing: model.norm.weight" in str(error.value)
     assert "unexpected: blk.0.attn_sinks.weight" in str(error.value)
+
+
+def test_a_file_of_the_other_byte_order_is_refused(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", endianess=gguf.GGUFEndian.BIG)
+    writer.add_tensor("output_norm.weight", np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UserError, match="its numbers are big-endian; gguf-py's gguf_convert_endian"):
+        Gguf(tmp_path / "m.gguf")

@@ -132,3 +132,12 @@ def test_quantised_weights_are_refused(tmp_path):
     save_file({"model.norm.weight": np.ones(3, np.int8)}, tmp_path / safetensors.SINGLE)
     with pytest.raises(UserError, match="stored as I8"):
         safetensors.open_folder(tmp_path)
+
+
+def test_of_one_file_and_an_index_the_file_is_read_as_by_transformers(tmp_path):
+    new, stale = tensors(SMALL, np.float32), {name: 0 * array for name, array in tensors(SMALL, np.float32).items()}
+    save_file(new, tmp_path / safetensors.SINGLE)
+    save_file(stale, tmp_path / "old.safetensors")
+    (tmp_path / safetensors.INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(new, "old.safetensors")}))
+    found = safetensors.open_folder(tmp_path)
+    assert all(names.read_whole(found, name).tobytes() == array.tobytes() for name, array in new.items())

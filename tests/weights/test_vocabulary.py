@@ -237,6 +237,15 @@ def test_tokens_that_end_a_text_a_turn_or_a_message_end_an_answer(tmp_path):
     assert vocabulary.eos_ids(plain) == (end,)
     turns = {"tokenizer.ggml.eot_token_id": 7, "tokenizer.ggml.eom_token_id": 9}
     assert vocabulary.eos_ids(byte_level_gguf(tmp_path / "b.gguf", "llama-bpe", **turns)) == (end, 7, 9)
+    unnamed = [*plain.get("tokenizer.ggml.tokens")[:-2], "<|im_end|>", "<|endoftext|>"]
+    for kind, ends in ((3, (end, 298, 299)), (1, (end,))):  # control tokens, or words that look like them
+        more = {"tokenizer.ggml.tokens": unnamed, "tokenizer.ggml.token_type": [1] * 298 + [kind] * 2}
+        assert vocabulary.eos_ids(byte_level_gguf(tmp_path / "c.gguf", "llama-bpe", **more)) == ends
+
+
+def test_text_of_qwen2_is_normalised_as_in_its_tokenizer(tmp_path):
+    tokenizer = vocabulary.from_gguf(byte_level_gguf(tmp_path / "m.gguf", "qwen2"))
+    assert tokenizer("cafe\u0301").input_ids == tokenizer("caf\u00e9").input_ids
 
 
 def test_a_sentencepiece_vocabulary_gives_the_ids_of_sentencepiece(tmp_path):
