@@ -44,7 +44,12 @@ def place(folder: str | Path) -> Path:
         raise UserError(f"{folder} is reached by the package gcsfs; install the extra: pip install 'lema_jax[gcs]'")
     from etils import epath
 
-    return cast(Path, epath.Path(folder))
+    return cast(Path, epath.Path(_named(folder)))
+
+
+def _named(folder: str | Path) -> str:
+    """As the user names it: `Path` takes one of the slashes behind `gs:` away."""
+    return _STORE + str(folder).removeprefix("gs:").lstrip("/") if is_remote(folder) else str(folder)
 
 
 def on_disk(path: str | Path) -> Path:
@@ -149,7 +154,7 @@ class RunFolder:
     """
 
     def __init__(self, path: "AnyFolder") -> None:
-        self._given = str(path)
+        self._given = _named(str(path))
         self.is_remote = is_remote(self._given)
 
     @functools.cached_property

@@ -151,6 +151,12 @@ def test_a_folder_that_cannot_be_replaced_is_refused_before_work(tmp_path, monke
             RunFolder(here).is_made(lambda: "")
 
 
+def test_the_store_is_known_as_a_path_too(bucket):
+    RunFolder(f"{bucket}/run").write("a", "1")
+    assert str(RunFolder(Path(f"{bucket}/run"))) == f"{bucket}/run"
+    assert (storage.place(Path(f"{bucket}/run")) / "a").read_text() == "1"
+
+
 def test_without_its_package_the_store_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'lema_jax\[gcs\]'"):
