@@ -124,3 +124,15 @@ def test_samples_of_a_served_model_and_what_it_answered_before_it_failed(tmp_pat
         (f"arithmetic/test/{number}", sample) for number in range(3) for sample in range(2)
     ]
     assert sum(row.text == "The answer is 1." for row in rows) == 3
+
+
+@pytest.mark.slow
+def test_one_file_by_two_paths_and_one_prompt_by_two_styles_are_one_evaluation(model, tmp_path, monkeypatch):
+    (tmp_path / "own.jsonl").write_text("".join(f'{{"question": "{n} + 1?", "gold": {n + 1}}}\n' for n in range(3)))
+    monkeypatch.chdir(tmp_path)
+    given = (f"--checkpoint={model}", "--max_new_tokens=4", f"--out={tmp_path / 'out'}")
+    succeeds(*given, "--task=jsonl:own.jsonl", "--limit=1")
+    succeeds(*given, f"--task=jsonl:{tmp_path / 'own.jsonl'}", "--prompt_style=plain")
+    assert {row.problem.task for row in read(tmp_path / "out")} == {f"jsonl:{tmp_path / 'own.jsonl'}"}
+    assert {row.prompt_style for row in read(tmp_path / "out")} == {"plain"}
+    assert len(runs.load(tmp_path / "out", "run").predictions) == 3
