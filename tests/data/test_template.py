@@ -69,24 +69,10 @@ SHAPES = {
 }
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """Sets SOURCE_DATE_EPOCH, as at the start of a process."""
-
-    def set_to(said):
-        monkeypatch.setenv("SOURCE_DATE_EPOCH", said)
-        template.moment.cache_clear()
-
-    yield set_to
-    template.moment.cache_clear()
-
-
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("named", [False, True], ids=["alone", "named"])
-def test_any_shape_of_template_is_rendered_as_by_transformers(shape, named, clock, monkeypatch):
-    clock(str(int(time.time())))  # transformers writes the day of today, here
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
+def test_any_shape_of_template_is_rendered_as_by_transformers(shape, named, clock):
+    clock("today")
     words = tokenizer.train_bpe(["one two"], 704)
     words.chat_template = {"tool_use": "tools", "default": shape} if named else shape
     for message in ("one  ½\n<s> two", ""):

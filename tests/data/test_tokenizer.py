@@ -115,9 +115,10 @@ def test_a_tokenizer_without_an_end_is_refused(words: PreTrainedTokenizerFast, t
 )
 @pytest.mark.parametrize("post", [True, False], ids=["BOS", "no BOS"])
 def test_a_rendered_message_has_the_ids_of_apply_chat_template(
-    words, tmp_path: Path, template: str, post: bool
+    words, tmp_path: Path, clock, template: str, post: bool
 ) -> None:
     """Whether the tokenizer begins a text with BOS or not, and whether the template writes it or not."""
+    clock("today")
     tokenizer.save(words, tmp_path)
     if not post:
         raw = json.loads((tmp_path / "tokenizer.json").read_text())
