@@ -183,7 +183,11 @@ def _compare_tokenizers(adapter: Path, written: Path) -> None:
     """Says where an adapter brings a tokenizer of its own, which is not the one that is written."""
     if not (adapter / "tokenizer.json").exists():
         return
-    own, base = tokenizers.load(adapter), tokenizers.load(written)
+    try:
+        own, base = tokenizers.load(adapter), tokenizers.load(written)
+    except UserError as error:
+        _say(f"warning: the adapter's own tokenizer is left out for the base's: {error}")
+        return
     of = lambda one: (tokenizers.fingerprint(one), one.chat_template)
     if of(own) != of(base):
         _say(

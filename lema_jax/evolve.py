@@ -24,7 +24,7 @@ from lema_jax.data import curate, gather
 from lema_jax.errors import UserError
 from lema_jax.records import Appender, Correction, Problem, row_id
 from lema_jax.stage import group, option
-from lema_jax.tasks import thinking
+from lema_jax.tasks import phrases, thinking
 from lema_jax.teacher import endpoint, evolution, prompting
 from lema_jax.teacher.chat import Reply, Request
 from lema_jax.teacher.chat_model import ChatModel
@@ -244,7 +244,8 @@ def _is_answered(request: Request, reply: Reply) -> bool:
 def _answer(new: _Evolved, reply: Reply) -> str | None:
     text = thinking.spoken(reply.text).text
     # The seed's gold says of which kind the answer is: a task of one's own may have several.
-    return None if reply.failed else tasks.get(new.seed.task).extract(text, _as_problem(new, new.seed.gold))
+    gold = "" if phrases.is_one(new.seed.gold) else new.seed.gold
+    return None if reply.failed else tasks.get(new.seed.task).extract(text, _as_problem(new, gold))
 
 
 def _problem(new: _Evolved, answers: Sequence[str | None], model: str) -> Problem | None:

@@ -218,6 +218,7 @@ class RunFolder:
             yield beside
             for path in (*beside.rglob("*"), beside):
                 _sync(path)
+            (out / ".lock").unlink(missing_ok=True)  # of a command that was killed there
             os.replace(beside, out)
             _sync(out.parent)
 
@@ -310,7 +311,9 @@ class RunFolder:
             raise UserError(f"{self} and {start} must be together, both on this disk or both on gs://")
         if self.is_remote:
             return posixpath.relpath(self._given.removeprefix(_STORE), str(start).removeprefix(_STORE))
-        return os.path.relpath(os.path.realpath(self._given), os.path.realpath(str(start)))
+        here, there = os.path.realpath(self._given), os.path.realpath(str(start))
+        plain = os.path.relpath(self._given, str(start))  # which also holds where links are made anew
+        return plain if os.path.realpath(os.path.join(str(start), plain)) == here else os.path.relpath(here, there)
 
 
 AnyFolder = str | Path | RunFolder  # what functions take that are also called from a command or a notebook

@@ -116,6 +116,8 @@ def test_a_relative_path_leads_through_a_link(tmp_path):
     path = RunFolder(tmp_path / "models" / "base").relative_to(run)
     run.mkdir()
     assert RunFolder(run).follow(path).path.samefile(tmp_path / "models" / "base")
+    (tmp_path / "link").symlink_to(tmp_path / "models")
+    assert RunFolder(tmp_path / "link" / "base").relative_to(tmp_path / "plain") == "../link/base"  # as it is named
     written_before = os.path.relpath(tmp_path / "models" / "base", run)  # as if no folder were a link
     assert RunFolder(run).follow(written_before).path.samefile(tmp_path / "models" / "base")
 
@@ -126,6 +128,8 @@ def test_what_is_of_another_name_stays_and_a_link_stays_one(tmp_path):
     (tmp_path / "page.html.tmp").write_text("mine")
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").write_text("of a command that was killed")
     for name in ("out", "link"):
         with RunFolder(tmp_path / name).fresh() as made:
             (made / "file").write_text(name)

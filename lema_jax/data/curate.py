@@ -20,12 +20,11 @@ T = TypeVar("T")
 
 NGRAM = 8  # words
 SHARED = 0.8  # least shared part of a test question's n-grams, or of both questions' words, that counts as overlap
-# A number, an operator between numbers, a letter of a script without spaces, or a word.
-_OPERATORS = "-+*/×÷^"
+# A number, a letter of a script without spaces, or a word.
 _SPACELESS = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(
-    rf"\d+(?:[.,]\d+)*|(?<=[\d)])\s*([{_OPERATORS}])(?=\s*[\d(])|[{_SPACELESS}]|(?:(?![{_SPACELESS}])[^\W\d_])+"
-)
+_WORD = re.compile(rf"\d+(?:[.,]\d+)*|[{_SPACELESS}]|(?:(?![{_SPACELESS}])[^\W\d_])+")
+_OPERATOR = re.compile(r"(?<=[\d)])\s*(\*\*|[-+*/^x×÷⁄−–—])(?=\s*[\d(])")
+_ALIKE = {"**": "^", "x": "*", "×": "*", "÷": "/", "⁄": "/", "−": "-", "–": "-", "—": "-"}
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
@@ -100,9 +99,17 @@ def asked(problem: Problem) -> tuple[str, ...]:
 
 
 def words(text: str) -> list[str]:
-    """The words, numbers and operators of a question, in lower case, without punctuation; 1,200 is 1200."""
-    plain = _THOUSANDS.sub("", unicodedata.normalize("NFKC", text).casefold())
-    return [found[1] or found[0] for found in _WORD.finditer(plain)]
+    """The words and numbers of a question, in lower case, without punctuation; 1,200 is 1200."""
+    return _WORD.findall(_plain(text))
+
+
+def _plain(text: str) -> str:
+    return _THOUSANDS.sub("", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _operators(text: str) -> tuple[str, ...]:
+    """The signs between the numbers of a question, in whichever writing."""
+    return tuple(_ALIKE.get(sign, sign) for sign in _OPERATOR.findall(_plain(text)))
 
 
 def leave_out_repeated(pools: Iterable[Pool]) -> None:
@@ -153,14 +160,16 @@ class Overlap:
     """
 
     def __init__(self, tests: Iterable[Problem]):
-        self._by_words: dict[tuple[str, ...], list[str]] = defaultdict(list)  # all words -> ids of test questions
-        self._by_numbers: dict[tuple[str, ...], list[tuple[str, Counter[str]]]] = defaultdict(list)
+        # all words, or all numbers -> ids of test questions, their words and the operators between their numbers
+        self._by_words: dict[tuple[str, ...], list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
+        self._by_numbers: dict[tuple[str, ...], list[tuple[str, Counter[str], tuple[str, ...]]]] = defaultdict(list)
         self._by_ngram: dict[tuple[str, ...], list[int]] = defaultdict(list)  # -> places of them
         self._ngrams: list[tuple[str, int]] = []  # by place the id, which may repeat, and how many it has
         for place, problem in enumerate(tests):
             text = words(problem.question)
-            self._by_words[tuple(text)].append(problem.id)
-            self._by_numbers[_numbers(text)].append((problem.id, Counter(text)))
+            signs = _operators(problem.question)
+            self._by_words[tuple(text)].append((problem.id, signs))
+            self._by_numbers[_numbers(text)].append((problem.id, Counter(text), signs))
             grams = _ngrams(text)
             self._ngrams.append((problem.id, len(grams)))
             for gram in grams:
@@ -173,10 +182,12 @@ class Overlap:
     def all(self, question: str) -> Iterator[str]:
         """The ids of the test questions that `question` overlaps with; some may come twice."""
         text = words(question)
-        yield from self._by_words.get(tuple(text), ())
+        signs = _operators(question)
+        alike = lambda others: not signs or not others or signs == others  # `12 * 7` is not `12 + 7`
+        yield from (id for id, others in self._by_words.get(tuple(text), ()) if alike(others))
         counted = Counter(text)
-        for id, other in self._by_numbers.get(_numbers(text), ()):
-            if (counted & other).total() >= SHARED * max(counted.total(), other.total()):
+        for id, other, others in self._by_numbers.get(_numbers(text), ()):
+            if alike(others) and (counted & other).total() >= SHARED * max(counted.total(), other.total()):
                 yield id
         shared = Counter(place for gram in _ngrams(text) for place in self._by_ngram.get(gram, ()))
         for place, count in shared.items():
@@ -289,7 +300,7 @@ def rank(seed: int, text: str) -> bytes:
 
 
 def _numbers(text: Sequence[str]) -> tuple[str, ...]:
-    return tuple(sorted(word for word in text if word[0].isdigit() or word in _OPERATORS))
+    return tuple(sorted(word for word in text if word[0].isdigit()))
 
 
 def _ngrams(text: Sequence[str]) -> set[tuple[str, ...]]:

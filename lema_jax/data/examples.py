@@ -179,7 +179,8 @@ def closed(problem: Problem, text: str, answer: str) -> str:
     Args:
       answer: the answer of the text, as the task's `extract` returns it.
     """
-    text = _without_chatter(problem, text.strip(), answer)
+    text = text.strip()
+    text = said if (said := _up_to(problem, text, answer)) and not _SAYS_MORE.search(text, len(said)) else text
     if _ends(problem, text):
         return text
     sentence = f"The answer is {' '.join(answer.split()).rstrip('.')}."
@@ -190,16 +191,21 @@ def closed(problem: Problem, text: str, answer: str) -> str:
     return f"{text[: found.start()].rstrip()}{between}{sentence}".strip()
 
 
-_STATES = re.compile(r"\bThe answer is (?:[^.\n]|\.(?=\S))+\.(?=\s)")
+_END = re.compile(r"(?<=\.)(?=\s+\S)")
 _SAYS_MORE = re.compile(r"[\d$=\\]|\b(?:answer|wait|but|however|mistake|wrong)\b", re.IGNORECASE)
 
 
-def _without_chatter(problem: Problem, text: str, answer: str) -> str:
-    stated = None if problem.choices else next(_STATES.finditer(text), None)
-    if stated is None or _SAYS_MORE.search(text, stated.end()):
-        return text
-    said = text[: stated.end()]
-    return said if tasks.get(problem.task).extract(said, problem) == answer else text
+def _up_to(problem: Problem, text: str, answer: str) -> str | None:
+    """The text up to the first `The answer is …` that states the answer and has something behind it; None where none
+    does, and of a question with choices, whose reasons may stand there."""
+    if problem.choices:
+        return None
+    start, end = 0, 0
+    for end in (found.start() for found in _END.finditer(text)):
+        if "The answer is " in text[start:end] and tasks.get(problem.task).extract(text[start:end], problem) == answer:
+            return text[:end]
+        start = end
+    return None
 
 
 def _ends(problem: Problem, text: str) -> bool:
@@ -216,7 +222,7 @@ def corrected_steps(row: Correction) -> list[str]:
     """The steps, ending in the final sentence `The answer is ….`"""
     problem, answer = row.attempt.problem, row.answer or ""
     *steps, last = row.steps
-    last = _without_chatter(problem, last, answer)
+    last = _up_to(problem, last, answer) or last  # what a teacher says of the original behind its answer is no step
     if _ends(problem, last):
         return [*steps, last]
     body, newline, sentence = closed(problem, last, answer).rpartition("\n")

@@ -25,10 +25,9 @@ _NUMBER = re.compile(r"\s*-?\$?-?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?\s*")
 _PARTED = re.compile(r"\s*\d+(?:[-–]\d+)+\s*|\s*\d+(?:/\d+){2,}\s*")
 _KEYS = {"question", "gold", "choices", "rationale", "id", "split"}
 _NEEDED = ("question", "gold")
-# The line of the answer: `#### 12`, `So the answer is 12 pens.`
-_STATED = re.compile(
-    r"[ \t]*(?:####|(?:(?:so|thus|therefore|hence),? )?the (?:final )?answer is\b:?)(.+)", re.IGNORECASE
-)
+_STATED = re.compile(r"[ \t]*####(.+)")  # GSM8K's line of the answer
+_SENTENCE = re.compile(r"(?:(?:so|thus|therefore|hence),? )?the (?:final )?answer is\b:?(.+?)\.?", re.IGNORECASE)
+_SAYS_MORE = re.compile(r"[=*/+<>;]|[.!?,]\s|\b(?:because|since|as|but)\b", re.IGNORECASE)
 _Row = tuple[int, dict[str, Any]]  # the number of its line, and its keys
 
 
@@ -82,6 +81,7 @@ class JsonlTask:
         return _family(problem).prompt(problem)
 
     def completion(self, problem: Problem) -> str:
+        problem = problem.model_copy(update={"gold": _trimmed(problem.gold)})
         return word_problems.completion(problem) if problem.rationale else csqa.completion(problem)
 
     def extract(self, text: str, problem: Problem) -> str | None:
@@ -130,19 +130,29 @@ class JsonlTask:
             task=f"jsonl:{self._path}",
             split=split,
             question=row["question"],
-            gold=_text(row["gold"]) if row.get("choices") else _trimmed(_text(row["gold"])),
+            gold=_text(row["gold"]) if row.get("choices") else _text(row["gold"]).strip(),
             rationale=_unix(row.get("rationale", "")),
             choices=row.get("choices", ()),
         )
         before, _, last = made.rationale.rpartition("\n")
-        if stated := _STATED.fullmatch(last):
-            said = stated[1].strip()
-            read = self.extract(f"The answer is {said}", made)
-            if not (self.same(said, made.gold) or (read and self.same(read, made.gold))):
+        marked, sentence = _STATED.fullmatch(last), _SENTENCE.fullmatch(last.strip())
+        if found := marked or sentence:
+            said = found[1].strip()
+            is_gold = self.same(said, made.gold) if marked else self._is_gold_alone(said, made)
+            both = f"{said} {made.gold}"
+            numbers = "%" not in both and _NUMBER.fullmatch(said) and _NUMBER.fullmatch(made.gold)
+            if not is_gold and (marked or numbers):
                 raise UserError(f"{where}: rationale: ends in the answer {said[:60]!r}, but gold is {made.gold[:60]!r}")
-            made = made.model_copy(update={"rationale": before})
+            if is_gold:
+                made = made.model_copy(update={"rationale": before})
         self._require_answerable(where, made)
         return made
+
+    def _is_gold_alone(self, said: str, problem: Problem) -> bool:
+        """Whether what a last sentence says is gold and no more than a word or two, such as its unit."""
+        read = self.extract(f"The answer is {said}.", problem)
+        short = len(said.split()) <= len(problem.gold.split()) + 2 and not _SAYS_MORE.search(said)
+        return said == problem.gold or (read is not None and short and self.same(read, problem.gold))
 
     def _require_answerable(self, where: str, problem: Problem) -> None:
         """Refuses a gold that an answer in the words of training would not equal, and one that another choice would."""
@@ -181,8 +191,7 @@ def _text(gold: str | int | float) -> str:
 
 
 def _trimmed(gold: str) -> str:
-    """Without the full stop of a sentence, which completions add, and white space around it."""
-    gold = gold.strip()
+    """Without the full stop of a sentence, which completions add."""
     return gold[:-1].rstrip() if gold[:-1].strip() and gold.endswith(".") and not gold.endswith("..") else gold
 
 

@@ -13,6 +13,8 @@ from lema_jax.tasks.math import official_grader, prompt
 __all__ = ["extract", "is_one", "official_grader", "prompt", "same"]
 
 _IN_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[\s.,;:!?&()'’\"-])*")
+_TEXT = re.compile(r"\\(?:text|mathrm|textbf)\s*\{([^{}]*)\}")
+_ARTICLE = re.compile(r"the\s+", re.IGNORECASE)
 _CLOSING = " .,;:!?*\"'"
 
 
@@ -33,7 +35,9 @@ def extract(text: str, problem: Problem) -> str | None:
     """
     most = len(problem.gold.split())
     for statement in cues.statements(text):
-        line = statement.text.strip(" :\n*").partition("\n")[0]
+        line = _TEXT.sub(r"\1", statement.text).strip(" :\n*$").partition("\n")[0]
+        if (article := _ARTICLE.match(line)) and not _ARTICLE.match(problem.gold):
+            line = line[article.end() :]
         if (said := _first(line, most)) and (not statement.remark or same(said, problem.gold)):
             return said
     lines = presentation.document(cues.of_this_question(text)).strip().splitlines()

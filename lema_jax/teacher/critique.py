@@ -55,7 +55,7 @@ def read(text: str) -> tuple[str, bool | None]:
     answer is 12" judges nothing where the line says "wrong" too.
     """
     text = _FENCE.sub("", structured.as_text(text)).strip()
-    found = list(_CONCLUSION.finditer(text))
+    found = list(_CONCLUSION.finditer(text)) or list(_HEADED.finditer(text))
     body = text[: found[-1].start()] if found else text
     body = body.strip()
     reasons = body[cue.end() :] if (cue := _CUE.match(body)) else body
@@ -76,8 +76,12 @@ def _opposite(negated: re.Match[str]) -> str:
 
 def _unbraced(text: str) -> str:
     """Without braces around the whole: LaTeX's stay."""
-    text = _LONE_BRACE.sub("", text.strip()).strip()
-    return text[1:-1].strip() if re.fullmatch(r"\{[^{}]*\}", text) else text
+    text, open_ones = text.strip(), text.count("{") - text.count("}")
+    if text.startswith("{") and open_ones > 0:
+        return text[1:].strip()
+    if text.endswith("}") and open_ones < 0:
+        return text[:-1].strip()
+    return text[1:-1].strip() if _WHOLE.fullmatch(text) else text
 
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
@@ -88,14 +92,19 @@ _CUE = re.compile(  # a label, or a sentence that only announces the critique
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(
-    r"^[*_#>\- \t]*(?:final\s+)?(?:conclusion|judge?ment|verdict)[*_ \t]*(?:[:：]|[—–-](?=\s)|\n+)"
+    r"^[*_#>\- \t]*(?:final\s+)?(?:conclusion|judge?ment|verdict)[*_ \t]*(?:[:：]|[—–-](?=\s))"
     r"(?P<said>[^\n]*(?:\n(?!\s*\n)[^\n]*)?)",
     re.IGNORECASE | re.MULTILINE,
 )
+_HEADED = re.compile(
+    r"^[*_#>\- \t]*(?:final\s+)?(?:conclusion|judge?ment|verdict)[*_ \t]*\n+(?P<said>[^\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _RIGHT = {"right", "correct"}
-_LONE_BRACE = re.compile(r"\A\{[ \t]*\n|\n[ \t]*\}\Z")
+_WHOLE = re.compile(r"\{(?:[^{}]|\{[^{}]*\})*\}")
 _NEGATED = re.compile(
-    r"(?:\b(?:not|no|nothing|neither|never|without|fails? to)|n['’]t)\s+(?:\w+\s+){0,2}?"
+    r"(?:(?:\b(?:not(?!\s+only)|neither|never|fails? to)|n['’]t)\s+(?:\w+\s+){0,2}?"
+    r"|\b(?:no|nothing|without)\s+(?:(?:is|was|that|an?|any|steps?|things?|parts?)\s+){0,2}(?=wrong|incorrect))"
     r"(?P<what>right|correct|wrong|incorrect)\b",
     re.IGNORECASE,
 )

@@ -40,9 +40,9 @@ def read_question(reply: str) -> str:
     if (asked := _ASKS.search(text)) and (given := _GIVEN_AWAY.search(text, asked.end())):
         text = text[: given.start()]
     paragraphs = [one for one in re.split(r"\n\s*\n", text) if one.strip()]
-    while len(paragraphs) > 1 and _BEHIND.match(paragraphs[-1]):
+    while len(paragraphs) > 1 and _BEHIND.match(paragraphs[-1]) and _ASKS.search(" ".join(paragraphs[:-1])):
         paragraphs.pop()
-    if len(paragraphs) > 1 and _BEFORE.fullmatch(paragraphs[0].strip()):
+    if len(paragraphs) > 1 and _BEFORE.match(paragraphs[0].strip()) and _ABOUT.search(paragraphs[0]):
         paragraphs.pop(0)
     text = " ".join(" ".join(paragraphs).split()).strip('*_"“” ')
     return text if _ASKS.search(text) else ""
@@ -55,16 +55,15 @@ _HEADING = re.compile(
     r"(?:[^:\n]{0,40}:[*_ \t]*+|[*_ \t]*$)",
     re.IGNORECASE | re.MULTILINE,
 )
+# A paragraph about the question, behind it or before it.
 _BEHIND = re.compile(
-    r"[\s*_(>-]*(?:note\b|hint\b|i (?:have |['’]ve )?(?:changed|kept|made|added)\b|let['’]s\b|let us\b"
-    r"|th(?:is|e) (?:new |evolved )?(?:version|question|problem)\b|to solve\b|changes?\b|explanation\b)",
+    r"[\s*_(>-]*(?:note\b[^?]*\b(?:answer|question|problem|version|original)\b|let['’]s solve\b|let us solve\b"
+    r"|to solve\b"
+    r"|this (?:new |evolved )?(?:version|question|problem)\b|i (?:have |['’]ve )?(?:changed|kept|made|added)\b)[^?]*$",
     re.IGNORECASE,
 )
-_BEFORE = re.compile(
-    r"(?:sure|certainly|of course|ok|okay|here|absolutely|great)\b[^?\d]*"
-    r"|(?:i|this)\b[^?\d]*\b(?:question|problem|story)\b[^?\d]*",
-    re.IGNORECASE,
-)
+_BEFORE = re.compile(r"(?:sure|certainly|of course|ok|okay|here(?:['’]s| is)|absolutely)\b[^?\d]*$", re.IGNORECASE)
+_ABOUT = re.compile(r"\b(?:question|problem|version|story)\b", re.IGNORECASE)
 _SOLUTION = re.compile(
     r"^[*_#> \t]*+(?:(?:solution|answer|explanation)\b[*_ \t]*+:|step 1\b[*_ \t]*+[:.])", re.IGNORECASE | re.MULTILINE
 )

@@ -226,7 +226,7 @@ _COMPUTES = re.compile(
 _GOLD = re.compile(r"\bgold", re.IGNORECASE)
 _GIVEN = re.compile(
     r"\bground[- ]truth|\banswer key|\b(?:given|expected|provided|reference) (?:final |correct )?answer"
-    r"(?!s? (?:choice|option|candidate)|s? of \W*\d)"
+    r"(?!s? (?:choices|options|candidates)\b|(?<=given answer) of \W*\d)"  # the student's answer may be the given one
     r"|\breference solution|\bgold(?:en)? (?:standard |final )?(?:answer|solution|label)",
     re.IGNORECASE,
 )

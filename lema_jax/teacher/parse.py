@@ -62,7 +62,7 @@ def _flaw(parts: Parts, text: str, asks_step: bool, of_solution: str) -> str:
 # Quantifiers are possessive (`*+`): a reply of 100,000 asterisks must not cost quadratic time.
 _DECOR = r"^[ \t>#*_•-]*+(?:\(?\d{1,2}[.)][ \t]*+)?(?:\\textbf\{)?[*_ \t]*+"  # bullets, bold, `### `, `2. `
 _PICTURE = re.compile(
-    r"^([ \t>#*_•-]*+)[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff]++[ \t]*+(?=\**[A-Za-z])", re.MULTILINE
+    r"^([ \t>#*_•-]*+)[\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]++[ \t]*+(?=\**[A-Za-z])", re.MULTILINE
 )
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 _REFUSAL = re.compile(r"\b(?:sorry|unable to|as an ai|can(?:no|['’])t (?:help|assist|provide|comply))\b", re.IGNORECASE)
@@ -92,13 +92,18 @@ def _split_at_solution(text: str) -> tuple[str, str]:
     explained = _EXPLANATION.search(text)
     start = explained.end() if explained else 0
     headings = list(_SOLUTION.finditer(text))
-    before = [one for one in headings if explained and one.end() <= explained.start() and _opens_steps(text, one)]
-    if before and _ANSWER.search(text, start):  # `Explanation:` within the solution
-        start = before[0].start()
-    headings = [one for one in headings if one.start() >= start]
-    if headings:
-        plain = next((one for one in headings if not _gives_answer(text, one)), headings[0])
-        found = next((one for one in headings if _opens_steps(text, one)), plain)
+    before = [one for one in headings if one.end() <= start and _opens_steps(text, one)]
+    behind = [one for one in headings if one.start() >= start]
+    if before and not behind and _ANSWER.search(text, start):  # `Explanation:` within the solution
+        behind = before
+    if behind:
+        found = next((one for one in behind if not _gives_answer(text, one)), behind[0])
+        if not _opens_steps(text, found):
+            whole = (one for one in behind if one.start() > found.end() and _opens_steps(text, one))
+            later = next(whole, None)
+            # `The correct step is: 9 - 4 = 5.` may be a line of the explanation.
+            if later and "\n" not in text[found.end() : later.start()].strip():
+                found = later
         return text[: found.start()], text[found.end() :]
     if brace := _OPEN_LINE.search(text, start):
         return text[: brace.start()], text[brace.start() :]  # a lone brace belongs to the solution
@@ -129,8 +134,11 @@ def _gives_answer(text: str, heading: re.Match[str]) -> bool:
 def _opens_steps(text: str, heading: re.Match[str]) -> bool:
     """Whether a heading is surely of the whole solution: `The correct step is:` may be part of the explanation."""
     behind = text[heading.end() : heading.end() + 200].lstrip(" \t\n*_")
-    labelled = label(behind.partition("\n")[0].strip())
-    return "solution" in heading.group().lower() or behind.startswith(("{", "...")) or bool(labelled and labelled[0])
+    line = behind.partition("\n")[0].strip()
+    labelled = label(line)
+    if (labelled and labelled[0]) or behind.startswith(("{", "...")):
+        return True
+    return "solution" in heading.group().lower() and not _CONCLUSION.match(line)
 
 
 _ANSWER = re.compile(r"answer is|\\boxed|####|\banswer\s*:", re.IGNORECASE)
@@ -239,10 +247,6 @@ _INLINE_STEP = re.compile(
     r"(?<![ \t])[ \t]++(?=(?:\*\*|\\textbf\{)?Step \d{1,3}(?:\.\d{1,2})?(?:\*\*)?\s?(?:[:|→⇒]|[-=]>))"
 )
 _CONCLUSION = re.compile(r"^\W*(?:(?:so|thus|therefore|hence),?\s)?the (?:final )?answer is\b", re.IGNORECASE)
-_ENDS = re.compile(  # up to the first sentence that states the answer, where another one follows it
-    r"(.*?\bthe (?:final )?answer is\b(?:[^.\n]|\.(?=\S))*(?<!\b[A-Z])(?<!\bSt)(?<!\bDr)(?<!\bMr)(?<!\bMrs)\.)\s+\S",
-    re.IGNORECASE | re.DOTALL,
-)
 _MATHEMATICS = re.compile(r"[\d=$\\]")
 _STEP_NUMBER = re.compile(r"\bsteps?\s*\d+", re.IGNORECASE)
 _TABLE_ROW = re.compile(
@@ -263,8 +267,6 @@ def _steps(solution: str) -> tuple[int | None, tuple[str, ...], str]:
     while numbered and _UNCHANGED.match(numbered[0][1]):  # `...` or `Step 1: (same as before)`: the kept prefix
         numbered.pop(0)
     steps = [(number, text) for number, text in numbered if text]
-    if steps and (stated := _ENDS.match(steps[-1][1])):  # what a teacher says behind its answer is no step
-        steps[-1] = (steps[-1][0], stated[1])
     return (steps[0][0] if steps else None), tuple(text for _, text in steps), flaw
 
 

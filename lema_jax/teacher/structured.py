@@ -11,7 +11,7 @@ from lema_jax.tasks.steps import label
 def as_text(reply: str) -> str:
     """The parts of a reply in JSON or tags under their headings; the reply itself where it is neither."""
     found = _parsed(reply)
-    fields = list(_fields(found)) if isinstance(found, dict) else _tagged(reply)
+    reply, fields = (reply, list(_fields(found))) if isinstance(found, dict) else _tagged(reply)
     step = next((number for key, value in fields if _STEP.search(key) if (number := _numbers(value))), "")
     explanation = " ".join(_prose(value) for key, value in fields if _EXPLANATION.search(key)).strip()
     solution = next((lines for key, value in fields if _SOLUTION.search(key) if (lines := _lines(value))), [])
@@ -41,14 +41,22 @@ def _parsed(reply: str) -> Any:
     start = reply.find("{")
     if start < 0 or not _OPENS.match(reply, start):
         return None
-    reply = _ESCAPE.sub(lambda found: found.group() if found["kept"] else f"\\{found.group()}", reply[start:])
+    found = _decoded(reply[start:])
+    if found is None or _LOST.search(json.dumps(found)):  # of LaTeX that was not escaped: `\frac` became a form feed
+        escaped = _ESCAPE.sub(lambda one: one.group() if one["kept"] else f"\\{one.group()}", reply[start:])
+        found = _decoded(escaped) or found
+    return found
+
+
+def _decoded(text: str) -> Any:
     try:
-        return json.JSONDecoder(strict=False).raw_decode(reply)[0]
+        return json.JSONDecoder(strict=False).raw_decode(text)[0]
     except (ValueError, RecursionError):
         return None
 
 
 _OPENS = re.compile(r'\{\s*"')
+_LOST = re.compile(r"(?<!\\)(?:\\\\)*\\(?:[bftr]|neq\b)")
 # A backslash that JSON takes for an escape, or else one of LaTeX that was not doubled: `\frac` is no form feed.
 _ESCAPE = re.compile(
     r"(?P<kept>\\(?:\\|[\"/]|u[0-9a-fA-F]{4}|"
@@ -60,15 +68,16 @@ _ESCAPE = re.compile(
 _TAGGED = re.compile(r"<([a-zA-Z][\w-]{2,40})>(.*?)</\1>", re.DOTALL)
 
 
-def _tagged(reply: str) -> list[tuple[str, Any]]:
-    """The parts of a reply in tags, `<explanation>…</explanation>`."""
-    tagged = ((_key(found[1]), found[2].strip()) for found in _TAGGED.finditer(reply[:_LONGEST_TAGGED]))
-    return [
-        (name, text) for name, text in tagged if any(kind.search(name) for kind in (_STEP, _EXPLANATION, _SOLUTION))
-    ]
+def _tagged(reply: str) -> tuple[str, list[tuple[str, Any]]]:
+    """A reply without tags such as `<solution>`, and its parts where step and solution both stand in tags."""
+    tagged = [(_key(found[1]), found[2].strip()) for found in _TAGGED.finditer(reply[:_LONGEST_TAGGED])]
+    parts = [(name, text) for name, text in tagged if not re.search("original|student|attempt", name)]
+    whole = all(any(kind.search(name) for name, _ in parts) for kind in (_STEP, _SOLUTION))
+    return _TAG.sub("\n", reply), parts if whole else []
 
 
 _LONGEST_TAGGED = 20_000  # characters
+_TAG = re.compile(r"</?(?:[a-z]{1,20}[_-]){0,2}(?:solution|explanation|step|steps|correction|answer)>", re.IGNORECASE)
 
 
 def _key(name: str) -> str:

@@ -232,6 +232,11 @@ def test_short_questions_are_compared_whole() -> None:
     ("test", "training", "same"),
     [
         ("He sold 1,200 pens and 300 books. How many?", "He sold 1200 pens and 300 books. How many?", True),
+        ("What is 3 × 4?", "What is 3 * 4?", True),
+        ("What is 7 − 2?", "What is 7 - 2?", True),
+        ("What is 8 ÷ 2?", "What is 8/2?", True),
+        ("What is 2^3?", "What is 2**3?", True),
+        ("She reads pages 10-20 of a long book. How many?", "She reads pages 10 to 20 of a long book. How many?", True),
         ("小明有3个苹果，又买了4个。他一共有多少个苹果？", "小红有3个苹果，又买了4个。她一共有多少个苹果？", True),
         ("小明有3个苹果，又买了4个。他一共有多少个苹果？", "小红有3支笔，丢了4支。她还有多少支笔？", False),
     ],

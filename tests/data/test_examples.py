@@ -195,6 +195,20 @@ def test_a_correction_that_states_its_answer_otherwise_does_not_state_it_twice(e
         assert " ".join(made) == " ".join(rows.CORRECTED), (steps, made)
 
 
+@pytest.mark.parametrize(
+    ("last", "kept"),
+    [
+        ("The answer is 7. The original one had 8, which added 1; the correct answer is 7.", "The answer is 7."),
+        ("The answer is 7. Check: 7 + 5 = 12.", "The answer is 7."),
+        ("So the answer is not 8. The answer is 7.", "So the answer is not 8. The answer is 7."),
+        ("The answer is 8. Wait, no: The answer is 7.", "The answer is 8. Wait, no: The answer is 7."),
+    ],
+)
+def test_what_is_said_behind_the_answer_is_no_step(last: str, kept: str) -> None:
+    made = examples.corrected_steps(rows.correction(steps=(rows.CORRECTED[0], last)))
+    assert made == [rows.CORRECTED[0], kept]
+
+
 def test_a_step_of_several_lines_stays_one() -> None:
     shown = "Now\n\\[ 12 - 5 = 7 \\]"
     assert examples.corrected_steps(rows.correction(steps=(shown,))) == [shown, rows.CORRECTED[1]]

@@ -52,7 +52,7 @@ def test_rows_are_graded_by_what_their_gold_is(tmp_path):
 def test_a_gold_of_words_is_read_whole(tmp_path, gold, right, wrong):
     (problem,) = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "Who?", "gold": gold}])).load("test")
     for said, verdict in [*((one, Verdict.RIGHT) for one in right), *((one, Verdict.WRONG) for one in wrong)]:
-        for text in (f"Let me think.\nThe answer is {said}.", f"Answer: {said}"):
+        for text in (f"Let me think.\nThe answer is {said}.", f"Answer: {said}", f"$\\boxed{{\\text{{{said}}}}}$"):
             assert tasks.grade(problem, text, truncated=False)[1] is verdict, text
     for text in ("I do not know who that would have been.", "The answer is not known to me."):
         assert tasks.grade(problem, text, truncated=False)[1] is Verdict.UNPARSED, text
@@ -67,6 +67,22 @@ def test_a_rationale_that_states_its_answer_states_it_once(tmp_path, end, gold):
     task = tasks.get(write(tmp_path / "mine.jsonl", [row]))
     (problem,) = task.load("test")
     assert task.completion(problem) == f"3 * 4 = 12\nSo it is.\nThe answer is {str(gold).strip()}."
+
+
+@pytest.mark.parametrize(
+    ("gold", "end"),
+    [
+        (12, "The answer is the product of 3 and 4."),
+        (12, "The answer is 3 * 4 = 12, since each has 4 pens."),
+        ("blue", "The answer is blue because of scattering."),
+        ("Paris", "The answer is the capital, Paris."),
+        ("50%", "The answer is 0.5."),
+    ],
+)
+def test_a_last_line_that_says_more_than_gold_stays(tmp_path, gold, end):
+    row = {"question": "q", "gold": gold, "rationale": f"First.\n{end}"}
+    (problem,) = tasks.get(write(tmp_path / "mine.jsonl", [row])).load("test")
+    assert problem.rationale == f"First.\n{end}"
 
 
 def test_a_gold_that_ends_in_a_full_stop_has_one_in_a_completion(tmp_path):
@@ -102,7 +118,7 @@ def test_a_last_line_that_is_a_gold_of_words_states_it(tmp_path):
         ('{"question": "q", "gold": NaN}', r":2: gold: NaN is no answer"),
         (
             {"question": "q", "gold": 12, "rationale": "a\nThe answer is 13."},
-            r":2: rationale: ends in the answer '13.'",
+            r":2: rationale: ends in the answer '13'",
         ),
         ({"question": "q", "gold": "#### 12"}, r":2: gold: '#### 12' could not be answered: .* reads '12'"),
         ({"question": "q", "gold": "50 (fifty)"}, r":2: gold: '50 \(fifty\)' could not be answered: .* reads '50'"),

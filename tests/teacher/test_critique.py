@@ -58,6 +58,10 @@ def test_any_reply_is_a_row(text: str) -> None:
         ("Conclusion: wrong, not right.", False),
         ("Conclusion: It fails to be correct.", False),
         ("Conclusion: partially correct.", None),
+        ("Conclusion: without doubt right.", True),
+        ("Conclusion: There are no errors, and it is correct", True),
+        ("Conclusion: Not only wrong but badly wrong.", False),
+        ("Conclusion: right.\n\nVerdict\nThe student should look for wrong sums.", True),
         ("### Conclusion\nThe solution is wrong.", False),
         ("**Conclusion**\n\nwrong", False),
         ("Conclusion：wrong.", False),
@@ -78,6 +82,8 @@ def test_how_models_conclude(end: str, right: bool | None) -> None:
         ("It is\n\\frac{1}{2}", "It is\n\\frac{1}{2}"),
         ("{\nStep 2 adds \\frac{1}{2}\n}", "Step 2 adds \\frac{1}{2}"),
         ("{Step 2 adds.}", "Step 2 adds."),
+        ("{Step 2 adds \\frac{1}{2}.}", "Step 2 adds \\frac{1}{2}."),
+        ("{\nStep 2 adds.", "Step 2 adds."),
     ],
 )
 def test_braces_around_the_reasons_go_and_those_of_formulas_stay(said: str, reasons: str) -> None:
