@@ -111,7 +111,7 @@ def summary(card: Card) -> str:
         f"{counts['loss_tokens']:,} with loss; longest {counts['longest']}, so data.seq_len must be at least that"
     )
     if card.closed:
-        lines.append(f"{card.closed:,} right attempts got the final sentence, `The answer is ….`, that they lacked")
+        lines.append(f"{card.closed:,} right attempts end in `The answer is ….` now, which they said otherwise or not")
     if _missing(card):
         what = "corrections" if arms.reads(card.recipe["arm"], "corrections") else "the arm's own examples"
         special = sum(card.students.values()) / counts["examples"]

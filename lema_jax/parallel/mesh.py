@@ -67,7 +67,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     devices = jax.devices() if devices is None else devices
     sizes = config.resolve(len(devices))
     # XLA gives each host of GPUs a slice of its own, but their network is one.
-    slices = len({device.slice_index for device in devices}) if devices[0].platform == "tpu" else 1
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if devices[0].platform == "tpu" else 1
     if devices[0].platform == "cpu":
         grid = np.array(devices).reshape(sizes)
     elif slices > 1:

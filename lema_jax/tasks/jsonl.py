@@ -186,7 +186,9 @@ def _parts(answer: str) -> list[str]:
 
 
 def _text(gold: str | int | float) -> str:
-    """A number without an exponent."""
+    """A number without an exponent, and a whole one without a point: a column of floats holds 61 as 61.0."""
+    if isinstance(gold, float) and gold.is_integer():
+        return str(int(gold))
     return format(decimal.Decimal(repr(gold)), "f") if isinstance(gold, float) else str(gold)
 
 
@@ -209,6 +211,10 @@ def _check(row: dict[str, Any], where: str) -> None:
     for key in _NEEDED:
         if row[key] is None or not str(row[key]).strip():
             raise UserError(f"{where}: {key}: is empty; a task needs one for every question")
+    if not isinstance(row.get("rationale"), str | None):
+        raise UserError(
+            f"{where}: rationale: {json.dumps(row['rationale'])[:60]} is no text; write a step on each line"
+        )
     if not isinstance(row.get("split"), str | None):
         raise UserError(f"{where}: split: {row['split']!r} is no text; name the split, or leave it out")
     choices = row.get("choices")

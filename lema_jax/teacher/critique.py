@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lema_jax.records import Attempt, Critique, Problem, Verdict
+from lema_jax import tasks
+from lema_jax.records import Attempt, Critique, Verdict
 from lema_jax.tasks import answers
 from lema_jax.tasks.claims import claims
 from lema_jax.tasks.steps import split_steps
@@ -136,7 +137,7 @@ def reply(attempt: Attempt) -> str:
       UserError: the problem has no rationale, or one in LaTeX.
     """
     steps = split_steps(attempt.text)
-    finding = _finding(attempt.problem, steps)
+    finding = _finding(attempt, steps)
     lines = [
         _holds(number, step) for number, step in enumerate(steps[: finding.step - 1 if finding else None], start=1)
     ]
@@ -145,10 +146,15 @@ def reply(attempt: Attempt) -> str:
     return "\n".join([*lines, f"Conclusion: {'wrong' if finding else 'right'}."])
 
 
-def _finding(problem: Problem, steps: Sequence[str]) -> reference.Finding | None:
+def _finding(attempt: Attempt, steps: Sequence[str]) -> reference.Finding | None:
+    problem = attempt.problem
     reference.require(problem)
-    stated = answers.final_number(steps[-1]) if steps else None
-    if stated is None or not answers.same_number(stated, problem.gold):
+    if problem.choices:
+        is_right = tasks.grade(problem, attempt.text, truncated=False)[1] is Verdict.RIGHT
+    else:
+        stated = answers.final_number(steps[-1]) if steps else None
+        is_right = stated is not None and answers.same_number(stated, problem.gold)
+    if not is_right:
         return reference.locate(problem, steps)
     return next(
         (

@@ -41,13 +41,17 @@ class _GoldStep:
 
 
 def reply(attempt: Attempt) -> str:
-    """The correction in the format of a chat teacher's reply (`Step k.`, `Explanation: …`, `Correct Solution:`).
+    """The correction in the format of a chat teacher's reply (`Step k.`, `Explanation: …`, `Correct Solution:`); of a
+    question with choices, of which no step is asked for, an explanation and the whole `Corrected Answer:`.
 
     Raises:
       UserError: the problem has no rationale, or one in LaTeX.
     """
     problem, steps = attempt.problem, split_steps(attempt.text)
     finding = locate(problem, steps)
+    if problem.choices:
+        whole = "\n".join([*(step.text for step in _gold_steps(problem)), f"The answer is {problem.gold}."])
+        return f"The mistake is in step {finding.step}. {finding.explanation}\nCorrected Answer:\n{{\n{whole}\n}}"
     kept = steps[: finding.step - 1]
     left = _left(_gold_steps(problem), problem.question, kept)
     corrected = [*(step.text for step in left), f"The answer is {problem.gold}."]

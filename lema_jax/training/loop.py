@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,6 +75,8 @@ def run(
         else:
             state = setup.begin(setup.random(config.seed) if origin.trained is None else origin.trained)
         # 3. Compile before the first batch: a batch of another shape is then an error, and nothing is recompiled.
+        if jax.process_index() == 0:
+            print("compiling a step, which a later run of the same shape need not", file=sys.stderr)
         began = time.monotonic()
         train_step = setup.compiled_step
         compile_seconds = round(time.monotonic() - began, 2)

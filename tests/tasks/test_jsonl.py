@@ -85,6 +85,11 @@ def test_a_last_line_that_says_more_than_gold_stays(tmp_path, gold, end):
     assert problem.rationale == f"First.\n{end}"
 
 
+def test_a_whole_number_of_a_column_of_floats_has_no_point(tmp_path):
+    task = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "q", "gold": 61.0}, {"question": "p", "gold": 1.5}]))
+    assert [problem.gold for problem in task.load("test")] == ["61", "1.5"]
+
+
 def test_a_gold_that_ends_in_a_full_stop_has_one_in_a_completion(tmp_path):
     task = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "q", "gold": "5 dollars. "}]))
     (problem,) = task.load("test")
@@ -120,6 +125,7 @@ def test_a_last_line_that_is_a_gold_of_words_states_it(tmp_path):
             {"question": "q", "gold": 12, "rationale": "a\nThe answer is 13."},
             r":2: rationale: ends in the answer '13'",
         ),
+        ({"question": "q", "gold": 12, "rationale": ["a"]}, r":2: rationale: .* is no text; write a step on each line"),
         ({"question": "q", "gold": "#### 12"}, r":2: gold: '#### 12' could not be answered: .* reads '12'"),
         ({"question": "q", "gold": "50 (fifty)"}, r":2: gold: '50 \(fifty\)' could not be answered: .* reads '50'"),
         ({"question": "q", "gold": "C", "choices": ["B", "C", "A"]}, r":2: gold: 'C' could not be answered"),

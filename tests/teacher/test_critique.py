@@ -130,6 +130,15 @@ def test_what_disagrees_with_the_verdict_is_rejected() -> None:
     assert judged(rows.attempt(), "<think>so it goes on") == (None, "cut_off")
 
 
+def test_the_offline_teacher_knows_a_right_choice() -> None:
+    problem = rows.problem(
+        1, question="Who has more?", gold="Bo", choices=("Al", "Bo"), rationale="Al has 3.\nBo has 4."
+    )
+    right, wrong = (rows.attempt(problem, text=f"Bo has 4.\nThe answer is {who}.") for who in ("Bo", "Al"))
+    assert critique.reply(right).endswith("Conclusion: right.")
+    assert critique.reply(wrong).endswith("Conclusion: wrong.")
+
+
 def test_the_offline_teacher_judges_by_itself() -> None:
     of = rows.problem(rationale=RATIONALE)
     right = rows.attempt(of, text=rows.RIGHT, verdict="right", answer="7")

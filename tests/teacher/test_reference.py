@@ -14,6 +14,7 @@ from lema_jax.records import Attempt, Problem, Verdict
 from lema_jax.tasks import arithmetic, expressions, gsm8k
 from lema_jax.teacher import keep, reference
 from lema_jax.teacher.parse import parse
+from tests.data import rows
 
 
 def attempt(problem: Problem, text: str) -> Attempt:
@@ -251,3 +252,14 @@ def test_false_arithmetic_is_told_as_it_is(step, said):
 )
 def test_no_true_arithmetic_is_called_false(step):
     assert "is wrong" not in reference.locate(VERA, [step, "The answer is 3."]).explanation
+
+
+def test_of_a_question_with_choices_the_whole_answer_is_corrected():
+    problem = rows.problem(
+        1, question="Who has more?", gold="Bo", choices=("Al", "Bo"), rationale="Al has 3 pens.\nBo has 4 pens."
+    )
+    attempt = rows.attempt(problem, text="Al has 3 pens.\nBo has 2 pens.\nThe answer is Al.", answer="Al")
+    row = keep.correction("c", attempt, reference.TEACHER, reference.reply(attempt))
+    assert (row.rejected, row.step, row.answer) == ("", None, "Bo")
+    assert row.steps == ("Al has 3 pens.", "Bo has 4 pens.", "The answer is Bo.")
+    assert row.explanation.startswith("The mistake is in step 1. ")
