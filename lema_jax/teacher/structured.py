@@ -77,7 +77,7 @@ def _tagged(reply: str) -> tuple[str, list[tuple[str, Any]]]:
 
 
 _LONGEST_TAGGED = 20_000  # characters
-_TAG = re.compile(r"</?(?:[a-z]{1,20}[_-]){0,2}(?:solution|explanation|step|steps|correction|answer)>", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:[a-z]{1,20}[_-]){0,2}(?:solution|explanation|steps?|correction)>", re.IGNORECASE)
 
 
 def _key(name: str) -> str:
