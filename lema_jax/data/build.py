@@ -245,8 +245,8 @@ def _leave_out_overlap(recipe: Recipe, pools: Sequence[Pool]) -> dict[str, Any]:
     if found and recipe.overlap == "refuse":
         pairs = ", ".join(f"{questions[question]} with {test}" for question, test in itertools.islice(found.items(), 3))
         raise UserError(
-            f"{len(found)} training questions overlap with test questions ({pairs}); --overlap=drop leaves them out, "
-            "--overlap=keep trains on them"
+            f"{len(found)} training questions overlap with test questions, or are the same with other names ({pairs}; "
+            f"the first: {next(iter(found))[:80]!r}); --overlap=drop leaves them out, --overlap=keep trains on them"
         )
     if recipe.overlap == "drop":
         for pool in pools:
