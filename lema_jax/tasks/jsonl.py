@@ -110,7 +110,8 @@ class JsonlTask:
     def _of(self, rows: Sequence[_Row], split: str, named: Collection[str | None]) -> list[Problem]:
         """The problems of `split`: of the rows whose own is among `named`."""
         lines: dict[str, int] = {}
-        problems = []
+        golds: dict[tuple[str, ...], tuple[int, str]] = {}  # a question -> where it stands first, and its gold there
+        problems, twice = [], []
         for number, row in rows:
             if row.get("split") not in named:
                 continue
@@ -120,7 +121,15 @@ class JsonlTask:
                     f"{where}: id {name!r} is that of line {first} already; each row needs its own (a row without one "
                     "gets its line's number, counted from 0)"
                 )
-            problems.append(self._problem(where, split, row, name))
+            problems.append(made := self._problem(where, split, row, name))
+            question = (" ".join(made.question.casefold().split()), *sorted(made.choices))
+            at, gold = golds.setdefault(question, (number, made.gold))
+            if gold != made.gold and not self.same(made.gold, gold):
+                twice.append(f"{at} and {number} ({gold[:30]!r}, {made.gold[:30]!r})")
+        if twice:
+            logging.warning(
+                "%s: questions that stand twice with other golds, in lines %s", self._path, ", ".join(twice[:3])
+            )
         return problems
 
     def _problem(self, where: str, split: str, row: dict[str, Any], name: str) -> Problem:

@@ -85,6 +85,13 @@ def test_a_last_line_that_says_more_than_gold_stays(tmp_path, gold, end):
     assert problem.rationale == f"First.\n{end}"
 
 
+def test_a_question_with_two_golds_is_named(tmp_path, caplog):
+    rows = [{"question": "How many?", "gold": gold, "split": "test"} for gold in (5, "5.0", 6)]
+    tasks.get(write(tmp_path / "mine.jsonl", rows)).load("test")
+    assert "questions that stand twice with other golds, in lines 1 and 3 ('5', '6')" in caplog.text
+    assert "1 and 2" not in caplog.text
+
+
 def test_a_whole_number_of_a_column_of_floats_has_no_point(tmp_path):
     task = tasks.get(write(tmp_path / "mine.jsonl", [{"question": "q", "gold": 61.0}, {"question": "p", "gold": 1.5}]))
     assert [problem.gold for problem in task.load("test")] == ["61", "1.5"]
