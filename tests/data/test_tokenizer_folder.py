@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import AutoTokenizer
 
 from lema_jax.data import encode, tokenizer, tokenizer_folder
+from lema_jax.data import template as chat_template
 from lema_jax.errors import UserError
 from tests.tokenizer_files import LLAMA, SENTENCES, TEMPLATES, added, sentencepiece_folder, sentencepiece_model
 
@@ -310,7 +312,11 @@ def chatting(request, tmp_path_factory):
         if name == "LLaMA":
             (folder / "chat_template.jinja").write_text(template)
         made.append(same(folder, place / "out", []))
-    return made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", str(int(time.time())))  # transformers writes the day of today
+        chat_template.moment.cache_clear()
+        yield made
+    chat_template.moment.cache_clear()
 
 
 @pytest.mark.slow
