@@ -50,7 +50,7 @@ def test_dev_questions_without_a_rationale_are_counted_and_have_no_examples(tmp_
 
 def test_rows_that_name_a_split_are_kept_out_of_training(tmp_path: Path) -> None:
     given_away = {"question": "Ann has 7 boxes of 9 pens. How many?", "gold": 63, "split": "valid"}
-    with pytest.raises(UserError, match=r"1 training questions overlap .*own/train/5 with own/valid/30; the first: .Ann has 7"):
+    with pytest.raises(UserError, match=r"overlap .*own/train/5 with own/valid/30; the first"):
         made_of(tmp_path, given_away)
 
 
@@ -58,7 +58,7 @@ def test_a_test_in_another_file_is_kept_out_of_training(tmp_path: Path) -> None:
     """Also where its rows name no split."""
     (tmp_path / "test.jsonl").write_text('{"question": "Bo has 7 boxes of 9 pens. How many?", "gold": 63}\n')
     tests = (f"jsonl:{tmp_path / 'test.jsonl'}",)
-    with pytest.raises(UserError, match=r"1 training questions overlap .*own/train/5 with test/test/0; the first: .Ann has 7"):
+    with pytest.raises(UserError, match=r"overlap .*own/train/5 with test/test/0; the first"):
         made_of(tmp_path, tests=tests)
     made = made_of(tmp_path, tests=tests, overlap="drop")
     assert (made.questions, made.overlap["checked"]) == (29, {f"{tests[0]}/test": 1})
