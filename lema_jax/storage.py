@@ -312,7 +312,7 @@ class RunFolder:
         if self.is_remote:
             return posixpath.relpath(self._given.removeprefix(_STORE), str(start).removeprefix(_STORE))
         here, there = os.path.realpath(self._given), os.path.realpath(str(start))
-        plain = os.path.relpath(self._given, str(start))  # which also holds where links are made anew
+        plain = os.path.relpath(self._given, str(start))  # it stays true when a link is replaced
         return plain if os.path.realpath(os.path.join(str(start), plain)) == here else os.path.relpath(here, there)
 
 

@@ -57,8 +57,7 @@ _HEADING = re.compile(
 )
 # A paragraph about the question, behind it or before it.
 _BEHIND = re.compile(
-    r"[\s*_(>-]*(?:note\b[^?]*\b(?:answer|question|problem|version|original)\b|let['’]s solve\b|let us solve\b"
-    r"|to solve\b"
+    r"[\s*_(>-]*(?:note\b[^?]*\b(?:answer|question|problem|version|original)\b|(?:let['’]s|let us|to) solve\b"
     r"|this (?:new |evolved )?(?:version|question|problem)\b|i (?:have |['’]ve )?(?:changed|kept|made|added)\b)[^?]*$",
     re.IGNORECASE,
 )

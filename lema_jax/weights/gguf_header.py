@@ -40,7 +40,6 @@ def check(path: str | Path) -> None:
 class _Walk:
     def __init__(self, content: mmap.mmap):
         self._content, self._at = content, 0
-        self._order = "<"
 
     def header(self) -> None:
         if self._content[:4] != b"GGUF":
@@ -87,7 +86,7 @@ class _Walk:
         self._skip(self._number("Q"), 1)
 
     def _number(self, form: str) -> int:
-        (found,) = struct.unpack_from(self._order + form, self._content, self._at)
+        (found,) = struct.unpack_from("<" + form, self._content, self._at)
         self._at += struct.calcsize(form)
         return found
 
